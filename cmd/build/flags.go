@@ -1,0 +1,148 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+)
+
+// newFlags makes a command's flag set, whose -h shows an example.
+func newFlags(name, synopsis, example string, stdout io.Writer) *flag.FlagSet {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // errors are printed by run
+	flags.Usage = func() {
+		fmt.Fprintf(stdout, "%s\n\nusage: build %s\n\n", synopsis, name)
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
+		fmt.Fprintf(stdout, "\nexample:\n%s\n", example)
+	}
+	return flags
+}
+
+// parse parses a command's flags; it has no other arguments.
+func parse(flags *flag.FlagSet, args []string) error {
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return usageError("%w", err)
+	}
+	if flags.NArg() > 0 {
+		return usageError("unexpected argument %q", flags.Arg(0))
+	}
+	return nil
+}
+
+// inputFlags are the flags of every command that reads the lock.
+type inputFlags struct {
+	lockFile, platforms, cacheDir string
+	verifyCache                   bool
+}
+
+func (f *inputFlags) register(flags *flag.FlagSet) {
+	flags.StringVar(&f.lockFile, "lock", lock.File, "the lock `file`")
+	flags.StringVar(&f.platforms, "platform", "host", "`platforms`, separated by commas; host is this machine's, all is every one in the lock")
+}
+
+func (f *inputFlags) registerCache(flags *flag.FlagSet) {
+	flags.StringVar(&f.cacheDir, "cache", "", "cache `folder`; default is derper in the user cache directory")
+	flags.BoolVar(&f.verifyCache, "verify-cache", false, "check everything in the cache and in the output by content")
+}
+
+// read reads the lock and chooses the platforms.
+func (f *inputFlags) read() (*lock.Lock, []lock.Platform, error) {
+	l, err := lock.Read(f.lockFile)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, &codedError{err, exitFailed, "run it in a checkout, or name the lock with --lock"}
+		}
+		return nil, nil, err
+	}
+	var chosen []lock.Platform
+	for _, word := range strings.Split(f.platforms, ",") {
+		switch word = strings.TrimSpace(word); word {
+		case "all":
+			chosen = append(chosen, l.Inputs.Platforms...)
+			continue
+		case "host":
+			word = "linux/" + runtime.GOARCH
+		}
+		p, err := lock.ParsePlatform(word)
+		if err != nil {
+			return nil, nil, usageError("--platform: %w", err)
+		}
+		if !slices.Contains(l.Inputs.Platforms, p) {
+			return nil, nil, usageError("--platform: %s is not in the lock: it has %v", p, l.Inputs.Platforms)
+		}
+		chosen = append(chosen, p)
+	}
+	// In the order of the lock, each once.
+	return l, slices.DeleteFunc(slices.Clone(l.Inputs.Platforms), func(p lock.Platform) bool {
+		return !slices.Contains(chosen, p)
+	}), nil
+}
+
+// openCache opens the cache that the flags name.
+func (f *inputFlags) openCache() (*cache.Cache, error) {
+	dir := f.cacheDir
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return nil, &codedError{fmt.Errorf("cache: %w", err), exitFailed, "name a folder with --cache"}
+		}
+		dir = filepath.Join(user, "derper")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	c, err := cache.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	c.VerifyAll = f.verifyCache
+	return c, nil
+}
+
+// modules is the client through which modules are fetched. GOPROXY is the one
+// variable of Go's that counts, and it decides only about the way.
+func modules(c *cache.Cache) *modproxy.Client {
+	return &modproxy.Client{
+		Proxies: os.Getenv("GOPROXY"),
+		Dir:     filepath.Join(c.Dir(), "sumdb"),
+		Temp:    c.Temp(),
+	}
+}
+
+// hintFor is what to do about an error, "" for nothing special.
+func hintFor(err error) string {
+	var sum *modproxy.SumError
+	switch {
+	case errors.As(err, &sum):
+		return "nothing of it was used; the lock or what was fetched has been tampered with, or the lock is wrong"
+	case errors.Is(err, syscall.ENOSPC):
+		return "free space on the disk, or name another place with --cache and --output; what was finished is kept"
+	case errors.Is(err, image.ErrNotOurs):
+		return "name another folder with --output, or remove this one yourself"
+	case errors.Is(err, cache.ErrInUse):
+		return "wait for it to end"
+	case errors.Is(err, image.ErrNoDocker):
+		return "install Docker, or write an archive with --tarball FILE"
+	case errors.Is(err, modproxy.ErrUnreachable):
+		return "check the network, or set GOPROXY to a module proxy that can be reached"
+	}
+	return ""
+}

@@ -1,0 +1,147 @@
+// Build makes the derper image from the lock, versions.json.
+//
+// Its contract: the lock names every input by hash, and the same lock gives the
+// same digests on any machine, as any user, in any folder, at any time. It takes
+// from its surroundings only where to fetch (GOPROXY, HTTPS_PROXY and the like,
+// SSL_CERT_FILE), where to keep things (the user cache directory) and how to reach
+// Docker. What is fetched is checked against the Go checksum database and against
+// the lock before it is used.
+//
+// The command line speaks with one voice: results go to stdout and nothing else
+// does; progress and warnings go to stderr; an error is one line, build: what:
+// where: why, and where there is something to do, a line that begins with hint:.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	_ "golang.org/x/crypto/x509roots/fallback" // to reach a proxy from an empty container
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1   // it did not work
+	exitUsage       = 2   // the command line is wrong
+	exitDiffers     = 3   // what was built is not what the lock records
+	exitInterrupted = 130 // stopped by a signal
+)
+
+// A command is one of the program's commands. Its run gets the arguments after its
+// name.
+type command struct {
+	name, summary string
+	run           func(ctx context.Context, args []string, stdout, stderr io.Writer) error
+}
+
+// commands are listed in the order of the help. The first runs when none is named.
+var commands = []command{
+	{"image", "build the image; what happens when no command is named", runImage},
+	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
+	{"cache", "remove from the cache what the lock does not need", runCache},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		stop() // a second signal ends the program at once
+	}()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run runs the program and returns its exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c := commands[0]
+	if len(args) > 0 {
+		switch name := args[0]; {
+		case name == "-h" || name == "-help" || name == "--help" || name == "help":
+			usage(stdout)
+			return exitOK
+		case !strings.HasPrefix(name, "-"):
+			c.run = nil
+			for _, other := range commands {
+				if other.name == name {
+					c = other
+				}
+			}
+			if c.run == nil {
+				fmt.Fprintf(stderr, "build: unknown command %q\nhint: %s -h lists the commands\n", name, self())
+				return exitUsage
+			}
+			args = args[1:]
+		}
+	}
+	err := c.run(ctx, args, stdout, stderr)
+	var coded *codedError
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case ctx.Err() != nil:
+		fmt.Fprintln(stderr, "build: interrupted\nhint: what was finished is kept; the next run goes on from there")
+		return exitInterrupted
+	case errors.As(err, &coded):
+		fmt.Fprintf(stderr, "build: %v\n", err)
+		if coded.hint != "" {
+			fmt.Fprintf(stderr, "hint: %s\n", coded.hint)
+		}
+		return coded.code
+	}
+	fmt.Fprintf(stderr, "build: %v\n", err)
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", hint)
+	}
+	return exitFailed
+}
+
+// codedError is an error with an exit code and a hint of its own.
+type codedError struct {
+	error
+	code int
+	hint string
+}
+
+func (e *codedError) Unwrap() error { return e.error }
+
+func usageError(format string, args ...any) error {
+	return &codedError{fmt.Errorf(format, args...), exitUsage, self() + " -h shows how it is used"}
+}
+
+// self is how this program was started, for commands that a user can copy.
+func self() string {
+	if exe, err := os.Executable(); err == nil && strings.Contains(exe, "go-build") {
+		return "go run ./cmd/build"
+	}
+	return filepath.Base(os.Args[0])
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintf(w, "build makes the derper image from the lock, versions.json.\n\nusage: build [command] [flags]\n\n")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+	}
+	fmt.Fprintf(w, `
+build <command> -h shows the flags of a command and an example.
+
+examples:
+  build                    this machine's platform → dist/, an OCI layout
+  build --platform all     every platform of the lock, one multi-arch index
+  build --load             and load it into Docker
+
+exit codes:
+  %3d  it worked
+  %3d  it did not
+  %3d  the command line is wrong
+  %3d  what was built is not what the lock records
+  %3d  interrupted
+`, exitOK, exitFailed, exitUsage, exitDiffers, exitInterrupted)
+}

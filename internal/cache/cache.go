@@ -1,0 +1,211 @@
+// Package cache keeps the results of actions by the actions' keys and the blobs
+// that they made by the blobs' digests.
+//
+// It promises that a blob that is opened or copied has the content its digest
+// names, that one that is only named has not been touched since its content was
+// last checked, and that what is damaged is dropped and said. Any number of
+// programs may use one cache at once; one that is killed leaves nothing that
+// another would take for whole.
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A Cache is a folder:
+//
+//	actions/<key>.json      an action's result
+//	actions/<key>.lock      held while the action runs
+//	latest/<id>.json        the result of the last action with this ID
+//	blobs/<hex>             content
+//	blobs/<hex>.checked     size, time and inode when its content was last checked
+//	tmp/<program>/          what a running program is writing, locked by it
+//	in-use                  locked by each program that uses the cache
+//
+// Package toolchain keeps what it fetches and compiles in folders beside these.
+type Cache struct {
+	dir string
+	tmp *os.File // this program's folder in tmp, open and locked
+	use *os.File // the file in-use, open and locked
+	// VerifyAll checks every blob by content, also when it is only named.
+	VerifyAll bool
+	// Warn is told about damaged entries.
+	Warn func(format string, args ...any)
+}
+
+// Open opens the cache in the folder dir, made when missing.
+func Open(dir string) (*Cache, error) {
+	c := &Cache{dir: dir, Warn: func(string, ...any) {}}
+	for _, sub := range []string{"actions", "latest", "blobs", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return nil, fmt.Errorf("cache: %w", err)
+		}
+	}
+	if err := c.share(); err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	if err := c.openTemp(); err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	return c, nil
+}
+
+// Dir is the cache's folder.
+func (c *Cache) Dir() string { return c.dir }
+
+// TempDir makes a folder for work in progress. The caller removes it; when the
+// program is killed before, a later one does.
+func (c *Cache) TempDir() (string, error) {
+	dir, err := os.MkdirTemp(c.tmp.Name(), "work-")
+	if err != nil {
+		return "", fmt.Errorf("cache: %w", err)
+	}
+	return dir, nil
+}
+
+// Result is what an action made.
+type Result struct {
+	// Action is the action itself, so that a later one can be compared with it.
+	Action json.RawMessage `json:"action"`
+	// Blobs are the files that it made, by name.
+	Blobs map[string]Blob `json:"blobs"`
+	// Notes are facts about them that are no blobs, as a layer's DiffID.
+	Notes map[string]string `json:"notes,omitempty"`
+	// Seconds is how long it took.
+	Seconds float64 `json:"seconds"`
+	// Time is when it ended.
+	Time time.Time `json:"time"`
+}
+
+// Blob names content in the cache.
+type Blob struct {
+	// Digest is sha256:<hex>, Size is in bytes.
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
+}
+
+func (c *Cache) actionFile(key, ext string) string {
+	return filepath.Join(c.dir, "actions", key+ext)
+}
+
+// Get finds the result of the action with this key. It is nil when the action
+// must run: there is none, or it or one of its blobs is damaged, which goes to
+// Warn.
+func (c *Cache) Get(key string) (*Result, error) {
+	name := c.actionFile(key, ".json")
+	data, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	r := new(Result)
+	if err := json.Unmarshal(data, r); err != nil || len(r.Blobs) == 0 {
+		c.Warn("cache: %s is damaged: made again", name)
+		return nil, nil
+	}
+	for file, b := range r.Blobs {
+		if err := c.Check(b); err != nil {
+			c.Warn("cache: %s: %v: made again", file, err)
+			return nil, nil
+		}
+	}
+	return r, nil
+}
+
+// Put records the result of the action with this key.
+// It becomes the latest of all actions with the same id.
+func (c *Cache) Put(key, id string, r *Result) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	if err := c.replace(c.actionFile(key, ".json"), data); err != nil {
+		return err
+	}
+	return c.replace(c.latestFile(id), data)
+}
+
+func (c *Cache) latestFile(id string) string {
+	slug := strings.NewReplacer("/", "-", " ", "-").Replace(id)
+	return filepath.Join(c.dir, "latest", slug+".json")
+}
+
+// Latest is the action of the last result with this id, nil if there is none.
+func (c *Cache) Latest(id string) json.RawMessage {
+	var r Result
+	data, err := os.ReadFile(c.latestFile(id))
+	if err != nil || json.Unmarshal(data, &r) != nil {
+		return nil // serves only to explain
+	}
+	return r.Action
+}
+
+// Lock waits until no other program runs the action with this key, and keeps
+// others from it until unlock is called or this program ends. It calls wait once
+// when it has to.
+func (c *Cache) Lock(ctx context.Context, key string, wait func()) (unlock func(), err error) {
+	f, err := os.OpenFile(c.actionFile(key, ".lock"), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	for first := true; ; first = false {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("cache: lock %s: %w", f.Name(), err)
+		}
+		if first {
+			wait()
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// LockPath is Lock for a file or folder outside the cache.
+func (c *Cache) LockPath(ctx context.Context, path string, wait func()) (unlock func(), err error) {
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	return c.Lock(ctx, fmt.Sprintf("%x", sha256.Sum256([]byte("path "+path))), wait)
+}
+
+// replace writes a file, whole or not at all.
+func (c *Cache) replace(name string, data []byte) error {
+	tmp, err := os.CreateTemp(c.tmp.Name(), "file-")
+	if err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	defer os.Remove(tmp.Name()) // fails once renamed
+	_, err = tmp.Write(data)
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	return nil
+}

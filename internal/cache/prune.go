@@ -1,0 +1,94 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// ErrInUse says that another program uses the cache.
+var ErrInUse = errors.New("in use by another build")
+
+// share notes that this program uses the cache. It waits for a Prune to end.
+func (c *Cache) share() error {
+	f, err := os.OpenFile(filepath.Join(c.dir, "in-use"), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH); err != nil {
+		f.Close()
+		return err
+	}
+	c.use = f
+	return nil
+}
+
+// Prune removes everything but the results of actions whose keys keep says, with
+// their blobs. It returns the number of bytes removed. The error is [ErrInUse] when
+// another program uses the cache; nothing is removed then.
+func (c *Cache) Prune(keep func(key string) bool) (freed int64, err error) {
+	if err := syscall.Flock(int(c.use.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return 0, fmt.Errorf("cache %s: %w", c.dir, ErrInUse)
+	}
+	defer syscall.Flock(int(c.use.Fd()), syscall.LOCK_SH)
+	kept := map[string]bool{c.use.Name(): true, c.tmp.Name(): true}
+	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.json"))
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range results {
+		key := strings.TrimSuffix(filepath.Base(name), ".json")
+		if !keep(key) {
+			continue
+		}
+		r, err := c.Get(key)
+		if err != nil {
+			return 0, err
+		}
+		if r == nil {
+			continue
+		}
+		kept[name] = true
+		for _, b := range r.Blobs {
+			kept[c.Path(b)] = true
+			kept[c.Path(b)+".checked"] = true
+		}
+	}
+	return c.removeOthers(c.dir, kept)
+}
+
+// removeOthers removes the files below dir that are not kept, and folders that are
+// empty then, but for those that Open makes.
+func (c *Cache) removeOthers(dir string, kept map[string]bool) (freed int64, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	_ = os.Chmod(dir, 0o755) // the module cache's folders are read-only
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		if kept[name] {
+			continue
+		}
+		if e.IsDir() {
+			n, err := c.removeOthers(name, kept)
+			freed += n
+			if err != nil {
+				return freed, err
+			}
+			_ = os.Remove(name) // fails while there is something in it
+			continue
+		}
+		if fi, err := e.Info(); err == nil {
+			freed += fi.Size()
+		}
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return freed, err
+		}
+	}
+	return freed, nil
+}

@@ -1,0 +1,86 @@
+package image
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// NonRoot is the uid and gid that has a name in /etc/passwd besides root and
+// nobody, for those who run the image without root.
+const NonRoot = 65532
+
+// Etc is what a program expects of a system: who is who, where names are looked
+// up, a folder for temporary files, root's home.
+func Etc() []File {
+	return []File{
+		Text("etc/passwd", fmt.Sprintf(`root:x:0:0:root:/root:/sbin/nologin
+nobody:x:65534:65534:nobody:/:/sbin/nologin
+nonroot:x:%[1]d:%[1]d:nonroot:/tmp:/sbin/nologin
+`, NonRoot)),
+		Text("etc/group", fmt.Sprintf(`root:x:0:
+nobody:x:65534:
+nonroot:x:%d:
+`, NonRoot)),
+		Text("etc/nsswitch.conf", "hosts: files dns\n"),
+		// Readable for all: it is the working folder for any uid.
+		Dir("root", 0o755),
+		Dir("tmp", 0o777|fs.ModeSticky),
+	}
+}
+
+// Digest is the digest, sha256:<hex>, of the uncompressed layer that files make:
+// their names, modes and content.
+func Digest(files []File) (string, error) {
+	hash := sha256.New()
+	if err := writeTar(hash, files, time.Unix(0, 0)); err != nil {
+		return "", err
+	}
+	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// notice matches the files of a module that its licence asks to be passed on.
+var notice = regexp.MustCompile(`(?i)^(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|PATENTS|UNLICENSE)([.-].*)?$`)
+
+// Notices are the licence notices in a module's tree, as files below
+// usr/share/licenses/<name>. Those of test data, which no program links, are left
+// out. A tree without any is an error: something would be shipped without its
+// licence.
+func Notices(name, tree string) ([]File, error) {
+	var files []File
+	err := filepath.WalkDir(tree, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(tree, file)
+		if err != nil {
+			return err
+		}
+		rel = filepath.ToSlash(rel)
+		if d.IsDir() {
+			if base := path.Base(rel); base == "testdata" || strings.HasPrefix(base, "_") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !notice.MatchString(d.Name()) || strings.HasSuffix(d.Name(), ".go") {
+			return nil
+		}
+		f, err := OnDisk(path.Join("usr/share/licenses", name, rel), 0o644, file)
+		files = append(files, f)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("licence notices of %s: %w", name, err)
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("licence notices of %s: none found in %s", name, tree)
+	}
+	return files, nil
+}

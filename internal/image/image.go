@@ -1,0 +1,129 @@
+package image
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// Source is where the image's source is, for its annotation.
+const Source = "https://github.com/xavieralpha/derper"
+
+// Prefix of the annotations that say from which lock an image was made; the
+// release is in those of the OCI specification.
+const Prefix = "io.github.xavieralpha.derper."
+
+// Annotations are the image's labels, and the annotations of its manifests and of
+// their index. None names a commit of this project: that would move the digest
+// without moving the image.
+func Annotations(in lock.Inputs) map[string]string {
+	return map[string]string{
+		"org.opencontainers.image.title":       "derper",
+		"org.opencontainers.image.description": "Tailscale's DERP relay server, with tailscaled of the same revision to verify clients",
+		"org.opencontainers.image.licenses":    "BSD-3-Clause",
+		"org.opencontainers.image.version":     in.Tailscale.Short(),
+		"org.opencontainers.image.revision":    in.Tailscale.Commit,
+		"org.opencontainers.image.source":      Source,
+		"org.opencontainers.image.created":     in.Tailscale.Time.Format(time.RFC3339),
+		Prefix + "go":                          in.Go.Version,
+		Prefix + "roots":                       in.Roots.Version,
+		Prefix + "layer-format":                strconv.Itoa(in.LayerFormat),
+	}
+}
+
+// A Layer is a layer that has been written: what it is, and how to read it.
+type Layer struct {
+	// Name is the part that it holds.
+	Name string
+	// Tar and Blob are the digests, sha256:<hex>, of the uncompressed and of the
+	// compressed layer; BlobSize is in bytes.
+	Tar, Blob string
+	BlobSize  int64
+	// Open opens the compressed blob.
+	Open func() (io.ReadCloser, error)
+}
+
+// DiffID, Digest, Size, MediaType, Compressed and Uncompressed make a *Layer a
+// v1.Layer.
+func (l *Layer) DiffID() (v1.Hash, error) { return v1.NewHash(l.Tar) }
+
+// Digest is that of the compressed blob.
+func (l *Layer) Digest() (v1.Hash, error) { return v1.NewHash(l.Blob) }
+
+// Size is that of the compressed blob.
+func (l *Layer) Size() (int64, error) { return l.BlobSize, nil }
+
+// MediaType is OCI's for a gzip-compressed tar.
+func (l *Layer) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
+
+// Compressed opens the blob as it is: it is never compressed again.
+func (l *Layer) Compressed() (io.ReadCloser, error) { return l.Open() }
+
+// Uncompressed opens the tar.
+func (l *Layer) Uncompressed() (io.ReadCloser, error) {
+	r, err := l.Open()
+	if err != nil {
+		return nil, err
+	}
+	zr, err := gzip.NewReader(r)
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{zr, r}, nil
+}
+
+// New makes an image of layers, lowest first.
+func New(in lock.Inputs, platform lock.Platform, layers []*Layer) (v1.Image, error) {
+	created := v1.Time{Time: in.Tailscale.Time}
+	adds := make([]mutate.Addendum, len(layers))
+	for i, l := range layers {
+		adds[i] = mutate.Addendum{
+			Layer:   l,
+			History: v1.History{Created: created, CreatedBy: "derper build: layer " + l.Name},
+		}
+	}
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	img, err := mutate.Append(base, adds...)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", platform, err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", platform, err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture, config.Variant = platform.OS(), platform.Arch(), platform.Variant()
+	config.Created = created
+	config.Config = Config(in)
+	img, err = mutate.ConfigFile(img, config)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", platform, err)
+	}
+	return mutate.Annotations(img, Annotations(in)).(v1.Image), nil
+}
+
+// Index makes the index of images, one for each platform, in their order.
+func Index(in lock.Inputs, platforms []lock.Platform, images []v1.Image) (v1.ImageIndex, error) {
+	adds := make([]mutate.IndexAddendum, len(images))
+	for i, img := range images {
+		p := platforms[i]
+		adds[i] = mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()},
+		}}
+	}
+	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), adds...)
+	return mutate.Annotations(index, Annotations(in)).(v1.ImageIndex), nil
+}

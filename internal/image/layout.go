@@ -1,0 +1,285 @@
+package image
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/xavieralpha/derper/internal/cache"
+)
+
+// marker is the file by which a folder is known as a layout that this program
+// wrote. It lists the files written and the state that they were left in.
+const marker = ".derper-layout.json"
+
+// markerFile is the content of the marker file: cache.State by file name.
+type markerFile struct {
+	Files map[string]string `json:"files"`
+}
+
+// refName is the annotation of a layout's index.json that names what an entry is.
+const refName = "org.opencontainers.image.ref.name"
+
+// ErrNotOurs says that a folder has files that this program did not write.
+var ErrNotOurs = errors.New("is not a layout that build wrote")
+
+// WriteLayout writes an index and its images as an OCI layout to the folder dir,
+// under the name ref, and reports whether anything had to be written.
+//
+// The folder must be missing, empty, or a layout that an earlier call wrote, else
+// the error is [ErrNotOurs] and nothing is touched. index.json is replaced last, in
+// one step: who reads the folder, and who is interrupted, has the old layout or the
+// new one. What only the old one needed is removed after that; files that others
+// put there stay.
+func WriteLayout(dir, ref string, index v1.ImageIndex, images []v1.Image, verify bool) (written bool, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("layout %s: %w", dir, err)
+		}
+	}()
+	old, err := readMarker(dir)
+	if err != nil {
+		return false, err
+	}
+	files, err := layoutFiles(ref, index, images)
+	if err != nil {
+		return false, err
+	}
+	if !verify && old.holds(dir, files) {
+		return false, nil
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
+		return false, err
+	}
+	// The marker comes first and names both the old files and the new ones, so
+	// that whatever an interrupted run leaves is known as ours to the next.
+	now := markerFile{Files: map[string]string{}}
+	for name := range old.Files {
+		now.Files[name] = ""
+	}
+	for _, f := range files {
+		now.Files[f.name] = ""
+	}
+	if err := now.write(dir); err != nil {
+		return false, err
+	}
+	if err := removeTemporary(dir); err != nil {
+		return false, err
+	}
+	for _, f := range files {
+		if f.blob && !verify && old.Files[f.name] != "" && old.Files[f.name] == state(dir, f.name) {
+			now.Files[f.name] = old.Files[f.name]
+			continue
+		}
+		if err := f.write(dir); err != nil {
+			return false, err
+		}
+		now.Files[f.name] = state(dir, f.name)
+	}
+	for name, state := range now.Files {
+		if state == "" {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return false, err
+			}
+			delete(now.Files, name)
+		}
+	}
+	return true, now.write(dir)
+}
+
+// layoutFile is one file of a layout.
+type layoutFile struct {
+	name string // relative to the layout
+	blob bool   // named by its content
+	open func() (io.ReadCloser, error)
+}
+
+// layoutFiles lists the files of a layout; index.json comes last.
+func layoutFiles(ref string, index v1.ImageIndex, images []v1.Image) ([]layoutFile, error) {
+	var files []layoutFile
+	seen := map[string]bool{}
+	add := func(digest v1.Hash, open func() (io.ReadCloser, error)) {
+		if name := filepath.Join("blobs", digest.Algorithm, digest.Hex); !seen[name] {
+			seen[name] = true
+			files = append(files, layoutFile{name: name, blob: true, open: open})
+		}
+	}
+	raw := func(digest v1.Hash, data []byte) { add(digest, reader(data)) }
+	for _, img := range images {
+		layers, err := img.Layers()
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range layers {
+			digest, err := l.Digest()
+			if err != nil {
+				return nil, err
+			}
+			add(digest, l.Compressed)
+		}
+		config, err := img.RawConfigFile()
+		if err != nil {
+			return nil, err
+		}
+		manifest, err := img.RawManifest()
+		if err != nil {
+			return nil, err
+		}
+		for _, data := range [][]byte{config, manifest} {
+			digest, _, err := v1.SHA256(bytes.NewReader(data))
+			if err != nil {
+				return nil, err
+			}
+			raw(digest, data)
+		}
+	}
+	top, err := index.RawManifest()
+	if err != nil {
+		return nil, err
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(top))
+	if err != nil {
+		return nil, err
+	}
+	raw(digest, top)
+	entry, err := json.MarshalIndent(v1.IndexManifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIImageIndex,
+		Manifests: []v1.Descriptor{{
+			MediaType:   types.OCIImageIndex,
+			Digest:      digest,
+			Size:        size,
+			Annotations: map[string]string{refName: ref},
+		}},
+	}, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return append(files,
+		layoutFile{name: "oci-layout", open: reader([]byte(`{"imageLayoutVersion":"1.0.0"}` + "\n"))},
+		layoutFile{name: "index.json", open: reader(append(entry, '\n'))},
+	), nil
+}
+
+func reader(data []byte) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+}
+
+// write writes the file under a temporary name and renames it.
+func (f layoutFile) write(dir string) error {
+	tmp, err := os.CreateTemp(dir, temporary+"*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // fails once renamed
+	err = f.copyTo(tmp)
+	if err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), filepath.Join(dir, f.name))
+}
+
+func (f layoutFile) copyTo(w io.Writer) error {
+	r, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(w, r)
+	return err
+}
+
+// temporary is how names of files that are being written begin.
+const temporary = ".derper-tmp-"
+
+func removeTemporary(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, temporary+"*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range left {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// readMarker reads the marker of a layout, empty for one that is yet to be.
+func readMarker(dir string) (markerFile, error) {
+	var m markerFile
+	data, err := os.ReadFile(filepath.Join(dir, marker))
+	if err == nil {
+		if json.Unmarshal(data, &m) != nil {
+			return m, fmt.Errorf("%s is damaged: %w", marker, ErrNotOurs)
+		}
+		for name := range m.Files {
+			if !filepath.IsLocal(name) {
+				return m, fmt.Errorf("%s names %s: %w", marker, name, ErrNotOurs)
+			}
+		}
+		return m, nil
+	}
+	entries, derr := os.ReadDir(dir)
+	for _, e := range entries {
+		// An interrupted first run can leave the marker's temporary file.
+		if !strings.HasPrefix(e.Name(), temporary) {
+			return m, ErrNotOurs
+		}
+	}
+	if derr != nil && !errors.Is(derr, fs.ErrNotExist) {
+		return m, derr
+	}
+	return m, nil
+}
+
+func (m markerFile) write(dir string) error {
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return layoutFile{name: marker, open: reader(append(data, '\n'))}.write(dir)
+}
+
+// holds reports whether the layout has exactly these files, untouched since they
+// were written. index.json is read: its name does not say what is in it.
+func (m markerFile) holds(dir string, files []layoutFile) bool {
+	if len(m.Files) != len(files) {
+		return false
+	}
+	for _, f := range files {
+		if m.Files[f.name] == "" || m.Files[f.name] != state(dir, f.name) {
+			return false
+		}
+	}
+	var want bytes.Buffer
+	if files[len(files)-1].copyTo(&want) != nil {
+		return false
+	}
+	have, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	return err == nil && bytes.Equal(have, want.Bytes())
+}
+
+// state is cache.State of a file in the layout, "" for one that is not there.
+func state(dir, name string) string {
+	s, err := cache.State(filepath.Join(dir, name))
+	if err != nil {
+		return ""
+	}
+	return string(s)
+}

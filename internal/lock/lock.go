@@ -1,0 +1,154 @@
+// Package lock reads, checks and writes versions.json, the lock: the file that
+// names every input of the image by hash and records what came out.
+//
+// It promises that a lock that [Parse] returns is complete and well-formed, and
+// that [Lock.Bytes] is canonical: the same lock gives the same bytes. It does not
+// promise that the sums in it are true; whoever fetches an input checks that.
+package lock
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/module"
+)
+
+// File is the lock's name in a checkout.
+const File = "versions.json"
+
+// SchemaVersion is the version of the lock's own format that this package reads
+// and writes.
+const SchemaVersion = 1
+
+// LayerFormat is the version of the layer format that this program writes: the
+// set of files of the image, their modes, their order, the tar dialect and the
+// gzip encoder. It changes when the same inputs would give other layers.
+const LayerFormat = 1
+
+// Lock is the content of versions.json.
+type Lock struct {
+	// Schema is the version of the file's own format, [SchemaVersion].
+	Schema int `json:"schema"`
+	// Inputs determines the image down to the last bit.
+	Inputs Inputs `json:"inputs"`
+	// Outputs is what a build of Inputs gave. It is nil in a lock whose inputs
+	// have just changed and that was not built since.
+	Outputs *Outputs `json:"outputs,omitempty"`
+}
+
+// Inputs is everything that the image is made of, apart from the entrypoint,
+// whose source is this repository's.
+type Inputs struct {
+	Tailscale Tailscale `json:"tailscale"`
+	Go        Go        `json:"go"`
+	Roots     Module    `json:"roots"`
+	// Platforms are those of the multi-arch index, in its order.
+	Platforms []Platform `json:"platforms"`
+	// LayerFormat is the [LayerFormat] that the outputs were made with.
+	LayerFormat int `json:"layerFormat"`
+}
+
+// Tailscale is the upstream release that derper and tailscaled are built from.
+type Tailscale struct {
+	// Version is the module version, as v1.102.3.
+	Version string `json:"version"`
+	// Commit is the git commit that Version's tag names, 40 hex digits.
+	Commit string `json:"commit"`
+	// Time is the commit time, UTC, as the module proxy gives it. Every time
+	// stamp in the image is this one.
+	Time time.Time `json:"time"`
+	// Sum is the module zip's hash in go.sum's h1 form. The zip's own go.sum
+	// pins every module below it.
+	Sum string `json:"sum"`
+}
+
+// TailscaleModule is the path of the module that Tailscale.Version is one of.
+const TailscaleModule = "tailscale.com"
+
+// Short is the version without the v: 1.102.3.
+func (t Tailscale) Short() string { return strings.TrimPrefix(t.Version, "v") }
+
+// Long is the version as upstream's own release builds stamp it: the short one,
+// -t, and the first nine digits of the commit.
+func (t Tailscale) Long() string { return t.Short() + "-t" + t.Commit[:9] }
+
+// Go is the toolchain that compiles everything.
+type Go struct {
+	// Version is the toolchain's name, as go1.26.8.
+	Version string `json:"version"`
+	// Sums has the h1 hash of module golang.org/toolchain for each platform
+	// that a build can run on, in the form GOOS/GOARCH.
+	Sums map[string]string `json:"sums"`
+}
+
+// Hosts are the platforms that a build can run on; Go.Sums has one entry for each.
+var Hosts = []string{"darwin/amd64", "darwin/arm64", "linux/amd64", "linux/arm64"}
+
+// Module is a Go module by version and h1 hash.
+type Module struct {
+	Version string `json:"version"`
+	Sum     string `json:"sum"`
+}
+
+// RootsModule is the path of the module whose package bundle has the CA roots.
+const RootsModule = "golang.org/x/crypto/x509roots/fallback"
+
+// Outputs records, by digest, what a build of the inputs gave.
+type Outputs struct {
+	// Index is the digest of the image index over all platforms.
+	Index string `json:"index"`
+	// Platforms has one entry for each platform of the inputs, in that order.
+	Platforms []PlatformOutput `json:"platforms"`
+}
+
+// PlatformOutput is what was built for one platform, from the inside out.
+type PlatformOutput struct {
+	Platform Platform `json:"platform"`
+	// Binaries are the programs in the image, sorted by name.
+	Binaries []Binary `json:"binaries"`
+	// Layers are the image's layers, lowest first.
+	Layers []Layer `json:"layers"`
+	// Config and Manifest are the digests of those JSON documents.
+	Config   string `json:"config"`
+	Manifest string `json:"manifest"`
+}
+
+// Binary is a program in the image.
+type Binary struct {
+	Name string `json:"name"`
+	// Digest is the SHA-256 of the file, as sha256:<hex>.
+	Digest string `json:"digest"`
+}
+
+// Layer is one layer of the image.
+type Layer struct {
+	Name string `json:"name"`
+	// DiffID is the digest of the uncompressed tar, Digest that of the blob.
+	DiffID string `json:"diffID"`
+	Digest string `json:"digest"`
+}
+
+// Platform finds the recorded outputs for p.
+func (o *Outputs) Platform(p Platform) (PlatformOutput, bool) {
+	if o == nil {
+		return PlatformOutput{}, false
+	}
+	i := slices.IndexFunc(o.Platforms, func(po PlatformOutput) bool { return po.Platform == p })
+	if i < 0 {
+		return PlatformOutput{}, false
+	}
+	return o.Platforms[i], true
+}
+
+// ToolchainModule is the path of the module whose versions are Go toolchains.
+const ToolchainModule = "golang.org/toolchain"
+
+// Module is the toolchain for a host platform, GOOS/GOARCH, as a module.
+// Source: https://go.dev/ref/mod#toolchains, golang.org/toolchain.
+func (g Go) Module(host string) module.Version {
+	return module.Version{
+		Path:    ToolchainModule,
+		Version: "v0.0.1-" + g.Version + "." + strings.ReplaceAll(host, "/", "-"),
+	}
+}

@@ -1,0 +1,270 @@
+package lock
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/semver"
+)
+
+// Read reads the lock in the named file. Its errors name the file, and the line
+// and column or the key at fault.
+func Read(name string) (*Lock, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	l, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// Parse reads a lock. It refuses unknown and repeated keys, values of a wrong
+// type or form, and anything after the document.
+func Parse(data []byte) (*Lock, error) {
+	if err := checkKeys(data); err != nil {
+		return nil, err
+	}
+	l := new(Lock)
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(l); err != nil {
+		return nil, describe(data, dec, err)
+	}
+	if err := l.check(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// checkKeys walks over the tokens of the document and refuses what encoding/json
+// lets pass: keys that repeat, and a second document.
+func checkKeys(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	type object struct {
+		seen  map[string]bool // nil for an array
+		value bool            // the next token is a value, not a key
+	}
+	var open []object
+	for {
+		tok, err := dec.Token()
+		if err == io.EOF && len(open) == 0 {
+			return nil
+		}
+		if err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return describe(data, dec, err)
+		}
+		top := len(open) - 1
+		if top >= 0 && open[top].seen != nil {
+			if key, ok := tok.(string); ok && !open[top].value {
+				if open[top].seen[key] {
+					return fmt.Errorf("%s: key %q stands twice", position(data, dec.InputOffset()), key)
+				}
+				open[top].seen[key] = true
+				open[top].value = true
+				continue
+			}
+			open[top].value = false
+		}
+		switch tok {
+		case json.Delim('{'):
+			open = append(open, object{seen: map[string]bool{}})
+		case json.Delim('['):
+			open = append(open, object{})
+		case json.Delim('}'), json.Delim(']'):
+			open = open[:top]
+		}
+		if len(open) == 0 {
+			if rest := bytes.TrimSpace(data[dec.InputOffset():]); len(rest) > 0 {
+				return fmt.Errorf("%s: more after the end of the document", position(data, dec.InputOffset()))
+			}
+		}
+	}
+}
+
+// describe turns an error of encoding/json into one with line and column.
+func describe(data []byte, dec *json.Decoder, err error) error {
+	var syntax *json.SyntaxError
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		// A missing piece is reported at the end of the input.
+		return fmt.Errorf("%s: not JSON: %w", position(data, max(syntax.Offset-1, 0)), err)
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%s: key %q wants a %s, has a %s", position(data, max(wrong.Offset-1, 0)), wrong.Field, kind(wrong.Type.String()), wrong.Value)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return fmt.Errorf("%s: not JSON: the document ends too early", position(data, int64(len(data))))
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		at := int64(max(bytes.Index(data, []byte(name)), 0))
+		return fmt.Errorf("%s: unknown key %s", position(data, at), name)
+	}
+	return fmt.Errorf("%s: %w", position(data, dec.InputOffset()), err)
+}
+
+// kind is the name of a Go type in JSON's words.
+func kind(t string) string {
+	switch {
+	case t == "int":
+		return "whole number"
+	case t == "string", strings.HasSuffix(t, "Platform"), strings.HasSuffix(t, "Time"):
+		return "string"
+	case strings.HasPrefix(t, "[]"):
+		return "list"
+	}
+	return "object"
+}
+
+func position(data []byte, offset int64) string {
+	before := data[:min(int(offset), len(data))]
+	line := bytes.Count(before, []byte("\n")) + 1
+	column := len(before) - (bytes.LastIndexByte(before, '\n') + 1) + 1
+	return fmt.Sprintf("line %d, column %d", line, column)
+}
+
+var (
+	goVersion = regexp.MustCompile(`^go1\.[0-9]+\.[0-9]+$`)
+	fileName  = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+)
+
+// check reports every value that has a wrong form, by its key.
+func (l *Lock) check() error {
+	var errs []error
+	want := func(ok bool, key, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("key %q: "+format, append([]any{key}, args...)...))
+		}
+	}
+	if l.Schema != SchemaVersion {
+		return fmt.Errorf("key \"schema\": is %d, this program reads %d; use the program of the revision that wrote it", l.Schema, SchemaVersion)
+	}
+	in := l.Inputs
+	want(semver.IsValid(in.Tailscale.Version) && semver.Canonical(in.Tailscale.Version) == in.Tailscale.Version,
+		"inputs.tailscale.version", "%q is no module version such as v1.102.3", in.Tailscale.Version)
+	want(isHex(in.Tailscale.Commit, 20), "inputs.tailscale.commit", "%q is no git commit of 40 hex digits", in.Tailscale.Commit)
+	t := in.Tailscale.Time
+	want(!t.IsZero() && t.Unix() > 0 && t.Nanosecond() == 0 && t.Location() == time.UTC,
+		"inputs.tailscale.time", "wants whole seconds in UTC such as 2026-08-19T19:07:43Z")
+	want(isSum(in.Tailscale.Sum), "inputs.tailscale.sum", "%q is no h1: sum", in.Tailscale.Sum)
+	want(goVersion.MatchString(in.Go.Version), "inputs.go.version", "%q is no toolchain such as go1.26.8", in.Go.Version)
+	for _, host := range Hosts {
+		want(isSum(in.Go.Sums[host]), "inputs.go.sums."+host, "%q is no h1: sum", in.Go.Sums[host])
+	}
+	for host := range in.Go.Sums {
+		want(slices.Contains(Hosts, host), "inputs.go.sums."+host, "unknown host platform: known are %s", strings.Join(Hosts, ", "))
+	}
+	want(semver.IsValid(in.Roots.Version), "inputs.roots.version", "%q is no module version", in.Roots.Version)
+	want(isSum(in.Roots.Sum), "inputs.roots.sum", "%q is no h1: sum", in.Roots.Sum)
+	want(len(in.Platforms) > 0, "inputs.platforms", "is empty")
+	seen := map[Platform]bool{}
+	for _, p := range in.Platforms {
+		canonical, err := ParsePlatform(string(p))
+		want(err == nil, "inputs.platforms", "%w", err)
+		want(err != nil || canonical == p, "inputs.platforms", "%q is written %s", p, canonical)
+		want(!seen[p], "inputs.platforms", "%s stands twice", p)
+		seen[p] = true
+	}
+	want(in.LayerFormat > 0, "inputs.layerFormat", "wants a whole number above 0")
+	if l.Outputs != nil {
+		l.Outputs.check(in.Platforms, want)
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Outputs) check(platforms []Platform, want func(ok bool, key, format string, args ...any)) {
+	digest := func(key, s string) {
+		want(isDigest(s), key, "%q is no digest sha256:<64 hex digits>", s)
+	}
+	digest("outputs.index", o.Index)
+	want(len(o.Platforms) == len(platforms), "outputs.platforms", "has %d platforms, the inputs have %d", len(o.Platforms), len(platforms))
+	for i, po := range o.Platforms {
+		key := fmt.Sprintf("outputs.platforms[%d]", i)
+		want(i >= len(platforms) || po.Platform == platforms[i], key+".platform", "is %q, not that of the inputs at this place", po.Platform)
+		for _, b := range po.Binaries {
+			want(fileName.MatchString(b.Name), key+".binaries", "%q is no file name", b.Name)
+			digest(key+".binaries."+b.Name, b.Digest)
+		}
+		for _, layer := range po.Layers {
+			want(fileName.MatchString(layer.Name), key+".layers", "%q is no layer name", layer.Name)
+			digest(key+".layers."+layer.Name+".diffID", layer.DiffID)
+			digest(key+".layers."+layer.Name+".digest", layer.Digest)
+		}
+		digest(key+".config", po.Config)
+		digest(key+".manifest", po.Manifest)
+	}
+}
+
+func isHex(s string, bytes int) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == bytes && strings.ToLower(s) == s
+}
+
+func isDigest(s string) bool {
+	rest, ok := strings.CutPrefix(s, "sha256:")
+	return ok && isHex(rest, 32)
+}
+
+func isSum(s string) bool {
+	rest, ok := strings.CutPrefix(s, "h1:")
+	b, err := base64.StdEncoding.DecodeString(rest)
+	return ok && err == nil && len(b) == 32
+}
+
+// Bytes is the lock in its canonical form: keys in the order of the schema, maps
+// sorted, two spaces of indentation, one newline at the end.
+func (l *Lock) Bytes() ([]byte, error) {
+	if err := l.check(); err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	data, err := json.MarshalIndent(l, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// Write writes the lock to the named file, whole or not at all.
+func (l *Lock) Write(name string) error {
+	data, err := l.Bytes()
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.tmp")
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	defer os.Remove(tmp.Name()) // fails once renamed
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err != nil {
+		return fmt.Errorf("lock: %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package lock
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Platform is a platform as the OCI image specification and Docker write it:
+// os/architecture or os/architecture/variant, as linux/arm/v7.
+type Platform string
+
+// Known are the platforms that the image can be built for: those of the design,
+// each with the Go settings that stand for it.
+var Known = []Platform{
+	"linux/amd64", "linux/386", "linux/arm64", "linux/arm/v7", "linux/arm/v6",
+	"linux/ppc64le", "linux/riscv64", "linux/s390x", "linux/loong64",
+}
+
+// ParsePlatform reads a platform and refuses one that is not among [Known]. It
+// takes Docker's longer names for two of them: linux/arm64/v8 and linux/arm,
+// which is linux/arm/v7.
+func ParsePlatform(s string) (Platform, error) {
+	switch s {
+	case "linux/arm64/v8":
+		s = "linux/arm64"
+	case "linux/arm":
+		s = "linux/arm/v7"
+	}
+	if p := Platform(s); slices.Contains(Known, p) {
+		return p, nil
+	}
+	names := make([]string, len(Known))
+	for i, p := range Known {
+		names[i] = string(p)
+	}
+	return "", fmt.Errorf("unknown platform %q: known are %s", s, strings.Join(names, ", "))
+}
+
+// OS is the operating system, in Go's and in OCI's words.
+func (p Platform) OS() string { return p.part(0) }
+
+// Arch is the architecture, in Go's and in OCI's words.
+func (p Platform) Arch() string { return p.part(1) }
+
+// Variant is the variant of the architecture, as v7, or "".
+func (p Platform) Variant() string { return p.part(2) }
+
+func (p Platform) part(i int) string {
+	if parts := strings.Split(string(p), "/"); i < len(parts) {
+		return parts[i]
+	}
+	return ""
+}
+
+// Slug is the platform as a file name: linux-arm-v7.
+func (p Platform) Slug() string { return strings.ReplaceAll(string(p), "/", "-") }

@@ -1,0 +1,135 @@
+package modproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/sumdb/dirhash"
+	"golang.org/x/mod/zip"
+)
+
+// A SumError says that a module is not the one that a sum names.
+type SumError struct {
+	Module module.Version
+	// Want is the sum expected, WantFrom who expects it.
+	Want, WantFrom string
+	// Got is the sum that Module has according to GotFrom.
+	Got, GotFrom string
+}
+
+func (e *SumError) Error() string {
+	return fmt.Sprintf("%s: sum does not match: expected %s (%s), got %s (%s)", e.Module, e.Want, e.WantFrom, e.Got, e.GotFrom)
+}
+
+// Check asks the checksum database for m and returns a [*SumError] when it does
+// not say what the lock says.
+func (c *Client) Check(ctx context.Context, m module.Version, sum string) error {
+	got, err := c.Sum(ctx, m)
+	if err != nil {
+		return err
+	}
+	if got != sum {
+		return &SumError{Module: m, Want: sum, WantFrom: "lock", Got: got, GotFrom: "checksum database"}
+	}
+	return nil
+}
+
+// Fetch puts the tree of module m at dir, which must not exist yet, whole or not
+// at all. The zip must have the h1 sum that the caller wants and that the
+// checksum database knows, else the error is a [*SumError]. The bytes received,
+// and how many are expected (-1 for unknown), go to progress.
+func (c *Client) Fetch(ctx context.Context, m module.Version, sum, dir string, progress func(done, total int64)) error {
+	if err := c.Check(ctx, m, sum); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp(c.Temp, "fetch-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+
+	archive := filepath.Join(work, "module.zip")
+	from, err := c.download(ctx, m, archive, progress)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", m, err)
+	}
+	got, err := dirhash.HashZip(archive, dirhash.Hash1)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %s: %w", m, from, err)
+	}
+	if got != sum {
+		return &SumError{Module: m, Want: sum, WantFrom: "lock", Got: got, GotFrom: from}
+	}
+	tree := filepath.Join(work, "tree")
+	if err := zip.Unzip(tree, m, archive); err != nil {
+		return fmt.Errorf("fetch %s: %w", m, err)
+	}
+	if err := os.Rename(tree, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("fetch %s: %w", m, err)
+	}
+	return nil
+}
+
+// download writes the module's zip to the named file and tells where it is from.
+// A transfer that breaks off starts again.
+func (c *Client) download(ctx context.Context, m module.Version, name string, progress func(done, total int64)) (from string, err error) {
+	path, err := file(m, ".zip")
+	if err != nil {
+		return "", err
+	}
+	for range tries {
+		var body *body
+		if body, err = c.get(ctx, path); err != nil {
+			return "", err
+		}
+		from = body.from
+		if err = save(name, &counter{Reader: body, progress: progress, total: body.size}); err == nil {
+			err = body.Close()
+		} else {
+			body.Close()
+		}
+		var local *fs.PathError
+		if err == nil || ctx.Err() != nil || errors.As(err, &local) {
+			break // done, or a fault of ours, such as a full disk
+		}
+		err = fmt.Errorf("%s: %w", from, err)
+	}
+	return from, err
+}
+
+func save(name string, r io.Reader) error {
+	out, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, r)
+	if cerr := out.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// counter reports how much was read through it.
+type counter struct {
+	io.Reader
+	done, total int64
+	progress    func(done, total int64)
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.done += int64(n)
+	if c.progress != nil {
+		c.progress(c.done, c.total)
+	}
+	return n, err
+}

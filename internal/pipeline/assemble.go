@@ -1,0 +1,121 @@
+package pipeline
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/plan"
+)
+
+// assemble makes images of layers and the index of images. It reads no layer.
+func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
+	out := &Build{Outputs: &lock.Outputs{}, Runs: b.sortedRuns(p)}
+	var platforms []lock.Platform
+	for i, pp := range p.Platforms {
+		layers := make([]*image.Layer, len(pp.Layers))
+		for j, a := range pp.Layers {
+			r := results[i].layers[j]
+			blob := r.Blobs[a.Outputs[0]]
+			layers[j] = &image.Layer{
+				Name:     a.Name,
+				Tar:      r.Notes[noteDiffID],
+				Blob:     blob.Digest,
+				BlobSize: blob.Size,
+				Open:     b.Cache.Opener(blob),
+			}
+		}
+		img, err := image.New(b.Inputs, pp.Platform, layers)
+		if err != nil {
+			return nil, err
+		}
+		record, err := outputs(pp.Platform, img, layers, results[i])
+		if err != nil {
+			return nil, err
+		}
+		figures, err := b.figures(pp, img, results[i], out.Runs)
+		if err != nil {
+			return nil, err
+		}
+		platforms = append(platforms, pp.Platform)
+		out.Images = append(out.Images, img)
+		out.Outputs.Platforms = append(out.Outputs.Platforms, record)
+		out.Platforms = append(out.Platforms, figures)
+	}
+	index, err := image.Index(b.Inputs, platforms, out.Images)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := index.Digest()
+	if err != nil {
+		return nil, err
+	}
+	out.Index, out.Outputs.Index = index, digest.String()
+	return out, nil
+}
+
+// outputs is what the lock records of a platform.
+func outputs(platform lock.Platform, img v1.Image, layers []*image.Layer, r *parts) (lock.PlatformOutput, error) {
+	out := lock.PlatformOutput{Platform: platform}
+	for name, blob := range r.programs.Blobs {
+		out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
+	}
+	for name, blob := range r.entrypoint.Blobs {
+		out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
+	}
+	sort.Slice(out.Binaries, func(i, j int) bool { return out.Binaries[i].Name < out.Binaries[j].Name })
+	for _, l := range layers {
+		out.Layers = append(out.Layers, lock.Layer{Name: l.Name, DiffID: l.Tar, Digest: l.Blob})
+	}
+	config, err := img.ConfigName()
+	if err != nil {
+		return out, err
+	}
+	manifest, err := img.Digest()
+	if err != nil {
+		return out, err
+	}
+	out.Config, out.Manifest = config.String(), manifest.String()
+	return out, nil
+}
+
+// figures counts what a platform's image takes and what was done for it.
+func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, r *parts, runs []Run) (Platform, error) {
+	manifest, err := img.Manifest()
+	if err != nil {
+		return Platform{}, err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return Platform{}, err
+	}
+	out := Platform{Platform: pp.Platform, Manifest: digest.String(), Compressed: manifest.Config.Size}
+	for i, l := range manifest.Layers {
+		out.Compressed += l.Size
+		size, err := strconv.ParseInt(r.layers[i].Notes[noteSize], 10, 64)
+		if err != nil {
+			return Platform{}, fmt.Errorf("layer %s: size: %w", l.Digest, err)
+		}
+		out.Uncompressed += size
+	}
+	for _, run := range runs {
+		if run.Action.Platform != pp.Platform {
+			continue
+		}
+		name := run.Action.Kind
+		if run.Action.Name != "" {
+			name += " " + run.Action.Name
+		}
+		if run.Cached {
+			out.Cached = append(out.Cached, name)
+			continue
+		}
+		out.Built = append(out.Built, name)
+		out.Seconds += run.Seconds
+	}
+	return out, nil
+}

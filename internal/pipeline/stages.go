@@ -1,0 +1,281 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xavieralpha/derper"
+	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/roots"
+	"github.com/xavieralpha/derper/internal/toolchain"
+)
+
+// parts are the results of one platform's actions.
+type parts struct {
+	programs, entrypoint *cache.Result
+	layers               []*cache.Result
+}
+
+// platform carries out the actions for one platform.
+func (b *Builder) platform(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan) (*parts, error) {
+	var err error
+	done := &parts{layers: make([]*cache.Result, len(pp.Layers))}
+	if done.programs, err = b.do(ctx, pp.Compile, b.compile, func(ctx context.Context, work string) (*cache.Result, error) {
+		return b.compilePrograms(ctx, pp.Compile, work)
+	}); err != nil {
+		return nil, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for i, a := range pp.Layers {
+		g.Go(func() (err error) {
+			done.layers[i], err = b.layer(ctx, p, pp, a, done)
+			return err
+		})
+	}
+	return done, g.Wait()
+}
+
+// layer writes one layer, after the actions that it takes from.
+func (b *Builder) layer(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan, a *plan.Action, done *parts) (*cache.Result, error) {
+	var files func(ctx context.Context, work string) ([]image.File, error)
+	switch a.Name {
+	case plan.Base:
+		bundle, err := b.roots(ctx, p.Roots)
+		if err != nil {
+			return nil, err
+		}
+		files = func(ctx context.Context, work string) ([]image.File, error) {
+			return b.base(ctx, pp.Compile, bundle, done.programs, work)
+		}
+	case plan.Entrypoint:
+		entrypoint, err := b.do(ctx, pp.Entrypoint, b.work, func(ctx context.Context, work string) (*cache.Result, error) {
+			return b.compileEntrypoint(ctx, pp.Entrypoint, work)
+		})
+		if err != nil {
+			return nil, err
+		}
+		done.entrypoint = entrypoint
+		files = func(context.Context, string) ([]image.File, error) {
+			return []image.File{b.program("entrypoint", entrypoint.Blobs[plan.Entrypoint])}, nil
+		}
+	default:
+		files = func(context.Context, string) ([]image.File, error) {
+			return []image.File{b.program("usr/local/bin/"+a.Name, done.programs.Blobs[a.Name])}, nil
+		}
+	}
+	return b.do(ctx, a, b.work, func(ctx context.Context, work string) (*cache.Result, error) {
+		list, err := files(ctx, work)
+		if err != nil {
+			return nil, err
+		}
+		return b.writeLayer(a, list)
+	})
+}
+
+// writeLayer writes files as a layer into the cache.
+func (b *Builder) writeLayer(a *plan.Action, files []image.File) (_ *cache.Result, err error) {
+	task := b.Display.Start(a.ID(), "")
+	defer func() { task.End(err) }()
+	w, err := b.Cache.Create()
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	var size int64
+	for _, f := range files {
+		size += f.Size
+	}
+	diffID, err := image.WriteLayer(w, files, b.Inputs.Tailscale.Time)
+	if err != nil {
+		return nil, err
+	}
+	blob, err := w.Commit()
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Result{
+		Blobs: map[string]cache.Blob{a.Outputs[0]: blob},
+		Notes: map[string]string{noteDiffID: diffID, noteSize: fmt.Sprint(size)},
+	}, nil
+}
+
+// Notes of a layer's result: its DiffID, and the size of its files in bytes.
+const (
+	noteDiffID = "diffID"
+	noteSize   = "size"
+)
+
+// program is an executable file of the image, from the cache.
+func (b *Builder) program(name string, blob cache.Blob) image.File {
+	f := b.file(name, blob)
+	f.Mode = 0o755
+	return f
+}
+
+// file is a file of the image, from the cache.
+func (b *Builder) file(name string, blob cache.Blob) image.File {
+	return image.File{Name: name, Mode: 0o644, Size: blob.Size, Open: b.Cache.Opener(blob)}
+}
+
+// prepare makes the toolchain ready, verified in this run.
+func (b *Builder) prepare(ctx context.Context) (_ *toolchain.Toolchain, _ *toolchain.Source, err error) {
+	b.toolMu.Lock()
+	defer b.toolMu.Unlock()
+	if b.tool == nil {
+		unlock, err := b.Cache.Lock(ctx, "toolchain", func() { b.Display.Printf("toolchain: waiting for another build that fetches it") })
+		if err != nil {
+			return nil, nil, err
+		}
+		defer unlock()
+		task := b.Display.Start("toolchain "+b.Inputs.Go.Version, "B")
+		defer func() { task.End(err) }()
+		b.tool, err = toolchain.Install(ctx, b.Modules, b.Inputs.Go, Host, b.Cache.Dir(), task.Set, b.Display.Printf)
+		if err != nil {
+			return nil, nil, err
+		}
+		b.source = b.tool.Source(b.Inputs.Tailscale)
+	}
+	return b.tool, b.source, nil
+}
+
+// compilePrograms makes derper and tailscaled.
+func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
+	_, source, err := b.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	packages, err := b.fetch(ctx, source, a, work)
+	if err != nil {
+		return nil, err
+	}
+	task := b.Display.Start(a.ID(), "packages")
+	defer func() { task.End(err) }()
+	task.Set(0, int64(packages))
+	programs, err := source.Install(ctx, a.Env, a.Args, work, func(line string) {
+		if !strings.Contains(line, " ") {
+			task.Step()
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &cache.Result{Blobs: map[string]cache.Blob{}}
+	for _, name := range a.Outputs {
+		// Only what the lock pins may have been linked.
+		if _, err := source.Linked(programs[name]); err != nil {
+			return nil, err
+		}
+		if r.Blobs[name], err = b.Cache.AddFile(programs[name]); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// fetch makes the modules ready that a compile needs.
+func (b *Builder) fetch(ctx context.Context, source *toolchain.Source, a *plan.Action, work string) (packages int, err error) {
+	task := b.Display.Start("modules "+string(a.Platform), "fetched")
+	defer func() { task.End(err) }()
+	return source.Fetch(ctx, a.Env, a.Args, work, func(string) { task.Step() })
+}
+
+// compileEntrypoint makes the entrypoint.
+func (b *Builder) compileEntrypoint(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
+	tool, _, err := b.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	task := b.Display.Start(a.ID(), "")
+	defer func() { task.End(err) }()
+	source, err := derper.EntrypointSource()
+	if err != nil {
+		return nil, err
+	}
+	goMod := fmt.Sprintf("module %s\n\ngo %s\n", derper.Module, strings.TrimPrefix(b.Inputs.Go.Version, "go"))
+	program, err := tool.Build(ctx, a.Env, a.Args, source, goMod, work)
+	if err != nil {
+		return nil, err
+	}
+	blob, err := b.Cache.AddFile(program)
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Result{Blobs: map[string]cache.Blob{plan.Entrypoint: blob}}, nil
+}
+
+// roots makes the CA bundle.
+func (b *Builder) roots(ctx context.Context, a *plan.Action) (*cache.Result, error) {
+	return b.do(ctx, a, b.work, func(ctx context.Context, work string) (_ *cache.Result, err error) {
+		tool, _, err := b.prepare(ctx)
+		if err != nil {
+			return nil, err
+		}
+		task := b.Display.Start(a.ID(), "")
+		defer func() { task.End(err) }()
+		files, err := roots.Make(ctx, tool, b.Inputs, a.Env, a.Args, work)
+		if err != nil {
+			return nil, err
+		}
+		r := &cache.Result{Blobs: map[string]cache.Blob{}}
+		for _, name := range a.Outputs {
+			if r.Blobs[name], err = b.Cache.AddFile(files[name]); err != nil {
+				return nil, err
+			}
+		}
+		return r, nil
+	})
+}
+
+// base is the lowest layer: what programs expect of a system, CA roots, licences.
+func (b *Builder) base(ctx context.Context, compile *plan.Action, bundle, programs *cache.Result, work string) ([]image.File, error) {
+	files := append(image.Etc(),
+		b.file("etc/ssl/certs/ca-certificates.crt", bundle.Blobs["ca-certificates.crt"]),
+		b.file("usr/share/ca-certificates/left-out.txt", bundle.Blobs["left-out.txt"]),
+		b.file("usr/share/licenses/"+lock.RootsModule+"@"+b.Inputs.Roots.Version+"/LICENSE", bundle.Blobs["LICENSE"]),
+		image.Text("usr/share/licenses/"+derper.Module+"/LICENSE", string(derper.Licence)),
+	)
+	tool, source, err := b.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.fetch(ctx, source, compile, work); err != nil {
+		return nil, err
+	}
+	linked := map[module.Version]bool{}
+	for _, name := range []string{plan.Derper, plan.Tailscaled} {
+		modules, err := source.Linked(b.Cache.Path(programs.Blobs[name]))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range modules {
+			linked[m] = true
+		}
+	}
+	for m := range linked {
+		tree, err := source.Tree(m)
+		if err != nil {
+			return nil, err
+		}
+		notices, err := image.Notices(m.String(), tree)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, notices...)
+	}
+	for _, name := range []string{"LICENSE", "PATENTS"} {
+		f, err := image.OnDisk("usr/share/licenses/"+b.Inputs.Go.Version+"/"+name, 0o644, filepath.Join(tool.Root(), name))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}

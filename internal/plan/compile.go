@@ -1,0 +1,69 @@
+package plan
+
+import (
+	"strings"
+
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// InstallArgs is the command that compiles programs of a tailscale release. Who
+// runs it with the same toolchain and [Settings] gets the image's binaries.
+//
+// The stamps are those of upstream's own release builds; source: tailscale
+// build_dist.sh.
+func InstallArgs(t lock.Tailscale, programs ...string) []string {
+	stamps := []string{
+		"-X tailscale.com/version.shortStamp=" + t.Short(),
+		"-X tailscale.com/version.longStamp=" + t.Long(),
+		"-X tailscale.com/version.gitCommitStamp=" + t.Commit,
+	}
+	args := []string{"go", "install", "-trimpath", "-buildvcs=false", "-ldflags=-s -w " + strings.Join(stamps, " ")}
+	for _, name := range programs {
+		args = append(args, lock.TailscaleModule+"/cmd/"+name+"@"+t.Version)
+	}
+	return args
+}
+
+// buildArgs is the command that compiles a program of this project.
+func buildArgs(ldflags, pkg string) []string {
+	args := []string{"go", "build", "-trimpath", "-buildvcs=false"}
+	if ldflags != "" {
+		args = append(args, "-ldflags="+ldflags)
+	}
+	return append(args, pkg)
+}
+
+// environment is the part of a compile's environment that decides what comes
+// out. Everything that the go command would otherwise take from its surroundings
+// or from a default of its own is set.
+func environment(os, arch, variant string) []string {
+	arm := "7"
+	if variant == "v6" {
+		arm = "6"
+	}
+	return []string{
+		"CGO_ENABLED=0",      // pure Go: no C compiler, no libc, static binaries
+		"GOENV=off",          // no settings file
+		"GOFLAGS=",           // no flags but those of the command
+		"GOWORK=off",         // no workspace around the module
+		"GO111MODULE=on",     // modules, as ever
+		"GOTOOLCHAIN=local",  // the pinned toolchain, whatever a go.mod says
+		"GOEXPERIMENT=",      // the toolchain's own set of experiments
+		"GODEBUG=",           // the module's own
+		"GOFIPS140=off",      // no FIPS module in place of the standard library's
+		"GOOS=" + os,         // target
+		"GOARCH=" + arch,     // target
+		"GOAMD64=v1",         // the lowest level of each architecture: runs everywhere
+		"GO386=sse2",         //
+		"GOARM=" + arm,       // linux/arm/v6 or v7
+		"GOARM64=v8.0",       //
+		"GOPPC64=power8",     //
+		"GORISCV64=rva20u64", //
+	}
+}
+
+// Settings is the environment in which a platform's programs are compiled, one
+// NAME=value each.
+func Settings(p lock.Platform) []string {
+	return environment(p.OS(), p.Arch(), p.Variant())
+}

@@ -1,0 +1,54 @@
+// Package roots makes the image's CA bundle from the pinned module of Mozilla's
+// roots, by a small program that the pinned toolchain compiles against it.
+//
+// It promises that the bundle has the module's roots, all but those with a
+// constraint that a PEM file cannot carry; these are listed.
+package roots
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing/fstest"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/toolchain"
+)
+
+//go:embed generate/main.go
+var generator []byte
+
+// Source is the source of the program, an input of the plan.
+func Source() []byte { return generator }
+
+// Make makes the bundle in the folder work and returns the files that it made, by
+// name: ca-certificates.crt, left-out.txt, LICENSE.
+func Make(ctx context.Context, t *toolchain.Toolchain, in lock.Inputs, env, args []string, work string) (map[string]string, error) {
+	module, err := t.FetchModule(ctx, lock.RootsModule, in.Roots)
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	goMod := fmt.Sprintf("module roots\n\ngo %s\n\nrequire %s %s\n\nreplace %[2]s => %[4]q\n",
+		strings.TrimPrefix(in.Go.Version, "go"), lock.RootsModule, in.Roots.Version, filepath.ToSlash(module))
+	source := fstest.MapFS{"main.go": {Data: generator, Mode: 0o644}}
+	program, err := t.Build(ctx, env, args, source, goMod, work)
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	if err := toolchain.Run(ctx, program, work); err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	licence := filepath.Join(module, "LICENSE")
+	files := map[string]string{
+		"ca-certificates.crt": filepath.Join(work, "ca-certificates.crt"),
+		"left-out.txt":        filepath.Join(work, "left-out.txt"),
+		"LICENSE":             licence,
+	}
+	if fi, err := os.Stat(files["ca-certificates.crt"]); err != nil || fi.Size() == 0 {
+		return nil, fmt.Errorf("roots: %s@%s has no roots", lock.RootsModule, in.Roots.Version)
+	}
+	return files, nil
+}

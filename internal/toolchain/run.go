@@ -1,0 +1,122 @@
+package toolchain
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A command is one run of the toolchain's go.
+type command struct {
+	args []string // begins with "go"
+	env  []string // what decides about the outcome, see plan.Settings
+	dir  string   // where it runs; "" is the work folder
+	work string   // a folder of its own: HOME, GOPATH, temporary files
+	net  bool     // may fetch modules
+	line func(string)
+}
+
+// places is the part of the environment that says where things are. With it, a
+// command's environment is complete: nothing is inherited, but for what a fetch
+// needs to reach the network.
+func (t *Toolchain) places(c command) []string {
+	env := []string{
+		"PATH=" + filepath.Join(t.root, "bin"),
+		"GOROOT=" + t.root,
+		"HOME=" + c.work,
+		"TMPDIR=" + c.work,
+		"GOPATH=" + c.work,
+		"GOMODCACHE=" + t.modCache(),
+		"GOCACHE=" + filepath.Join(t.dir, "go-build"),
+		// Nothing is private or excused from the checksum database, and no
+		// version control system is ever asked.
+		"GOPRIVATE=", "GONOPROXY=", "GONOSUMDB=", "GOINSECURE=", "GOVCS=*:off",
+	}
+	if !c.net {
+		return append(env,
+			// GOPROXY=off would refuse pkg@version: the go command asks the
+			// proxy whether the module is deprecated.
+			"GOPROXY=file://"+filepath.ToSlash(filepath.Join(t.modCache(), "cache", "download")),
+			// What is in the module cache was verified when it was fetched, and
+			// is again, against go.sum, before each compile.
+			"GOSUMDB=off",
+		)
+	}
+	sumdb := t.client.SumDB
+	if sumdb == "" {
+		sumdb = "sum.golang.org"
+	}
+	env = append(env, "GOSUMDB="+sumdb, "GOPROXY="+t.client.Proxies)
+	for _, name := range []string{
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+		"SSL_CERT_FILE", "SSL_CERT_DIR",
+	} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+func (t *Toolchain) modCache() string { return filepath.Join(t.dir, "mod") }
+
+// run runs a command to its end. Lines that it prints go to c.line; the error
+// has the last ones.
+func (t *Toolchain) run(ctx context.Context, c command) error {
+	if c.dir == "" {
+		c.dir = c.work
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(t.root, "bin", "go"), c.args[1:]...)
+	cmd.Dir = c.dir
+	cmd.Env = append(append([]string{}, c.env...), t.places(c)...)
+	return wait(ctx, cmd, strings.Join(c.args[:2], " "), c.line)
+}
+
+// wait runs cmd in a process group of its own, so that compilers end with it.
+func wait(ctx context.Context, cmd *exec.Cmd, name string, line func(string)) error {
+	cmd.SysProcAttr = ownGroup()
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	r, w := io.Pipe()
+	cmd.Stdout, cmd.Stderr = w, w
+	said := make(chan []string)
+	go func() { said <- scan(r, line) }()
+	err := cmd.Run()
+	w.Close()
+	tail := <-said
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w\n\t%s", name, err, strings.Join(tail, "\n\t"))
+	}
+	return nil
+}
+
+// scan hands lines on and keeps the last of those that are not mere progress.
+func scan(r io.Reader, line func(string)) (tail []string) {
+	in := bufio.NewReader(r)
+	for {
+		text, err := in.ReadBytes('\n')
+		if text := string(bytes.TrimRight(text, "\n")); text != "" {
+			if line != nil {
+				line(text)
+			}
+			// A line of one word is a package path of -v.
+			if strings.Contains(text, " ") {
+				tail = append(tail[max(0, len(tail)-19):], text)
+			}
+		}
+		if err != nil {
+			return tail
+		}
+	}
+}

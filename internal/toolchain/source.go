@@ -1,0 +1,241 @@
+package toolchain
+
+import (
+	"bufio"
+	"context"
+	"debug/buildinfo"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/sumdb/dirhash"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+)
+
+// Source is the source of a tailscale release with all modules below it, in the
+// module cache.
+type Source struct {
+	toolchain *Toolchain
+	release   lock.Tailscale
+
+	mu       sync.Mutex      // one fetch at a time; guards the maps
+	verified map[string]bool // modules, by "path version" as in go.sum
+	fetched  map[string]int  // packages, by command
+}
+
+// Source is the source of the release in the lock.
+func (t *Toolchain) Source(release lock.Tailscale) *Source {
+	return &Source{toolchain: t, release: release, verified: map[string]bool{}, fetched: map[string]int{}}
+}
+
+func (s *Source) module() module.Version {
+	return module.Version{Path: lock.TailscaleModule, Version: s.release.Version}
+}
+
+// Fetch makes sure that everything the given install command compiles is in the
+// module cache and is what the lock names, and returns the number of packages
+// that it compiles at most. What is missing comes through the module proxy and is
+// checked against the checksum database. A second call for the same command only
+// returns the number.
+func (s *Source) Fetch(ctx context.Context, env, args []string, work string, line func(string)) (packages int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := strings.Join(slices.Concat(env, args), "\x00")
+	if packages, ok := s.fetched[key]; ok {
+		return packages, nil
+	}
+	// A dry run with the final flags loads exactly the modules that the real one
+	// needs. Nothing is fetched when nothing is missing.
+	count := func(text string) {
+		if strings.Contains(text, "/compile -o ") {
+			packages++
+		}
+		if strings.HasPrefix(text, "go: downloading ") && line != nil {
+			line(text)
+		}
+	}
+	dry := append([]string{args[0], args[1], "-n"}, args[2:]...)
+	c := command{args: dry, env: env, work: work, line: count}
+	if err := s.toolchain.run(ctx, c); err != nil {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		if err := s.toolchain.client.Check(ctx, s.module(), s.release.Sum); err != nil {
+			return 0, err
+		}
+		c.net, packages = true, 0
+		if err := s.toolchain.run(ctx, c); err != nil {
+			return 0, fmt.Errorf("fetch %s: %w", s.module(), err)
+		}
+	}
+	if err := s.verify(); err != nil {
+		return 0, err
+	}
+	s.fetched[key] = packages
+	return packages, nil
+}
+
+// verify hashes every module of the release's closure that is in the module cache
+// and was not hashed yet: tailscale against the lock, the others against
+// tailscale's go.sum.
+func (s *Source) verify() error {
+	sums, err := s.sums()
+	if err != nil {
+		return err
+	}
+	var todo []string
+	for key := range sums {
+		if !s.verified[key] {
+			todo = append(todo, key)
+		}
+	}
+	found := make([]bool, len(todo))
+	var g errgroup.Group
+	g.SetLimit(runtime.NumCPU())
+	for i, key := range todo {
+		path, version, _ := strings.Cut(key, " ")
+		g.Go(func() (err error) {
+			found[i], err = s.verifyModule(module.Version{Path: path, Version: version}, sums[key])
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, key := range todo {
+		s.verified[key] = found[i]
+	}
+	return nil
+}
+
+// verifyModule hashes one module's tree, or its go.mod when the version ends in
+// /go.mod, as in go.sum. What is not in the cache is not found, and no error. A
+// damaged one is removed, so that the next run fetches it again.
+func (s *Source) verifyModule(m module.Version, sum string) (found bool, err error) {
+	version, isMod := strings.CutSuffix(m.Version, "/go.mod")
+	path, err := module.EscapePath(m.Path)
+	if err != nil {
+		return false, err
+	}
+	version, err = module.EscapeVersion(version)
+	if err != nil {
+		return false, err
+	}
+	modCache := s.toolchain.modCache()
+	dir := filepath.Join(modCache, filepath.FromSlash(path)+"@"+version)
+	downloads := filepath.Join(modCache, "cache", "download", filepath.FromSlash(path), "@v", version)
+	var got string
+	if isMod {
+		dir = downloads + ".mod"
+		got, err = dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) { return os.Open(dir) })
+	} else {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		got, err = dirhash.HashDir(dir, m.String(), dirhash.Hash1)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("module cache: %s: %w", m, err)
+	}
+	if got == sum {
+		return true, nil
+	}
+	from := "go.sum of " + s.module().String()
+	if m == s.module() {
+		from = "lock"
+	}
+	err = &modproxy.SumError{Module: m, Want: sum, WantFrom: from, Got: got, GotFrom: dir}
+	for _, name := range []string{dir, downloads + ".zip", downloads + ".ziphash", downloads + ".mod"} {
+		if rmErr := cache.RemoveAll(name); rmErr != nil {
+			return false, errors.Join(err, rmErr)
+		}
+	}
+	return false, fmt.Errorf("%w; it was removed: run again to fetch it anew", err)
+}
+
+// sums is the lock's sum for tailscale and the lines of its go.sum, by
+// "path version". The tailscale tree is hashed first: its go.sum is to be trusted.
+func (s *Source) sums() (map[string]string, error) {
+	m := s.module()
+	if key := m.Path + " " + m.Version; !s.verified[key] {
+		found, err := s.verifyModule(m, s.release.Sum)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, fmt.Errorf("module cache: %s: missing", m)
+		}
+		s.verified[key] = true
+	}
+	f, err := os.Open(filepath.Join(s.Dir(), "go.sum"))
+	if err != nil {
+		return nil, fmt.Errorf("module cache: %w", err)
+	}
+	defer f.Close()
+	sums := map[string]string{m.Path + " " + m.Version: s.release.Sum}
+	in := bufio.NewScanner(f)
+	for in.Scan() {
+		if f := strings.Fields(in.Text()); len(f) == 3 && strings.HasPrefix(f[2], "h1:") {
+			sums[f[0]+" "+f[1]] = f[2]
+		}
+	}
+	return sums, in.Err()
+}
+
+// Dir is the folder of the release's source tree.
+func (s *Source) Dir() string {
+	return filepath.Join(s.toolchain.modCache(), s.module().String())
+}
+
+// Linked lists the modules that a compiled program links, the release's own
+// first. Each must be one that the lock pins, by way of go.sum.
+func (s *Source) Linked(binary string) ([]module.Version, error) {
+	info, err := buildinfo.ReadFile(binary)
+	if err != nil {
+		return nil, fmt.Errorf("build info: %w", err)
+	}
+	s.mu.Lock()
+	sums, err := s.sums()
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	var list []module.Version
+	for _, d := range append([]*debug.Module{&info.Main}, info.Deps...) {
+		m := module.Version{Path: d.Path, Version: d.Version}
+		if want := sums[m.Path+" "+m.Version]; d.Sum != want || d.Replace != nil {
+			return nil, &modproxy.SumError{Module: m, Want: want, WantFrom: "go.sum of " + s.module().String(), Got: d.Sum, GotFrom: "build info of " + filepath.Base(binary)}
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// Tree is the folder of a module in the module cache.
+func (s *Source) Tree(m module.Version) (string, error) {
+	path, err := module.EscapePath(m.Path)
+	if err != nil {
+		return "", err
+	}
+	version, err := module.EscapeVersion(m.Version)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(s.toolchain.modCache(), filepath.FromSlash(path)+"@"+version), nil
+}
