@@ -49,8 +49,8 @@ func Digest(files []File) (string, error) {
 var notice = regexp.MustCompile(`(?i)^(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|PATENTS|UNLICENSE)([.-].*)?$`)
 
 // Notices are the licence notices in a module's tree, as files below
-// usr/share/licenses/<name>. Those of test data, which no program links, are left
-// out. A tree without any is an error: something would be shipped without its
+// usr/share/licenses/<name>. Those of folders that no
+// program links, such as testdata, are left out. A tree without any is an error: something would be shipped without its
 // licence.
 func Notices(name, tree string) ([]File, error) {
 	var files []File
@@ -64,7 +64,7 @@ func Notices(name, tree string) ([]File, error) {
 		}
 		rel = filepath.ToSlash(rel)
 		if d.IsDir() {
-			if base := path.Base(rel); base == "testdata" || strings.HasPrefix(base, "_") {
+			if base := path.Base(rel); rel != "." && (base == "testdata" || strings.HasPrefix(base, "_") || strings.HasPrefix(base, ".")) {
 				return fs.SkipDir
 			}
 			return nil
