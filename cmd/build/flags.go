@@ -117,11 +117,16 @@ func (f *inputFlags) openCache() (*cache.Cache, error) {
 	return c, nil
 }
 
+// sumDB is the checksum database in modproxy's form; empty means sum.golang.org.
+// Tests have one of their own.
+var sumDB string
+
 // modules is the client through which modules are fetched. GOPROXY is the one
 // variable of Go's that counts, and it decides only about the way.
 func modules(c *cache.Cache) *modproxy.Client {
 	return &modproxy.Client{
 		Proxies: os.Getenv("GOPROXY"),
+		SumDB:   sumDB,
 		Dir:     filepath.Join(c.Dir(), "sumdb"),
 		Temp:    c.Temp(),
 	}

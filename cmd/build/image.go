@@ -72,6 +72,9 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if *tarballFile != "" && len(platforms) != 1 {
 		return usageError("--tarball takes one platform, not %d", len(platforms))
 	}
+	if err := image.CheckLayout(*output); err != nil {
+		return err // before, and not after minutes of work
+	}
 	c, err := in.openCache()
 	if err != nil {
 		return err

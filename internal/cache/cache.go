@@ -9,6 +9,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -24,9 +25,9 @@ import (
 
 // A Cache is a folder:
 //
-//	actions/<key>.json      an action's result
+//	actions/<key>.result    an action's result
 //	actions/<key>.lock      held while the action runs
-//	latest/<id>.json        the result of the last action with this ID
+//	latest/<id>.result      the result of the last action with this ID
 //	blobs/<hex>             content
 //	blobs/<hex>.checked     size, time and inode when its content was last checked
 //	tmp/<program>/          what a running program is writing, locked by it
@@ -102,24 +103,37 @@ func (c *Cache) actionFile(key, ext string) string {
 // must run: there is none, or it or one of its blobs is damaged, which goes to
 // Warn.
 func (c *Cache) Get(key string) (*Result, error) {
-	name := c.actionFile(key, ".json")
-	data, err := os.ReadFile(name)
+	name := c.actionFile(key, ".result")
+	r, err := readResult(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if errors.Is(err, ErrDamaged) {
+		c.Warn("cache: %v: made again", err)
+		return nil, c.remove(name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	r := new(Result)
-	if err := json.Unmarshal(data, r); err != nil || len(r.Blobs) == 0 {
-		c.Warn("cache: %s is damaged: made again", name)
-		return nil, nil
-	}
 	for file, b := range r.Blobs {
 		if err := c.Check(b); err != nil {
 			c.Warn("cache: %s: %v: made again", file, err)
-			return nil, nil
+			return nil, c.remove(name)
 		}
+	}
+	return r, nil
+}
+
+// readResult reads a result: a line with its SHA-256, and the result as JSON.
+func readResult(name string) (*Result, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	sum, data, _ := bytes.Cut(data, []byte("\n"))
+	r := new(Result)
+	if string(sum) != fmt.Sprintf("%x", sha256.Sum256(data)) || json.Unmarshal(data, r) != nil {
+		return nil, fmt.Errorf("%s: %w", name, ErrDamaged)
 	}
 	return r, nil
 }
@@ -131,7 +145,8 @@ func (c *Cache) Put(key, id string, r *Result) error {
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
-	if err := c.replace(c.actionFile(key, ".json"), data); err != nil {
+	data = fmt.Appendf(nil, "%x\n%s", sha256.Sum256(data), data)
+	if err := c.replace(c.actionFile(key, ".result"), data); err != nil {
 		return err
 	}
 	return c.replace(c.latestFile(id), data)
@@ -139,17 +154,23 @@ func (c *Cache) Put(key, id string, r *Result) error {
 
 func (c *Cache) latestFile(id string) string {
 	slug := strings.NewReplacer("/", "-", " ", "-").Replace(id)
-	return filepath.Join(c.dir, "latest", slug+".json")
+	return filepath.Join(c.dir, "latest", slug+".result")
 }
 
 // Latest is the action of the last result with this id, nil if there is none.
 func (c *Cache) Latest(id string) json.RawMessage {
-	var r Result
-	data, err := os.ReadFile(c.latestFile(id))
-	if err != nil || json.Unmarshal(data, &r) != nil {
+	r, err := readResult(c.latestFile(id))
+	if err != nil {
 		return nil // serves only to explain
 	}
 	return r.Action
+}
+
+func (c *Cache) remove(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cache: %w", err)
+	}
+	return nil
 }
 
 // Lock waits until no other program runs the action with this key, and keeps

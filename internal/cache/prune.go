@@ -36,12 +36,12 @@ func (c *Cache) Prune(keep func(key string) bool) (freed int64, err error) {
 	}
 	defer syscall.Flock(int(c.use.Fd()), syscall.LOCK_SH)
 	kept := map[string]bool{c.use.Name(): true, c.tmp.Name(): true}
-	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.json"))
+	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.result"))
 	if err != nil {
 		return 0, err
 	}
 	for _, name := range results {
-		key := strings.TrimSuffix(filepath.Base(name), ".json")
+		key := strings.TrimSuffix(filepath.Base(name), ".result")
 		if !keep(key) {
 			continue
 		}

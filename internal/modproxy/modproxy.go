@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"golang.org/x/mod/module"
-	"golang.org/x/mod/sumdb"
 )
 
 // DefaultProxy is where modules come from when GOPROXY says nothing.
@@ -48,7 +47,7 @@ type Client struct {
 	Transport http.RoundTripper
 
 	once  sync.Once
-	db    *sumdb.Client
+	db    *database
 	dbErr error
 }
 

@@ -28,8 +28,11 @@ func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
 	if c.dbErr != nil {
 		return "", c.dbErr
 	}
-	lines, err := c.db.Lookup(m.Path, m.Version)
+	lines, err := c.db.client.Lookup(m.Path, m.Version)
 	if err != nil {
+		if remote := c.db.ops.failure(); remote != nil {
+			err = remote // which the client has only as text
+		}
 		return "", fmt.Errorf("checksum database: %s: %w", m, err)
 	}
 	prefix := m.Path + " " + m.Version + " "
@@ -41,7 +44,13 @@ func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
 	return "", fmt.Errorf("checksum database: %s: has no sum for it", m)
 }
 
-func (c *Client) dial(ctx context.Context) (*sumdb.Client, error) {
+// database is the checksum database's client with its operations.
+type database struct {
+	client *sumdb.Client
+	ops    *ops
+}
+
+func (c *Client) dial(ctx context.Context) (*database, error) {
 	key, direct, _ := strings.Cut(c.SumDB, " ")
 	if key == "" {
 		key = goSumDB
@@ -50,7 +59,8 @@ func (c *Client) dial(ctx context.Context) (*sumdb.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checksum database: key: %w", err)
 	}
-	return sumdb.NewClient(&ops{client: c, ctx: ctx, key: key, name: verifier.Name(), direct: direct}), nil
+	o := &ops{client: c, ctx: ctx, key: key, name: verifier.Name(), direct: direct}
+	return &database{client: sumdb.NewClient(o), ops: o}, nil
 }
 
 // ops is what the checksum database's client needs from outside.
@@ -62,12 +72,23 @@ type ops struct {
 	name   string
 	direct string // URL of the database, when it is not reached through the proxy
 
-	mu sync.Mutex // guards the tree head's file
+	mu     sync.Mutex // guards the tree head's file, and failed
+	failed error
+}
+
+// failure is the error of the last request that failed.
+func (o *ops) failure() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
 }
 
 func (o *ops) ReadRemote(path string) ([]byte, error) {
 	body, err := o.openRemote(path)
 	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.failed = err
 		return nil, err
 	}
 	defer body.Close()
