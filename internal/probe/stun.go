@@ -2,9 +2,11 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"tailscale.com/net/stun"
@@ -56,15 +58,14 @@ func (s *session) checkSTUN(ctx context.Context, f family) (string, error) {
 	buf := make([]byte, 1500)
 	for ctx.Err() == nil {
 		if _, err := conn.Write(stun.Request(tx)); err != nil {
-			wrong = err // a refused port shows up here, from the packet before
+			return "", err
 		}
 		conn.SetReadDeadline(earliest(ctx, time.Now().Add(stunRetry)))
 		for {
 			n, err := conn.Read(buf)
 			if err != nil {
-				if e, ok := err.(net.Error); !ok || !e.Timeout() {
-					wrong = err
-					sleep(ctx, stunRetry/5) // a refused packet comes back at once
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					return "", err // the port is refused: no need to ask again
 				}
 				break
 			}
@@ -118,11 +119,4 @@ func earliest(ctx context.Context, t time.Time) time.Time {
 		return d
 	}
 	return t
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
