@@ -29,6 +29,9 @@ func Open(ctx context.Context, source string, p v1.Platform) (v1.Image, error) {
 func open(ctx context.Context, source string, p v1.Platform) (v1.Image, error) {
 	if info, err := os.Stat(source); err == nil && info.IsDir() {
 		idx, err := layout.ImageIndexFromPath(source)
+		if err == nil {
+			_, err = idx.IndexManifest()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("not an OCI layout: %w", err)
 		}

@@ -48,6 +48,9 @@ var usualCaps = []int{
 
 // initMain is the main function of process 1: file 3 is its config, and what goes wrong is written to file 4.
 func initMain() error {
+	if err := dieWithShim(); err != nil {
+		return err
+	}
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
 	errs := os.NewFile(4, "errors")
@@ -63,13 +66,10 @@ func initMain() error {
 	return nil
 }
 
-// execMain is the main function of a further program in the container.
-func execMain() error {
-	var cfg config
-	if err := json.Unmarshal([]byte(os.Args[1]), &cfg); err != nil {
-		return err
-	}
-	return cfg.become()
+// dieWithShim has the kernel kill this process when the shim ends. Os/exec cannot do it: it takes a parent whose
+// number it does not see, because it is in another process namespace, for one that is dead already.
+func dieWithShim() error {
+	return unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 }
 
 // oldRoot is where this machine's files are while the container's are being mounted.
@@ -219,6 +219,40 @@ func (c config) writeEtc() error {
 
 // become gives up what the image's program must not have and runs it in place of this one.
 func (c config) become() error {
+	if err := c.confine(); err != nil {
+		return err
+	}
+	if !c.UserNS {
+		if err := unix.Setgroups(nil); err != nil {
+			return fmt.Errorf("drop groups: %w", err)
+		}
+		if err := unix.Setresgid(c.Process.GID, c.Process.GID, c.Process.GID); err != nil {
+			return fmt.Errorf("become group %d: %w", c.Process.GID, err)
+		}
+		if err := unix.Setresuid(c.Process.UID, c.Process.UID, c.Process.UID); err != nil {
+			return fmt.Errorf("become user %d: %w", c.Process.UID, err)
+		}
+	}
+	if err := dieWithShim(); err != nil { // again: a change of user clears it
+		return err
+	}
+	unix.Umask(0o022)
+	if err := os.Chdir(c.Process.Dir); err != nil {
+		return err
+	}
+	path, err := c.Process.lookPath()
+	if err != nil {
+		return err
+	}
+	if err := unix.Exec(path, c.Process.Args, c.Process.Env); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// confine limits what this thread, and what it starts, can gain by running a program. It takes nothing from the
+// thread itself.
+func (c config) confine() error {
 	keep := usualCaps
 	if c.NoCaps {
 		keep = nil
@@ -234,67 +268,39 @@ func (c config) become() error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop ambient capabilities: %w", err)
 	}
-	if !c.UserNS {
-		if err := unix.Setgroups(nil); err != nil {
-			return fmt.Errorf("drop groups: %w", err)
-		}
-		if err := unix.Setresgid(c.Process.GID, c.Process.GID, c.Process.GID); err != nil {
-			return fmt.Errorf("become group %d: %w", c.Process.GID, err)
-		}
-		if err := unix.Setresuid(c.Process.UID, c.Process.UID, c.Process.UID); err != nil {
-			return fmt.Errorf("become user %d: %w", c.Process.UID, err)
-		}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
 	}
-	if err := dropInheritable(c.NoCaps && c.Process.UID != 0); err != nil {
-		return err
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	if err := unix.Capset(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("drop inheritable capabilities: %w", err)
 	}
 	if c.NoNewPrivs {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("no new privileges: %w", err)
 		}
 	}
-	// A change of user has cleared it.
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return err
-	}
-	unix.Umask(0o022)
-	if err := os.Chdir(c.Process.Dir); err != nil {
-		return err
-	}
-	name := c.Process.Args[0]
-	for _, e := range c.Process.Env {
-		if p, ok := strings.CutPrefix(e, "PATH="); ok {
-			os.Setenv("PATH", p)
-		}
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return err
-	}
-	if err := unix.Exec(path, c.Process.Args, c.Process.Env); err != nil {
-		if err == unix.ENOEXEC {
-			return fmt.Errorf("%s: not for this machine: %w", path, err)
-		}
-		return fmt.Errorf("%s: %w", path, err)
-	}
 	return nil
 }
 
-// dropInheritable leaves no capability to be inherited, and none at all if all is set.
-func dropInheritable(all bool) error {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("read capabilities: %w", err)
+// lookPath finds the program in the PATH that it is going to have.
+func (p process) lookPath() (string, error) {
+	name := p.Args[0]
+	if strings.Contains(name, "/") {
+		return name, nil
 	}
-	for i := range data {
-		data[i].Inheritable = 0
-		if all {
-			data[i] = unix.CapUserData{}
+	for _, e := range p.Env {
+		dirs, ok := strings.CutPrefix(e, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, d := range filepath.SplitList(dirs) {
+			if info, err := os.Stat(filepath.Join(d, name)); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
+				return filepath.Join(d, name), nil
+			}
 		}
 	}
-	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
-	}
-	return nil
+	return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
 }

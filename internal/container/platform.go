@@ -41,16 +41,16 @@ func runnable(p v1.Platform, host, binfmt string) error {
 	}
 	const install = "apt-get install qemu-user-static binfmt-support, or docker run --privileged --rm tonistiigi/binfmt --install all"
 	if _, err := os.Stat(binfmt + "/status"); err != nil {
-		return missing("binfmt_misc is not mounted", "mount -t binfmt_misc binfmt_misc "+binfmtDir+"; then "+install)
+		return missing("binfmt_misc is not mounted", "mount -t binfmt_misc binfmt_misc "+binfmt+"; then "+install)
 	}
 	b, err := os.ReadFile(binfmt + "/" + handler)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return missing("emulator "+handler+" is not registered in "+binfmtDir, install)
+		return missing("emulator "+handler+" is not registered in "+binfmt, install)
 	case err != nil:
 		return fmt.Errorf("%s: %w", p, err)
 	case !strings.HasPrefix(string(b), "enabled"):
-		return missing("emulator "+handler+" is switched off", "echo 1 >"+binfmtDir+"/"+handler)
+		return missing("emulator "+handler+" is switched off", "echo 1 >"+binfmt+"/"+handler)
 	}
 	for line := range strings.Lines(string(b)) {
 		if flags, ok := strings.CutPrefix(line, "flags:"); ok && strings.Contains(flags, "F") {

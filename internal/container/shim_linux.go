@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -25,7 +26,6 @@ import (
 const (
 	shimName = "derper-container-shim"
 	initName = "derper-container-init"
-	execName = "derper-container-exec"
 )
 
 // Init runs what this program is when it was called by itself, and then does not return. Otherwise it does nothing.
@@ -36,8 +36,6 @@ func Init() {
 		main = shim
 	case initName:
 		main = initMain
-	case execName:
-		main = execMain
 	default:
 		return
 	}
@@ -191,8 +189,7 @@ func (s *shimState) start() error {
 		Path: "/proc/self/exe", Args: []string{initName}, Env: []string{},
 		Stdout: os.Stderr, Stderr: os.Stderr, ExtraFiles: []*os.File{cfgr, errw},
 		SysProcAttr: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL, Setsid: true,
-			AmbientCaps: s.cfg.ambient(),
+			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Setsid: true, AmbientCaps: s.cfg.ambient(),
 		},
 	}
 	if err := s.main.Start(); err != nil {
@@ -264,29 +261,22 @@ func (s *shimState) run(r request, fds []int) (int, error) {
 	out, errs := os.NewFile(uintptr(fds[0]), "stdout"), os.NewFile(uintptr(fds[1]), "stderr")
 	defer out.Close()
 	defer errs.Close()
-	cmd := &exec.Cmd{
-		Args: r.Args, Env: os.Environ(), Stdout: out, Stderr: errs,
-		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, AmbientCaps: s.cfg.ambient()},
-	}
+	cmd := &exec.Cmd{Args: r.Args, Stdout: out, Stderr: errs}
+	var err error
 	if r.Op == "exec" {
-		if err := enter(s.main.Process.Pid); err != nil {
-			return 0, fmt.Errorf("enter the container: %w", err)
-		}
-		cfg := s.cfg
-		cfg.Process.Args = r.Args
-		b, err := json.Marshal(cfg)
-		if err != nil {
-			return 0, err
-		}
-		cmd.Path, cmd.Args, cmd.Env = "/proc/self/exe", []string{execName, string(b)}, []string{}
+		err = s.inside(cmd)
 	} else {
-		path, err := exec.LookPath(r.Args[0])
-		if err != nil {
-			return 0, err
-		}
-		cmd.Path = path
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, AmbientCaps: s.cfg.ambient()}
+		cmd.Path, err = exec.LookPath(r.Args[0])
 	}
-	if err := cmd.Start(); err != nil {
+	if err == nil {
+		err = cmd.Start()
+	}
+	if r.Op == "exec" && (errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist)) {
+		fmt.Fprintln(errs, err)
+		return 127, nil // as Docker and shells have it
+	}
+	if err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
@@ -297,6 +287,26 @@ func (s *shimState) run(r request, fds []int) (int, error) {
 	delete(s.procs, r.ID)
 	s.mu.Unlock()
 	return exitCode(cmd.ProcessState), nil
+}
+
+// inside makes cmd one of the image's programs, started from this thread, which it puts into the container. The
+// program ends with process 1, whose namespace it is in.
+func (s *shimState) inside(cmd *exec.Cmd) error {
+	if err := enter(s.main.Process.Pid); err != nil {
+		return fmt.Errorf("enter the container: %w", err)
+	}
+	if err := s.cfg.confine(); err != nil {
+		return err
+	}
+	p := s.cfg.Process
+	p.Args = cmd.Args
+	cmd.Dir, cmd.Env = p.Dir, p.Env
+	if !s.cfg.UserNS {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(p.UID), Gid: uint32(p.GID)}}
+	}
+	var err error
+	cmd.Path, err = p.lookPath()
+	return err
 }
 
 // enter puts this thread, and what it starts, into the mount and process namespaces of a process.

@@ -9,51 +9,89 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
 // unpack writes the file system of an image to an empty directory. Nothing is written outside of it, whatever the
-// names and links in the image say: os.Root sees to that.
+// names and links in the image say: os.Root sees to that, and an image that tries is an error.
 func unpack(img v1.Image, dir string) error {
-	r := mutate.Extract(img)
-	defer r.Close()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	layers, err := img.Layers()
+	if err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	for i, l := range layers {
+		if err := unpackLayer(root, l); err != nil {
+			return fmt.Errorf("unpack: layer %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func unpackLayer(root *os.Root, l v1.Layer) error {
+	r, err := l.Uncompressed()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
 	tr := tar.NewReader(r)
+	written := map[string]bool{} // by this layer: its whiteouts are for those below
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err == nil {
-			err = unpackEntry(root, h, tr)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path.Clean(h.Name), "/")
+		if name == "." || name == "" {
+			continue
+		}
+		switch base := path.Base(name); {
+		case !filepath.IsLocal(name):
+			err = errors.New("leads out of the image")
+		case base == opaque:
+			err = clear(root, path.Dir(name), written)
+		case strings.HasPrefix(base, whiteout):
+			err = root.RemoveAll(path.Join(path.Dir(name), strings.TrimPrefix(base, whiteout)))
+		default:
+			written[name] = true
+			err = unpackEntry(root, name, h, tr)
 		}
 		if err != nil {
-			name := ""
-			if h != nil {
-				name = h.Name + ": "
-			}
-			return fmt.Errorf("unpack: %s%w", name, err)
+			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
 }
 
-func unpackEntry(root *os.Root, h *tar.Header, body io.Reader) error {
-	name := path.Clean(h.Name)
-	if path.IsAbs(name) {
-		name = name[1:]
-	}
-	if name == "." || name == "" {
+// Names by which a layer removes what those below have: a file, or all that is in the directory.
+const (
+	whiteout = ".wh."
+	opaque   = ".wh..wh..opq"
+)
+
+// clear empties a directory of what is not to be kept.
+func clear(root *os.Root, dir string, keep map[string]bool) error {
+	entries, err := fs.ReadDir(root.FS(), dir)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if !filepath.IsLocal(name) {
-		return errors.New("leads out of the image")
+	for _, e := range entries {
+		if name := path.Join(dir, e.Name()); !keep[name] {
+			err = errors.Join(err, root.RemoveAll(name))
+		}
 	}
+	return err
+}
+
+func unpackEntry(root *os.Root, name string, h *tar.Header, body io.Reader) error {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -79,11 +117,17 @@ func unpackEntry(root *os.Root, h *tar.Header, body io.Reader) error {
 			return err
 		}
 	case tar.TypeSymlink:
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
 		if err := root.Symlink(h.Linkname, name); err != nil {
 			return err
 		}
 	case tar.TypeLink:
-		return root.Link(path.Clean("/" + h.Linkname)[1:], name)
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+		return root.Link(strings.TrimPrefix(path.Clean(h.Linkname), "/"), name)
 	default:
 		return fmt.Errorf("type %q is not for an image to be tested", h.Typeflag)
 	}
