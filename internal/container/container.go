@@ -178,7 +178,7 @@ func (s Spec) process() (process, error) {
 	if p.UID, p.GID, _, err = parseUser(user); err != nil {
 		return process{}, err
 	}
-	p.Env = mergeEnv([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, c.Env, s.Env)
+	p.Env = mergeEnv([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=container"}, c.Env, s.Env)
 	return p, nil
 }
 

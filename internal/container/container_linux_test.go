@@ -334,14 +334,17 @@ func finished(t *testing.T, r Runner, s Spec, code int) string {
 }
 
 func testConfig(t *testing.T, r Runner) {
-	got := parseReport(t, finished(t, r, Spec{Args: []string{"report", "a b"}, Env: []string{"SHAPE=round", "COLOUR=blue"}}, 0))
+	got := parseReport(t, finished(t, r, Spec{
+		Image: image(t, host, file("etc/passwd", "other:x:7:7::/:\nroot:x:0:0:root:/elsewhere:/none\n")),
+		Args:  []string{"report", "a b"}, Env: []string{"SHAPE=round", "COLOUR=blue"},
+	}, 0))
 	if got.PID != 1 || got.UID != 0 || got.GID != 0 || got.Dir != "/home" || got.Host != "container" {
 		t.Errorf("%+v", got)
 	}
 	if !slices.Equal(got.Args, []string{"report", "a b"}) {
 		t.Errorf("arguments %q", got.Args)
 	}
-	for _, e := range []string{"COLOUR=blue", "SHAPE=round", "PATH=/bin"} {
+	for _, e := range []string{"COLOUR=blue", "SHAPE=round", "PATH=/bin", "HOME=/elsewhere", "HOSTNAME=container"} {
 		if !slices.Contains(got.Env, e) {
 			t.Errorf("no %s in %q", e, got.Env)
 		}

@@ -110,10 +110,21 @@ func (d docker) Sweep(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		_, err := d.run(ctx, nil, "rmi", dockerRepo+":"+run)
-		errs = append(errs, err)
+		errs = append(errs, d.removeImage(ctx, dockerRepo+":"+run))
 	}
 	return errors.Join(append(errs, sweepState())...)
+}
+
+// removeImage removes a tag of ours, and the image with its last tag. Docker may report an error and yet have done it,
+// when two tags of one image go at once; and there is none if loading it was cut short.
+func (d docker) removeImage(ctx context.Context, tag string) error {
+	_, err := d.run(ctx, nil, "rmi", tag)
+	if err != nil {
+		if left, lerr := d.run(ctx, nil, "images", "--quiet", tag); lerr == nil && left == "" {
+			return nil
+		}
+	}
+	return err
 }
 
 func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
@@ -366,11 +377,7 @@ func (c *dockerContainer) Close() error {
 			errs = append(errs, err)
 		}
 		if c.tag != "" {
-			_, err := c.run(ctx, nil, "rmi", c.tag)
-			if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such image") {
-				err = nil // it was never loaded
-			}
-			errs = append(errs, err)
+			errs = append(errs, c.removeImage(ctx, c.tag))
 		}
 		c.err = errors.Join(append(errs, c.state.remove())...)
 	})

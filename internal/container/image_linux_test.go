@@ -2,11 +2,14 @@ package container
 
 import (
 	"archive/tar"
+	"io"
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -16,9 +19,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"io"
-	"log"
 )
 
 func mustTag(t *testing.T) name.Tag {
@@ -159,30 +159,40 @@ func TestRunnable(t *testing.T) {
 	}
 }
 
-// TestForeign runs a program of another architecture, emulated.
+// TestForeign runs programs of other architectures: one emulated, and one that an amd64 kernel runs by itself.
 func TestForeign(t *testing.T) {
-	p := v1.Platform{OS: "linux", Architecture: "arm64"}
+	foreign := []string{"arm64", "386"}
 	if runtime.GOARCH == "arm64" {
-		p.Architecture = "amd64"
+		foreign = []string{"amd64"}
 	}
-	if err := Runnable(p); err != nil {
-		t.Skipf("NOT TESTED with a foreign platform: %v", err)
-	}
-	for _, r := range []Runner{Native(), Docker()} {
-		t.Run(r.String(), func(t *testing.T) {
-			if r.String() == "docker" {
-				dockerOrSkip(t)
-			}
-			img := image(t, p)
-			if got := parseReport(t, finished(t, r, Spec{Image: img, Args: []string{"report"}, User: "65532", ReadOnly: true, NoCaps: true, NoNewPrivs: true}, 0)); got.UID != 65532 {
-				t.Errorf("%+v", got)
-			}
-			c := start(t, r, Spec{Image: img})
-			waitFor(t, c, "serving")
-			if o, err := c.Exec(t.Context(), "guest", "exit", "3"); o.Code != 3 || err != nil {
-				t.Errorf("%+v, %v", o, err)
-			}
-		})
+	for _, arch := range foreign {
+		p := v1.Platform{OS: "linux", Architecture: arch}
+		for _, r := range []Runner{Native(), Docker()} {
+			t.Run(arch+"/"+r.String(), func(t *testing.T) {
+				if err := Runnable(p); err != nil {
+					t.Skipf("NOT TESTED: %v", err)
+				}
+				if r.String() == "docker" {
+					dockerOrSkip(t)
+				}
+				img := image(t, p)
+				hard := Spec{Image: img, Args: []string{"report"}, User: "65532", ReadOnly: true, NoCaps: true, NoNewPrivs: true}
+				if got := parseReport(t, finished(t, r, hard, 0)); got.UID != 65532 || got.PID != 1 {
+					t.Errorf("%+v", got)
+				}
+				c := start(t, r, Spec{Image: img})
+				waitFor(t, c, "serving")
+				if o, err := c.Exec(t.Context(), "guest", "exit", "3"); o.Code != 3 || err != nil {
+					t.Errorf("%+v, %v", o, err)
+				}
+				if err := c.Signal(syscall.SIGTERM); err != nil {
+					t.Error(err)
+				}
+				if code, err := c.Wait(t.Context()); code != 0 || err != nil {
+					t.Errorf("%d, %v", code, err)
+				}
+			})
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -244,7 +245,7 @@ func (c config) become() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Exec(path, c.Process.Args, c.Process.Env); err != nil {
+	if err := unix.Exec(path, c.Process.Args, c.Process.environ()); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
@@ -283,6 +284,22 @@ func (c config) confine() error {
 		}
 	}
 	return nil
+}
+
+// environ is the environment with HOME, as Docker finds it in the image's /etc/passwd.
+func (p process) environ() []string {
+	home := "/"
+	b, err := os.ReadFile("/etc/passwd")
+	if err != nil && p.UID == 0 {
+		home = "/root"
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Split(strings.TrimSpace(line), ":"); len(f) > 5 && f[2] == strconv.Itoa(p.UID) {
+			home = f[5]
+			break
+		}
+	}
+	return mergeEnv([]string{"HOME=" + home}, p.Env)
 }
 
 // lookPath finds the program in the PATH that it is going to have.

@@ -300,7 +300,7 @@ func (s *shimState) inside(cmd *exec.Cmd) error {
 	}
 	p := s.cfg.Process
 	p.Args = cmd.Args
-	cmd.Dir, cmd.Env = p.Dir, p.Env
+	cmd.Dir, cmd.Env = p.Dir, p.environ()
 	if !s.cfg.UserNS {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(p.UID), Gid: uint32(p.GID)}}
 	}
