@@ -464,6 +464,11 @@ func testExec(t *testing.T, r Runner) {
 	// The program is this machine's, the network is the container's.
 	if os.Getuid() == 0 || r.String() == "native" {
 		var out, errs bytes.Buffer
+		both := &out
+		if code, err := c.Host(within(t, 20*time.Second), both, both, "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do echo out; echo err >&2; done"); code != 0 || err != nil || both.Len() != 9*8 {
+			t.Errorf("%d, %v: %q", code, err, both)
+		}
+		out.Reset()
 		code, err := c.Host(within(t, 20*time.Second), &out, &errs, guest(t, runtime.GOARCH), "dial", "127.0.0.1:80")
 		if code != 0 || err != nil || out.String() != "ping" {
 			t.Errorf("%d, %v: %s%s", code, err, &out, &errs)

@@ -3,16 +3,19 @@ package container
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sync/errgroup"
 )
 
 // helper is a tester that starts a container of the image in the tarball os.Args[1] and hangs.
@@ -74,4 +77,50 @@ func TestKilled(t *testing.T) {
 			nothingLeft(t, r)
 		})
 	}
+}
+
+// TestShimKilled kills the process between the tester and the container.
+func TestShimKilled(t *testing.T) {
+	c := start(t, Native(), Spec{})
+	waitFor(t, c, "serving")
+	c.(*nativeContainer).cmd.Process.Kill()
+	if code, err := c.Wait(within(t, 10*time.Second)); code != 137 || err != nil {
+		t.Errorf("%d, %v", code, err)
+	}
+	if err := c.Signal(syscall.SIGTERM); err == nil {
+		t.Error("signal to a container that is gone")
+	}
+	if _, err := c.Exec(within(t, 10*time.Second), "guest", "report"); err == nil {
+		t.Error("exec in a container that is gone")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, Native())
+}
+
+// TestMany runs containers side by side, each with the same ports inside.
+func TestMany(t *testing.T) {
+	img := image(t, host)
+	var g errgroup.Group
+	for range 10 {
+		g.Go(func() error {
+			p := Port{Number: 80, Proto: "tcp"}
+			c, err := Native().Start(t.Context(), Spec{Image: img, Ports: []Port{p}})
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			waitFor(t, c, "serving")
+			o, err := c.Exec(t.Context(), "guest", "dial", "127.0.0.1:80")
+			if err == nil && o.Stdout != "ping" {
+				err = fmt.Errorf("%+v", o)
+			}
+			return errors.Join(err, c.Close())
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, Native())
 }

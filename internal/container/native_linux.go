@@ -273,6 +273,7 @@ func (c *nativeContainer) run(ctx context.Context, op string, stdout, stderr io.
 	if len(args) == 0 {
 		return 0, errors.New("no program given")
 	}
+	var mu sync.Mutex // both may be the same writer
 	var copies sync.WaitGroup
 	var theirs []*os.File
 	var fds []int
@@ -284,7 +285,7 @@ func (c *nativeContainer) run(ctx context.Context, op string, stdout, stderr io.
 		defer pw.Close()
 		theirs, fds = append(theirs, pw), append(fds, int(pw.Fd()))
 		copies.Go(func() {
-			io.Copy(w, pr)
+			io.Copy(lockedWriter{&mu, w}, pr)
 			pr.Close()
 		})
 	}
@@ -307,6 +308,17 @@ func (c *nativeContainer) run(ctx context.Context, op string, stdout, stderr io.
 		<-ch
 		return 0, fmt.Errorf("%s: %w", args[0], context.Cause(ctx))
 	}
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
 }
 
 func (c *nativeContainer) Wait(ctx context.Context) (int, error) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // A run keeps its files in a directory of its own, and holds a lock in it as long as it lives. The kernel gives the
@@ -39,17 +40,21 @@ func newState() (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Whoever sweeps between the two steps finds no lock file, and lets be what has none.
-	dir, err := os.MkdirTemp(parent, "run-")
-	if err != nil {
-		return nil, err
-	}
-	f, err := lockFile(filepath.Join(dir, "lock"), os.O_CREATE)
-	if err != nil {
+	for {
+		dir, err := os.MkdirTemp(parent, "run-")
+		if err != nil {
+			return nil, err
+		}
+		f, err := lockFile(filepath.Join(dir, "lock"), os.O_CREATE)
+		if err == nil {
+			return &state{dir, f}, nil
+		}
 		os.RemoveAll(dir)
-		return nil, err
+		// Somebody who sweeps may see the file before it is locked. Then the directory is theirs.
+		if !errors.Is(err, errLocked) && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
-	return &state{dir, f}, nil
 }
 
 // id names the run, for others to look up with alive.
@@ -113,7 +118,10 @@ func sweepState() error {
 		dir := filepath.Join(parent, e.Name())
 		f, err := lockFile(filepath.Join(dir, "lock"), 0)
 		if errors.Is(err, fs.ErrNotExist) {
-			// Just being made, or made by a run that was killed in that moment: empty, and no harm.
+			// Just being made, or made by a run that was killed in that moment.
+			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > time.Minute {
+				errs = append(errs, os.Remove(dir))
+			}
 			continue
 		}
 		if err != nil {
