@@ -157,11 +157,18 @@ func start(t *testing.T, r Runner, s Spec) Container {
 // waitFor waits until the container's log says so.
 func waitFor(t *testing.T, c Container, text string) {
 	t.Helper()
+	if err := logged(c, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func logged(c Container, text string) error {
 	for start := time.Now(); !strings.Contains(c.Logs(), text); time.Sleep(10 * time.Millisecond) {
 		if time.Since(start) > 20*time.Second {
-			t.Fatalf("no %q in the log:\n%s", text, c.Logs())
+			return fmt.Errorf("no %q in the log:\n%s", text, c.Logs())
 		}
 	}
+	return nil
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

@@ -111,7 +111,9 @@ func TestMany(t *testing.T) {
 				return err
 			}
 			defer c.Close()
-			waitFor(t, c, "serving")
+			if err := logged(c, "serving"); err != nil {
+				return err
+			}
 			o, err := c.Exec(t.Context(), "guest", "dial", "127.0.0.1:80")
 			if err == nil && o.Stdout != "ping" {
 				err = fmt.Errorf("%+v", o)

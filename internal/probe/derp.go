@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/coder/websocket"
 	"golang.org/x/sync/errgroup"
@@ -274,8 +275,11 @@ func checkMany(ctx context.Context, s *session) (string, error) {
 	half := s.Packets / 2
 	var done [2]int
 	var g errgroup.Group
-	g.Go(func() (err error) { done[0], err = flood(ctx, s.derp.a, s.derp.b, s.Packets-half); return err })
-	g.Go(func() (err error) { done[1], err = flood(ctx, s.derp.b, s.derp.a, half); return err })
+	g.Go(func() (err error) {
+		done[0], err = flood(ctx, s.Timeout, s.derp.a, s.derp.b, s.Packets-half)
+		return err
+	})
+	g.Go(func() (err error) { done[1], err = flood(ctx, s.Timeout, s.derp.b, s.derp.a, half); return err })
 	err := g.Wait()
 	n := fmt.Sprintf("%d of %d packets came", done[0]+done[1], s.Packets)
 	if err != nil {
@@ -284,8 +288,8 @@ func checkMany(ctx context.Context, s *session) (string, error) {
 	return n, nil
 }
 
-// flood sends n numbered packets and returns how many came, in order.
-func flood(ctx context.Context, from, to *peer, n int) (came int, err error) {
+// flood sends n numbered packets and returns how many came, in order. One that takes longer than patience is lost.
+func flood(ctx context.Context, patience time.Duration, from, to *peer, n int) (came int, err error) {
 	pkt := make([]byte, 200)
 	for sent := 0; came < n; came++ {
 		for ; sent < n && sent < came+window; sent++ {
@@ -294,9 +298,14 @@ func flood(ctx context.Context, from, to *peer, n int) (came int, err error) {
 				return came, err
 			}
 		}
-		got, err := next(ctx, to, func(p derp.ReceivedPacket) bool { return p.Source == from.public })
+		one, cancel := context.WithTimeout(ctx, patience)
+		got, err := next(one, to, func(p derp.ReceivedPacket) bool { return p.Source == from.public })
+		cancel()
+		if errors.Is(err, errNothing) && ctx.Err() != nil {
+			return came, errors.New("out of time with none lost: a slow path, or a rate limit")
+		}
 		if err != nil {
-			return came, fmt.Errorf("waiting for number %d: %w", came, err)
+			return came, fmt.Errorf("number %d is lost: %w", came, err)
 		}
 		if len(got.Data) != len(pkt) {
 			return came, fmt.Errorf("%d bytes sent, %d came", len(pkt), len(got.Data))

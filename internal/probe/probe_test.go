@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"net"
@@ -160,7 +161,7 @@ func TestRelayThatIsBroken(t *testing.T) {
 				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
 			}}},
 		// Connections are counted: tcp/ipv4, tcp/ipv6, tls/handshake, tls/wrong-pin, tls/sni.
-		{what: "hangs up on a wrong pin before it is seen", fails: "tls/wrong-pin", reason: "EOF",
+		{what: "hangs up on a wrong pin before it is seen", fails: "tls/wrong-pin", reason: "pins another certificate got",
 			relay: &relay{conn: func(n int64) bool { return n == 4 }}},
 		{what: "answers to any name", relay: &relay{anySNI: true}, fails: "tls/sni", reason: "not its own"},
 		{what: "hangs up on another name", fails: "tls/sni", reason: "asked for another name",
@@ -200,6 +201,10 @@ func TestRelayThatIsBroken(t *testing.T) {
 		{what: "drops one packet in 300", fails: "derp/many", reason: "of 1000 packets came: number",
 			relay: &relay{frame: drops(func(t derp.FrameType, _ []byte) bool {
 				return t == derp.FrameRecvPacket && packets.Add(1)%300 == 0
+			})}},
+		{what: "loses the last packets", fails: "derp/many", reason: "is lost: nothing came",
+			relay: &relay{frame: drops(func(t derp.FrameType, b []byte) bool {
+				return t == derp.FrameRecvPacket && len(b) == derp.KeyLen+200 && binary.BigEndian.Uint64(b[derp.KeyLen:]) >= 490
 			})}},
 		{what: "says nothing of an unknown node", fails: "derp/unknown", reason: "no peer-gone",
 			relay: &relay{frame: drops(func(t derp.FrameType, _ []byte) bool { return t == derp.FramePeerGone })}},
@@ -288,6 +293,21 @@ func TestRelayThatVerifiesClients(t *testing.T) {
 	target.Keys = []key.NodePrivate{key.NewNode(), key.NewNode()}
 	if r := Run(t.Context(), target); !slices.Equal(failed(r), []string{"derp/handshake"}) {
 		t.Errorf("with keys that are said to be known:\n%s", text(r))
+	}
+}
+
+// TestRelayThatIsSlow has a rate limit: that is no loss, and the reason must not say so.
+func TestRelayThatIsSlow(t *testing.T) {
+	target := (&relay{setup: func(s *derpserver.Server) {
+		s.UpdateRateLimits(derpserver.RateConfig{PerClientRateLimitBytesPerSec: 20_000})
+	}}).start(t, "127.0.0.1")
+	target.Timeout, target.Packets = 500*time.Millisecond, 5000
+	if c, _ := Run(t.Context(), target).Find("derp/many"); c.Result != Fail || !strings.Contains(c.Reason, "none lost") {
+		t.Errorf("%v", c)
+	}
+	target.Timeout, target.Packets = 5*time.Second, 500
+	if r := Run(t.Context(), target); !r.OK() {
+		t.Error(text(r))
 	}
 }
 
