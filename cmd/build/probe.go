@@ -38,8 +38,7 @@ flags:
 func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var t probe.Target
 	fs := flag.NewFlagSet("build probe", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.Usage = func() { fmt.Fprint(stderr, probeUsage); fs.PrintDefaults() }
+	fs.SetOutput(io.Discard) // what is wrong is in the error
 	asJSON := fs.Bool("json", false, "print the report as JSON")
 	fs.StringVar(&t.CertName, "cert-name", "", "`pin` of the relay's certificate: sha256-raw: and 64 hex digits, as derper prints it")
 	fs.IntVar(&t.STUNPort, "stun-port", 3478, "UDP `port` of STUN, -1 for a relay without")
@@ -60,10 +59,13 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	})
 	hosts, err := parseMixed(fs, args)
 	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, probeUsage)
+		fs.SetOutput(stdout)
+		fs.PrintDefaults()
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("probe: %w", err)
+		return fmt.Errorf("probe: %w\nhint: see build probe -h", err)
 	}
 	if len(hosts) != 1 {
 		return fmt.Errorf("probe: %d relays given, need one\nhint: build probe HOST[:PORT], see build probe -h", len(hosts))

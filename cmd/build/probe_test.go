@@ -42,9 +42,12 @@ func TestProbeBadInput(t *testing.T) {
 		{"--node-key " + noKey + " host", "not a node key"},
 		{"--colour host", "flag provided but not defined"},
 	} {
-		_, _, err := probeArgs(t, strings.Fields(tt.args)...)
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("build probe %s: %v, want %q", tt.args, err, tt.want)
+		stdout, stderr, err := probeArgs(t, strings.Fields(tt.args)...)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "\nhint: ") {
+			t.Errorf("build probe %s: %v, want %q and a hint", tt.args, err, tt.want)
+		}
+		if stdout+stderr != "" {
+			t.Errorf("build probe %s: wrote %s%s besides the error", tt.args, stdout, stderr)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("build probe %s: shows the content of a key file: %v", tt.args, err)
@@ -53,9 +56,9 @@ func TestProbeBadInput(t *testing.T) {
 }
 
 func TestProbeHelp(t *testing.T) {
-	_, stderr, err := probeArgs(t, "-h")
-	if err != nil || !strings.Contains(stderr, "build probe relay.example.com") || !strings.Contains(stderr, "-cert-name") {
-		t.Errorf("%v\n%s", err, stderr)
+	stdout, stderr, err := probeArgs(t, "-h")
+	if err != nil || stderr != "" || !strings.Contains(stdout, "build probe relay.example.com") || !strings.Contains(stdout, "-cert-name") {
+		t.Errorf("%v\n%s%s", err, stdout, stderr)
 	}
 }
 

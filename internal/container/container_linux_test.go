@@ -35,10 +35,17 @@ func TestMain(m *testing.M) {
 	if os.Getenv(helperEnv) != "" {
 		helper()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	for _, dir := range guestDirs {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
 }
 
-var guests sync.Map // path of the guest program by architecture
+var (
+	guests    sync.Map // path of the guest program by architecture
+	guestDirs []string // to be removed in the end
+)
 
 // guest builds the program in our images.
 func guest(t *testing.T, arch string) string {
@@ -51,6 +58,7 @@ func guest(t *testing.T, arch string) string {
 		if err != nil {
 			return "", err
 		}
+		guestDirs = append(guestDirs, dir)
 		out := filepath.Join(dir, "guest-"+arch)
 		cmd := exec.Command("go", "build", "-o", out, "./testdata/guest")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
@@ -433,6 +441,11 @@ func testVolumes(t *testing.T, r Runner) {
 func testExit(t *testing.T, r Runner) {
 	if log := finished(t, r, Spec{Args: []string{"exit", "42"}}, 42); log != "bye from 42\n" {
 		t.Errorf("log %q", log)
+	}
+	// One that ends at once is no failed start, whatever was to be published.
+	finished(t, r, Spec{Args: []string{"exit", "7"}, Ports: []Port{{Number: 80, Proto: "tcp"}}}, 7)
+	if os.Getuid() == 0 || r.String() == "native" {
+		finished(t, r, Spec{Args: []string{"exit", "7"}, Ports: []Port{{Number: 80, Proto: "tcp"}}, Isolated: true}, 7)
 	}
 	img := image(t, host)
 	for sig, code := range map[syscall.Signal]int{syscall.SIGTERM: 0, syscall.SIGKILL: 137} {

@@ -175,12 +175,19 @@ func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if c.pid, err = strconv.Atoi(pid); err != nil {
 		return nil, err
 	}
-	if s.Isolated {
+	switch {
+	case c.pid == 0: // it has ended already: Wait and Logs say how
+	case s.Isolated:
 		c.via = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		c.at, err = socketsOf(c.pid).connect(&c.forwards, s)
-	} else {
-		c.via, _ = netip.ParseAddr(strings.TrimSpace(gateway)) // none if it has ended already
+	default:
+		c.via, _ = netip.ParseAddr(strings.TrimSpace(gateway)) // none if it ends in this moment
 		c.at, err = c.published(ctx, s)
+	}
+	if err != nil {
+		if out, ierr := d.run(ctx, nil, "inspect", "--format", "{{.State.Running}}", c.id); ierr == nil && out == "false" {
+			err = nil
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -203,7 +210,7 @@ type dockerContainer struct {
 	state    *state
 	tag      string // of the image; "" before it is loaded
 	id       string // "" before it is created
-	pid      int
+	pid      int    // of process 1; 0 if it had ended when we looked
 	via      netip.Addr
 	at       map[string]netip.AddrPort
 	forwards forwards
@@ -277,9 +284,6 @@ func (c *dockerContainer) published(ctx context.Context, s Spec) (map[string]net
 	for _, p := range s.Ports {
 		out, err := c.run(ctx, nil, "port", c.id, p.String())
 		if err != nil {
-			if code, werr := c.Wait(ctx); werr == nil {
-				return nil, fmt.Errorf("container ended with exit code %d: %s", code, c.Logs())
-			}
 			return nil, err
 		}
 		addr, _, _ := strings.Cut(out, "\n")
@@ -313,6 +317,9 @@ func (c *dockerContainer) Exec(ctx context.Context, args ...string) (o Output, e
 }
 
 func (c *dockerContainer) Host(ctx context.Context, stdout, stderr io.Writer, args ...string) (int, error) {
+	if c.pid == 0 {
+		return 0, errors.New("container has ended")
+	}
 	return command(ctx, stdout, stderr, append([]string{"nsenter", "--net", "--target", strconv.Itoa(c.pid)}, args...)...)
 }
 
