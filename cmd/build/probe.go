@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"tailscale.com/types/key"
+
+	"github.com/xavieralpha/derper/internal/probe"
+)
+
+const probeUsage = `usage: build probe [flags] HOST[:PORT]
+
+Asks a live relay what Tailscale clients need of it and prints a row per check: pass, fail, or skip and why.
+The exit code is not 0 if a check failed. With flags as in the node of a DERP map:
+
+    build probe relay.example.com
+    build probe --cert-name sha256-raw:0123…cdef --stun-port 3479 192.0.2.7:8443
+
+A relay that verifies its clients shuts the door on new node keys. To look behind it, give two keys that it knows:
+
+    build probe --node-key a.key --node-key b.key relay.example.com
+
+flags:
+`
+
+// runProbe is build probe. Rows come on stdout as they are known, or with --json one report at the end.
+func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var t probe.Target
+	fs := flag.NewFlagSet("build probe", flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // what is wrong is in the error
+	asJSON := fs.Bool("json", false, "print the report as JSON")
+	fs.StringVar(&t.CertName, "cert-name", "", "`pin` of the relay's certificate: sha256-raw: and 64 hex digits, as derper prints it")
+	fs.IntVar(&t.STUNPort, "stun-port", 3478, "UDP `port` of STUN, -1 for a relay without")
+	fs.IntVar(&t.HTTPPort, "http-port", 80, "TCP `port` of plain HTTP, -1 for a relay without")
+	fs.BoolVar(&t.Insecure, "insecure", false, "do not verify the certificate, unless --cert-name is given")
+	fs.StringVar(&t.Home, "home", "", "expected home `page`: default, blank or the URL that it redirects to (any of them if empty)")
+	fs.IntVar(&t.Packets, "packets", 10_000, "`number` of packets to relay")
+	fs.DurationVar(&t.Timeout, "timeout", 5*time.Second, "`time` for a check; many packets may take ten times as long")
+	fs.Func("addr", "`IP` to ask in place of what DNS says, may be repeated", func(s string) error {
+		a, err := netip.ParseAddr(s)
+		t.Addrs = append(t.Addrs, a)
+		return err
+	})
+	fs.Func("node-key", "`file` with a node key (privkey:…) that the relay knows, give two", func(s string) error {
+		k, err := readNodeKey(s)
+		t.Keys = append(t.Keys, k)
+		return err
+	})
+	hosts, err := parseMixed(fs, args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, probeUsage)
+		fs.SetOutput(stdout)
+		fs.PrintDefaults()
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("probe: %w\nhint: see build probe -h", err)
+	}
+	if len(hosts) != 1 {
+		return fmt.Errorf("probe: %d relays given, need one\nhint: build probe HOST[:PORT], see build probe -h", len(hosts))
+	}
+	if t.Host, t.Port, err = splitHostPort(hosts[0]); err == nil {
+		err = t.Validate()
+	}
+	if err != nil {
+		return fmt.Errorf("probe: %w\nhint: see build probe -h", err)
+	}
+
+	log.SetOutput(io.Discard) // tailscale's packages log what is in the report anyway
+	if !*asJSON {
+		t.Progress = func(c probe.Check) { fmt.Fprintln(stdout, strings.TrimRight(c.String(), " ")) }
+	}
+	r := probe.Run(ctx, t)
+	if *asJSON {
+		err = r.WriteJSON(stdout)
+	} else {
+		_, err = fmt.Fprintln(stdout, r.Summary())
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("probe: %w", err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("probe: %s: interrupted", r.Relay)
+	case !r.OK():
+		return fmt.Errorf("probe: %s: %d of %d checks failed%s", r.Relay, r.Count(probe.Fail), len(r.Checks), probeHint(t, r))
+	}
+	if c, _ := r.Find("derp/handshake"); c.Result == probe.Skip {
+		fmt.Fprintf(stderr, "build: probe: %s: not asked to relay: %s\n", r.Relay, c.Reason)
+	}
+	return nil
+}
+
+// probeHint says what to try next when the failures are of a kind that a flag may be the answer to.
+func probeHint(t probe.Target, r *probe.Report) string {
+	for _, c := range r.Checks {
+		if c.Result != probe.Fail {
+			continue
+		}
+		switch c.Name {
+		case "address":
+			return "\nhint: is the name right? --addr IP asks without DNS"
+		case "tls/certificate":
+			if t.CertName == "" {
+				return "\nhint: a relay with a certificate of its own is pinned: --cert-name sha256-raw:… as in its log, or --insecure"
+			}
+		case "tls/expiry":
+			if !t.Insecure {
+				return "\nhint: --insecure goes on without a valid certificate"
+			}
+		case "http/204-port-80":
+			return "\nhint: --http-port -1 if the relay is meant to have none; then its node needs no CanPort80"
+		}
+	}
+	return ""
+}
+
+// parseMixed parses flags before and after the arguments, and returns these.
+func parseMixed(fs *flag.FlagSet, args []string) (rest []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		if fs.NArg() == 0 {
+			return rest, nil
+		}
+		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
+	}
+}
+
+// splitHostPort takes HOST, HOST:PORT, and IPv6 addresses with and without brackets.
+func splitHostPort(s string) (host string, port int, err error) {
+	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return strings.Trim(s, "[]"), 0, nil
+	}
+	if !strings.Contains(s, ":") {
+		return s, 0, nil
+	}
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || n == 0 {
+		return "", 0, fmt.Errorf("%s: %q is not a port", s, p)
+	}
+	return host, int(n), nil
+}
+
+// readNodeKey reads a key as tailscale writes it in its state. The file is named in errors, its content never.
+func readNodeKey(file string) (k key.NodePrivate, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return k, err
+	}
+	if err := k.UnmarshalText([]byte(strings.TrimSpace(string(b)))); err != nil {
+		return k, fmt.Errorf("%s: not a node key of the form privkey:…", file)
+	}
+	return k, nil
+}
