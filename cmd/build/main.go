@@ -47,6 +47,7 @@ type command struct {
 // commands are listed in the order of the help. The first runs when none is named.
 var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
+	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }

@@ -19,26 +19,18 @@ import (
 	"github.com/xavieralpha/derper/internal/probe"
 )
 
-const probeUsage = `usage: build probe [flags] HOST[:PORT]
+const probeSynopsis = `probe asks a live relay what Tailscale clients need of it and prints a row per check: pass, fail, or
+skip and why. The exit code is not 0 if a check failed. The flags are as in the node of a DERP map.
+A relay that verifies its clients shuts the door on new node keys: to look behind it, give two keys
+that it knows with --node-key.`
 
-Asks a live relay what Tailscale clients need of it and prints a row per check: pass, fail, or skip and why.
-The exit code is not 0 if a check failed. With flags as in the node of a DERP map:
-
-    build probe relay.example.com
-    build probe --cert-name sha256-raw:0123…cdef --stun-port 3479 192.0.2.7:8443
-
-A relay that verifies its clients shuts the door on new node keys. To look behind it, give two keys that it knows:
-
-    build probe --node-key a.key --node-key b.key relay.example.com
-
-flags:
-`
+const probeExample = `  build probe relay.example.com
+  build probe --cert-name sha256-raw:0123…cdef --stun-port 3479 192.0.2.7:8443`
 
 // runProbe is build probe. Rows come on stdout as they are known, or with --json one report at the end.
 func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var t probe.Target
-	fs := flag.NewFlagSet("build probe", flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // what is wrong is in the error
+	fs := newFlags("probe [flags] HOST[:PORT]", probeSynopsis, probeExample, stdout)
 	asJSON := fs.Bool("json", false, "print the report as JSON")
 	fs.StringVar(&t.CertName, "cert-name", "", "`pin` of the relay's certificate: sha256-raw: and 64 hex digits, as derper prints it")
 	fs.IntVar(&t.STUNPort, "stun-port", 3478, "UDP `port` of STUN, -1 for a relay without")
@@ -59,22 +51,19 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	})
 	hosts, err := parseMixed(fs, args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, probeUsage)
-		fs.SetOutput(stdout)
-		fs.PrintDefaults()
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("probe: %w\nhint: see build probe -h", err)
+		return usageError("probe: %w", err)
 	}
 	if len(hosts) != 1 {
-		return fmt.Errorf("probe: %d relays given, need one\nhint: build probe HOST[:PORT], see build probe -h", len(hosts))
+		return usageError("probe: %d relays given, wants one", len(hosts))
 	}
 	if t.Host, t.Port, err = splitHostPort(hosts[0]); err == nil {
 		err = t.Validate()
 	}
 	if err != nil {
-		return fmt.Errorf("probe: %w\nhint: see build probe -h", err)
+		return usageError("probe: %w", err)
 	}
 
 	log.SetOutput(io.Discard) // tailscale's packages log what is in the report anyway
@@ -93,7 +82,8 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	case ctx.Err() != nil:
 		return fmt.Errorf("probe: %s: interrupted", r.Relay)
 	case !r.OK():
-		return fmt.Errorf("probe: %s: %d of %d checks failed%s", r.Relay, r.Count(probe.Fail), len(r.Checks), probeHint(t, r))
+		err := fmt.Errorf("probe: %s: %d of %d checks failed", r.Relay, r.Count(probe.Fail), len(r.Checks))
+		return &codedError{err, exitFailed, probeHint(t, r)}
 	}
 	if c, _ := r.Find("derp/handshake"); c.Result == probe.Skip {
 		fmt.Fprintf(stderr, "build: probe: %s: not asked to relay: %s\n", r.Relay, c.Reason)
@@ -109,17 +99,17 @@ func probeHint(t probe.Target, r *probe.Report) string {
 		}
 		switch c.Name {
 		case "address":
-			return "\nhint: is the name right? --addr IP asks without DNS"
+			return "is the name right? --addr IP asks without DNS"
 		case "tls/certificate":
 			if t.CertName == "" {
-				return "\nhint: a relay with a certificate of its own is pinned: --cert-name sha256-raw:… as in its log, or --insecure"
+				return "a relay with a certificate of its own is pinned: --cert-name sha256-raw:… as in its log, or --insecure"
 			}
 		case "tls/expiry":
 			if !t.Insecure {
-				return "\nhint: --insecure goes on without a valid certificate"
+				return "--insecure goes on without a valid certificate"
 			}
 		case "http/204-port-80":
-			return "\nhint: --http-port -1 if the relay is meant to have none; then its node needs no CanPort80"
+			return "--http-port -1 if the relay is meant to have none; then its node needs no CanPort80"
 		}
 	}
 	return ""

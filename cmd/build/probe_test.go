@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -15,12 +16,15 @@ import (
 	"tailscale.com/types/key"
 )
 
-// probeArgs runs build probe and returns what it wrote.
+// probeArgs runs build probe and returns what it wrote. The error is what it wrote
+// to stderr when it did not end well.
 func probeArgs(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	err = runProbe(t.Context(), args, &out, &errs)
-	return out.String(), errs.String(), err
+	if code := run(t.Context(), append([]string{"probe"}, args...), &out, &errs); code != exitOK {
+		return out.String(), "", errors.New(errs.String())
+	}
+	return out.String(), errs.String(), nil
 }
 
 func TestProbeBadInput(t *testing.T) {
