@@ -25,7 +25,7 @@ func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
 	var in inputFlags
 	in.register(flags)
 	asJSON := flags.Bool("json", false, "print the actions whole, as JSON")
-	if err := parse(flags, args); err != nil {
+	if err := flags.parseOnly(args); err != nil {
 		return err
 	}
 	l, platforms, err := in.read()

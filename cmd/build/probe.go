@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -49,12 +47,9 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		t.Keys = append(t.Keys, k)
 		return err
 	})
-	hosts, err := parseMixed(fs, args)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
-	}
+	hosts, err := fs.parse(args)
 	if err != nil {
-		return usageError("probe: %w", err)
+		return err
 	}
 	if len(hosts) != 1 {
 		return usageError("probe: %d relays given, wants one", len(hosts))
@@ -113,19 +108,6 @@ func probeHint(t probe.Target, r *probe.Report) string {
 		}
 	}
 	return ""
-}
-
-// parseMixed parses flags before and after the arguments, and returns these.
-func parseMixed(fs *flag.FlagSet, args []string) (rest []string, err error) {
-	for {
-		if err := fs.Parse(args); err != nil {
-			return nil, err
-		}
-		if fs.NArg() == 0 {
-			return rest, nil
-		}
-		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
-	}
 }
 
 // splitHostPort takes HOST, HOST:PORT, and IPv6 addresses with and without brackets.
