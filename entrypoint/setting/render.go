@@ -2,6 +2,7 @@ package setting
 
 import (
 	"fmt"
+	"os"
 	"sort"
 	"strings"
 )
@@ -59,4 +60,19 @@ func Usage() string {
 		fmt.Fprintf(&b, "\n        %s\n", strings.ReplaceAll(v.Help, "`", ""))
 	}
 	return b.String()
+}
+
+// DerperEnv is derper's own defaults as an environment, for a derper that was
+// started without the entrypoint's variables.
+func DerperEnv() []string {
+	var env []string
+	for _, v := range table {
+		switch {
+		case v.Flag == "":
+			env = append(env, v.Name+"=")
+		default:
+			env = append(env, v.Name+"="+strings.ReplaceAll(v.Derper, "$HOME", os.Getenv("HOME")))
+		}
+	}
+	return env
 }
