@@ -10,11 +10,8 @@ package certificate
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,7 +52,7 @@ var ErrMissing = errors.New("no certificate and no key")
 
 // A Certificate is a pair that derper accepts.
 type Certificate struct {
-	Leaf       *x509.Certificate
+	Leaf       *Leaf
 	SelfSigned bool
 	files      [sha256.Size]byte // of both files' contents
 }
@@ -88,67 +85,22 @@ func (p Pair) Load() (Certificate, error) {
 	case keyErr != nil:
 		return Certificate{}, fmt.Errorf("key cannot be read: %w; let uid %d read it", keyErr, os.Getuid())
 	}
-	leaf, err := parseLeaf(crt)
+	leaf, err := firstLeaf(crt)
 	if err != nil {
 		return Certificate{}, fmt.Errorf("%s: %w; it must hold the certificate in PEM form, then its chain", p.Crt, err)
 	}
-	public, err := parsePublic(key)
+	belongs, err := firstKey(key)
 	if err != nil {
 		return Certificate{}, fmt.Errorf("%s: %w; it must hold one unencrypted RSA, ECDSA or Ed25519 key in PEM form", p.Key, err)
 	}
-	if k, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !k.Equal(public) {
+	if !belongs(leaf.publicKey) {
 		return Certificate{}, fmt.Errorf("%s is not the key of %s; replace both with files that belong together", p.Key, p.Crt)
 	}
 	if err := leaf.VerifyHostname(p.Host); err != nil {
 		return Certificate{}, fmt.Errorf("%s: %w; set HOSTNAME to a name in it, or get one for this name", p.Crt, err)
 	}
 	sum := sha256.Sum256(bytes.Join([][]byte{crt, key}, []byte{0}))
-	return Certificate{
-		Leaf:       leaf,
-		SelfSigned: bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.CheckSignatureFrom(selfAsRoot(leaf)) == nil,
-		files:      sum,
-	}, nil
-}
-
-// selfAsRoot lets CheckSignatureFrom check a self-signed leaf, which need not
-// be marked as a CA.
-func selfAsRoot(leaf *x509.Certificate) *x509.Certificate {
-	root := *leaf
-	root.BasicConstraintsValid, root.IsCA, root.KeyUsage = true, true, x509.KeyUsageCertSign
-	return &root
-}
-
-func parseLeaf(b []byte) (*x509.Certificate, error) {
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" {
-			return x509.ParseCertificate(block.Bytes)
-		}
-	}
-	return nil, errors.New("no PEM certificate in it")
-}
-
-// parsePublic takes the key forms that tls.X509KeyPair takes.
-func parsePublic(b []byte) (crypto.PublicKey, error) {
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "PRIVATE KEY" && !strings.HasSuffix(block.Type, " PRIVATE KEY") {
-			continue
-		}
-		var key any
-		var err error
-		if key, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-			if key, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
-				key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-			}
-		}
-		// The parsers' errors are dropped: they name formats, and three of
-		// them say less than the one sentence of the caller.
-		signer, ok := key.(crypto.Signer)
-		if err != nil || !ok {
-			return nil, errors.New("no key of a known form in it")
-		}
-		return signer.Public(), nil
-	}
-	return nil, errors.New("no PEM key in it")
+	return Certificate{Leaf: leaf, SelfSigned: leaf.SelfIssued, files: sum}, nil
 }
 
 // Warning says that the certificate expires soon or is not valid now; it is

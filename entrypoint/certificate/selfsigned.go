@@ -4,12 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
+	"crypto/sha256"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"time"
@@ -23,34 +21,26 @@ func (p Pair) Create(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("make a key: %w", err)
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128))
-	if err != nil {
-		return fmt.Errorf("make a serial number: %w", err)
-	}
-	template := x509.Certificate{
-		SerialNumber:          serial,
-		NotBefore:             now.Add(-time.Minute), // a client's clock may be a little behind
-		NotAfter:              now.AddDate(1, 0, 0),
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
-	}
-	if len(p.Host) <= 64 { // longer ones do not fit a common name; the SAN is what counts
-		template.Subject = pkix.Name{CommonName: p.Host}
-	}
-	if ip := net.ParseIP(p.Host); ip != nil {
-		template.IPAddresses = []net.IP{ip}
-	} else {
-		template.DNSNames = []string{p.Host}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
-	if err != nil {
-		return fmt.Errorf("make a certificate: %w", err)
-	}
-	keyDER, err := x509.MarshalECPrivateKey(key)
+	public, err := key.PublicKey.Bytes()
 	if err != nil {
 		return fmt.Errorf("encode the key: %w", err)
 	}
+	private, err := key.Bytes()
+	if err != nil {
+		return fmt.Errorf("encode the key: %w", err)
+	}
+	tbs := p.toBeSigned(now, public)
+	digest := sha256.Sum256(tbs)
+	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	if err != nil {
+		return fmt.Errorf("sign the certificate: %w", err)
+	}
+	der := element(tagSequence, tbs, element(tagSequence, oidECDSASHA256), bits(signature))
+	keyDER := element(tagSequence,
+		element(tagInteger, []byte{1}),
+		element(tagOctetString, private),
+		element(tagContext, oidP256),
+		element(tagContext+1, bits(public)))
 	if err := os.MkdirAll(p.directory, 0o700); err != nil {
 		return err
 	}
@@ -64,6 +54,56 @@ func (p Pair) Create(now time.Time) error {
 		return errors.Join(err, os.Remove(p.Key))
 	}
 	return nil
+}
+
+// toBeSigned is the part of the certificate that is signed, RFC 5280.
+func (p Pair) toBeSigned(now time.Time, public []byte) []byte {
+	serial := make([]byte, 16)
+	rand.Read(serial)
+	serial[0] = serial[0]&0x7f | 0x40 // positive, and in its shortest form
+	var name []byte
+	if len(p.Host) <= 64 { // longer ones do not fit a common name; the SAN is what counts
+		name = element(tagSet, element(tagSequence, oidCommonName, element(tagUTF8, []byte(p.Host))))
+	}
+	name = element(tagSequence, name)
+	san := element(0x82, []byte(p.Host))
+	if ip := net.ParseIP(p.Host); ip != nil {
+		if v4 := ip.To4(); v4 != nil {
+			ip = v4
+		}
+		san = element(0x87, ip)
+	}
+	critical := element(0x01, []byte{0xff})
+	extension := func(parts ...[]byte) []byte {
+		last := len(parts) - 1
+		parts[last] = element(tagOctetString, parts[last])
+		return element(tagSequence, parts...)
+	}
+	// A minute back, for clients whose clock is behind.
+	from, until := now.Add(-time.Minute), now.AddDate(1, 0, 0)
+	return element(tagSequence,
+		element(tagContext, element(tagInteger, []byte{2})), // version 3
+		element(tagInteger, serial),
+		element(tagSequence, oidECDSASHA256),
+		name, // issuer
+		element(tagSequence, derTime(from), derTime(until)),
+		name, // subject
+		element(tagSequence, element(tagSequence, oidEC, oidP256), bits(public)),
+		element(tagContext+3, element(tagSequence,
+			extension(oidKeyUsage, critical, element(tagBitString, []byte{5, 0xa0})), // digital signature, key encipherment
+			extension(oidExtKeyUsage, element(tagSequence, oidServerAuth)),
+			extension(oidConstraints, critical, element(tagSequence)), // no CA
+			extension(oidSAN, element(tagSequence, san)),
+		)))
+}
+
+// derTime is UTCTime until 2049 and GeneralizedTime from then on.
+func derTime(t time.Time) []byte {
+	t = t.UTC()
+	if t.Year() < 2050 {
+		return element(tagUTCTime, t.AppendFormat(nil, "060102150405Z"))
+	}
+	return element(tagTime, t.AppendFormat(nil, "20060102150405Z"))
 }
 
 // place writes a file whole or not at all, and never over another one: link

@@ -2,14 +2,15 @@ package check
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
+	"github.com/xavieralpha/derper/entrypoint/document"
 )
 
 // manualPair checks the directory for certificates and, in manual mode, the
@@ -53,11 +54,8 @@ func (c *checker) nodeKey() {
 	case err != nil:
 		c.fail("CONFIG_PATH", "the node key cannot be read: %v; it must be a file that uid %d can read", cause(err), os.Getuid())
 	default:
-		var config struct{ PrivateKey string }
-		key := ""
-		if json.Unmarshal(b, &config) == nil {
-			key, _ = strings.CutPrefix(config.PrivateKey, "privkey:")
-		}
+		config, _ := document.Object(b)
+		key, _ := strings.CutPrefix(document.Text(config, "PrivateKey"), "privkey:")
 		if raw, err := hex.DecodeString(key); err != nil || len(raw) != 32 {
 			c.fail("CONFIG_PATH", `holds no node key like {"PrivateKey": "privkey:…"}; name another file, or move this one away to get a new key`)
 		}
@@ -118,21 +116,19 @@ func (c *checker) rateConfig() {
 		c.fail("RATE_CONFIG", "cannot be read: %v; mount the file there and let uid %d read it", cause(err), os.Getuid())
 		return
 	}
-	var config struct {
-		PerClientRateLimitBytesPerSec uint64
-		PerClientRateBurstBytes       uint64
-	}
-	if err := json.Unmarshal(b, &config); err != nil {
+	config, err := document.Object(b)
+	if err != nil {
 		c.fail("RATE_CONFIG", `%v; it must look like {"PerClientRateLimitBytesPerSec": 1000000, "PerClientRateBurstBytes": 2000000}`, err)
 		return
 	}
-	var members map[string]json.RawMessage
-	if json.Unmarshal(b, &members) != nil {
-		return // null, which means no limits
-	}
-	for name := range members {
+	for name, value := range config {
 		if !strings.EqualFold(name, "PerClientRateLimitBytesPerSec") && !strings.EqualFold(name, "PerClientRateBurstBytes") {
 			c.warn("RATE_CONFIG", "derper does not know %q; it knows PerClientRateLimitBytesPerSec and PerClientRateBurstBytes", name)
+			continue
+		}
+		number, ok := value.(document.Number)
+		if _, err := strconv.ParseUint(string(number), 10, 64); value != nil && (!ok || err != nil) {
+			c.fail("RATE_CONFIG", "%s must be a whole number of bytes, 0 or more", name)
 		}
 	}
 }

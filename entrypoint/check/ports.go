@@ -1,10 +1,9 @@
 package check
 
 import (
-	"context"
 	"errors"
 	"net"
-	"strconv"
+	"net/netip"
 	"syscall"
 )
 
@@ -35,7 +34,7 @@ func (c *checker) ports() {
 		listeners = append(listeners, listener{"STUN_PORT", "udp", c.Number("STUN_PORT")})
 	}
 	for _, l := range listeners {
-		err := tryListen(l.network, net.JoinHostPort(host, strconv.Itoa(l.port)))
+		err := tryListen(l.network, host, l.port)
 		switch {
 		case err == nil:
 		case errors.Is(err, syscall.EADDRINUSE):
@@ -52,16 +51,16 @@ func (c *checker) ports() {
 	}
 }
 
-func tryListen(network, addr string) error {
-	var lc net.ListenConfig
+func tryListen(network, host string, port int) error {
+	ip, _ := netip.ParseAddr(host) // the zero value is every address
 	if network == "udp" {
-		conn, err := lc.ListenPacket(context.Background(), network, addr)
+		conn, err := net.ListenUDP(network, &net.UDPAddr{IP: ip.AsSlice(), Port: port, Zone: ip.Zone()})
 		if err != nil {
 			return err
 		}
 		return conn.Close()
 	}
-	ln, err := lc.Listen(context.Background(), network, addr)
+	ln, err := net.ListenTCP(network, &net.TCPAddr{IP: ip.AsSlice(), Port: port, Zone: ip.Zone()})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+
+	"github.com/xavieralpha/derper/entrypoint/document"
 )
 
 // A Node is what a DERP map has to say about the relay. Zero ports mean the
@@ -20,20 +22,20 @@ type Node struct {
 
 // fields are the members of the JSON object, in order.
 func (n Node) fields() [][2]string {
-	fields := [][2]string{{"Name", `"900a"`}, {"RegionID", "900"}, {"HostName", quote(n.HostName)}}
+	fields := [][2]string{{"Name", `"900a"`}, {"RegionID", "900"}, {"HostName", document.Quote(n.HostName)}}
 	add := func(name, value string) { fields = append(fields, [2]string{name, value}) }
 	if ip := net.ParseIP(n.HostName); ip != nil {
 		// "none" keeps clients from looking the address up as a name.
 		if ip.To4() != nil {
-			add("IPv4", quote(n.HostName))
+			add("IPv4", document.Quote(n.HostName))
 			add("IPv6", `"none"`)
 		} else {
 			add("IPv4", `"none"`)
-			add("IPv6", quote(n.HostName))
+			add("IPv6", document.Quote(n.HostName))
 		}
 	}
 	if n.CertName != "" {
-		add("CertName", quote(n.CertName))
+		add("CertName", document.Quote(n.CertName))
 	}
 	if n.DERPPort != 0 {
 		add("DERPPort", strconv.Itoa(n.DERPPort))
@@ -56,7 +58,7 @@ func (n Node) JSON() string { return "{" + n.join("", ":", ",") + "}" }
 func (n Node) join(indent, colon, comma string) string {
 	var members []string
 	for _, f := range n.fields() {
-		members = append(members, indent+quote(f[0])+colon+f[1])
+		members = append(members, indent+document.Quote(f[0])+colon+f[1])
 	}
 	return strings.Join(members, comma)
 }
@@ -79,10 +81,4 @@ func (n Node) Policy() string {
   }
 }
 `
-}
-
-// quote is enough for host names and pins: they have no other characters that
-// JSON escapes.
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }

@@ -4,16 +4,17 @@
 package health
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/xavieralpha/derper/entrypoint/certificate"
 	"github.com/xavieralpha/derper/entrypoint/handshake"
 	"github.com/xavieralpha/derper/entrypoint/http1"
 	"github.com/xavieralpha/derper/entrypoint/relay"
@@ -51,15 +52,15 @@ func Check(r relay.Relay) []Result {
 
 // target is the address to ask. Where derper listens on all addresses it is
 // loopback.
-func target(host string, port int) string {
+func target(host string, port int) netip.AddrPort {
 	ip, err := netip.ParseAddr(host)
-	if host == "" || err == nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-		if ip.Is6() {
-			host = "::1"
-		}
+	switch {
+	case err != nil || ip == netip.IPv4Unspecified():
+		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case ip == netip.IPv6Unspecified():
+		ip = netip.IPv6Loopback()
 	}
-	return net.JoinHostPort(host, strconv.Itoa(port))
+	return netip.AddrPortFrom(ip, uint16(port))
 }
 
 func checkSTUN(r relay.Relay) Result {
@@ -68,8 +69,8 @@ func checkSTUN(r relay.Relay) Result {
 	return Result{Part: "stun", Err: askSTUN(addr)}
 }
 
-func askSTUN(addr string) error {
-	conn, err := net.Dial("udp", addr)
+func askSTUN(addr netip.AddrPort) error {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
 	if err != nil {
 		return err
 	}
@@ -85,18 +86,18 @@ func askSTUN(addr string) error {
 	b := make([]byte, 1500)
 	n, err := conn.Read(b)
 	if err != nil {
-		return fmt.Errorf("no answer from udp %s: %w", addr, plain(err))
+		return fmt.Errorf("no answer from udp %v: %w", addr, plain(err))
 	}
 	gotID, from, err := stun.Response(b[:n])
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	local = netip.AddrPortFrom(local.Addr().Unmap().WithZone(""), local.Port())
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s: %w", addr, err)
+		return fmt.Errorf("%v: %w", addr, err)
 	case gotID != id:
-		return fmt.Errorf("%s answered another request", addr)
+		return fmt.Errorf("%v answered another request", addr)
 	case from != local:
-		return fmt.Errorf("%s saw the request come from %v instead of %v", addr, from, local)
+		return fmt.Errorf("%v saw the request come from %v instead of %v", addr, from, local)
 	}
 	return nil
 }
@@ -172,11 +173,15 @@ func askVerify(r relay.Relay, client *http1.Client) []Result {
 func checkCertificate(r relay.Relay, conn *handshake.Conn) (note string, err error) {
 	now := time.Now()
 	if !r.Manual() {
-		if err := conn.Leaf.VerifyHostname(r.Get("HOSTNAME")); err != nil {
+		leaf, err := certificate.ParseLeaf(conn.Leaf)
+		if err != nil {
 			return "", err
 		}
-		if now.After(conn.Leaf.NotAfter) {
-			return "", fmt.Errorf("the certificate expired on %s", conn.Leaf.NotAfter.UTC().Format("2006-01-02"))
+		if err := leaf.VerifyHostname(r.Get("HOSTNAME")); err != nil {
+			return "", err
+		}
+		if now.After(leaf.NotAfter) {
+			return "", fmt.Errorf("the certificate expired on %s", leaf.NotAfter.UTC().Format("2006-01-02"))
 		}
 		return "", nil
 	}
@@ -184,7 +189,7 @@ func checkCertificate(r relay.Relay, conn *handshake.Conn) (note string, err err
 	if err != nil {
 		return "", err
 	}
-	if !cert.Leaf.Equal(conn.Leaf) {
+	if !bytes.Equal(cert.Leaf.Raw, conn.Leaf) {
 		return "", fmt.Errorf("derper serves another certificate than %s; restart it, or send it SIGHUP if the entrypoint supervises it", r.Pair().Crt)
 	}
 	warning := cert.Warning(now)
@@ -198,21 +203,20 @@ func checkCertificate(r relay.Relay, conn *handshake.Conn) (note string, err err
 }
 
 // dial connects from a loopback address: derper shows /debug/ to those only,
-// also when it listens on another address of this machine.
-func dial(addr string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: Timeout}
-	if host, _, err := net.SplitHostPort(addr); err == nil {
-		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() && ip.Zone() == "" {
-			loopback := net.IPv4(127, 0, 0, 1)
-			if ip.Is6() && !ip.Is4In6() {
-				loopback = net.IPv6loopback
-			}
-			dialer.LocalAddr = &net.TCPAddr{IP: loopback}
+// also when it listens on another address of this machine. It uses no Dialer:
+// that would link a DNS resolver. On one machine a connection is made or
+// refused at once.
+func dial(addr netip.AddrPort) (net.Conn, error) {
+	var from *net.TCPAddr
+	if ip := addr.Addr(); !ip.IsLoopback() && ip.Zone() == "" {
+		from = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+		if ip.Is6() && !ip.Is4In6() {
+			from.IP = net.IPv6loopback
 		}
 	}
-	conn, err := dialer.Dial("tcp", addr)
+	conn, err := net.DialTCP("tcp", from, net.TCPAddrFromAddrPort(addr))
 	if err != nil {
-		return nil, fmt.Errorf("no connection to tcp %s: %w", addr, plain(err))
+		return nil, fmt.Errorf("no connection to tcp %v: %w", addr, plain(err))
 	}
 	return conn, conn.SetDeadline(time.Now().Add(Timeout))
 }

@@ -142,10 +142,11 @@ func parseAddress(text string) (string, error) {
 	if port, err = parsePort(port, false); err != nil {
 		return "", fail
 	}
-	if host != "" {
-		if _, err := netip.ParseAddr(host); err != nil && checkHost(host) != nil {
-			return "", fail
-		}
+	if host == "localhost" {
+		host = "127.0.0.1" // looking names up would make the program larger
+	}
+	if _, err := netip.ParseAddr(host); err != nil && host != "" {
+		return "", fail
 	}
 	return net.JoinHostPort(host, port), nil
 }

@@ -2,7 +2,6 @@
 package tailscaled
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
+	"github.com/xavieralpha/derper/entrypoint/document"
 	"github.com/xavieralpha/derper/entrypoint/http1"
 	"github.com/xavieralpha/derper/entrypoint/setting"
 )
@@ -20,26 +20,13 @@ import (
 // itself, so the image needs no tailscale program. It takes nothing else from
 // the tailnet: no DNS, no routes.
 func Config(set setting.Set) []byte {
-	config := struct {
-		Version      string `json:"version"`
-		Enabled      bool   `json:"enabled"`
-		AuthKey      string `json:"authKey,omitempty"`
-		ServerURL    string `json:"serverURL,omitempty"`
-		Hostname     string `json:"hostname,omitempty"`
-		AcceptDNS    bool   `json:"acceptDNS"`
-		AcceptRoutes bool   `json:"acceptRoutes"`
-	}{
-		Version:   "alpha0",
-		Enabled:   true,
-		AuthKey:   set.Get("TS_AUTHKEY"),
-		ServerURL: set.Get("TS_LOGIN_SERVER"),
-		Hostname:  set.Get("TS_HOSTNAME"),
+	members := []string{`"version":"alpha0"`, `"enabled":true`, `"acceptDNS":false`, `"acceptRoutes":false`}
+	for _, m := range [][2]string{{"authKey", "TS_AUTHKEY"}, {"serverURL", "TS_LOGIN_SERVER"}, {"hostname", "TS_HOSTNAME"}} {
+		if text := set.Get(m[1]); text != "" {
+			members = append(members, document.Quote(m[0])+":"+document.Quote(text))
+		}
 	}
-	b, err := json.Marshal(config)
-	if err != nil {
-		panic(err) // strings and bools always encode
-	}
-	return b
+	return []byte("{" + strings.Join(members, ",") + "}")
 }
 
 // A Place is where a tailscaled keeps its things.
@@ -116,10 +103,15 @@ func Ask(socket string, timeout time.Duration) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal(r, &s); err != nil {
+	object, err := document.Object(r)
+	if err != nil {
 		return s, fmt.Errorf("tailscaled's status: %w", err)
 	}
-	return s, nil
+	return Status{
+		Version:      document.Text(object, "Version"),
+		BackendState: document.Text(object, "BackendState"),
+		AuthURL:      document.Text(object, "AuthURL"),
+	}, nil
 }
 
 // Login makes tailscaled fetch the URL at which the user can log in.
@@ -129,7 +121,7 @@ func Login(socket string, timeout time.Duration) error {
 }
 
 func request(socket string, timeout time.Duration, method, path string) ([]byte, error) {
-	conn, err := net.DialTimeout("unix", socket, timeout)
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
