@@ -88,12 +88,12 @@ func (p *pod) join(signals <-chan os.Signal) (code int, ok bool) {
 		case <-p.restart:
 			p.restartSidecar()
 		case <-patience.C:
-			logf("tailscaled: does not run after %v; derper starts, but lets no client in", joinPatience)
+			logf("tailscaled: is not ready after %v; derper starts, but lets no client in", joinPatience)
 			return 0, true
 		case <-poll.C:
 			if status, err := tailscaled.Ask(place.Socket, time.Second); err == nil {
-				if status.Running() {
-					logf("tailscaled: %s runs and verifies clients", status.Version)
+				if status.Ready() {
+					logf("tailscaled: %s is ready to verify clients", status.Version)
 					return 0, true
 				}
 				p.showLogin(status)
@@ -269,7 +269,7 @@ func (p *pod) remind() {
 	socket := p.relay.Get("SOCKET")
 	status, err := tailscaled.Ask(socket, time.Second)
 	switch {
-	case err == nil && status.Running():
+	case err == nil && status.Ready():
 	case p.relay.Sidecar() && err == nil:
 		p.showLogin(status)
 		logf("NO CLIENT IS LET IN: tailscaled is in state %s; check TS_AUTHKEY and TS_LOGIN_SERVER, and its messages above", status.BackendState)

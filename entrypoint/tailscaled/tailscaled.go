@@ -89,12 +89,15 @@ func (p Place) Environ(environ []string) []string {
 // A Status is what a tailscaled says about itself.
 type Status struct {
 	Version      string
-	BackendState string // Running when all is well
+	BackendState string // of Tailscale's state machine
 	AuthURL      string // where to log in, if that is what it waits for
 }
 
-// Running reports whether it can verify clients.
-func (s Status) Running() bool { return s.BackendState == "Running" }
+// Ready reports whether it can verify clients. That takes the list of nodes,
+// which it has when it is Starting. It is Running only once it has reached a
+// relay: when this one is the only one of the tailnet, the two would wait for
+// each other.
+func (s Status) Ready() bool { return s.BackendState == "Running" || s.BackendState == "Starting" }
 
 // Ask gets the status over the socket.
 func Ask(socket string, timeout time.Duration) (Status, error) {
