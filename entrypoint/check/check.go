@@ -108,10 +108,13 @@ func (c *checker) certMode() {
 		}
 	}
 	if mode == "gcp" {
-		for _, name := range []string{"ACME_EAB_KID", "ACME_EAB_KEY", "ACME_EMAIL"} {
+		for _, name := range []string{"ACME_EAB_KID", "ACME_EAB_KEY"} {
 			if c.good(name) && c.Get(name) == "" {
-				c.fail(name, "CERT_MODE=gcp needs it; get both keys with: gcloud publicca external-account-keys create")
+				c.fail(name, "CERT_MODE=gcp needs it; get key ID and key with: gcloud publicca external-account-keys create")
 			}
+		}
+		if c.Get("ACME_EMAIL") == "" {
+			c.fail("ACME_EMAIL", "CERT_MODE=gcp needs it; set it to an address that Google may write to")
 		}
 	}
 	if mode == "letsencrypt" {

@@ -140,7 +140,9 @@ func (r Relay) Port80() string {
 	case r.Bool("ACME_IP_CERTS"):
 		return "port 80 must be reachable: Let's Encrypt checks IP addresses there"
 	case r.Number("HTTP_PORT") == -1:
-		return "port 80 is off; clients then skip captive portal checks with this relay"
+		return "HTTP is off, which is fine: port 80 only serves captive portal checks"
+	case r.Number("HTTP_PORT") != 80:
+		return "port 80 may be left out: it only serves captive portal checks; to have them, publish the HTTP port as 80 and add \"CanPort80\": true"
 	}
-	return `port 80 may be left out: it only answers captive portal checks; then drop "CanPort80"`
+	return `port 80 may be left out: it only serves captive portal checks; if it is closed, drop "CanPort80"`
 }
