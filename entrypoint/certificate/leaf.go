@@ -116,8 +116,8 @@ func (l *Leaf) VerifyHostname(host string) error {
 
 func matches(pattern, host string) bool {
 	if suffix, ok := strings.CutPrefix(pattern, "*."); ok {
-		_, rest, ok := strings.Cut(host, ".")
-		return ok && rest == suffix
+		label, rest, ok := strings.Cut(host, ".")
+		return ok && label != "" && rest == suffix
 	}
 	return pattern == host
 }
