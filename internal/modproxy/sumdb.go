@@ -24,11 +24,7 @@ const goSumDB = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8
 
 // Sum asks the checksum database for the h1 sum of a module's zip.
 func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
-	c.once.Do(func() { c.db, c.dbErr = c.dial(ctx) })
-	if c.dbErr != nil {
-		return "", c.dbErr
-	}
-	lines, err := c.db.Lookup(m.Path, m.Version)
+	lines, err := c.lookup(ctx, m)
 	if err != nil {
 		return "", fmt.Errorf("checksum database: %s: %w", m, err)
 	}
@@ -41,16 +37,31 @@ func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
 	return "", fmt.Errorf("checksum database: %s: has no sum for it", m)
 }
 
-func (c *Client) dial(ctx context.Context) (*sumdb.Client, error) {
+func (c *Client) lookup(ctx context.Context, m module.Version) ([]string, error) {
 	key, direct, _ := strings.Cut(c.SumDB, " ")
 	if key == "" {
 		key = goSumDB
 	}
 	verifier, err := note.NewVerifier(key)
 	if err != nil {
-		return nil, fmt.Errorf("checksum database: key: %w", err)
+		return nil, fmt.Errorf("key: %w", err)
 	}
-	return sumdb.NewClient(&ops{client: c, ctx: ctx, key: key, name: verifier.Name(), direct: direct}), nil
+	o := &ops{client: c, ctx: ctx, key: key, name: verifier.Name(), direct: direct}
+	// A client for each lookup: it holds on to errors, and has no context.
+	lines, err := sumdb.NewClient(o).Lookup(m.Path, m.Version)
+	if err == nil || o.remote(err) != nil {
+		return lines, o.remote(err)
+	}
+	// Not the network. A tile that is damaged on disk would be taken for the
+	// database's word in every run to come: once more, without.
+	if rmErr := os.RemoveAll(filepath.Join(c.Dir, "cache")); rmErr != nil {
+		return nil, errors.Join(err, rmErr)
+	}
+	lines, err = sumdb.NewClient(o).Lookup(m.Path, m.Version)
+	if remote := o.remote(err); remote != nil {
+		return nil, remote
+	}
+	return lines, err
 }
 
 // ops is what the checksum database's client needs from outside.
@@ -62,34 +73,48 @@ type ops struct {
 	name   string
 	direct string // URL of the database, when it is not reached through the proxy
 
-	mu sync.Mutex // guards the tree head's file
+	mu     sync.Mutex
+	failed []error // of ReadRemote
 }
 
-func (o *ops) ReadRemote(path string) ([]byte, error) {
-	body, err := o.openRemote(path)
-	if err != nil {
-		return nil, err
+// remote is the error of ReadRemote that a lookup failed with, of which it tells
+// only the text; nil if it failed with another.
+func (o *ops) remote(err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, remote := range o.failed {
+		if err != nil && strings.HasSuffix(err.Error(), remote.Error()) {
+			return remote
+		}
 	}
-	defer body.Close()
-	return io.ReadAll(io.LimitReader(body, 1<<20)) // tiles are of 8 KiB
+	return nil
 }
 
-// openRemote asks the proxies first, as the go command does, and then the
-// database itself.
-func (o *ops) openRemote(path string) (*body, error) {
+// ReadRemote asks the proxies first, as the go command does, and then the database
+// itself.
+func (o *ops) ReadRemote(path string) (data []byte, err error) {
+	use := func(b *body) (err error) {
+		data, err = io.ReadAll(io.LimitReader(b, 1<<20)) // tiles are of 8 KiB
+		return err
+	}
 	direct := o.direct
 	if direct == "" {
-		body, err := o.client.get(o.ctx, "sumdb/"+o.name+path)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return body, err
-		}
 		direct = "https://" + o.name
+		err = o.client.read(o.ctx, "sumdb/"+o.name+path, use)
 	}
-	base, err := url.Parse(direct)
+	if o.direct != "" || errors.Is(err, fs.ErrNotExist) {
+		var base *url.URL
+		if base, err = parseURL(direct); err == nil {
+			err = o.client.readURL(o.ctx, base.JoinPath(path), use)
+		}
+	}
 	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.failed = append(o.failed, err)
 		return nil, err
 	}
-	return o.client.open(o.ctx, base.JoinPath(path))
+	return data, nil
 }
 
 func (o *ops) ReadConfig(file string) ([]byte, error) {
@@ -104,8 +129,8 @@ func (o *ops) ReadConfig(file string) ([]byte, error) {
 }
 
 func (o *ops) WriteConfig(file string, old, new []byte) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.client.mu.Lock()
+	defer o.client.mu.Unlock()
 	have, err := o.ReadConfig(file)
 	if err != nil {
 		return err
