@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -43,21 +44,48 @@ type Cache struct {
 	Warn func(format string, args ...any)
 }
 
-// Open opens the cache in the folder dir, made when missing.
+// ErrNotOurs says that a folder has files and is no cache.
+var ErrNotOurs = errors.New("is not a cache that build made")
+
+// Open opens the cache in the folder dir. The folder must be missing, empty, or a
+// cache, else the error is [ErrNotOurs]: Prune removes what is in a cache.
 func Open(dir string) (*Cache, error) {
 	c := &Cache{dir: dir, Warn: func(string, ...any) {}}
-	for _, sub := range []string{"actions", "latest", "blobs", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, fmt.Errorf("cache: %w", err)
+	if err := c.open(); err != nil {
+		if c.use != nil {
+			c.use.Close()
 		}
-	}
-	if err := c.share(); err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	if err := c.openTemp(); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	return c, nil
+}
+
+// folders are those that are there as long as the cache is.
+var folders = []string{"actions", "latest", "blobs", "tmp"}
+
+func (c *Cache) open() error {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return err
+	}
+	ours := func(e fs.DirEntry) bool { return e.Name() == inUse }
+	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
+		return fmt.Errorf("%s %w", c.dir, ErrNotOurs)
+	}
+	// The file in-use comes first, so that the folder is known as ours whenever
+	// this program is killed.
+	if err := c.share(); err != nil {
+		return err
+	}
+	for _, sub := range folders {
+		if err := os.MkdirAll(filepath.Join(c.dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	return c.openTemp()
 }
 
 // Dir is the cache's folder.
@@ -110,8 +138,8 @@ func (c *Cache) Get(key string) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	r := new(Result)
-	if err := json.Unmarshal(data, r); err != nil || len(r.Blobs) == 0 {
+	r, err := decode(data)
+	if err != nil || len(r.Blobs) == 0 {
 		c.Warn("cache: %s is damaged: made again", name)
 		return nil, nil
 	}
@@ -127,7 +155,7 @@ func (c *Cache) Get(key string) (*Result, error) {
 // Put records the result of the action with this key.
 // It becomes the latest of all actions with the same id.
 func (c *Cache) Put(key, id string, r *Result) error {
-	data, err := json.MarshalIndent(r, "", "  ")
+	data, err := encode(r)
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
@@ -137,6 +165,35 @@ func (c *Cache) Put(key, id string, r *Result) error {
 	return c.replace(c.latestFile(id), data)
 }
 
+// entry is a result as it stands in a file, with the digest of its JSON, so that no
+// damage to it goes unnoticed.
+type entry struct {
+	Sum    string          `json:"sum"`
+	Result json.RawMessage `json:"result"`
+}
+
+func encode(r *Result) ([]byte, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(entry{Sum: sumOf(data), Result: data})
+}
+
+func decode(data []byte) (*Result, error) {
+	var e entry
+	if err := json.Unmarshal(data, &e); err != nil {
+		return nil, err
+	}
+	if e.Sum != sumOf(e.Result) {
+		return nil, ErrDamaged
+	}
+	r := new(Result)
+	return r, json.Unmarshal(e.Result, r)
+}
+
+func sumOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
+
 func (c *Cache) latestFile(id string) string {
 	slug := strings.NewReplacer("/", "-", " ", "-").Replace(id)
 	return filepath.Join(c.dir, "latest", slug+".json")
@@ -144,10 +201,13 @@ func (c *Cache) latestFile(id string) string {
 
 // Latest is the action of the last result with this id, nil if there is none.
 func (c *Cache) Latest(id string) json.RawMessage {
-	var r Result
 	data, err := os.ReadFile(c.latestFile(id))
-	if err != nil || json.Unmarshal(data, &r) != nil {
+	if err != nil {
 		return nil // serves only to explain
+	}
+	r, err := decode(data)
+	if err != nil {
+		return nil
 	}
 	return r.Action
 }
