@@ -81,8 +81,9 @@ func (p *pod) join(signals <-chan os.Signal) (code int, ok bool) {
 			if sig == syscall.SIGHUP {
 				continue
 			}
+			logf("tailscaled: %v, not waiting any longer", sig)
 			p.stopSidecar()
-			return 128 + int(sig.(syscall.Signal)), false
+			return 0, false // as derper does
 		case <-p.sidecar.Done():
 			p.sidecarEnded()
 		case <-p.restart:

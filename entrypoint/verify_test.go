@@ -229,3 +229,33 @@ func pidOf(t testing.TB, s *started, name string) int {
 	t.Fatalf("no %s below process %d", name, s.cmd.Process.Pid)
 	return 0
 }
+
+// The mistake it guards: no way to join without an auth key, although there is
+// no tailscale program in the image.
+func TestLoginURL(t *testing.T) {
+	env := ports(t)
+	c := control(t, env)
+	c.RequireAuthKey, c.RequireAuth = "", true
+	s := start(t, t.TempDir(), append(env, "TAILSCALED=true", "TS_LOGIN_SERVER="+c.BaseURL()))
+	s.logged(t, `entrypoint: tailscaled: log in at http://\S+/auth/\S+`)
+	_, rest, _ := strings.Cut(s.log.String(), "entrypoint: tailscaled: log in at ")
+	url, _, _ := strings.Cut(rest, "\n")
+	if !c.CompleteAuth(url) {
+		t.Fatalf("control does not know %s", url)
+	}
+	s.logged(t, "is ready to verify clients")
+	s.healthy(t)
+}
+
+// The mistake it guards: a container that cannot be stopped while it joins.
+func TestStopWhileJoining(t *testing.T) {
+	s := start(t, t.TempDir(), append(ports(t), "TS_AUTHKEY=k", "TS_LOGIN_SERVER=http://127.0.0.1:1"))
+	eventually(t, 10*time.Second, func() error {
+		if len(s.children(t)) == 0 {
+			return fmt.Errorf("tailscaled does not run")
+		}
+		return nil
+	})
+	s.signal(t, syscall.SIGTERM)
+	s.stops(t, 0)
+}
