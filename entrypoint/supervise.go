@@ -273,7 +273,7 @@ func (p *pod) remind() {
 	case err == nil && status.Ready():
 	case p.relay.Sidecar() && err == nil:
 		p.showLogin(status)
-		logf("NO CLIENT IS LET IN: tailscaled is in state %s; check TS_AUTHKEY and TS_LOGIN_SERVER, and its messages above", status.BackendState)
+		logf("NO CLIENT IS LET IN: tailscaled is in state %s: %s; check TS_AUTHKEY and TS_LOGIN_SERVER", status.BackendState, status.Health)
 	case p.relay.Sidecar():
 		logf("NO CLIENT IS LET IN: tailscaled does not answer: %v", err)
 	case !relay.IsSocket(socket):

@@ -53,7 +53,7 @@ func TestNewKey(t *testing.T) {
 	if err := json.Unmarshal(NewKey(), &config); err != nil || config.PrivateKey.IsZero() {
 		t.Fatalf("%v", err)
 	}
-	if string(NewKey()) == string(NewKey()) {
+	if first, second := NewKey(), NewKey(); string(first) == string(second) {
 		t.Error("two keys are the same")
 	}
 }
