@@ -62,6 +62,18 @@ func TestCost(t *testing.T) {
 	if median(check) > maxHealthcheck {
 		t.Errorf("the health check takes %v, want at most %v", median(check), maxHealthcheck)
 	}
+	// With the host's tailscaled, versions are compared before derper starts.
+	var verifying []time.Duration
+	withHost := append(env[:len(env):len(env)], "VERIFY_CLIENTS=true", "SOCKET="+host(t, "1.102.3-t53a0d659a"))
+	for range *costRuns {
+		took, _, _ := measure(t, entrypointBinary(t), nil, withHost, dir, stunAddr)
+		verifying = append(verifying, took)
+	}
+	added = median(verifying) - median(bare)
+	t.Logf("cost: start-up with the host's tailscaled: %v, on top %v", median(verifying), added)
+	if added > maxStartup {
+		t.Errorf("start-up with the host's tailscaled takes %v longer, want at most %v", added, maxStartup)
+	}
 	supervised := start(t, dir, append(env[len(baseEnv(dir)):len(env):len(env)], "HOSTNAME=derp.example.com"))
 	supervised.healthy(t)
 	t.Logf("cost: memory of the supervisor, where one is needed: %d kB", residentKB(t, supervised.cmd.Process.Pid))
