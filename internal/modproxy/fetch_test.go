@@ -133,8 +133,8 @@ func TestNoZip(t *testing.T) {
 func TestFaultsThatPass(t *testing.T) {
 	for name, fault := range map[string]http.HandlerFunc{
 		"500": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "oops", 500) },
-		"503": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "oops", 503) },
-		"429": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "slow down", 429) },
+		"503": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "oops", http.StatusServiceUnavailable) },
+		"429": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "slow down", http.StatusTooManyRequests) },
 		"connection cut before the answer": func(http.ResponseWriter, *http.Request) {
 			panic(http.ErrAbortHandler)
 		},
