@@ -17,7 +17,7 @@ const Module = "github.com/xavieralpha/derper"
 //go:embed LICENSE
 var Licence []byte
 
-//go:embed entrypoint
+//go:embed entrypoint/*.go entrypoint/*/*.go
 var entrypoint embed.FS
 
 // EntrypointSource is the tree from which the entrypoint is compiled: its Go

@@ -17,13 +17,12 @@ func runCache(_ context.Context, args []string, stdout, stderr io.Writer) error 
 	in.register(flags)
 	in.registerCache(flags)
 	all := flags.Bool("all", false, "remove everything, the results of this lock too")
-	if len(args) > 0 && args[0] == "prune" {
-		args = args[1:]
-	} else if len(args) == 0 || args[0] != "-h" && args[0] != "--help" {
-		return usageError("cache: wants the word prune")
-	}
-	if err := parse(flags, args); err != nil {
+	words, err := flags.parse(args)
+	if err != nil {
 		return err
+	}
+	if len(words) != 1 || words[0] != "prune" {
+		return usageError("cache: wants the word prune")
 	}
 	keep := map[string]bool{}
 	if !*all {

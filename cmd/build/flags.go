@@ -19,31 +19,51 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
-// newFlags makes a command's flag set, whose -h shows an example.
-func newFlags(name, synopsis, example string, stdout io.Writer) *flag.FlagSet {
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are printed by run
-	flags.Usage = func() {
-		fmt.Fprintf(stdout, "%s\n\nusage: build %s\n\n", synopsis, name)
-		flags.SetOutput(stdout)
-		flags.PrintDefaults()
-		fmt.Fprintf(stdout, "\nexample:\n%s\n", example)
-	}
-	return flags
+// flagSet is a command's flags, with its help.
+type flagSet struct {
+	*flag.FlagSet
+	help func()
 }
 
-// parse parses a command's flags; it has no other arguments.
-func parse(flags *flag.FlagSet, args []string) error {
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
+// newFlags makes a command's flags. Its -h prints the synopsis, the flags and the
+// example to stdout.
+func newFlags(name, synopsis, example string, stdout io.Writer) *flagSet {
+	f := &flagSet{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
+	f.SetOutput(io.Discard) // what is wrong is in the error
+	f.Usage = func() {}
+	f.help = func() {
+		fmt.Fprintf(stdout, "%s\n\nusage: build %s\n\n", synopsis, name)
+		f.SetOutput(stdout)
+		f.PrintDefaults()
+		fmt.Fprintf(stdout, "\nexample:\n%s\n", example)
+	}
+	return f
+}
+
+// parse parses flags before, between and after the arguments, and returns these.
+func (f *flagSet) parse(args []string) (rest []string, err error) {
+	for {
+		if err := f.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				f.help()
+				return nil, err
+			}
+			return nil, usageError("%w", err)
 		}
-		return usageError("%w", err)
+		if f.NArg() == 0 {
+			return rest, nil
+		}
+		rest, args = append(rest, f.Arg(0)), f.Args()[1:]
 	}
-	if flags.NArg() > 0 {
-		return usageError("unexpected argument %q", flags.Arg(0))
+}
+
+// parseOnly parses flags where there are no arguments.
+func (f *flagSet) parseOnly(args []string) error {
+	rest, err := f.parse(args)
+	if err == nil && len(rest) > 0 {
+		return usageError("unexpected argument %q", rest[0])
 	}
-	return nil
+	return err
 }
 
 // inputFlags are the flags of every command that reads the lock.
@@ -52,12 +72,12 @@ type inputFlags struct {
 	verifyCache                   bool
 }
 
-func (f *inputFlags) register(flags *flag.FlagSet) {
+func (f *inputFlags) register(flags *flagSet) {
 	flags.StringVar(&f.lockFile, "lock", lock.File, "the lock `file`")
 	flags.StringVar(&f.platforms, "platform", "host", "`platforms`, separated by commas; host is this machine's, all is every one in the lock")
 }
 
-func (f *inputFlags) registerCache(flags *flag.FlagSet) {
+func (f *inputFlags) registerCache(flags *flagSet) {
 	flags.StringVar(&f.cacheDir, "cache", "", "cache `folder`; default is derper in the user cache directory")
 	flags.BoolVar(&f.verifyCache, "verify-cache", false, "check everything in the cache and in the output by content")
 }
@@ -117,11 +137,16 @@ func (f *inputFlags) openCache() (*cache.Cache, error) {
 	return c, nil
 }
 
+// sumDB is the checksum database in modproxy's form; empty means sum.golang.org.
+// Tests have one of their own.
+var sumDB string
+
 // modules is the client through which modules are fetched. GOPROXY is the one
 // variable of Go's that counts, and it decides only about the way.
 func modules(c *cache.Cache) *modproxy.Client {
 	return &modproxy.Client{
 		Proxies: os.Getenv("GOPROXY"),
+		SumDB:   sumDB,
 		Dir:     filepath.Join(c.Dir(), "sumdb"),
 		Temp:    c.Temp(),
 	}

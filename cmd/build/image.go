@@ -59,7 +59,7 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	update := flags.Bool("update-lock", false, "record what came out in the lock, instead of comparing; wants --platform all")
 	explain := flags.Bool("explain", false, "say for each action that ran why it did")
 	asJSON := flags.Bool("json", false, "print the result as JSON")
-	if err := parse(flags, args); err != nil {
+	if err := flags.parseOnly(args); err != nil {
 		return err
 	}
 	l, platforms, err := in.read()
@@ -71,6 +71,9 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	}
 	if *tarballFile != "" && len(platforms) != 1 {
 		return usageError("--tarball takes one platform, not %d", len(platforms))
+	}
+	if err := image.CheckLayout(*output); err != nil {
+		return err // before, and not after minutes of work
 	}
 	c, err := in.openCache()
 	if err != nil {

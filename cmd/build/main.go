@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // to reach a proxy from an empty container
 )
@@ -46,6 +47,7 @@ type command struct {
 // commands are listed in the order of the help. The first runs when none is named.
 var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
+	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
@@ -55,6 +57,10 @@ func main() {
 	go func() {
 		<-ctx.Done()
 		stop() // a second signal ends the program at once
+		// Compilers are dead by now. What does not come to an end by itself is
+		// not waited for: the next run removes what it leaves.
+		time.Sleep(2 * time.Second)
+		os.Exit(interrupted(os.Stderr))
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -87,8 +93,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case ctx.Err() != nil:
-		fmt.Fprintln(stderr, "build: interrupted\nhint: what was finished is kept; the next run goes on from there")
-		return exitInterrupted
+		return interrupted(stderr)
 	case errors.As(err, &coded):
 		fmt.Fprintf(stderr, "build: %v\n", err)
 		if coded.hint != "" {
@@ -101,6 +106,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "hint: %s\n", hint)
 	}
 	return exitFailed
+}
+
+func interrupted(stderr io.Writer) int {
+	fmt.Fprintln(stderr, "build: interrupted\nhint: what was finished is kept; the next run goes on from there")
+	return exitInterrupted
 }
 
 // codedError is an error with an exit code and a hint of its own.

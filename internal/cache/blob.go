@@ -102,7 +102,7 @@ func (c *Cache) AddFile(name string) (Blob, error) {
 func (c *Cache) Open(b Blob) (io.ReadCloser, error) {
 	f, err := os.Open(c.Path(b))
 	if err != nil {
-		return nil, fmt.Errorf("cache: blob %s: %w", b.Digest, err)
+		return nil, fmt.Errorf("blob %s: %w", b.Digest, err)
 	}
 	return &reader{c: c, f: f, blob: b, hash: sha256.New()}, nil
 }
@@ -125,7 +125,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	r.hash.Write(p[:n])
 	if err == io.EOF && "sha256:"+hex.EncodeToString(r.hash.Sum(nil)) != r.blob.Digest {
 		r.c.forget(r.blob)
-		return n, fmt.Errorf("cache: blob %s: %w", r.blob.Digest, ErrDamaged)
+		return n, fmt.Errorf("blob %s: %w", r.blob.Digest, ErrDamaged)
 	}
 	return n, err
 }

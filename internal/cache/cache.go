@@ -9,6 +9,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -25,9 +26,9 @@ import (
 
 // A Cache is a folder:
 //
-//	actions/<key>.json      an action's result
+//	actions/<key>.result    an action's result
 //	actions/<key>.lock      held while the action runs
-//	latest/<id>.json        the result of the last action with this ID
+//	latest/<id>.result      the result of the last action with this ID
 //	blobs/<hex>             content
 //	blobs/<hex>.checked     size, time and inode when its content was last checked
 //	tmp/<program>/          what a running program is writing, locked by it
@@ -130,24 +131,37 @@ func (c *Cache) actionFile(key, ext string) string {
 // must run: there is none, or it or one of its blobs is damaged, which goes to
 // Warn.
 func (c *Cache) Get(key string) (*Result, error) {
-	name := c.actionFile(key, ".json")
-	data, err := os.ReadFile(name)
+	name := c.actionFile(key, ".result")
+	r, err := readResult(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if errors.Is(err, ErrDamaged) {
+		c.Warn("cache: %v: made again", err)
+		return nil, c.remove(name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	r, err := decode(data)
-	if err != nil || len(r.Blobs) == 0 {
-		c.Warn("cache: %s is damaged: made again", name)
-		return nil, nil
-	}
 	for file, b := range r.Blobs {
 		if err := c.Check(b); err != nil {
 			c.Warn("cache: %s: %v: made again", file, err)
-			return nil, nil
+			return nil, c.remove(name)
 		}
+	}
+	return r, nil
+}
+
+// readResult reads a result: a line with its SHA-256, and the result as JSON.
+func readResult(name string) (*Result, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	sum, data, _ := bytes.Cut(data, []byte("\n"))
+	r := new(Result)
+	if string(sum) != fmt.Sprintf("%x", sha256.Sum256(data)) || json.Unmarshal(data, r) != nil {
+		return nil, fmt.Errorf("%s: %w", name, ErrDamaged)
 	}
 	return r, nil
 }
@@ -155,61 +169,36 @@ func (c *Cache) Get(key string) (*Result, error) {
 // Put records the result of the action with this key.
 // It becomes the latest of all actions with the same id.
 func (c *Cache) Put(key, id string, r *Result) error {
-	data, err := encode(r)
+	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
-	if err := c.replace(c.actionFile(key, ".json"), data); err != nil {
+	data = fmt.Appendf(nil, "%x\n%s", sha256.Sum256(data), data)
+	if err := c.replace(c.actionFile(key, ".result"), data); err != nil {
 		return err
 	}
 	return c.replace(c.latestFile(id), data)
 }
 
-// entry is a result as it stands in a file, with the digest of its JSON, so that no
-// damage to it goes unnoticed.
-type entry struct {
-	Sum    string          `json:"sum"`
-	Result json.RawMessage `json:"result"`
-}
-
-func encode(r *Result) ([]byte, error) {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(entry{Sum: sumOf(data), Result: data})
-}
-
-func decode(data []byte) (*Result, error) {
-	var e entry
-	if err := json.Unmarshal(data, &e); err != nil {
-		return nil, err
-	}
-	if e.Sum != sumOf(e.Result) {
-		return nil, ErrDamaged
-	}
-	r := new(Result)
-	return r, json.Unmarshal(e.Result, r)
-}
-
-func sumOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
-
 func (c *Cache) latestFile(id string) string {
 	slug := strings.NewReplacer("/", "-", " ", "-").Replace(id)
-	return filepath.Join(c.dir, "latest", slug+".json")
+	return filepath.Join(c.dir, "latest", slug+".result")
 }
 
 // Latest is the action of the last result with this id, nil if there is none.
 func (c *Cache) Latest(id string) json.RawMessage {
-	data, err := os.ReadFile(c.latestFile(id))
+	r, err := readResult(c.latestFile(id))
 	if err != nil {
 		return nil // serves only to explain
 	}
-	r, err := decode(data)
-	if err != nil {
-		return nil
-	}
 	return r.Action
+}
+
+func (c *Cache) remove(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cache: %w", err)
+	}
+	return nil
 }
 
 // Lock waits until no other program runs the action with this key, and keeps

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,6 +68,15 @@ func read(c *Cache, b Blob) (string, error) {
 	return string(data), err
 }
 
+func compact(t *testing.T, data json.RawMessage) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Compact(&b, data); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 func TestResultComesBack(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "yet", "there")
 	c, warned := open(t, dir)
@@ -83,7 +93,7 @@ func TestResultComesBack(t *testing.T) {
 		if r.Blobs["file"] != b || r.Notes["diffID"] != "sha256:abc" || !r.Time.Equal(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) {
 			t.Errorf("%s: another result: %+v", name, r)
 		}
-		if want := `{"kind":"test","args":["\u003c\u0026\u003e"]}`; string(r.Action) != want {
+		if want := `{"kind":"test","args":["\u003c\u0026\u003e"]}`; compact(t, r.Action) != want {
 			t.Errorf("%s: another action: %s, not %s", name, r.Action, want)
 		}
 		if got, err := read(c, r.Blobs["file"]); got != "content" || err != nil {
@@ -106,7 +116,7 @@ func TestLatest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := string(c.Latest("layer base linux/arm/v7")); got != `{"n":1}` {
+	if got := compact(t, c.Latest("layer base linux/arm/v7")); got != `{"n":1}` {
 		t.Errorf("%s, not the second", got)
 	}
 	if got := c.Latest("layer base linux/arm/v6"); got != nil {

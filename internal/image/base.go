@@ -49,9 +49,9 @@ func Digest(files []File) (string, error) {
 var notice = regexp.MustCompile(`(?i)^(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|PATENTS|UNLICENSE)([.-].*)?$`)
 
 // Notices are the licence notices in a module's tree, as files below
-// usr/share/licenses/<name>. Those of folders that no
-// program links, such as testdata, are left out. A tree without any is an error: something would be shipped without its
-// licence.
+// usr/share/licenses/<name>. Those in folders that no program links, such as
+// testdata, are left out. A tree without any is an error: something would be
+// shipped without its licence.
 func Notices(name, tree string) ([]File, error) {
 	var files []File
 	err := filepath.WalkDir(tree, func(file string, d fs.DirEntry, err error) error {

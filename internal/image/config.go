@@ -5,6 +5,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -13,7 +14,7 @@ import (
 // volumes and settings made for it keep working.
 func Config(in lock.Inputs) v1.Config {
 	return v1.Config{
-		Env:        []string{"PATH=/usr/local/bin"},
+		Env:        append([]string{"PATH=/usr/local/bin"}, setting.Env()...),
 		Entrypoint: []string{"/entrypoint"},
 		WorkingDir: "/root",
 		ExposedPorts: map[string]struct{}{

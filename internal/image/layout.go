@@ -96,6 +96,15 @@ func WriteLayout(dir, ref string, index v1.ImageIndex, images []v1.Image, verify
 	return true, now.write(dir)
 }
 
+// CheckLayout reports whether WriteLayout would write to the folder dir, by the
+// error [ErrNotOurs] if not.
+func CheckLayout(dir string) error {
+	if _, err := readMarker(dir); err != nil {
+		return fmt.Errorf("layout %s: %w", dir, err)
+	}
+	return nil
+}
+
 // layoutFile is one file of a layout.
 type layoutFile struct {
 	name string // relative to the layout

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -76,12 +77,12 @@ func (b *Builder) layer(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan
 		if err != nil {
 			return nil, err
 		}
-		return b.writeLayer(a, list)
+		return b.writeLayer(ctx, a, list)
 	})
 }
 
 // writeLayer writes files as a layer into the cache.
-func (b *Builder) writeLayer(a *plan.Action, files []image.File) (_ *cache.Result, err error) {
+func (b *Builder) writeLayer(ctx context.Context, a *plan.Action, files []image.File) (_ *cache.Result, err error) {
 	task := b.Display.Start(a.ID(), "")
 	defer func() { task.End(err) }()
 	w, err := b.Cache.Create()
@@ -93,7 +94,7 @@ func (b *Builder) writeLayer(a *plan.Action, files []image.File) (_ *cache.Resul
 	for _, f := range files {
 		size += f.Size
 	}
-	diffID, err := image.WriteLayer(w, files, b.Inputs.Tailscale.Time)
+	diffID, err := image.WriteLayer(&stopWriter{ctx, w}, files, b.Inputs.Tailscale.Time)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +106,19 @@ func (b *Builder) writeLayer(a *plan.Action, files []image.File) (_ *cache.Resul
 		Blobs: map[string]cache.Blob{a.Outputs[0]: blob},
 		Notes: map[string]string{noteDiffID: diffID, noteSize: fmt.Sprint(size)},
 	}, nil
+}
+
+// stopWriter ends a long computation when it is no longer wanted.
+type stopWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (s *stopWriter) Write(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.w.Write(p)
 }
 
 // Notes of a layer's result: its DiffID, and the size of its files in bytes.

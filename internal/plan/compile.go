@@ -67,3 +67,14 @@ func environment(os, arch, variant string) []string {
 func Settings(p lock.Platform) []string {
 	return environment(p.OS(), p.Arch(), p.Variant())
 }
+
+// Shell is the action's command for a POSIX shell, its settings in front.
+func (a *Action) Shell() string {
+	words := append(append([]string{"env"}, a.Env...), a.Args...)
+	for i, word := range words {
+		if strings.ContainsAny(word, " '\"$") {
+			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
+}

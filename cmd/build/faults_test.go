@@ -1,0 +1,266 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/xavieralpha/derper/internal/releasetest"
+)
+
+// builder runs the program as a process of its own on a small release.
+type builder struct {
+	t       *testing.T
+	release *releasetest.Release
+	lock    string
+	cache   string
+	output  string
+}
+
+func newBuilder(t *testing.T) *builder {
+	r := releasetest.New(t, "../..")
+	return &builder{t: t, release: r, lock: r.Lock(t), cache: releasetest.CacheDir(t), output: filepath.Join(t.TempDir(), "dist")}
+}
+
+func (b *builder) command(args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
+	args = append([]string{"--lock", b.lock, "--cache", b.cache, "--output", b.output, "--json"}, args...)
+	cmd := exec.Command("build", args...)
+	cmd.Env = append(os.Environ(), "GOPROXY="+b.release.Proxy, testSumDB+"="+b.release.SumDB)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	return cmd, &stdout, &stderr
+}
+
+// run runs a build that must work and returns its result.
+func (b *builder) run(args ...string) imageResult {
+	b.t.Helper()
+	cmd, stdout, stderr := b.command(args...)
+	if err := cmd.Run(); err != nil {
+		b.t.Fatalf("build %v: %v\n%s", args, err, stderr)
+	}
+	var r imageResult
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		b.t.Fatalf("result is not JSON: %v\n%s", err, stdout)
+	}
+	return r
+}
+
+// validLayout checks that the layout on disk, if there is one, is whole.
+func (b *builder) validLayout() (digest string) {
+	b.t.Helper()
+	if _, err := os.Stat(filepath.Join(b.output, "index.json")); errors.Is(err, os.ErrNotExist) {
+		return ""
+	}
+	path, err := layout.FromPath(b.output)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	top, err := path.ImageIndex()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := validate.Index(top); err != nil {
+		b.t.Fatalf("layout: %v", err)
+	}
+	manifest, err := top.IndexManifest()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return manifest.Manifests[0].Digest.String()
+}
+
+// TestKilledBuild guards what is on disk against kill -9: after any number of
+// killed runs the layout is the old one or the new one, and the next run ends with
+// the same digests as one that nobody disturbed.
+func TestKilledBuild(t *testing.T) {
+	undisturbed := newBuilder(t)
+	began := time.Now()
+	want := undisturbed.run("--platform", "all")
+	took := time.Since(began)
+
+	b := newBuilder(t)
+	b.release, b.lock = undisturbed.release, undisturbed.lock
+	b.cache = releasetest.CacheDir(t)
+	const kills = 20
+	killed := 0
+	for i := range kills {
+		// A layout of one platform is replaced by one of all, and back.
+		platform := []string{"all", "linux/arm64"}[i%2]
+		cmd, _, _ := b.command("--platform", platform)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rand.N(took))
+		_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)
+		if err := cmd.Wait(); err != nil {
+			killed++
+		}
+		b.validLayout()
+		if i%3 > 0 {
+			// So that the next round has something to do; else it goes on from
+			// what this one finished.
+			results, _ := filepath.Glob(filepath.Join(b.cache, "actions", "*.result"))
+			for _, name := range results {
+				os.Remove(name)
+			}
+		}
+	}
+	t.Logf("killed %d of %d runs", killed, kills)
+	if killed == 0 {
+		t.Error("no run was killed before its end: the test tested nothing")
+	}
+	got := b.run("--platform", "all")
+	if got.Digest != want.Digest {
+		t.Errorf("index after kills is %s, want %s", got.Digest, want.Digest)
+	}
+	if on := b.validLayout(); on != want.Digest {
+		t.Errorf("layout has index %s, want %s", on, want.Digest)
+	}
+	for _, left := range []string{filepath.Join(b.cache, "tmp", "*"), filepath.Join(b.output, ".derper-tmp-*")} {
+		if names, _ := filepath.Glob(left); len(names) > 0 {
+			t.Errorf("left behind: %v", names)
+		}
+	}
+}
+
+// TestTwoBuildsAtOnce guards two builds that share a cache and an output: both
+// work, and nothing is made twice.
+func TestTwoBuildsAtOnce(t *testing.T) {
+	b := newBuilder(t)
+	var results [2]imageResult
+	var wg sync.WaitGroup
+	for i := range results {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			results[i] = b.run("--platform", "all")
+		}()
+	}
+	wg.Wait()
+	if results[0].Digest != results[1].Digest {
+		t.Errorf("two builds at once gave %s and %s", results[0].Digest, results[1].Digest)
+	}
+	for i, a := range results[0].Actions {
+		if !a.Cached && !results[1].Actions[i].Cached {
+			t.Errorf("%s ran twice", a.Action)
+		}
+	}
+	if on := b.validLayout(); on != results[0].Digest {
+		t.Errorf("layout has index %s, want %s", on, results[0].Digest)
+	}
+}
+
+// TestInterruptedBuild guards Ctrl-C: the program ends at once with its exit code,
+// and takes its compilers with it.
+func TestInterruptedBuild(t *testing.T) {
+	b := newBuilder(t)
+	// A build cache of its own makes the compilers work for a while.
+	if err := os.Remove(filepath.Join(b.cache, "go-build")); err != nil {
+		t.Fatal(err)
+	}
+	cmd, _, stderr := b.command()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(2 * time.Minute); len(processesOf(b.cache, "compile")) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no compiler was started\n%s", stderr)
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
+		t.Errorf("ended with %v, want exit code %d", err, exitInterrupted)
+	}
+	if !strings.Contains(stderr.String(), "build: interrupted\nhint: ") {
+		t.Errorf("said:\n%s", stderr)
+	}
+	if left := processesOf(b.cache, ""); len(left) > 0 {
+		t.Errorf("still running: %v", left)
+	}
+	if names, _ := filepath.Glob(filepath.Join(b.cache, "tmp", "*")); len(names) > 0 {
+		t.Errorf("left behind: %v", names)
+	}
+	b.run()
+}
+
+// processesOf lists the processes that work for a cache and whose command name
+// contains word.
+func processesOf(cache, word string) (list []string) {
+	names, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, name := range names {
+		env, err := os.ReadFile(name)
+		if err != nil || !bytes.Contains(env, []byte("GOMODCACHE="+cache)) {
+			continue
+		}
+		line, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline"))
+		program, _, _ := strings.Cut(string(line), "\x00")
+		if program != "" && strings.Contains(filepath.Base(program), word) {
+			list = append(list, program)
+		}
+	}
+	return list
+}
+
+// TestFullDisk guards a disk that fills up: a message that says so, a non-zero exit
+// code, and a build that goes on when there is space again.
+func TestFullDisk(t *testing.T) {
+	if runtime.GOOS != "linux" || os.Getuid() != 0 {
+		t.Skip("needs root on Linux, to mount a small file system")
+	}
+	for _, place := range []string{"cache", "output"} {
+		t.Run(place, func(t *testing.T) {
+			b := newBuilder(t)
+			small := t.TempDir()
+			mount := func(options string, flags uintptr) {
+				t.Helper()
+				if err := syscall.Mount("tmpfs", small, "tmpfs", flags, options); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mount("size=3m", 0)
+			t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
+			if place == "output" {
+				b.output = filepath.Join(small, "dist")
+			} else {
+				releasetest.ShareInto(t, small)
+				b.cache = small
+			}
+			cmd, stdout, stderr := b.command("--platform", "all")
+			if err := cmd.Run(); err == nil {
+				t.Fatal("a build on a full disk worked")
+			}
+			for _, want := range []string{"no space left on device", "hint: free space on the disk"} {
+				if !strings.Contains(stderr.String(), want) {
+					t.Errorf("does not say %q:\n%s", want, stderr)
+				}
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("printed a result: %s", stdout)
+			}
+			b.validLayout()
+			mount("size=900m", syscall.MS_REMOUNT)
+			if want := b.run("--platform", "all").Digest; b.validLayout() != want {
+				t.Error("the layout is not what was built")
+			}
+		})
+	}
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A container is a process tree as Docker makes one: own process IDs, a root
+// file system of its own, any user, no new privileges. It is made with unshare,
+// so the tests need no container runtime.
+type container struct {
+	*started
+	root, user string
+}
+
+// makeRoot builds a root file system like the image's in a mount namespace,
+// and starts the entrypoint in it as process 1.
+const makeRoot = `set -e
+root=$1 volume=$2 uid=$3 mode=$4 bin=$5; shift 5
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 none $root
+cd $root
+mkdir -p proc dev tmp usr/local/bin root/derper-certs
+chmod 1777 tmp
+cp $bin/entrypoint entrypoint
+cp $bin/derper $bin/tailscaled usr/local/bin/
+touch dev/null; mount --bind /dev/null dev/null
+mount --bind $volume root/derper-certs
+if [ $mode = read-only-all ]; then mount -o remount,ro,bind root/derper-certs; fi
+if [ $mode != writable ]; then mount -o remount,ro $root; fi
+exec setpriv --no-new-privs unshare --pid --fork --kill-child --mount-proc=/proc \
+	--root=$root --wd=/root --setuid=$uid --setgid=$uid /entrypoint "$@"
+`
+
+// runContainer starts a container. mode is writable, read-only (the volume is
+// not), or read-only-all.
+func runContainer(t *testing.T, volume string, uid int, mode string, env []string, args ...string) *container {
+	t.Helper()
+	for _, tool := range []string{"unshare", "nsenter", "setpriv", "mount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("NOT TESTED: containers: %v; install util-linux", err)
+		}
+	}
+	if b, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(b))) != 3 || strings.Fields(string(b))[2] == "1" {
+		t.Skip("NOT TESTED: containers with another user: run the tests as root")
+	}
+	// Docker does the same in a container's network namespace.
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(volume, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	c := &container{root: t.TempDir(), user: fmt.Sprint(uid)}
+	s := &started{env: append(baseEnv("/root"), env...), args: args, log: new(logBuffer), ended: make(chan struct{})}
+	s.cmd = exec.Command("unshare", append([]string{"--mount", "sh", "-c", makeRoot, "sh", c.root, volume, c.user, mode, binDir}, args...)...)
+	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = append(s.env, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"), s.log, s.log
+	c.started = s
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.cmd.Wait(); close(s.ended) }()
+	t.Cleanup(func() {
+		c.stop(t)
+		if t.Failed() {
+			t.Logf("log:\n%s", s.log)
+		}
+	})
+	return c
+}
+
+// pid1 is the host's number of the container's process 1; 0 if there is none.
+func (c *container) pid1(t *testing.T) int {
+	if pids := pidsBelow(t, c.started); len(pids) > 0 {
+		return pids[0]
+	}
+	return 0
+}
+
+func (c *container) stop(t *testing.T) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	if pid := c.pid1(t); pid != 0 {
+		syscall.Kill(pid, syscall.SIGTERM)
+	}
+	select {
+	case <-c.ended:
+	case <-time.After(10 * time.Second):
+		c.cmd.Process.Kill()
+		t.Error("the container does not stop")
+	}
+	return time.Since(begin)
+}
+
+// exec runs a command in the container, as docker exec does.
+func (c *container) exec(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	enter := []string{"--target", fmt.Sprint(c.pid1(t)), "--mount", "--pid", "--root", "--wd", "--setuid", c.user, "--setgid", c.user, "/entrypoint"}
+	cmd := exec.Command("nsenter", append(enter, args...)...)
+	cmd.Env = c.env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (c *container) healthy(t *testing.T, want string) {
+	t.Helper()
+	eventually(t, 15*time.Second, func() error {
+		out, err := c.exec(t, "healthcheck")
+		if err != nil || strings.TrimSpace(out) != want {
+			return fmt.Errorf("healthcheck: %v: %q, want %q", err, out, want)
+		}
+		return nil
+	})
+}
+
+// The mistake it guards: an image that works for root only, or with a writable
+// root file system only; and a node key that each update changes.
+func TestContainerAnyUser(t *testing.T) {
+	volume := t.TempDir()
+	var key []byte
+	for i, mode := range []string{"read-only", "writable", "read-only"} {
+		// The arguments are in process 1 only; the health check must know.
+		c := runContainer(t, volume, 65532, mode, []string{"HOSTNAME=192.0.2.1", "VERIFY_CLIENTS=false"}, "-a", ":8443")
+		c.healthy(t, "ok: stun, https, derp")
+		if out, err := c.exec(t, "derpmap"); err != nil || derpMapNode(t, out).DERPPort != 8443 || !derpMapNode(t, out).CanPort80 {
+			t.Errorf("derpmap: %v: %s", err, out)
+		}
+		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.pid1(t))); filepath.Base(exe) != "derper" {
+			t.Errorf("process 1 is %s, want derper", exe)
+		}
+		b, err := os.ReadFile(filepath.Join(volume, "derper_node.json"))
+		if err != nil || i > 0 && string(b) != string(key) {
+			t.Errorf("container %d: the node key is another one (%v)", i+1, err)
+		}
+		key = b
+		if took := c.stop(t); took > 3*time.Second {
+			t.Errorf("took %v to stop", took)
+		}
+	}
+}
+
+// The mistake it guards: a relay that cannot start where nothing can be
+// written, although certificate and all are there.
+func TestContainerNothingWritable(t *testing.T) {
+	volume := t.TempDir()
+	crt, key, err := signedPair("derp.example.com", 90*24*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"derp.example.com.crt": crt, "derp.example.com.key": key} {
+		if err := os.WriteFile(filepath.Join(volume, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := runContainer(t, volume, 1000, "read-only-all", []string{"HOSTNAME=derp.example.com", "VERIFY_CLIENTS=false"})
+	c.healthy(t, "ok: stun, https, derp")
+	c.logged(t, "warning: node key: cannot be stored in CERT_DIR")
+
+	// As process 1, the entrypoint gets the orphans of docker exec.
+	orphan := exec.Command("nsenter", "--target", fmt.Sprint(c.pid1(t)), "--pid", "sh", "-c", "(sleep 0.1 & sleep 0.2 & sleep 0.3 &)")
+	if out, err := orphan.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	eventually(t, 5*time.Second, func() error {
+		below := 0
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.pid1(t)))
+		for _, path := range tasks {
+			b, _ := os.ReadFile(path)
+			below += len(strings.Fields(string(b)))
+		}
+		if below != 1 {
+			return fmt.Errorf("%d processes below process 1, want derper only", below)
+		}
+		return nil
+	})
+	if took := c.stop(t); took > 3*time.Second {
+		t.Errorf("took %v to stop", took)
+	}
+}
+
+// The mistake it guards: a tailscaled in the image that needs root, a device,
+// or a writable root.
+func TestContainerTailscaled(t *testing.T) {
+	env := []string{"ADDR=:443", "STUN_PORT=3478"}
+	server := control(t, env)
+	volume := t.TempDir()
+	for i, mode := range []string{"read-only", "writable"} {
+		c := runContainer(t, volume, 65532, mode, append(env, "HOSTNAME=127.0.0.1", "TS_AUTHKEY="+testKey, "TS_LOGIN_SERVER="+server.BaseURL()))
+		c.logged(t, "is ready to verify clients")
+		c.healthy(t, "ok: stun, https, derp, verification")
+		if took := c.stop(t); took > 3*time.Second {
+			t.Errorf("took %v to stop", took)
+		}
+		if n := server.NumNodes(); n != 1 {
+			t.Errorf("after %d containers the tailnet has %d nodes, want 1", i+1, n)
+		}
+	}
+	if b, _ := os.ReadFile(filepath.Join(volume, "tailscaled", "tailscaled.state")); len(b) == 0 {
+		t.Error("tailscaled's state is not in the volume")
+	}
+}

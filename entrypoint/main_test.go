@@ -1,0 +1,151 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// The programs under test are real: derper and tailscaled as the image has
+// them, and the entrypoint built with the image's flags. They are built once
+// per run, before the network goes away.
+const (
+	upstreamVersion = "v1.102.3"
+	upstreamStamps  = "-s -w -X tailscale.com/version.shortStamp=1.102.3" +
+		" -X tailscale.com/version.longStamp=1.102.3-t53a0d659a" +
+		" -X tailscale.com/version.gitCommitStamp=53a0d659afa51835dd7a9283873cca44261454f8"
+)
+
+// binDir holds entrypoint, derper and tailscaled.
+var binDir string
+
+// isolated tells the second process of a run from the first.
+const isolated = "ENTRYPOINT_TEST_BIN"
+
+// TestMain runs the tests in a network namespace of their own without a way
+// out: no test can send a packet to anybody, and the real ports, 443 and the
+// like, are free.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(isolated); dir != "" {
+		os.Unsetenv(isolated)
+		binDir = dir
+		if err := deadEnd(); err != nil {
+			fmt.Fprintln(os.Stderr, "entrypoint test:", err)
+			os.Exit(1)
+		}
+		os.Exit(m.Run())
+	}
+	code, err := runIsolated()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "entrypoint test:", err)
+	}
+	os.Exit(code)
+}
+
+func runIsolated() (code int, err error) {
+	dir, err := os.MkdirTemp("", "entrypoint-test")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	// Tests run the programs as another user, too.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 1, err
+	}
+	if err := buildPrograms(dir); err != nil {
+		return 1, err
+	}
+	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), isolated+"="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if os.Getuid() != 0 {
+		// A user namespace gives an ordinary user a network namespace.
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	if err != nil {
+		return 1, fmt.Errorf("no network namespace for the tests: %w; run them as root", err)
+	}
+	return 0, nil
+}
+
+// buildPrograms builds the three programs. derper and tailscaled are built by
+// upstream's own go.mod (pkg@version), as in the image.
+func buildPrograms(dir string) error {
+	upstream := exec.Command("go", "install", "-trimpath", "-ldflags", upstreamStamps,
+		"tailscale.com/cmd/derper@"+upstreamVersion, "tailscale.com/cmd/tailscaled@"+upstreamVersion)
+	upstream.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOBIN="+dir)
+	own := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "entrypoint"), ".")
+	own.Env = append(os.Environ(), "CGO_ENABLED=0")
+	for _, cmd := range []*exec.Cmd{upstream, own} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args[:3], " "), err, out)
+		}
+	}
+	return nil
+}
+
+func entrypointBinary(t testing.TB) string { return binary(t, "entrypoint") }
+func derperBinary(t testing.TB) string     { return binary(t, "derper") }
+func tailscaledBinary(t testing.TB) string { return binary(t, "tailscaled") }
+
+func binary(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(binDir, name)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("program under test: %v", err)
+	}
+	return path
+}
+
+// deadEnd brings up loopback, and an interface with a default route that ends
+// in nothing: tailscaled logs in nowhere, not even over loopback, as long as
+// the machine has no network.
+func deadEnd() error {
+	for _, args := range []string{
+		"link set lo up",
+		"link add dead0 type veth peer name dead1",
+		"addr add 192.0.2.1/24 dev dead0",
+		"link set dead0 up",
+		"link set dead1 up",
+		"route add default via 192.0.2.2 dev dead0",
+	} {
+		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s; the tests need iproute2", args, err, out)
+		}
+	}
+	return nil
+}
+
+// freePort returns a port that is free for TCP and UDP.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := ln.Addr().(*net.TCPAddr).Port
+		conn, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		ln.Close()
+		if err == nil {
+			conn.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}

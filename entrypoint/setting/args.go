@@ -1,0 +1,45 @@
+package setting
+
+import (
+	"fmt"
+	"strings"
+)
+
+// parseArgs reads arguments for derper the way package flag does: -name=value,
+// -name value, --name; a bool needs no value. It returns texts by variable.
+func parseArgs(args []string) (map[string]string, []Problem) {
+	given := make(map[string]string)
+	var problems []Problem
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		name := strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-")
+		if len(arg) < 2 || arg[0] != '-' || name == "" || name[0] == '-' || name[0] == '=' {
+			// derper would stop reading here and ignore the rest.
+			problems = append(problems, Problem{Name: arg, What: "is neither a flag nor a command; --help lists both"})
+			continue
+		}
+		name, text, hasText := strings.Cut(name, "=")
+		v, ok := ByFlag(name)
+		if !ok {
+			what := "derper has no such flag; --help lists all"
+			if near := nearestFlag(name); near != "" {
+				what = fmt.Sprintf("derper has no such flag; did you mean -%s?", near)
+			}
+			problems = append(problems, Problem{Name: "-" + name, What: what})
+			continue
+		}
+		switch {
+		case hasText:
+		case v.Type == Bool:
+			text = "true"
+		case len(args) == 0:
+			problems = append(problems, Problem{Name: "-" + name, What: "needs a value"})
+			continue
+		default:
+			text, args = args[0], args[1:]
+		}
+		given[v.Name] = text
+	}
+	return given, problems
+}

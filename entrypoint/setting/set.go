@@ -1,0 +1,234 @@
+package setting
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// An Origin says where a value comes from.
+type Origin string
+
+const (
+	FromDefault     Origin = "default"
+	FromEnvironment Origin = "environment"
+	FromArgument    Origin = "argument"
+	FromFile        Origin = "file"
+)
+
+// A Value is the effective value of one variable.
+type Value struct {
+	Variable
+	Text   string // as derper gets it; empty means unset
+	Origin Origin
+	Path   string // of the file, when Origin is FromFile
+	Bad    bool   // a Problem names it; Text is what the user wrote
+}
+
+// A Set holds the effective value of every variable of the table.
+type Set struct {
+	values map[string]Value
+}
+
+// A Problem is one thing that is wrong with one variable. It never holds the
+// value of a secret.
+type Problem struct {
+	Name string // of the variable
+	Text string // its value as shown to the user, empty to show none
+	What string // what is wrong or allowed, and what to do
+}
+
+func (p Problem) Error() string {
+	if p.Text == "" {
+		return p.Name + ": " + p.What
+	}
+	return fmt.Sprintf("%s=%q: %s", p.Name, p.Text, p.What)
+}
+
+// maxSecret bounds what is read from a file that NAME_FILE names.
+const maxSecret = 64 << 10
+
+// Read makes a Set of an environment (NAME=value, the last one counts) and
+// arguments for derper, which win. It returns every problem of single values,
+// and a Set that can be used in any case.
+func Read(environ, args []string) (Set, []Problem) {
+	env := make(map[string]string, len(environ))
+	for _, kv := range environ {
+		if name, text, ok := strings.Cut(kv, "="); ok {
+			env[name] = strings.TrimSpace(text)
+		}
+	}
+	given, problems := parseArgs(args)
+	set := Set{values: make(map[string]Value, len(table))}
+	for _, v := range table {
+		val := Value{Variable: v, Origin: FromDefault}
+		if text := env[v.Name]; text != "" {
+			val.Text, val.Origin = text, FromEnvironment
+		}
+		if path := env[v.FileName()]; path != "" && v.Secret {
+			problems = append(problems, val.readFile(path)...)
+		}
+		if text, ok := given[v.Name]; ok {
+			val.Text, val.Origin, val.Bad = strings.TrimSpace(text), FromArgument, false
+		}
+		if val.Text == "" && !val.Bad {
+			val.Text = v.Default
+			val.Origin = FromDefault
+		}
+		if val.Text != "" && !val.Bad {
+			canonical, err := v.parse(val.Text)
+			if err != nil {
+				val.Bad = true
+				problems = append(problems, val.Problem(err.Error()))
+			} else {
+				val.Text = canonical
+			}
+		}
+		set.values[v.Name] = val
+	}
+	return set, problems
+}
+
+func (val *Value) readFile(path string) []Problem {
+	fail := func(what string) []Problem {
+		val.Bad = true
+		return []Problem{{Name: val.FileName(), Text: path, What: what}}
+	}
+	if val.Text != "" {
+		return fail(fmt.Sprintf("%s is set too; set only one of them", val.Name))
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fail(fmt.Sprintf("cannot be read: %v; mount the secret there and let uid %d read it", unwrapPath(err), os.Getuid()))
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	switch {
+	case err != nil:
+		return fail(fmt.Sprintf("cannot be read: %v; it must be a file", unwrapPath(err)))
+	case len(b) > maxSecret:
+		return fail("is larger than 64 KiB; that is no secret")
+	}
+	val.Text, val.Origin, val.Path = strings.TrimSpace(string(b)), FromFile, path
+	if val.Text == "" {
+		return fail(fmt.Sprintf("is empty; write the value of %s into it", val.Name))
+	}
+	if strings.ContainsAny(val.Text, "\x00\r\n") {
+		return fail("has more than one line; leave only the secret in it")
+	}
+	return nil
+}
+
+// unwrapPath drops the path that the message already names.
+func unwrapPath(err error) error {
+	if pe, ok := err.(*os.PathError); ok {
+		return pe.Err
+	}
+	return err
+}
+
+// Problem makes a Problem about the value. A secret stays secret.
+func (val Value) Problem(what string) Problem {
+	p := Problem{Name: val.Name, Text: val.Text, What: what}
+	switch {
+	case val.Secret && val.Origin == FromFile:
+		p.Name, p.Text = val.FileName(), val.Path
+	case val.Secret:
+		p.Text = ""
+	case val.Type == URL || val.Type == HomePage:
+		p.Text = val.Shown()
+	}
+	if val.Origin == FromArgument {
+		p.Name = "-" + val.Flag
+	}
+	return p
+}
+
+// Shown is the value as it may be printed: secrets masked, passwords in URLs
+// too.
+func (val Value) Shown() string {
+	switch {
+	case val.Text == "":
+		return ""
+	case val.Secret:
+		return "(secret)"
+	case val.Type == URL || val.Type == HomePage:
+		u, err := url.Parse(val.Text)
+		if err != nil {
+			return "(no URL)"
+		}
+		return u.Redacted()
+	}
+	return val.Text
+}
+
+// Value returns the value of a variable of the table; asking for another one
+// is a programming error.
+func (s Set) Value(name string) Value {
+	val, ok := s.values[name]
+	if !ok {
+		panic("setting: no variable " + name)
+	}
+	return val
+}
+
+// Get returns the text of a variable.
+func (s Set) Get(name string) string { return s.Value(name).Text }
+
+// Bool reports whether a variable is true.
+func (s Set) Bool(name string) bool { return s.Get(name) == "true" }
+
+// Number returns the value of a port or count, 0 if there is none.
+func (s Set) Number(name string) int {
+	n, _ := strconv.Atoi(s.Get(name))
+	return n
+}
+
+// Span returns the value of a duration.
+func (s Set) Span(name string) time.Duration {
+	d, _ := time.ParseDuration(s.Get(name))
+	return d
+}
+
+// With returns the set with one more value, as derper shall get it.
+func (s Set) With(name, text string) Set {
+	values := make(map[string]Value, len(s.values))
+	for k, v := range s.values {
+		values[k] = v
+	}
+	val := s.Value(name)
+	val.Text = text
+	values[name] = val
+	return Set{values: values}
+}
+
+// Flags returns derper's arguments. All flags that have a value are there,
+// even where derper's default is the same: a process list then shows what
+// counts, and the health check reads it from there.
+func (s Set) Flags() []string {
+	var flags []string
+	for _, v := range table {
+		if text := s.values[v.Name].Text; v.Flag != "" && text != "" {
+			flags = append(flags, "-"+v.Flag+"="+text)
+		}
+	}
+	return flags
+}
+
+// Environ returns the environment for derper and tailscaled: the given one
+// without the secrets, so that they show neither in /proc nor in a crash dump.
+func Environ(environ []string) []string {
+	var kept []string
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if v, ok := Lookup(name); ok && v.Secret {
+			continue
+		}
+		kept = append(kept, kv)
+	}
+	return kept
+}

@@ -1,0 +1,201 @@
+// Package container runs an image, so that it can be tested as it is going to be used.
+//
+// There are two runners behind one interface: Docker, and Native, which needs neither a daemon nor root: it unpacks the
+// image and starts it in Linux namespaces. Either way the container's ports are bound on 127.0.0.1 only, and nothing
+// stays behind: not after Close, and not when the tester is killed, because the next run removes what is ours.
+//
+// Native is a test runner, no sandbox: it is made for images that one built oneself.
+//
+// A program that uses Native calls Init first thing in main, and a test in TestMain.
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Spec says what to run, and how.
+type Spec struct {
+	Image v1.Image
+	Args  []string // after the image's entrypoint; nil is the image's own
+	Env   []string // KEY=value, besides the image's own
+
+	User       string // UID or UID:GID; "" is the image's own
+	ReadOnly   bool   // root file system
+	NoCaps     bool   // drop all capabilities; otherwise they are Docker's usual ones
+	NoNewPrivs bool
+
+	Volumes []Volume
+	Tmpfs   []string              // directories in the container
+	Hosts   map[string]netip.Addr // names for /etc/hosts
+	Ports   []Port                // to be reached from this machine
+
+	// Isolated leaves the container no network but Ports and Reach. Native ones always are.
+	Isolated bool
+	// Reach is what an isolated container may use of this machine: it finds it at the same address of its own loopback.
+	Reach []netip.AddrPort
+}
+
+// Volume is a directory or file of this machine in the container.
+type Volume struct {
+	Host, Container string
+	ReadOnly        bool
+}
+
+// Port is a port of the container.
+type Port struct {
+	Number int
+	Proto  string // "tcp" or "udp"
+	Host   int    // port on 127.0.0.1; 0 is one that is free
+}
+
+func (p Port) String() string { return strconv.Itoa(p.Number) + "/" + p.Proto }
+
+// Runner starts containers.
+type Runner interface {
+	// Start returns once the image's program runs. The container ends with ctx, or with Close.
+	Start(ctx context.Context, s Spec) (Container, error)
+	// Sweep removes what runs that were killed have left behind.
+	Sweep(ctx context.Context) error
+	String() string
+}
+
+// Container is one that was started.
+type Container interface {
+	// Addr is where a port of Spec.Ports is on this machine. Only Number and Proto of p matter.
+	Addr(p Port) (netip.AddrPort, error)
+	// Via is the address by which the container sees clients that come through Addr.
+	Via() netip.Addr
+	// Signal sends a signal to process 1.
+	Signal(syscall.Signal) error
+	// Exec runs a program of the image in the container, as the container's user.
+	Exec(ctx context.Context, args ...string) (Output, error)
+	// Host runs a program of this machine in the container's network, to see it as the container does. It is killed
+	// when ctx ends. If code is not 0, that is no error.
+	Host(ctx context.Context, stdout, stderr io.Writer, args ...string) (code int, err error)
+	// Wait returns the exit code of process 1, which is 128 and the number of the signal if one killed it.
+	Wait(ctx context.Context) (code int, err error)
+	// Logs is what was written to stdout and stderr until now.
+	Logs() string
+	// Close kills the container and removes it.
+	Close() error
+}
+
+// Output is what a program of the image wrote, and how it ended.
+type Output struct {
+	Stdout, Stderr string
+	Code           int
+}
+
+// validate refuses what no runner could run.
+func (s Spec) validate() error {
+	if s.Image == nil {
+		return errors.New("no image given")
+	}
+	if _, _, _, err := parseUser(s.User); err != nil {
+		return err
+	}
+	for _, p := range s.Ports {
+		if p.Number < 1 || p.Number > 65535 || p.Host < 0 || p.Host > 65535 || p.Proto != "tcp" && p.Proto != "udp" {
+			return fmt.Errorf("port %v: not a port of tcp or udp", p)
+		}
+	}
+	for _, v := range s.Volumes {
+		if _, err := os.Stat(v.Host); err != nil {
+			return fmt.Errorf("volume: %w", err)
+		}
+		if !path.IsAbs(v.Host) || !path.IsAbs(v.Container) {
+			return fmt.Errorf("volume %s:%s: not absolute", v.Host, v.Container)
+		}
+	}
+	for _, e := range s.Env {
+		if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
+			return fmt.Errorf("environment %q: not of the form KEY=value", e)
+		}
+	}
+	for _, a := range s.Reach {
+		if !a.Addr().IsLoopback() {
+			return fmt.Errorf("reach %v: not on the loopback", a)
+		}
+	}
+	return nil
+}
+
+// parseUser reads UID or UID:GID. A name would have to be looked up in the image, and ours go by number.
+func parseUser(s string) (uid, gid int, ok bool, err error) {
+	if s == "" {
+		return 0, 0, false, nil
+	}
+	u, g, both := strings.Cut(s, ":")
+	if uid, err = strconv.Atoi(u); err == nil && both {
+		gid, err = strconv.Atoi(g)
+	}
+	if err != nil || uid < 0 || gid < 0 {
+		return 0, 0, false, fmt.Errorf("user %q: not UID or UID:GID", s)
+	}
+	return uid, gid, true, nil
+}
+
+// process is what the image's config and a spec come to: what process 1 is.
+type process struct {
+	Args     []string
+	Env      []string
+	Dir      string
+	UID, GID int
+}
+
+func (s Spec) process() (process, error) {
+	file, err := s.Image.ConfigFile()
+	if err != nil {
+		return process{}, fmt.Errorf("image config: %w", err)
+	}
+	c := file.Config
+	p := process{Dir: c.WorkingDir}
+	if p.Dir == "" {
+		p.Dir = "/"
+	}
+	cmd := s.Args
+	if cmd == nil {
+		cmd = c.Cmd
+	}
+	if p.Args = append(append(p.Args, c.Entrypoint...), cmd...); len(p.Args) == 0 {
+		return process{}, errors.New("image has neither an entrypoint nor a command, and no arguments were given")
+	}
+	user := s.User
+	if user == "" {
+		user = c.User
+	}
+	if p.UID, p.GID, _, err = parseUser(user); err != nil {
+		return process{}, err
+	}
+	p.Env = mergeEnv([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=container"}, c.Env, s.Env)
+	return p, nil
+}
+
+// mergeEnv joins environments; a later value wins.
+func mergeEnv(envs ...[]string) []string {
+	var out []string
+	at := map[string]int{}
+	for _, env := range envs {
+		for _, e := range env {
+			k, _, _ := strings.Cut(e, "=")
+			if i, ok := at[k]; ok {
+				out[i] = e
+				continue
+			}
+			at[k] = len(out)
+			out = append(out, e)
+		}
+	}
+	return out
+}

@@ -1,0 +1,35 @@
+//go:build !linux
+
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+)
+
+// Init does nothing: there are no namespaces here.
+func Init() {}
+
+// Native returns a runner that says that it needs Linux.
+func Native() Runner { return native{} }
+
+type native struct{}
+
+func (native) String() string { return "native" }
+
+func (native) Sweep(context.Context) error { return nil }
+
+func (native) Start(context.Context, Spec) (Container, error) {
+	return nil, fmt.Errorf("native: needs Linux, this is %s\nhint: use the docker runner", runtime.GOOS)
+}
+
+type socketFunc func(domain, typ int) (fd int, err error)
+
+func socketsOf(int) socketFunc { return nil }
+
+func (socketFunc) connect(*forwards, Spec) (map[string]netip.AddrPort, error) {
+	return nil, errors.New("an isolated container in Docker needs Linux, and root")
+}

@@ -1,0 +1,61 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+const binfmtDir = "/proc/sys/fs/binfmt_misc"
+
+// qemu is the emulator of each architecture, by the name under which distributions register it.
+var qemu = map[string]string{
+	"386": "qemu-i386", "amd64": "qemu-x86_64", "arm64": "qemu-aarch64", "arm": "qemu-arm", "ppc64le": "qemu-ppc64le",
+	"riscv64": "qemu-riscv64", "s390x": "qemu-s390x", "loong64": "qemu-loongarch64",
+}
+
+// Runnable says what is missing on this machine to run programs of a platform; nil if nothing is.
+func Runnable(p v1.Platform) error { return runnable(p, runtime.GOARCH, binfmtDir) }
+
+func runnable(p v1.Platform, host, binfmt string) error {
+	if p.OS != "linux" {
+		return fmt.Errorf("%s: only linux images can be run", p)
+	}
+	switch {
+	case p.Architecture == host,
+		p.Architecture == "386" && host == "amd64", // the kernel does; Debian's qemu-i386 7.2 crashes on Go programs
+		p.Architecture == "arm" && host == "arm64":
+		return nil
+	}
+	handler, ok := qemu[p.Architecture]
+	if !ok {
+		return fmt.Errorf("%s: no emulator is known for it on linux/%s", p, host)
+	}
+	missing := func(what, hint string) error {
+		return fmt.Errorf("%s: cannot run on linux/%s: %s\nhint: %s", p, host, what, hint)
+	}
+	const install = "apt-get install qemu-user-static binfmt-support, or docker run --privileged --rm tonistiigi/binfmt --install all"
+	if _, err := os.Stat(binfmt + "/status"); err != nil {
+		return missing("binfmt_misc is not mounted", "mount -t binfmt_misc binfmt_misc "+binfmt+"; then "+install)
+	}
+	b, err := os.ReadFile(binfmt + "/" + handler)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return missing("emulator "+handler+" is not registered in "+binfmt, install)
+	case err != nil:
+		return fmt.Errorf("%s: %w", p, err)
+	case !strings.HasPrefix(string(b), "enabled"):
+		return missing("emulator "+handler+" is switched off", "echo 1 >"+binfmt+"/"+handler)
+	}
+	for line := range strings.Lines(string(b)) {
+		if flags, ok := strings.CutPrefix(line, "flags:"); ok && strings.Contains(flags, "F") {
+			return nil
+		}
+	}
+	return missing("emulator "+handler+" is registered without flag F, so that containers do not find it", "register it anew: "+install)
+}

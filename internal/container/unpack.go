@@ -1,0 +1,149 @@
+package container
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// unpack writes the file system of an image to an empty directory. Nothing is written outside of it, whatever the
+// names and links in the image say: os.Root sees to that, and an image that tries is an error.
+func unpack(img v1.Image, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	layers, err := img.Layers()
+	if err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	for i, l := range layers {
+		if err := unpackLayer(root, l); err != nil {
+			return fmt.Errorf("unpack: layer %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func unpackLayer(root *os.Root, l v1.Layer) error {
+	r, err := l.Uncompressed()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	tr := tar.NewReader(r)
+	written := map[string]bool{} // by this layer: its whiteouts are for those below
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path.Clean(h.Name), "/")
+		if name == "." || name == "" {
+			continue
+		}
+		switch base := path.Base(name); {
+		case !filepath.IsLocal(name):
+			err = errors.New("leads out of the image")
+		case base == opaque:
+			err = clear(root, path.Dir(name), written)
+		case strings.HasPrefix(base, whiteout):
+			err = root.RemoveAll(path.Join(path.Dir(name), strings.TrimPrefix(base, whiteout)))
+		default:
+			written[name] = true
+			err = unpackEntry(root, name, h, tr)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+	}
+}
+
+// Names by which a layer removes what those below have: a file, or all that is in the directory.
+const (
+	whiteout = ".wh."
+	opaque   = ".wh..wh..opq"
+)
+
+// clear empties a directory of what is not to be kept.
+func clear(root *os.Root, dir string, keep map[string]bool) error {
+	entries, err := fs.ReadDir(root.FS(), dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if name := path.Join(dir, e.Name()); !keep[name] {
+			err = errors.Join(err, root.RemoveAll(name))
+		}
+	}
+	return err
+}
+
+func unpackEntry(root *os.Root, name string, h *tar.Header, body io.Reader) error {
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	mode := fs.FileMode(h.Mode).Perm()
+	switch h.Typeflag {
+	case tar.TypeDir:
+		if err := root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	case tar.TypeReg:
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		if _, err := io.Copy(f, body); err != nil {
+			f.Close()
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	case tar.TypeSymlink:
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+		if err := root.Symlink(h.Linkname, name); err != nil {
+			return err
+		}
+	case tar.TypeLink:
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+		return root.Link(strings.TrimPrefix(path.Clean(h.Linkname), "/"), name)
+	default:
+		return fmt.Errorf("type %q is not for an image to be tested", h.Typeflag)
+	}
+	if os.Getuid() == 0 { // anyone else owns everything in the container anyway
+		if err := root.Lchown(name, h.Uid, h.Gid); err != nil {
+			return err
+		}
+	}
+	if h.Typeflag == tar.TypeSymlink {
+		return nil
+	}
+	// After the change of owner, which clears these bits.
+	for bit, m := range map[int64]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if h.Mode&bit != 0 {
+			mode |= m
+		}
+	}
+	return root.Chmod(name, mode)
+}

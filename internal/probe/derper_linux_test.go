@@ -1,0 +1,123 @@
+package probe
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/pem"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestDerper probes the real thing: derper of the tailscale version in our go.mod, built as upstream says.
+func TestDerper(t *testing.T) {
+	if testing.Short() {
+		t.Skip("NOT TESTED against the real derper: -short leaves out building it")
+	}
+	derper := buildDerper(t)
+	for _, tt := range []struct{ host, listen, home, wantHome string }{
+		{"127.0.0.1", "127.0.0.1", "", HomeDefault},
+		{"::1", "::1", "blank", HomeBlank},
+		{"relay.example", "127.0.0.1", "https://example.com/", "https://example.com/"},
+	} {
+		t.Run(tt.host, func(t *testing.T) {
+			dir := t.TempDir()
+			port, httpPort, stunPort := freePort(t, tt.listen), freePort(t, tt.listen), freePort(t, tt.listen)
+			target := Target{Host: tt.host, Port: port, HTTPPort: httpPort, STUNPort: stunPort, Home: tt.wantHome}
+			if net.ParseIP(tt.host) == nil {
+				cert, key := issue(t, &x509.Certificate{DNSNames: []string{tt.host}}, nil, nil)
+				writePair(t, filepath.Join(dir, tt.host), cert, key)
+				target.CertName = pinOf(cert)
+				target.Addrs = []netip.Addr{netip.MustParseAddr(tt.listen)}
+			} else {
+				target.Insecure = true // derper makes the certificate: its pin is known afterwards
+			}
+			cmd := exec.Command(derper, "-a", net.JoinHostPort(tt.listen, strconv.Itoa(port)), "-http-port", strconv.Itoa(httpPort),
+				"-stun-port", strconv.Itoa(stunPort), "-c", filepath.Join(dir, "key"), "-certdir", dir, "-certmode", "manual",
+				"-hostname", tt.host, "-home", tt.home)
+			var log bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &log, &log
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { cmd.Process.Kill(); cmd.Wait() }()
+			waitListening(t, net.JoinHostPort(tt.listen, strconv.Itoa(port)))
+
+			r := Run(t.Context(), target)
+			if !r.OK() {
+				t.Errorf("%s\nderper's log:\n%s", text(r), log.String())
+			}
+			t.Log("\n" + text(r))
+		})
+	}
+}
+
+func buildDerper(t *testing.T) string {
+	t.Helper()
+	version, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "tailscale.com").Output()
+	if err != nil {
+		t.Fatalf("which tailscale is in our go.mod? %v", err)
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("go", "install", "tailscale.com/cmd/derper@"+strings.TrimSpace(string(version)))
+	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
+	return filepath.Join(dir, "derper")
+}
+
+// freePort returns a port that is free for TCP and UDP at this moment.
+func freePort(t *testing.T, ip string) int {
+	t.Helper()
+	for range 20 {
+		l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		pc, err := net.ListenPacket("udp", l.Addr().String())
+		if err == nil {
+			pc.Close()
+			return l.Addr().(*net.TCPAddr).Port
+		}
+	}
+	t.Fatal("no port is free for both TCP and UDP")
+	return 0
+}
+
+func waitListening(t *testing.T, addr string) {
+	t.Helper()
+	for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(20 * time.Millisecond) {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			c.Close()
+			return
+		}
+	}
+	t.Fatalf("nothing listens on %s after 10s", addr)
+}
+
+func writePair(t *testing.T, base string, cert *x509.Certificate, key *ecdsa.PrivateKey) {
+	t.Helper()
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string]*pem.Block{
+		base + ".crt": {Type: "CERTIFICATE", Bytes: cert.Raw},
+		base + ".key": {Type: "EC PRIVATE KEY", Bytes: der},
+	} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package probe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"tailscale.com/derp/derpserver"
+)
+
+var httpChecks = []check{
+	{name: "http/probe", needs: []string{"tls/handshake"}, run: checkProbe},
+	{name: "http/204", needs: []string{"tls/handshake"}, run: func(ctx context.Context, s *session) (string, error) {
+		return s.checkNoContent(ctx, "https", s.Port)
+	}},
+	{name: "http/204-port-80", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
+		return s.checkNoContent(ctx, "http", s.HTTPPort)
+	}},
+	{name: "http/upgrade", needs: []string{"tls/handshake"}, run: checkUpgrade},
+	{name: "http/bootstrap-dns", needs: []string{"tls/handshake"}, run: checkBootstrapDNS},
+	{name: "http/robots", needs: []string{"tls/handshake"}, run: checkRobots},
+	{name: "http/home", needs: []string{"tls/handshake"}, run: checkHome},
+	{name: "http/debug", needs: []string{"tls/handshake"}, run: checkDebug},
+}
+
+// answer is an HTTP response that was read to the end.
+type answer struct {
+	*http.Response
+	body string
+}
+
+// url returns the URL of a page of the relay.
+func (s *session) url(scheme string, port int, path string) string {
+	host := s.Host
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
+		host = "[" + host + "]"
+	}
+	if port != map[string]int{"http": 80, "https": 443}[scheme] {
+		host += ":" + strconv.Itoa(port)
+	}
+	return scheme + "://" + host + path
+}
+
+// get asks for a page, on a connection of its own. Certificates are judged by the checks of TLS, not here.
+func (s *session) get(ctx context.Context, scheme string, port int, path string, header ...string) (*answer, error) {
+	tr := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return s.dialAny(ctx, port)
+		},
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return s.handshake(ctx, s.Host)
+		},
+	}
+	hc := &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	req, err := http.NewRequestWithContext(ctx, "GET", s.url(scheme, port, path), nil)
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := hc.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", path, err)
+	}
+	return &answer{res, string(b)}, nil
+}
+
+// dialAny connects to a port at the address that serves TLS, or, if there is none, at any.
+func (s *session) dialAny(ctx context.Context, port int) (net.Conn, error) {
+	if s.addr.IsValid() {
+		return s.dial(ctx, s.addr, port)
+	}
+	var errs []error
+	for _, a := range s.addrs {
+		c, err := s.dial(ctx, a, port)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// want returns an error unless the answer has that status.
+func (a *answer) want(status int) error {
+	if a.StatusCode != status {
+		return fmt.Errorf("GET %s: answered %s, not %d", a.Request.URL.Path, a.Status, status)
+	}
+	return nil
+}
+
+// checkProbe asks for what clients measure latency with when UDP is blocked, browsers among them.
+func checkProbe(ctx context.Context, s *session) (string, error) {
+	a, err := s.get(ctx, "https", s.Port, "/derp/probe")
+	if err != nil {
+		return "", err
+	}
+	if err := a.want(http.StatusOK); err != nil {
+		return "", err
+	}
+	if o := a.Header.Get("Access-Control-Allow-Origin"); o != "*" {
+		return "", fmt.Errorf("GET /derp/probe: allows origin %q, browsers need *", o)
+	}
+	return a.Status, nil
+}
+
+// checkNoContent does what a client does to find captive portals.
+func (s *session) checkNoContent(ctx context.Context, scheme string, port int) (string, error) {
+	if port < 0 {
+		return "", skip("no http port")
+	}
+	challenge := "ts_" + s.Host
+	challenge = strings.Map(func(r rune) rune {
+		if r == ':' || r == '%' {
+			return '_'
+		}
+		return r
+	}, challenge)
+	challenge = challenge[:min(len(challenge), 64)] // a relay leaves longer ones unanswered
+	a, err := s.get(ctx, scheme, port, "/generate_204", derpserver.NoContentChallengeHeader, challenge)
+	if err != nil {
+		return "", err
+	}
+	if err := a.want(http.StatusNoContent); err != nil {
+		return "", err
+	}
+	if got := a.Header.Get(derpserver.NoContentResponseHeader); got != "response "+challenge {
+		return "", fmt.Errorf("GET /generate_204: challenge answered with %q: is it a captive portal?", got)
+	}
+	return a.Status, nil
+}
+
+func checkUpgrade(ctx context.Context, s *session) (string, error) {
+	a, err := s.get(ctx, "https", s.Port, "/derp")
+	if err != nil {
+		return "", err
+	}
+	return a.Status, a.want(http.StatusUpgradeRequired)
+}
+
+// checkBootstrapDNS expects addresses by name, or nothing at all if the relay was given no names.
+func checkBootstrapDNS(ctx context.Context, s *session) (string, error) {
+	a, err := s.get(ctx, "https", s.Port, "/bootstrap-dns")
+	if err != nil {
+		return "", err
+	}
+	if err := a.want(http.StatusOK); err != nil {
+		return "", err
+	}
+	if t := a.Header.Get("Content-Type"); t != "application/json" {
+		return "", fmt.Errorf("GET /bootstrap-dns: content type %q", t)
+	}
+	if a.body == "" {
+		return "no names", nil
+	}
+	var names map[string][]netip.Addr
+	if err := json.Unmarshal([]byte(a.body), &names); err != nil {
+		return "", fmt.Errorf("GET /bootstrap-dns: %w", err)
+	}
+	return fmt.Sprintf("%d names", len(names)), nil
+}
+
+func checkRobots(ctx context.Context, s *session) (string, error) {
+	a, err := s.get(ctx, "https", s.Port, "/robots.txt")
+	if err != nil {
+		return "", err
+	}
+	if err := a.want(http.StatusOK); err != nil {
+		return "", err
+	}
+	if a.body != "User-agent: *\nDisallow: /\n" {
+		return "", fmt.Errorf("GET /robots.txt: keeps no robots out: %q", a.body)
+	}
+	return "keeps robots out", nil
+}
+
+// checkHome tells derper's three home pages apart.
+func checkHome(ctx context.Context, s *session) (string, error) {
+	a, err := s.get(ctx, "https", s.Port, "/")
+	if err != nil {
+		return "", err
+	}
+	var home string
+	switch to := a.Header.Get("Location"); {
+	case a.StatusCode == http.StatusFound && isURL(to):
+		home = to
+	case a.StatusCode == http.StatusOK && a.body == "":
+		home = HomeBlank
+	case a.StatusCode == http.StatusOK && strings.Contains(a.body, "<h1>DERP</h1>"):
+		home = HomeDefault
+	default:
+		return "", fmt.Errorf("GET /: answered %s with %d bytes: not one of derper's home pages", a.Status, len(a.body))
+	}
+	if s.Home != "" && s.Home != home {
+		return "", fmt.Errorf("GET /: home page is %s, not %s", home, s.Home)
+	}
+	return home, nil
+}
+
+// checkDebug expects to be refused. Derper trusts loopback and tailnet clients, so one of these asks again as a proxy
+// for somebody else, and then must be refused too.
+func checkDebug(ctx context.Context, s *session) (string, error) {
+	a, err := s.get(ctx, "https", s.Port, "/debug/")
+	if err != nil {
+		return "", err
+	}
+	if a.StatusCode == http.StatusOK && s.direct {
+		if a, err = s.get(ctx, "https", s.Port, "/debug/", "X-Forwarded-For", "192.0.2.1"); err != nil {
+			return "", err
+		}
+		return "open from here, refused to others", a.want(http.StatusForbidden)
+	}
+	return "refused", a.want(http.StatusForbidden)
+}

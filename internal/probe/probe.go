@@ -1,0 +1,194 @@
+// Package probe asks a live relay whether it does what a Tailscale client needs of it.
+//
+// It is a client only: it uses Tailscale's own code for STUN, TLS and DERP, so that the relay is asked what a node
+// asks it, and it needs nothing from the relay but its ports. Each check looks at one promise. A check that cannot be
+// judged because of another one is skipped and names it, so that one broken thing gives one failed row.
+//
+// It does not judge speed, and it cannot see behind a relay that verifies its clients, unless it is given node keys
+// that the relay knows.
+package probe
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"tailscale.com/net/netns"
+	"tailscale.com/types/key"
+)
+
+// Target says which relay to ask, as a node of a DERP map does, and what is known about it.
+type Target struct {
+	Host     string // DNS name or IP address: HostName of the DERP map
+	Port     int    // DERP over HTTPS: DERPPort; 0 is 443
+	HTTPPort int    // 0 is 80; -1: the relay has none
+	STUNPort int    // 0 is 3478; -1: the relay has none
+
+	CertName string         // "sha256-raw:" and the hash of the certificate, as in the DERP map; "" for public certificates
+	Insecure bool           // do not verify the certificate, unless CertName is given
+	RootCAs  *x509.CertPool // trusted besides the system's
+
+	Addrs    []netip.Addr  // where to dial; empty: what DNS says of Host
+	Resolver *net.Resolver // nil is the system's
+
+	Via  netip.Addr // the address that the relay sees us by, when something on the way translates ours, as a published port of a container does
+	Home string     // expected home page: HomeDefault, HomeBlank, the URL of a redirect; "" takes any of them
+
+	Keys    []key.NodePrivate // two node keys that the relay knows, for one that verifies its clients; empty: new ones
+	Packets int               // how many make "many"; 0 is 10,000
+	Timeout time.Duration     // of a check; 0 is 5 seconds. Many packets may take ten times as long
+
+	Progress func(Check) // called after each check
+}
+
+// Expected home pages, besides the URL of a redirect.
+const (
+	HomeDefault = "default"
+	HomeBlank   = "blank"
+)
+
+// Validate says what is wrong with a target that cannot be asked.
+func (t Target) Validate() error {
+	if t.Host == "" {
+		return errors.New("no host given")
+	}
+	for _, p := range []struct {
+		name string
+		port int
+		off  bool
+	}{{"port", t.Port, false}, {"http port", t.HTTPPort, true}, {"stun port", t.STUNPort, true}} {
+		if p.port > 65535 || p.port < -1 || p.port == -1 && !p.off {
+			return fmt.Errorf("%s %d: not a port", p.name, p.port)
+		}
+	}
+	if t.CertName != "" {
+		if _, err := parsePin(t.CertName); err != nil {
+			return err
+		}
+	}
+	switch {
+	case t.Home == "", t.Home == HomeDefault, t.Home == HomeBlank, isURL(t.Home):
+	default:
+		return fmt.Errorf("home page %q: neither %s nor %s nor a URL", t.Home, HomeDefault, HomeBlank)
+	}
+	if n := len(t.Keys); n != 0 && n != 2 {
+		return fmt.Errorf("%d node keys: a packet needs a sender and a receiver, give two", n)
+	}
+	return nil
+}
+
+func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
+
+// check is one promise. Its run returns what it saw, or an error: of type skip when it could not be judged.
+type check struct {
+	name  string
+	needs []string // checks that must have passed
+	long  bool     // takes ten times as long as others
+	run   func(context.Context, *session) (string, error)
+}
+
+// skip is the reason that a check was not judged.
+type skip string
+
+func (s skip) Error() string { return string(s) }
+
+// session is what the checks of one run learn from each other.
+type session struct {
+	Target
+	addrs  []netip.Addr // of the relay
+	addr   netip.Addr   // the one that checks over TCP use
+	direct bool         // whether we know that the relay sees us by a loopback or Tailscale address
+
+	stun map[family]stunReply
+	tls  tlsSeen
+	derp derpSession
+}
+
+// Run asks the relay all questions and returns the answers. It ends early, with the rest skipped, when ctx does.
+func Run(ctx context.Context, t Target) *Report {
+	netns.SetEnabled(false) // we are not tailscaled: dial by the routes that any program takes
+
+	t.Port = or(t.Port, 443)
+	t.HTTPPort = or(t.HTTPPort, 80)
+	t.STUNPort = or(t.STUNPort, 3478)
+	t.Packets = or(t.Packets, 10_000)
+	t.Timeout = or(t.Timeout, 5*time.Second)
+
+	r := &Report{Relay: net.JoinHostPort(t.Host, strconv.Itoa(t.Port)), Time: time.Now()}
+	s := &session{Target: t, stun: map[family]stunReply{}, direct: inside(t.Via)}
+	defer s.derp.close()
+
+	passed := map[string]bool{}
+	for _, c := range checks() {
+		row := Check{Name: c.name, Result: Skip}
+		start := time.Now()
+		if err := c.blocked(ctx, passed); err != nil {
+			row.Reason = err.Error()
+		} else {
+			row.Result, row.Reason = s.judge(ctx, c)
+		}
+		row.Took = time.Since(start)
+		passed[c.name] = row.Result == Pass
+		r.Checks = append(r.Checks, row)
+		if t.Progress != nil {
+			t.Progress(row)
+		}
+	}
+	return r
+}
+
+// checks are all checks in the order in which they run.
+func checks() []check {
+	var all []check
+	for _, group := range [][]check{reachChecks, stunChecks, tlsChecks, derpChecks, httpChecks} {
+		all = append(all, group...)
+	}
+	return all
+}
+
+// blocked says why c cannot be asked at all.
+func (c check) blocked(ctx context.Context, passed map[string]bool) error {
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	for _, n := range c.needs {
+		if !passed[n] {
+			return fmt.Errorf("needs %s", n)
+		}
+	}
+	return nil
+}
+
+func (s *session) judge(ctx context.Context, c check) (Result, string) {
+	timeout := s.Timeout
+	if c.long {
+		timeout *= 10
+	}
+	cctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	saw, err := c.run(cctx, s)
+	var why skip
+	switch {
+	case err == nil:
+		return Pass, saw
+	case errors.As(err, &why):
+		return Skip, why.Error()
+	case ctx.Err() != nil:
+		return Skip, "interrupted"
+	}
+	return Fail, err.Error()
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

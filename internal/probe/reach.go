@@ -1,0 +1,106 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+
+	"tailscale.com/net/tsaddr"
+)
+
+var reachChecks = []check{
+	{name: "address", run: checkAddress},
+	{name: "tcp/ipv4", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
+		return s.checkTCP(ctx, ipv4)
+	}},
+	{name: "tcp/ipv6", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
+		return s.checkTCP(ctx, ipv6)
+	}},
+}
+
+// family is an IP version.
+type family string
+
+const (
+	ipv4 family = "IPv4"
+	ipv6 family = "IPv6"
+)
+
+func (f family) has(a netip.Addr) bool { return a.Is4() == (f == ipv4) }
+
+// checkAddress finds where to dial.
+func checkAddress(ctx context.Context, s *session) (string, error) {
+	switch ip, err := netip.ParseAddr(s.Host); {
+	case len(s.Addrs) > 0:
+		s.addrs = s.Addrs
+	case err == nil:
+		s.addrs = []netip.Addr{ip}
+	default:
+		if s.addrs, err = or(s.Resolver, net.DefaultResolver).LookupNetIP(ctx, "ip", s.Host); err != nil {
+			return "", err
+		}
+	}
+	var list []string
+	for i, a := range s.addrs {
+		s.addrs[i] = a.Unmap()
+		list = append(list, s.addrs[i].String())
+	}
+	return strings.Join(list, ", "), nil
+}
+
+// of returns the relay's first address of a family, or the reason to skip what needs one.
+func (s *session) of(f family) (netip.Addr, error) {
+	for _, a := range s.addrs {
+		if f.has(a) {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, skip(fmt.Sprintf("%s has no %s address", s.Host, f))
+}
+
+// checkTCP connects over one IP version. The first that works serves the checks that follow.
+func (s *session) checkTCP(ctx context.Context, f family) (string, error) {
+	addr, err := s.of(f)
+	if err != nil {
+		return "", err
+	}
+	conn, err := s.dial(ctx, addr, s.Port)
+	if err != nil {
+		return "", s.unreachable(f, err)
+	}
+	defer conn.Close()
+	if local, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil && inside(local.Addr()) {
+		s.direct = true
+	}
+	if !s.addr.IsValid() {
+		s.addr = addr
+	}
+	return conn.RemoteAddr().String(), nil
+}
+
+// dial opens a TCP connection to the relay.
+func (s *session) dial(ctx context.Context, addr netip.Addr, port int) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, uint16(port)).String())
+}
+
+// unreachable turns the error of a dial into a skip if it is this machine that lacks the IP version, unless the relay
+// has no other: then nothing can be said about it, and that is a failure.
+func (s *session) unreachable(f family, err error) error {
+	if !errors.Is(err, syscall.ENETUNREACH) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return err
+	}
+	for _, a := range s.addrs {
+		if !f.has(a) {
+			return skip(fmt.Sprintf("no %s route from this machine", f))
+		}
+	}
+	return fmt.Errorf("no %s route from this machine, and %s has no other address: %w", f, s.Host, err)
+}
+
+// inside reports whether derper trusts clients with this address to see its debug pages.
+func inside(a netip.Addr) bool { return a.IsLoopback() || tsaddr.IsTailscaleIP(a) }

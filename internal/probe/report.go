@@ -1,0 +1,108 @@
+package probe
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Result is the outcome of one check.
+type Result string
+
+const (
+	Pass Result = "pass" // the relay did what a Tailscale client needs
+	Fail Result = "fail" // it did not
+	Skip Result = "skip" // not asked: Reason says why
+)
+
+// Check is one row of a report.
+type Check struct {
+	Name   string        // group and check, such as "stun/ipv4"
+	Result Result        //
+	Reason string        // why it failed or was skipped; what was seen when it passed
+	Took   time.Duration //
+}
+
+// MarshalJSON writes the duration in milliseconds, which people read.
+func (c Check) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Name   string  `json:"name"`
+		Result Result  `json:"result"`
+		Reason string  `json:"reason,omitempty"`
+		Ms     float64 `json:"ms"`
+	}{c.Name, c.Result, c.Reason, float64(c.Took.Microseconds()) / 1000})
+}
+
+// String is the row of the check in the text form of a report.
+func (c Check) String() string {
+	return fmt.Sprintf("%-4s  %-18s %8s  %s", c.Result, c.Name, round(c.Took), c.Reason)
+}
+
+// Report is what a relay answered. Text and JSON follow from it.
+type Report struct {
+	Relay  string    `json:"relay"` // host:port
+	Time   time.Time `json:"time"`  // when the first check began
+	Checks []Check   `json:"checks"`
+}
+
+// Count returns the number of checks with result r.
+func (r *Report) Count(of Result) int {
+	n := 0
+	for _, c := range r.Checks {
+		if c.Result == of {
+			n++
+		}
+	}
+	return n
+}
+
+// OK reports whether the relay passed: some checks did and none failed. That a check was skipped is no failure:
+// who needs a certain check to have run looks it up with Find.
+func (r *Report) OK() bool { return r.Count(Fail) == 0 && r.Count(Pass) > 0 }
+
+// Find returns the check of that name.
+func (r *Report) Find(name string) (Check, bool) {
+	for _, c := range r.Checks {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return Check{}, false
+}
+
+// Summary is the report in one line.
+func (r *Report) Summary() string {
+	return fmt.Sprintf("%s: %d passed, %d failed, %d skipped", r.Relay, r.Count(Pass), r.Count(Fail), r.Count(Skip))
+}
+
+// WriteText writes a row per check and the summary.
+func (r *Report) WriteText(w io.Writer) error {
+	for _, c := range r.Checks {
+		if _, err := fmt.Fprintln(w, c); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(w, r.Summary())
+	return err
+}
+
+// WriteJSON writes the report as one indented JSON value.
+func (r *Report) WriteJSON(w io.Writer) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}
+
+func round(d time.Duration) time.Duration {
+	switch {
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d >= 10*time.Millisecond:
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(10 * time.Microsecond)
+}

@@ -1,0 +1,122 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"tailscale.com/net/stun"
+	"tailscale.com/net/tsaddr"
+)
+
+var stunChecks = []check{
+	{name: "stun/ipv4", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
+		return s.checkSTUN(ctx, ipv4)
+	}},
+	{name: "stun/ipv4-mapped", needs: []string{"stun/ipv4"}, run: func(_ context.Context, s *session) (string, error) {
+		return s.checkMapped(ipv4)
+	}},
+	{name: "stun/ipv6", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
+		return s.checkSTUN(ctx, ipv6)
+	}},
+	{name: "stun/ipv6-mapped", needs: []string{"stun/ipv6"}, run: func(_ context.Context, s *session) (string, error) {
+		return s.checkMapped(ipv6)
+	}},
+}
+
+// stunReply is a binding, seen from both ends.
+type stunReply struct {
+	local  netip.AddrPort // the sender's
+	mapped netip.AddrPort // what the relay says it is
+}
+
+// stunRetry is how long to wait before asking again: UDP may lose a packet, and that is not the relay's fault.
+const stunRetry = 500 * time.Millisecond
+
+// checkSTUN asks for a binding until there is an answer with our transaction id.
+func (s *session) checkSTUN(ctx context.Context, f family) (string, error) {
+	if s.STUNPort < 0 {
+		return "", skip("no stun port")
+	}
+	addr, err := s.of(f)
+	if err != nil {
+		return "", err
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(addr, uint16(s.STUNPort)).String())
+	if err != nil {
+		return "", s.unreachable(f, err)
+	}
+	defer conn.Close()
+
+	tx := stun.NewTxID()
+	wrong := fmt.Errorf("no answer from %v over UDP", conn.RemoteAddr())
+	buf := make([]byte, 1500)
+	for ctx.Err() == nil {
+		if _, err := conn.Write(stun.Request(tx)); err != nil {
+			return "", err
+		}
+		conn.SetReadDeadline(earliest(ctx, time.Now().Add(stunRetry)))
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					return "", err // the port is refused: no need to ask again
+				}
+				break
+			}
+			got, mapped, err := stun.ParseResponse(buf[:n])
+			switch {
+			case err != nil:
+				wrong = err
+			case got != tx:
+				wrong = fmt.Errorf("answer has transaction id %x, asked with %x", got, tx)
+			default:
+				local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+				if err != nil {
+					return "", err
+				}
+				s.stun[f] = stunReply{unmap(local), unmap(mapped)}
+				return conn.RemoteAddr().String(), nil
+			}
+		}
+	}
+	return "", wrong
+}
+
+// checkMapped compares the address in the answer with the sender's own. Behind NAT they differ, and a node cannot
+// know by how much: then all that can be told is whether the address could be true.
+func (s *session) checkMapped(f family) (string, error) {
+	r := s.stun[f]
+	switch {
+	case r.mapped == r.local:
+		return r.mapped.String(), nil
+	case s.Via.IsValid():
+		if r.mapped.Addr() != s.Via {
+			return "", fmt.Errorf("relay says we are %v, but it should see us by %v", r.mapped, s.Via)
+		}
+		return fmt.Sprintf("%v, for our %v", r.mapped, r.local), nil
+	case natted(r.local.Addr()) && !natted(r.mapped.Addr()) && r.mapped.Addr().IsGlobalUnicast():
+		return "", skip(fmt.Sprintf("behind NAT: relay says %v, our own address is %v", r.mapped, r.local))
+	}
+	return "", fmt.Errorf("relay says we are %v, but we sent from %v", r.mapped, r.local)
+}
+
+// natted reports whether hosts with such an address reach the internet through NAT.
+func natted(a netip.Addr) bool {
+	return a.IsPrivate() || a.IsLinkLocalUnicast() || tsaddr.CGNATRange().Contains(a)
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// earliest returns t or the deadline of ctx.
+func earliest(ctx context.Context, t time.Time) time.Time {
+	if d, ok := ctx.Deadline(); ok && d.Before(t) {
+		return d
+	}
+	return t
+}

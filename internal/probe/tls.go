@@ -1,0 +1,202 @@
+package probe
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"tailscale.com/derp/derpconst"
+	"tailscale.com/net/bakedroots"
+)
+
+var tlsChecks = []check{
+	{name: "tls/handshake", needs: []string{"address"}, run: checkHandshake},
+	{name: "tls/certificate", needs: []string{"tls/handshake"}, run: checkCertificate},
+	{name: "tls/expiry", needs: []string{"tls/handshake"}, run: checkExpiry},
+	{name: "tls/wrong-pin", needs: []string{"tls/handshake"}, run: checkWrongPin},
+	{name: "tls/sni", needs: []string{"tls/handshake"}, run: checkSNI},
+}
+
+// tlsSeen is what the relay presented.
+type tlsSeen struct {
+	chain   []*x509.Certificate // without the meta certificate, which carries the relay's node key
+	expired bool
+}
+
+const pinPrefix = "sha256-raw:"
+
+func parsePin(certName string) ([]byte, error) {
+	h, ok := strings.CutPrefix(certName, pinPrefix)
+	if !ok {
+		return nil, fmt.Errorf("certificate name %q: does not begin with %s", certName, pinPrefix)
+	}
+	b, err := hex.DecodeString(h)
+	if err != nil || len(b) != sha256.Size || h != strings.ToLower(h) {
+		return nil, fmt.Errorf("certificate name %q: %s takes 64 lower-case hex digits", certName, pinPrefix)
+	}
+	return b, nil
+}
+
+func pinOf(c *x509.Certificate) string { return fmt.Sprintf("%s%x", pinPrefix, sha256.Sum256(c.Raw)) }
+
+// handshake connects and says serverName in clear ("" or an address: nothing). It verifies nothing: the checks do,
+// one by one.
+func (s *session) handshake(ctx context.Context, serverName string) (*tls.Conn, error) {
+	if !s.addr.IsValid() {
+		return nil, skip("needs tcp/ipv4 or tcp/ipv6")
+	}
+	tcp, err := s.dial(ctx, s.addr, s.Port)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(tcp, &tls.Config{ServerName: serverName, InsecureSkipVerify: true})
+	if err := conn.HandshakeContext(ctx); err != nil {
+		tcp.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func checkHandshake(ctx context.Context, s *session) (string, error) {
+	conn, err := s.handshake(ctx, s.Host)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	st := conn.ConnectionState()
+	if s.tls.chain = chain(st); len(s.tls.chain) == 0 {
+		return "", errors.New("relay presented no certificate of its own")
+	}
+	return tls.VersionName(st.Version), nil
+}
+
+// chain returns the certificates of a connection without derper's meta certificate.
+func chain(st tls.ConnectionState) []*x509.Certificate {
+	var certs []*x509.Certificate
+	for _, c := range st.PeerCertificates {
+		if !strings.HasPrefix(c.Subject.CommonName, derpconst.MetaCertCommonNamePrefix) {
+			certs = append(certs, c)
+		}
+	}
+	return certs
+}
+
+// checkCertificate verifies the certificate as tailscale.com/net/tlsdial does, except for its dates, which are a check
+// of their own.
+func checkCertificate(_ context.Context, s *session) (string, error) {
+	leaf, more := s.tls.chain[0], s.tls.chain[1:]
+	name := s.Host
+	if _, err := netip.ParseAddr(s.Host); err == nil && s.CertName != "" {
+		name = "" // a pinned relay is called by its address, whatever the certificate says
+	}
+	switch {
+	case s.CertName != "":
+		if pin := pinOf(leaf); pin != s.CertName {
+			return "", fmt.Errorf("certificate is %s, not the pinned one", pin)
+		}
+		if len(more) > 0 {
+			return "", fmt.Errorf("clients refuse a pinned certificate with %d more behind it", len(more))
+		}
+		if name == "" {
+			return "pinned", nil
+		}
+		return "pinned, for " + name, leaf.VerifyHostname(name)
+	case s.Insecure:
+		return "not verified; its pin is " + pinOf(leaf), nil
+	}
+	opts := x509.VerifyOptions{DNSName: name, Intermediates: x509.NewCertPool(), CurrentTime: within(leaf, time.Now())}
+	for _, c := range more {
+		opts.Intermediates.AddCert(c)
+	}
+	var first error
+	for _, roots := range []*x509.CertPool{nil, s.RootCAs, bakedroots.Get()} { // nil: the system's
+		opts.Roots = roots
+		_, err := leaf.Verify(opts)
+		if err == nil {
+			return "for " + name, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return "", fmt.Errorf("%w; its pin is %s", first, pinOf(leaf))
+}
+
+// within returns the time in c's validity that is nearest to t.
+func within(c *x509.Certificate, t time.Time) time.Time {
+	switch {
+	case t.After(c.NotAfter):
+		return c.NotAfter
+	case t.Before(c.NotBefore):
+		return c.NotBefore
+	}
+	return t
+}
+
+func checkExpiry(_ context.Context, s *session) (string, error) {
+	c, now := s.tls.chain[0], time.Now()
+	s.tls.expired = true
+	switch {
+	case now.After(c.NotAfter):
+		return "", fmt.Errorf("certificate expired on %s", c.NotAfter.Format(time.DateTime))
+	case now.Before(c.NotBefore):
+		return "", fmt.Errorf("certificate is valid from %s only; is your clock right?", c.NotBefore.Format(time.DateTime))
+	}
+	s.tls.expired = false
+	return fmt.Sprintf("expires on %s, in %d days", c.NotAfter.Format(time.DateOnly), int(c.NotAfter.Sub(now).Hours()/24)), nil
+}
+
+// checkWrongPin connects as a node does whose DERP map pins another certificate.
+func checkWrongPin(ctx context.Context, s *session) (string, error) {
+	sum := sha256.Sum256(s.tls.chain[0].Raw)
+	sum[0] ^= 1
+	reg := s.region()
+	reg.Nodes[0].CertName = fmt.Sprintf("%s%x", pinPrefix, sum)
+	c := s.client(s.newKey(), reg)
+	defer c.Close()
+	conn, raw, _, err := c.DialRegionTLS(ctx, reg)
+	if err == nil {
+		conn.Close()
+		raw.Close()
+		return "", errors.New("a client that pins another certificate got through")
+	}
+	if !strings.Contains(err.Error(), "cert hash does not match") {
+		return "", fmt.Errorf("a client that pins another certificate got %w", err)
+	}
+	return "refused", nil
+}
+
+// checkSNI asks for a name that no relay has. As derper does, a relay with a DNS name must refuse any other, and one
+// with only an address must answer clients that name none: they cannot.
+func checkSNI(ctx context.Context, s *session) (string, error) {
+	leaf := s.tls.chain[0]
+	if len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) > 0 {
+		conn, err := s.handshake(ctx, "")
+		if err != nil {
+			return "", fmt.Errorf("no answer to a client that names no server: %w", err)
+		}
+		defer conn.Close()
+		if c := chain(conn.ConnectionState()); len(c) == 0 || !c[0].Equal(leaf) {
+			return "", errors.New("another certificate for a client that names no server")
+		}
+		return "answers without a name", nil
+	}
+	conn, err := s.handshake(ctx, "another-name.invalid")
+	var refusal *net.OpError // crypto/tls wraps the alert of the other side so
+	switch {
+	case err == nil:
+		conn.Close()
+		return "", errors.New("answers to a name that is not its own")
+	case !errors.As(err, &refusal) || refusal.Op != "remote error":
+		return "", fmt.Errorf("asked for another name: %w", err)
+	}
+	return "refuses another name", nil
+}
