@@ -48,8 +48,9 @@ type Cache struct {
 // ErrNotOurs says that a folder has files and is no cache.
 var ErrNotOurs = errors.New("is not a cache that build made")
 
-// Open opens the cache in the folder dir. The folder must be missing, empty, or a
-// cache, else the error is [ErrNotOurs]: Prune removes what is in a cache.
+// Open opens the cache in the folder dir. The folder must be missing, a cache, or
+// have nothing but what a cache has, else the error is [ErrNotOurs]: Prune removes
+// what is in a cache.
 func Open(dir string) (*Cache, error) {
 	c := &Cache{dir: dir, Warn: func(string, ...any) {}}
 	if err := c.open(); err != nil {
@@ -61,8 +62,12 @@ func Open(dir string) (*Cache, error) {
 	return c, nil
 }
 
-// folders are those that are there as long as the cache is.
-var folders = []string{"actions", "latest", "blobs", "tmp"}
+// folders are those that are there as long as the cache is, beside those in which
+// packages toolchain and modproxy keep what they fetch and compile.
+var (
+	folders = []string{"actions", "latest", "blobs", "tmp"}
+	beside  = []string{"go-build", "mod", "modules", "sumdb", "toolchain"}
+)
 
 func (c *Cache) open() error {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
@@ -72,8 +77,11 @@ func (c *Cache) open() error {
 	if err != nil {
 		return err
 	}
-	ours := func(e fs.DirEntry) bool { return e.Name() == inUse }
-	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
+	known := func(e fs.DirEntry) bool { return e.Name() == inUse }
+	foreign := func(e fs.DirEntry) bool {
+		return !slices.Contains(folders, e.Name()) && !slices.Contains(beside, e.Name())
+	}
+	if !slices.ContainsFunc(entries, known) && slices.ContainsFunc(entries, foreign) {
 		return fmt.Errorf("%s %w", c.dir, ErrNotOurs)
 	}
 	// The file in-use comes first, so that the folder is known as ours whenever

@@ -221,6 +221,12 @@ func TestForeignFolder(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("the folder was touched: %v, %v", entries, err)
 	}
+	// What belongs in a cache may be there before it: a toolchain that is shared.
+	begun := t.TempDir()
+	if err := os.Mkdir(filepath.Join(begun, "toolchain"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	open(t, begun)
 	file := filepath.Join(dir, "thesis.txt")
 	if _, err := Open(file); err == nil {
 		t.Error("a file was opened as a cache")
