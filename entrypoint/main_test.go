@@ -100,7 +100,6 @@ func buildPrograms(dir string) error {
 
 func entrypointBinary(t testing.TB) string { return binary(t, "entrypoint") }
 func derperBinary(t testing.TB) string     { return binary(t, "derper") }
-func tailscaledBinary(t testing.TB) string { return binary(t, "tailscaled") }
 
 func binary(t testing.TB, name string) string {
 	t.Helper()

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -68,15 +67,6 @@ func read(c *Cache, b Blob) (string, error) {
 	return string(data), err
 }
 
-func compact(t *testing.T, data json.RawMessage) string {
-	t.Helper()
-	var b bytes.Buffer
-	if err := json.Compact(&b, data); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
 func TestResultComesBack(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "yet", "there")
 	c, warned := open(t, dir)
@@ -93,7 +83,7 @@ func TestResultComesBack(t *testing.T) {
 		if r.Blobs["file"] != b || r.Notes["diffID"] != "sha256:abc" || !r.Time.Equal(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) {
 			t.Errorf("%s: another result: %+v", name, r)
 		}
-		if want := `{"kind":"test","args":["\u003c\u0026\u003e"]}`; compact(t, r.Action) != want {
+		if want := `{"kind":"test","args":["\u003c\u0026\u003e"]}`; string(r.Action) != want {
 			t.Errorf("%s: another action: %s, not %s", name, r.Action, want)
 		}
 		if got, err := read(c, r.Blobs["file"]); got != "content" || err != nil {
@@ -116,7 +106,7 @@ func TestLatest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := compact(t, c.Latest("layer base linux/arm/v7")); got != `{"n":1}` {
+	if got := string(c.Latest("layer base linux/arm/v7")); got != `{"n":1}` {
 		t.Errorf("%s, not the second", got)
 	}
 	if got := c.Latest("layer base linux/arm/v6"); got != nil {
@@ -221,12 +211,6 @@ func TestForeignFolder(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("the folder was touched: %v, %v", entries, err)
 	}
-	// What belongs in a cache may be there before it: a toolchain that is shared.
-	begun := t.TempDir()
-	if err := os.Mkdir(filepath.Join(begun, "toolchain"), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	open(t, begun)
 	file := filepath.Join(dir, "thesis.txt")
 	if _, err := Open(file); err == nil {
 		t.Error("a file was opened as a cache")

@@ -131,15 +131,17 @@ func TestChangeThatTookPains(t *testing.T) {
 func TestDamagedRecord(t *testing.T) {
 	c, warned := open(t, t.TempDir())
 	put(t, c, "key", "content")
-	name := filepath.Join(c.Dir(), "actions", "key.result")
+	name := filepath.Join(c.Dir(), "actions", "key.json")
 	good, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	damages := map[string][]byte{
-		"empty":     nil,
-		"truncated": good[:len(good)/2],
-		"not ours":  []byte("{}\n{}"),
+		"empty":         nil,
+		"truncated":     good[:len(good)/2],
+		"not JSON":      []byte("\x00\x00"),
+		"other JSON":    []byte(`{"blobs": {}}`),
+		"without blobs": []byte(`{}`),
 	}
 	for i := range good {
 		flipped := append([]byte{}, good...)
@@ -158,7 +160,7 @@ func TestDamagedRecord(t *testing.T) {
 			t.Errorf("%s: said %q", what, *warned)
 		}
 	}
-	latest := filepath.Join(c.Dir(), "latest", "id-key.result")
+	latest := filepath.Join(c.Dir(), "latest", "id-key.json")
 	if c.Latest("id key") == nil {
 		t.Error("no latest")
 	}

@@ -41,12 +41,12 @@ func (c *Cache) Prune(keep func(key string) bool) (freed int64, err error) {
 		return 0, fmt.Errorf("cache %s: %w", c.dir, ErrInUse)
 	}
 	kept := map[string]bool{c.use.Name(): true, c.tmp.Name(): true}
-	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.result"))
+	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.json"))
 	if err != nil {
 		return 0, err
 	}
 	for _, name := range results {
-		key := strings.TrimSuffix(filepath.Base(name), ".result")
+		key := strings.TrimSuffix(filepath.Base(name), ".json")
 		if !keep(key) {
 			continue
 		}

@@ -47,7 +47,7 @@ func TestPrune(t *testing.T) {
 	if freed < 12345 || freed > 20000 {
 		t.Errorf("%d bytes freed, not 12345 and some small files", freed)
 	}
-	for _, name := range []string{c.Path(dropped), filepath.Join(c.Dir(), "mod"), filepath.Join(c.Dir(), "actions", "dropped.result"), filepath.Join(c.Dir(), "actions", "dropped.lock")} {
+	for _, name := range []string{c.Path(dropped), filepath.Join(c.Dir(), "mod"), filepath.Join(c.Dir(), "actions", "dropped.json"), filepath.Join(c.Dir(), "actions", "dropped.lock")} {
 		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: not removed: %v", name, err)
 		}
@@ -82,7 +82,7 @@ func TestPruneDamaged(t *testing.T) {
 	if _, err := c.Prune(func(string) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(c.Dir(), "actions", "key.result")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(c.Dir(), "actions", "key.json")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("kept: %v", err)
 	}
 }

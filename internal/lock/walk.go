@@ -119,10 +119,7 @@ func (w *walker) object(t reflect.Type, key string) error {
 		path := strings.TrimPrefix(key+"."+name, ".")
 		of, ok := member(t, name)
 		if !ok {
-			if key != "" {
-				return w.fail("unknown key %q in %q", name, key)
-			}
-			return w.fail("unknown key %q", name)
+			return w.fail("unknown key %q", path)
 		}
 		if seen[name] {
 			return w.fail("key %q stands twice", path)
@@ -162,7 +159,7 @@ func describe(tok json.Token) string {
 	case json.Number:
 		return "the number " + tok.String()
 	case string:
-		return fmt.Sprintf("a string, %q", tok)
+		return strconv.Quote(tok)
 	}
 	return fmt.Sprint(tok)
 }

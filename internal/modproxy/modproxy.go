@@ -20,7 +20,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -101,13 +100,10 @@ func (c *Client) read(ctx context.Context, path string, use func(*body) error) e
 		}
 	}
 	if last == nil {
-		return fmt.Errorf("%s: GOPROXY=%s names no module proxy; set GOPROXY=%s or one of your own", path, userinfo.ReplaceAllString(c.Proxies, "//xxxxx@"), DefaultProxy)
+		return fmt.Errorf("%s: GOPROXY names no module proxy; set GOPROXY=%s or one of your own", path, DefaultProxy)
 	}
 	return last
 }
-
-// userinfo is what may stand before the host of a URL.
-var userinfo = regexp.MustCompile(`//[^/,|]*@`)
 
 // parseURL parses a URL and refuses what nothing can be fetched from. Its errors
 // do not have the URL, which may have a password.
