@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -122,8 +123,8 @@ func scriptUnhealthy(ts *testscript.TestScript, neg bool, args []string) {
 // logged PATTERN: waits until the log matches. ! logged: it does not, now.
 func scriptLogged(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
-		if log := relayOf(ts).log.String(); strings.Contains(log, args[0]) {
-			ts.Fatalf("the log has %q:\n%s", args[0], log)
+		if log := relayOf(ts).log.String(); regexp.MustCompile(args[0]).MatchString(log) {
+			ts.Fatalf("the log matches %q:\n%s", args[0], log)
 		}
 		return
 	}

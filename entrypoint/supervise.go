@@ -81,8 +81,9 @@ func (p *pod) join(signals <-chan os.Signal) (code int, ok bool) {
 			if sig == syscall.SIGHUP {
 				continue
 			}
+			logf("tailscaled: %v, not waiting any longer", sig)
 			p.stopSidecar()
-			return 128 + int(sig.(syscall.Signal)), false
+			return 0, false // as derper does
 		case <-p.sidecar.Done():
 			p.sidecarEnded()
 		case <-p.restart:
@@ -272,7 +273,7 @@ func (p *pod) remind() {
 	case err == nil && status.Ready():
 	case p.relay.Sidecar() && err == nil:
 		p.showLogin(status)
-		logf("NO CLIENT IS LET IN: tailscaled is in state %s; check TS_AUTHKEY and TS_LOGIN_SERVER, and its messages above", status.BackendState)
+		logf("NO CLIENT IS LET IN: tailscaled is in state %s: %s; check TS_AUTHKEY and TS_LOGIN_SERVER", status.BackendState, status.Health)
 	case p.relay.Sidecar():
 		logf("NO CLIENT IS LET IN: tailscaled does not answer: %v", err)
 	case !relay.IsSocket(socket):

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -117,7 +118,7 @@ func TestVerification(t *testing.T) {
 	}
 	env = append(env, "TS_AUTHKEY_FILE="+keyFile, "TS_LOGIN_SERVER="+c.BaseURL(), "TS_HOSTNAME=relay-under-test")
 	s := start(t, dir, env)
-	s.logged(t, `tailscaled: 1\.102\.3-t53a0d659a\S* is ready to verify clients`)
+	s.logged(t, `tailscaled: `+regexp.QuoteMeta(release.Long())+`\S* is ready to verify clients`)
 	if out := s.healthy(t); !strings.Contains(out, "verification") {
 		t.Errorf("healthcheck leaves verification out: %s", out)
 	}
@@ -165,12 +166,12 @@ func TestVerification(t *testing.T) {
 	t.Run("stop", func(t *testing.T) {
 		s.signal(t, syscall.SIGTERM)
 		s.stops(t, 0)
-		if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "tailscaled*", "tailscaled.sock")); len(left) > 0 {
-			for _, socket := range left {
-				if socket == s.get("SOCKET") {
-					t.Errorf("the socket is left behind: %v", left)
-				}
-			}
+		m := regexp.MustCompile(`--socket=([^"]+)`).FindStringSubmatch(s.log.String())
+		if m == nil {
+			t.Fatal("the log does not name the socket")
+		}
+		if _, err := os.Stat(filepath.Dir(m[1])); !os.IsNotExist(err) {
+			t.Errorf("the socket's directory is left behind: %v", err)
 		}
 	})
 	t.Run("new container", func(t *testing.T) {
@@ -193,14 +194,13 @@ func TestRefusedAuthKey(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits 30 s for a login that fails")
 	}
+	t.Parallel()
 	env := ports(t)
 	c := control(t, env)
 	s := start(t, t.TempDir(), append(env, "TS_AUTHKEY=tskey-auth-wrong", "TS_LOGIN_SERVER="+c.BaseURL()))
 	s.logged(t, `tailscaled: is not ready after 30s`)
-	s.logged(t, `NO CLIENT IS LET IN: tailscaled is in state NeedsLogin`)
-	if err := askSTUN("127.0.0.1:"+s.get("STUN_PORT"), 2*time.Second); err != nil {
-		t.Errorf("STUN does not work meanwhile: %v", err)
-	}
+	s.logged(t, `NO CLIENT IS LET IN: tailscaled is in state \w+: .*invalid authkey`)
+	eventually(t, 5*time.Second, func() error { return askSTUN("127.0.0.1:"+s.get("STUN_PORT"), time.Second) })
 	s.unhealthy(t, "verification: clients cannot be verified")
 }
 
@@ -228,4 +228,34 @@ func pidOf(t testing.TB, s *started, name string) int {
 	}
 	t.Fatalf("no %s below process %d", name, s.cmd.Process.Pid)
 	return 0
+}
+
+// The mistake it guards: no way to join without an auth key, although there is
+// no tailscale program in the image.
+func TestLoginURL(t *testing.T) {
+	env := ports(t)
+	c := control(t, env)
+	c.RequireAuthKey, c.RequireAuth = "", true
+	s := start(t, t.TempDir(), append(env, "TAILSCALED=true", "TS_LOGIN_SERVER="+c.BaseURL()))
+	s.logged(t, `entrypoint: tailscaled: log in at http://\S+/auth/\S+`)
+	_, rest, _ := strings.Cut(s.log.String(), "entrypoint: tailscaled: log in at ")
+	url, _, _ := strings.Cut(rest, "\n")
+	if !c.CompleteAuth(url) {
+		t.Fatalf("control does not know %s", url)
+	}
+	s.logged(t, "is ready to verify clients")
+	s.healthy(t)
+}
+
+// The mistake it guards: a container that cannot be stopped while it joins.
+func TestStopWhileJoining(t *testing.T) {
+	s := start(t, t.TempDir(), append(ports(t), "TS_AUTHKEY=k", "TS_LOGIN_SERVER=http://127.0.0.1:1"))
+	eventually(t, 10*time.Second, func() error {
+		if len(s.children(t)) == 0 {
+			return fmt.Errorf("tailscaled does not run")
+		}
+		return nil
+	})
+	s.signal(t, syscall.SIGTERM)
+	s.stops(t, 0)
 }

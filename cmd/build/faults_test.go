@@ -113,7 +113,7 @@ func TestKilledBuild(t *testing.T) {
 		if i%3 > 0 {
 			// So that the next round has something to do; else it goes on from
 			// what this one finished.
-			results, _ := filepath.Glob(filepath.Join(b.cache, "actions", "*.result"))
+			results, _ := filepath.Glob(filepath.Join(b.cache, "actions", "*.json"))
 			for _, name := range results {
 				os.Remove(name)
 			}

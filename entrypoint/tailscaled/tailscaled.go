@@ -91,6 +91,7 @@ type Status struct {
 	Version      string
 	BackendState string // of Tailscale's state machine
 	AuthURL      string // where to log in, if that is what it waits for
+	Health       string // what it complains about
 }
 
 // Ready reports whether it can verify clients. That takes the list of nodes,
@@ -110,7 +111,15 @@ func Ask(socket string, timeout time.Duration) (Status, error) {
 	if err != nil {
 		return s, fmt.Errorf("tailscaled's status: %w", err)
 	}
+	var complaints []string
+	list, _ := object["Health"].([]any)
+	for _, item := range list {
+		if text, ok := item.(string); ok {
+			complaints = append(complaints, text)
+		}
+	}
 	return Status{
+		Health:       strings.Join(complaints, "; "),
 		Version:      document.Text(object, "Version"),
 		BackendState: document.Text(object, "BackendState"),
 		AuthURL:      document.Text(object, "AuthURL"),

@@ -9,7 +9,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -18,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -25,9 +25,9 @@ import (
 
 // A Cache is a folder:
 //
-//	actions/<key>.result    an action's result
+//	actions/<key>.json      an action's result
 //	actions/<key>.lock      held while the action runs
-//	latest/<id>.result      the result of the last action with this ID
+//	latest/<id>.json        the result of the last action with this ID
 //	blobs/<hex>             content
 //	blobs/<hex>.checked     size, time and inode when its content was last checked
 //	tmp/<program>/          what a running program is writing, locked by it
@@ -44,21 +44,48 @@ type Cache struct {
 	Warn func(format string, args ...any)
 }
 
-// Open opens the cache in the folder dir, made when missing.
+// ErrNotOurs says that a folder has files and is no cache.
+var ErrNotOurs = errors.New("is not a cache that build made")
+
+// Open opens the cache in the folder dir. The folder must be missing, empty, or a
+// cache, else the error is [ErrNotOurs]: Prune removes what is in a cache.
 func Open(dir string) (*Cache, error) {
 	c := &Cache{dir: dir, Warn: func(string, ...any) {}}
-	for _, sub := range []string{"actions", "latest", "blobs", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, fmt.Errorf("cache: %w", err)
+	if err := c.open(); err != nil {
+		if c.use != nil {
+			c.use.Close()
 		}
-	}
-	if err := c.share(); err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	if err := c.openTemp(); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	return c, nil
+}
+
+// folders are those that are there as long as the cache is.
+var folders = []string{"actions", "latest", "blobs", "tmp"}
+
+func (c *Cache) open() error {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return err
+	}
+	ours := func(e fs.DirEntry) bool { return e.Name() == inUse }
+	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
+		return fmt.Errorf("%s %w", c.dir, ErrNotOurs)
+	}
+	// The file in-use comes first, so that the folder is known as ours whenever
+	// this program is killed.
+	if err := c.share(); err != nil {
+		return err
+	}
+	for _, sub := range folders {
+		if err := os.MkdirAll(filepath.Join(c.dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	return c.openTemp()
 }
 
 // Dir is the cache's folder.
@@ -103,74 +130,94 @@ func (c *Cache) actionFile(key, ext string) string {
 // must run: there is none, or it or one of its blobs is damaged, which goes to
 // Warn.
 func (c *Cache) Get(key string) (*Result, error) {
-	name := c.actionFile(key, ".result")
-	r, err := readResult(name)
+	name := c.actionFile(key, ".json")
+	data, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	if errors.Is(err, ErrDamaged) {
-		c.Warn("cache: %v: made again", err)
-		return nil, c.remove(name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
+	// What is damaged goes, so that it is said once.
+	r, err := decode(data)
+	if err != nil || len(r.Blobs) == 0 {
+		c.Warn("cache: %s is damaged: made again", name)
+		return nil, remove(name)
+	}
 	for file, b := range r.Blobs {
 		if err := c.Check(b); err != nil {
 			c.Warn("cache: %s: %v: made again", file, err)
-			return nil, c.remove(name)
+			return nil, remove(name)
 		}
 	}
 	return r, nil
 }
 
-// readResult reads a result: a line with its SHA-256, and the result as JSON.
-func readResult(name string) (*Result, error) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
+func remove(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cache: %w", err)
 	}
-	sum, data, _ := bytes.Cut(data, []byte("\n"))
-	r := new(Result)
-	if string(sum) != fmt.Sprintf("%x", sha256.Sum256(data)) || json.Unmarshal(data, r) != nil {
-		return nil, fmt.Errorf("%s: %w", name, ErrDamaged)
-	}
-	return r, nil
+	return nil
 }
 
 // Put records the result of the action with this key.
 // It becomes the latest of all actions with the same id.
 func (c *Cache) Put(key, id string, r *Result) error {
-	data, err := json.MarshalIndent(r, "", "  ")
+	data, err := encode(r)
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
-	data = fmt.Appendf(nil, "%x\n%s", sha256.Sum256(data), data)
-	if err := c.replace(c.actionFile(key, ".result"), data); err != nil {
+	if err := c.replace(c.actionFile(key, ".json"), data); err != nil {
 		return err
 	}
 	return c.replace(c.latestFile(id), data)
 }
 
+// entry is a result as it stands in a file, with the digest of its JSON, so that no
+// damage to it goes unnoticed.
+type entry struct {
+	Sum    string          `json:"sum"`
+	Result json.RawMessage `json:"result"`
+}
+
+func encode(r *Result) ([]byte, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(entry{Sum: sumOf(data), Result: data})
+}
+
+func decode(data []byte) (*Result, error) {
+	var e entry
+	if err := json.Unmarshal(data, &e); err != nil {
+		return nil, err
+	}
+	if e.Sum != sumOf(e.Result) {
+		return nil, ErrDamaged
+	}
+	r := new(Result)
+	return r, json.Unmarshal(e.Result, r)
+}
+
+func sumOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
+
 func (c *Cache) latestFile(id string) string {
 	slug := strings.NewReplacer("/", "-", " ", "-").Replace(id)
-	return filepath.Join(c.dir, "latest", slug+".result")
+	return filepath.Join(c.dir, "latest", slug+".json")
 }
 
 // Latest is the action of the last result with this id, nil if there is none.
 func (c *Cache) Latest(id string) json.RawMessage {
-	r, err := readResult(c.latestFile(id))
+	data, err := os.ReadFile(c.latestFile(id))
 	if err != nil {
 		return nil // serves only to explain
 	}
-	return r.Action
-}
-
-func (c *Cache) remove(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cache: %w", err)
+	r, err := decode(data)
+	if err != nil {
+		return nil
 	}
-	return nil
+	return r.Action
 }
 
 // Lock waits until no other program runs the action with this key, and keeps

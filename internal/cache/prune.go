@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -13,9 +14,12 @@ import (
 // ErrInUse says that another program uses the cache.
 var ErrInUse = errors.New("in use by another build")
 
+// inUse is the file that each program that uses a cache locks.
+const inUse = "in-use"
+
 // share notes that this program uses the cache. It waits for a Prune to end.
 func (c *Cache) share() error {
-	f, err := os.OpenFile(filepath.Join(c.dir, "in-use"), os.O_CREATE|os.O_RDWR, 0o666)
+	f, err := os.OpenFile(filepath.Join(c.dir, inUse), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		return err
 	}
@@ -31,17 +35,18 @@ func (c *Cache) share() error {
 // their blobs. It returns the number of bytes removed. The error is [ErrInUse] when
 // another program uses the cache; nothing is removed then.
 func (c *Cache) Prune(keep func(key string) bool) (freed int64, err error) {
+	// An attempt that fails loses the shared lock too.
+	defer syscall.Flock(int(c.use.Fd()), syscall.LOCK_SH)
 	if err := syscall.Flock(int(c.use.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return 0, fmt.Errorf("cache %s: %w", c.dir, ErrInUse)
 	}
-	defer syscall.Flock(int(c.use.Fd()), syscall.LOCK_SH)
 	kept := map[string]bool{c.use.Name(): true, c.tmp.Name(): true}
-	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.result"))
+	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.json"))
 	if err != nil {
 		return 0, err
 	}
 	for _, name := range results {
-		key := strings.TrimSuffix(filepath.Base(name), ".result")
+		key := strings.TrimSuffix(filepath.Base(name), ".json")
 		if !keep(key) {
 			continue
 		}
@@ -80,7 +85,9 @@ func (c *Cache) removeOthers(dir string, kept map[string]bool) (freed int64, err
 			if err != nil {
 				return freed, err
 			}
-			_ = os.Remove(name) // fails while there is something in it
+			if dir != c.dir || !slices.Contains(folders, e.Name()) {
+				_ = os.Remove(name) // fails while there is something in it
+			}
 			continue
 		}
 		if fi, err := e.Info(); err == nil {

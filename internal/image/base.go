@@ -31,6 +31,8 @@ nonroot:x:%d:
 		Text("etc/nsswitch.conf", "hosts: files dns\n"),
 		// Readable for all: it is the working folder for any uid.
 		Dir("root", 0o755),
+		// A new volume takes its mode from here: any uid can keep things in it.
+		Dir("root/derper-certs", 0o777|fs.ModeSticky),
 		Dir("tmp", 0o777|fs.ModeSticky),
 	}
 }

@@ -1,15 +1,15 @@
 package lock
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -35,107 +35,17 @@ func Read(name string) (*Lock, error) {
 // Parse reads a lock. It refuses unknown and repeated keys, values of a wrong
 // type or form, and anything after the document.
 func Parse(data []byte) (*Lock, error) {
-	if err := checkKeys(data); err != nil {
+	if err := walk(data, reflect.TypeFor[Lock]()); err != nil {
 		return nil, err
 	}
 	l := new(Lock)
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(l); err != nil {
-		return nil, describe(data, dec, err)
+	if err := json.Unmarshal(data, l); err != nil {
+		return nil, err
 	}
 	if err := l.check(); err != nil {
 		return nil, err
 	}
 	return l, nil
-}
-
-// checkKeys walks over the tokens of the document and refuses what encoding/json
-// lets pass: keys that repeat, and a second document.
-func checkKeys(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	type object struct {
-		seen  map[string]bool // nil for an array
-		value bool            // the next token is a value, not a key
-	}
-	var open []object
-	for {
-		tok, err := dec.Token()
-		if err == io.EOF && len(open) == 0 {
-			return nil
-		}
-		if err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return describe(data, dec, err)
-		}
-		top := len(open) - 1
-		if top >= 0 && open[top].seen != nil {
-			if key, ok := tok.(string); ok && !open[top].value {
-				if open[top].seen[key] {
-					return fmt.Errorf("%s: key %q stands twice", position(data, dec.InputOffset()), key)
-				}
-				open[top].seen[key] = true
-				open[top].value = true
-				continue
-			}
-			open[top].value = false
-		}
-		switch tok {
-		case json.Delim('{'):
-			open = append(open, object{seen: map[string]bool{}})
-		case json.Delim('['):
-			open = append(open, object{})
-		case json.Delim('}'), json.Delim(']'):
-			open = open[:top]
-		}
-		if len(open) == 0 {
-			if rest := bytes.TrimSpace(data[dec.InputOffset():]); len(rest) > 0 {
-				return fmt.Errorf("%s: more after the end of the document", position(data, dec.InputOffset()))
-			}
-		}
-	}
-}
-
-// describe turns an error of encoding/json into one with line and column.
-func describe(data []byte, dec *json.Decoder, err error) error {
-	var syntax *json.SyntaxError
-	var wrong *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		// A missing piece is reported at the end of the input.
-		return fmt.Errorf("%s: not JSON: %w", position(data, max(syntax.Offset-1, 0)), err)
-	case errors.As(err, &wrong):
-		return fmt.Errorf("%s: key %q wants a %s, has a %s", position(data, max(wrong.Offset-1, 0)), wrong.Field, kind(wrong.Type.String()), wrong.Value)
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return fmt.Errorf("%s: not JSON: the document ends too early", position(data, int64(len(data))))
-	}
-	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		at := int64(max(bytes.Index(data, []byte(name)), 0))
-		return fmt.Errorf("%s: unknown key %s", position(data, at), name)
-	}
-	return fmt.Errorf("%s: %w", position(data, dec.InputOffset()), err)
-}
-
-// kind is the name of a Go type in JSON's words.
-func kind(t string) string {
-	switch {
-	case t == "int":
-		return "whole number"
-	case t == "string", strings.HasSuffix(t, "Platform"), strings.HasSuffix(t, "Time"):
-		return "string"
-	case strings.HasPrefix(t, "[]"):
-		return "list"
-	}
-	return "object"
-}
-
-func position(data []byte, offset int64) string {
-	before := data[:min(int(offset), len(data))]
-	line := bytes.Count(before, []byte("\n")) + 1
-	column := len(before) - (bytes.LastIndexByte(before, '\n') + 1) + 1
-	return fmt.Sprintf("line %d, column %d", line, column)
 }
 
 var (
@@ -155,7 +65,7 @@ func (l *Lock) check() error {
 		return fmt.Errorf("key \"schema\": is %d, this program reads %d; use the program of the revision that wrote it", l.Schema, SchemaVersion)
 	}
 	in := l.Inputs
-	want(semver.IsValid(in.Tailscale.Version) && semver.Canonical(in.Tailscale.Version) == in.Tailscale.Version,
+	want(isVersion(in.Tailscale.Version),
 		"inputs.tailscale.version", "%q is no module version such as v1.102.3", in.Tailscale.Version)
 	want(isHex(in.Tailscale.Commit, 20), "inputs.tailscale.commit", "%q is no git commit of 40 hex digits", in.Tailscale.Commit)
 	t := in.Tailscale.Time
@@ -166,10 +76,10 @@ func (l *Lock) check() error {
 	for _, host := range Hosts {
 		want(isSum(in.Go.Sums[host]), "inputs.go.sums."+host, "%q is no h1: sum", in.Go.Sums[host])
 	}
-	for host := range in.Go.Sums {
+	for _, host := range slices.Sorted(maps.Keys(in.Go.Sums)) {
 		want(slices.Contains(Hosts, host), "inputs.go.sums."+host, "unknown host platform: known are %s", strings.Join(Hosts, ", "))
 	}
-	want(semver.IsValid(in.Roots.Version), "inputs.roots.version", "%q is no module version", in.Roots.Version)
+	want(isVersion(in.Roots.Version), "inputs.roots.version", "%q is no module version", in.Roots.Version)
 	want(isSum(in.Roots.Sum), "inputs.roots.sum", "%q is no h1: sum", in.Roots.Sum)
 	want(len(in.Platforms) > 0, "inputs.platforms", "is empty")
 	seen := map[Platform]bool{}
@@ -210,6 +120,8 @@ func (o *Outputs) check(platforms []Platform, want func(ok bool, key, format str
 	}
 }
 
+func isVersion(s string) bool { return semver.IsValid(s) && semver.Canonical(s) == s }
+
 func isHex(s string, bytes int) bool {
 	b, err := hex.DecodeString(s)
 	return err == nil && len(b) == bytes && strings.ToLower(s) == s
@@ -223,7 +135,7 @@ func isDigest(s string) bool {
 func isSum(s string) bool {
 	rest, ok := strings.CutPrefix(s, "h1:")
 	b, err := base64.StdEncoding.DecodeString(rest)
-	return ok && err == nil && len(b) == 32
+	return ok && err == nil && len(b) == 32 && base64.StdEncoding.EncodeToString(b) == rest
 }
 
 // Bytes is the lock in its canonical form: keys in the order of the schema, maps

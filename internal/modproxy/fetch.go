@@ -80,29 +80,15 @@ func (c *Client) Fetch(ctx context.Context, m module.Version, sum, dir string, p
 }
 
 // download writes the module's zip to the named file and tells where it is from.
-// A transfer that breaks off starts again.
 func (c *Client) download(ctx context.Context, m module.Version, name string, progress func(done, total int64)) (from string, err error) {
 	path, err := file(m, ".zip")
 	if err != nil {
 		return "", err
 	}
-	for range tries {
-		var body *body
-		if body, err = c.get(ctx, path); err != nil {
-			return "", err
-		}
-		from = body.from
-		if err = save(name, &counter{Reader: body, progress: progress, total: body.size}); err == nil {
-			err = body.Close()
-		} else {
-			body.Close()
-		}
-		var local *fs.PathError
-		if err == nil || ctx.Err() != nil || errors.As(err, &local) {
-			break // done, or a fault of ours, such as a full disk
-		}
-		err = fmt.Errorf("%s: %w", from, err)
-	}
+	err = c.read(ctx, path, func(b *body) error {
+		from = b.from
+		return save(name, &counter{Reader: b, progress: progress, total: b.size})
+	})
 	return from, err
 }
 

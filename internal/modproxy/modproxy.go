@@ -46,31 +46,30 @@ type Client struct {
 	// Transport is what requests go through; nil means http.DefaultTransport.
 	Transport http.RoundTripper
 
-	once  sync.Once
-	db    *database
-	dbErr error
+	// pause waits between two tries; nil means as long as it takes.
+	pause func(ctx context.Context, d time.Duration) error
+	// patience is how long a server may be silent; 0 means a minute.
+	patience time.Duration
+
+	mu sync.Mutex // guards the file of the checksum database's tree head
 }
 
 // ErrUnreachable says that no proxy gave an answer.
 var ErrUnreachable = errors.New("module proxy cannot be reached")
 
+// errSilent says that a server stopped in the middle of an answer, or before it.
+var errSilent = errors.New("no answer for too long")
+
 // tries is how often a request is sent before its error counts.
 const tries = 4
 
-// body is an answer: its content, the URL it is from, and its size in bytes, -1
-// for unknown.
-type body struct {
-	io.ReadCloser
-	from string
-	size int64
-}
-
-// get opens the file at path on the first proxy that has it. As in the go
-// command, a comma passes on a 404 or 410 only, a bar passes on any error.
-func (c *Client) get(ctx context.Context, path string) (*body, error) {
-	proxies, list := c.Proxies, c.Proxies
+// read reads the file at path from the first proxy that has it. As in the go
+// command, a comma passes on a 404 or 410 only, a bar passes on any error. After a
+// transfer that broke off, use is called again and gets the file from its start.
+func (c *Client) read(ctx context.Context, path string, use func(*body) error) error {
+	proxies := c.Proxies
 	if proxies == "" {
-		proxies, list = DefaultProxy, DefaultProxy
+		proxies = DefaultProxy
 	}
 	var last error
 	for proxies != "" {
@@ -86,81 +85,177 @@ func (c *Client) get(ctx context.Context, path string) (*body, error) {
 		if proxy == "off" {
 			break
 		}
-		base, err := url.Parse(proxy)
+		base, err := parseURL(proxy)
 		if err != nil {
-			return nil, fmt.Errorf("GOPROXY: %w", err)
+			return fmt.Errorf("GOPROXY: %w", err)
 		}
-		from := base.JoinPath(path)
-		body, err := c.open(ctx, from)
-		if err == nil {
-			return body, nil
-		}
-		last = err
-		if !any && !errors.Is(err, fs.ErrNotExist) {
-			break
+		ours := false // the fault is in use, not in the way here
+		last = c.readURL(ctx, base.JoinPath(path), func(b *body) error {
+			err := use(b)
+			ours = err != nil && !errors.As(err, new(passing))
+			return err
+		})
+		if last == nil || ours || ctx.Err() != nil || !any && !errors.Is(last, fs.ErrNotExist) {
+			return last
 		}
 	}
 	if last == nil {
-		return nil, fmt.Errorf("%s: GOPROXY=%s names no module proxy; set GOPROXY=%s or one of your own", path, list, DefaultProxy)
+		return fmt.Errorf("%s: GOPROXY names no module proxy; set GOPROXY=%s or one of your own", path, DefaultProxy)
 	}
-	return nil, last
+	return last
 }
 
-// open opens one URL, trying again after a fault that may pass.
+// parseURL parses a URL and refuses what nothing can be fetched from. Its errors
+// do not have the URL, which may have a password.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	var uerr *url.Error
+	if errors.As(err, &uerr) {
+		err = uerr.Err
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("not a URL: %w", err)
+	case u.Scheme != "https" && u.Scheme != "http" && u.Scheme != "file":
+		return nil, fmt.Errorf("%s: not a URL that begins with https://, http:// or file://", u.Redacted())
+	}
+	return u, nil
+}
+
+// readURL reads one URL, and again after a fault that may pass.
+func (c *Client) readURL(ctx context.Context, from *url.URL, use func(*body) error) error {
+	var last error
+	for try := range tries {
+		if try > 0 {
+			if err := c.wait(ctx, try); err != nil {
+				return err
+			}
+		}
+		body, err := c.open(ctx, from)
+		if err == nil {
+			err = use(body)
+			body.Close()
+		}
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.As(err, new(passing)) {
+			return err
+		}
+		last = err
+	}
+	return fmt.Errorf("%w (tried %d times)", last, tries)
+}
+
+// wait waits before another try, longer each time.
+func (c *Client) wait(ctx context.Context, try int) error {
+	d := time.Duration(1<<try)*250*time.Millisecond + rand.N(250*time.Millisecond)
+	if c.pause != nil {
+		return c.pause(ctx, d)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// passing is a fault that may pass.
+type passing struct{ error }
+
+func (p passing) Unwrap() error { return p.error }
+
+// body is an answer: its content, the URL it is from, and its size in bytes, -1
+// for unknown. A Read that fails gives a passing error.
+type body struct {
+	content io.ReadCloser
+	from    string
+	size    int64
+	ctx     context.Context
+	heard   func() // tells the watch that there is something
+	end     func()
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.content.Read(p)
+	b.heard()
+	if err != nil && err != io.EOF {
+		err = passing{fmt.Errorf("%s: transfer broke off: %w", b.from, cause(b.ctx, err))}
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	defer b.end()
+	return b.content.Close()
+}
+
+// cause is what ended a request that failed with err.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// open opens one URL.
 func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 	if from.Scheme == "file" {
 		f, err := os.Open(filepath.FromSlash(from.Path))
 		if err != nil {
 			return nil, err
 		}
-		return &body{ReadCloser: f, from: from.Redacted(), size: -1}, nil
+		return &body{content: f, from: from.Redacted(), size: -1, ctx: ctx, heard: func() {}, end: func() {}}, nil
+	}
+	patience := c.patience
+	if patience == 0 {
+		patience = time.Minute
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	watch := time.AfterFunc(patience, func() { cancel(errSilent) })
+	end := func() {
+		watch.Stop()
+		cancel(nil)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
+	if err != nil {
+		end()
+		return nil, redact(err, from)
 	}
 	client := http.Client{Transport: c.Transport}
-	var last error
-	for try := range tries {
-		if try > 0 {
-			pause := time.Duration(1<<try)*250*time.Millisecond + rand.N(250*time.Millisecond)
-			select {
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			case <-time.After(pause):
-			}
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			last = fmt.Errorf("%w: %w", ErrUnreachable, redact(err, from))
-			continue
-		}
-		if resp.StatusCode == http.StatusOK {
-			return &body{ReadCloser: resp.Body, from: from.Redacted(), size: resp.ContentLength}, nil
-		}
-		resp.Body.Close()
-		last = fmt.Errorf("%s: %s", from.Redacted(), resp.Status)
-		switch {
-		case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
-			return nil, fmt.Errorf("%w: %w", last, fs.ErrNotExist)
-		case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= 500:
-		default:
-			return nil, last
-		}
+	resp, err := client.Do(req)
+	if err != nil {
+		err = passing{fmt.Errorf("%w: %w", ErrUnreachable, redact(cause(ctx, err), from))}
+		end()
+		return nil, err
 	}
-	return nil, fmt.Errorf("%w (tried %d times)", last, tries)
+	if resp.StatusCode == http.StatusOK {
+		heard := func() { watch.Reset(patience) }
+		return &body{content: resp.Body, from: from.Redacted(), size: resp.ContentLength, ctx: ctx, heard: heard, end: end}, nil
+	}
+	resp.Body.Close()
+	end()
+	err = fmt.Errorf("%s: %s", from.Redacted(), resp.Status)
+	switch {
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
+		return nil, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
+	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= 500:
+		return nil, passing{err}
+	}
+	return nil, err
 }
 
 // redact drops a password in the URL from the error of an HTTP request.
 func redact(err error, from *url.URL) error {
 	var uerr *url.Error
 	if errors.As(err, &uerr) {
-		return fmt.Errorf("%s: %w", from.Redacted(), uerr.Err)
+		err = uerr.Err
 	}
-	return err
+	return fmt.Errorf("%s: %w", from.Redacted(), err)
 }
 
 // file is the path of one of a version's files on a proxy.

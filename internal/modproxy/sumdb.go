@@ -24,15 +24,8 @@ const goSumDB = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8
 
 // Sum asks the checksum database for the h1 sum of a module's zip.
 func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
-	c.once.Do(func() { c.db, c.dbErr = c.dial(ctx) })
-	if c.dbErr != nil {
-		return "", c.dbErr
-	}
-	lines, err := c.db.client.Lookup(m.Path, m.Version)
+	lines, err := c.lookup(ctx, m)
 	if err != nil {
-		if remote := c.db.ops.failure(); remote != nil {
-			err = remote // which the client has only as text
-		}
 		return "", fmt.Errorf("checksum database: %s: %w", m, err)
 	}
 	prefix := m.Path + " " + m.Version + " "
@@ -44,23 +37,31 @@ func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
 	return "", fmt.Errorf("checksum database: %s: has no sum for it", m)
 }
 
-// database is the checksum database's client with its operations.
-type database struct {
-	client *sumdb.Client
-	ops    *ops
-}
-
-func (c *Client) dial(ctx context.Context) (*database, error) {
+func (c *Client) lookup(ctx context.Context, m module.Version) ([]string, error) {
 	key, direct, _ := strings.Cut(c.SumDB, " ")
 	if key == "" {
 		key = goSumDB
 	}
 	verifier, err := note.NewVerifier(key)
 	if err != nil {
-		return nil, fmt.Errorf("checksum database: key: %w", err)
+		return nil, fmt.Errorf("key: %w", err)
 	}
 	o := &ops{client: c, ctx: ctx, key: key, name: verifier.Name(), direct: direct}
-	return &database{client: sumdb.NewClient(o), ops: o}, nil
+	// A client for each lookup: it holds on to errors, and has no context.
+	lines, err := sumdb.NewClient(o).Lookup(m.Path, m.Version)
+	if err == nil || o.remote(err) != nil {
+		return lines, o.remote(err)
+	}
+	// Not the network. A tile that is damaged on disk would be taken for the
+	// database's word in every run to come: once more, without.
+	if rmErr := os.RemoveAll(filepath.Join(c.Dir, "cache")); rmErr != nil {
+		return nil, errors.Join(err, rmErr)
+	}
+	lines, err = sumdb.NewClient(o).Lookup(m.Path, m.Version)
+	if remote := o.remote(err); remote != nil {
+		return nil, remote
+	}
+	return lines, err
 }
 
 // ops is what the checksum database's client needs from outside.
@@ -72,45 +73,48 @@ type ops struct {
 	name   string
 	direct string // URL of the database, when it is not reached through the proxy
 
-	mu     sync.Mutex // guards the tree head's file, and failed
-	failed error
+	mu     sync.Mutex
+	failed []error // of ReadRemote
 }
 
-// failure is the error of the last request that failed.
-func (o *ops) failure() error {
+// remote is the error of ReadRemote that a lookup failed with, of which it tells
+// only the text; nil if it failed with another.
+func (o *ops) remote(err error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.failed
+	for _, remote := range o.failed {
+		if err != nil && strings.HasSuffix(err.Error(), remote.Error()) {
+			return remote
+		}
+	}
+	return nil
 }
 
-func (o *ops) ReadRemote(path string) ([]byte, error) {
-	body, err := o.openRemote(path)
+// ReadRemote asks the proxies first, as the go command does, and then the database
+// itself.
+func (o *ops) ReadRemote(path string) (data []byte, err error) {
+	use := func(b *body) (err error) {
+		data, err = io.ReadAll(io.LimitReader(b, 1<<20)) // tiles are of 8 KiB
+		return err
+	}
+	direct := o.direct
+	if direct == "" {
+		direct = "https://" + o.name
+		err = o.client.read(o.ctx, "sumdb/"+o.name+path, use)
+	}
+	if o.direct != "" || errors.Is(err, fs.ErrNotExist) {
+		var base *url.URL
+		if base, err = parseURL(direct); err == nil {
+			err = o.client.readURL(o.ctx, base.JoinPath(path), use)
+		}
+	}
 	if err != nil {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.failed = err
+		o.failed = append(o.failed, err)
 		return nil, err
 	}
-	defer body.Close()
-	return io.ReadAll(io.LimitReader(body, 1<<20)) // tiles are of 8 KiB
-}
-
-// openRemote asks the proxies first, as the go command does, and then the
-// database itself.
-func (o *ops) openRemote(path string) (*body, error) {
-	direct := o.direct
-	if direct == "" {
-		body, err := o.client.get(o.ctx, "sumdb/"+o.name+path)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return body, err
-		}
-		direct = "https://" + o.name
-	}
-	base, err := url.Parse(direct)
-	if err != nil {
-		return nil, err
-	}
-	return o.client.open(o.ctx, base.JoinPath(path))
+	return data, nil
 }
 
 func (o *ops) ReadConfig(file string) ([]byte, error) {
@@ -125,8 +129,8 @@ func (o *ops) ReadConfig(file string) ([]byte, error) {
 }
 
 func (o *ops) WriteConfig(file string, old, new []byte) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.client.mu.Lock()
+	defer o.client.mu.Unlock()
 	have, err := o.ReadConfig(file)
 	if err != nil {
 		return err

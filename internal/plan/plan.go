@@ -153,8 +153,10 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 				Platform: platform,
 				Inputs:   with(map[string]string{"source": sources.Entrypoint}),
 				Env:      env,
-				Args:     buildArgs("-s -w", "./entrypoint"),
-				Outputs:  []string{Entrypoint},
+				// No build ID: it depends on the go line of the go.mod, which is
+				// the toolchain's here and this module's in a checkout.
+				Args:    buildArgs("-s -w -buildid=", "./entrypoint"),
+				Outputs: []string{Entrypoint},
 			},
 		}
 		for _, name := range Layers {

@@ -293,6 +293,13 @@ func CacheDir(t testing.TB) string {
 // ShareInto makes the folder dir a cache as CacheDir's.
 func ShareInto(t testing.TB, dir string) {
 	t.Helper()
+	c, err := cache.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
 	user, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)

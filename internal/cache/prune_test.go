@@ -1,0 +1,118 @@
+package cache
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestPrune(t *testing.T) {
+	c, warned := open(t, t.TempDir())
+	kept := put(t, c, "kept", "what both made")
+	dropped := put(t, c, "dropped", "what one made")
+	put(t, c, "dropped-too", "what both made")
+	unlock, err := c.Lock(t.Context(), "dropped", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+
+	// As package toolchain leaves it: read-only folders, links.
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte("not ours"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	module := filepath.Join(c.Dir(), "mod", "example.com@v1.0.0")
+	if err := os.MkdirAll(module, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(module, "a.go"), make([]byte, 12345), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"file": outside, "folder": filepath.Dir(outside)} {
+		if err := os.Symlink(target, filepath.Join(module, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(module, 0o555); err != nil {
+		t.Fatal(err)
+	}
+
+	freed, err := c.Prune(func(key string) bool { return key == "kept" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if freed < 12345 || freed > 20000 {
+		t.Errorf("%d bytes freed, not 12345 and some small files", freed)
+	}
+	for _, name := range []string{c.Path(dropped), filepath.Join(c.Dir(), "mod"), filepath.Join(c.Dir(), "actions", "dropped.json"), filepath.Join(c.Dir(), "actions", "dropped.lock")} {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: not removed: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(outside); err != nil {
+		t.Errorf("removed through a link: %v", err)
+	}
+	// What was kept is whole, and the cache works.
+	if r, err := c.Get("kept"); r == nil || err != nil {
+		t.Errorf("kept: %v, %v", r, err)
+	}
+	if got, err := read(c, kept); got != "what both made" || err != nil {
+		t.Errorf("kept: %q, %v", got, err)
+	}
+	if r, err := c.Get("dropped"); r != nil || err != nil {
+		t.Errorf("dropped: %v, %v", r, err)
+	}
+	put(t, c, "dropped", "again")
+	if r, err := c.Get("dropped"); r == nil || err != nil {
+		t.Errorf("made again: %v, %v", r, err)
+	}
+	if len(*warned) != 0 {
+		t.Errorf("said: %q", *warned)
+	}
+}
+
+// A damaged result is no reason to keep anything.
+func TestPruneDamaged(t *testing.T) {
+	c, _ := open(t, t.TempDir())
+	b := put(t, c, "key", "content")
+	overwrite(t, c, b, "CONTENT")
+	if _, err := c.Prune(func(string) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(c.Dir(), "actions", "key.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("kept: %v", err)
+	}
+}
+
+func TestPruneWhileInUse(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := open(t, dir)
+	b, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, a, "key", "content")
+	none := func(string) bool { return false }
+	// Neither may, as long as both are there; and that one tried changes nothing.
+	for name, c := range map[string]*Cache{"a": a, "b": b} {
+		if freed, err := c.Prune(none); !errors.Is(err, ErrInUse) || freed != 0 {
+			t.Errorf("%s: %d, %v, not ErrInUse", name, freed, err)
+		}
+	}
+	if r, err := a.Get("key"); r == nil || err != nil {
+		t.Errorf("removed all the same: %v, %v", r, err)
+	}
+	b.Close()
+	if _, err := a.Prune(none); err != nil {
+		t.Error(err)
+	}
+	if r, err := a.Get("key"); r != nil || err != nil {
+		t.Errorf("not removed: %v, %v", r, err)
+	}
+	// Others may use the cache again.
+	c, _ := open(t, dir)
+	put(t, c, "key", "content")
+}

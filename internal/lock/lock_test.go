@@ -1,0 +1,190 @@
+package lock
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// digest is a well-formed digest whose hex digits are all c.
+func digest(c string) string { return "sha256:" + strings.Repeat(c, 64) }
+
+const sum = "h1:M1czCAtMuIcg+2Z+FBPbJyAk3ZEQGEFKnvHthtE1c6M="
+
+// sample is a small lock with outputs.
+func sample() *Lock {
+	output := func(p Platform, c string) PlatformOutput {
+		return PlatformOutput{
+			Platform: p,
+			Binaries: []Binary{{"derper", digest(c)}, {"tailscaled", digest("b")}},
+			Layers:   []Layer{{"base", digest("1"), digest("2")}, {"derper", digest("3"), digest("4")}},
+			Config:   digest("5"),
+			Manifest: digest("6"),
+		}
+	}
+	return &Lock{
+		Schema: 1,
+		Inputs: Inputs{
+			Tailscale: Tailscale{
+				Version: "v1.102.3",
+				Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
+				Time:    time.Date(2026, 8, 19, 19, 7, 43, 0, time.UTC),
+				Sum:     sum,
+			},
+			Go: Go{Version: "go1.26.8", Sums: map[string]string{
+				"linux/amd64": sum, "linux/arm64": sum, "darwin/amd64": sum, "darwin/arm64": sum,
+			}},
+			Roots:       Module{Version: "v0.0.0-20261030153154-30a33513ff6d", Sum: sum},
+			Platforms:   []Platform{"linux/amd64", "linux/arm/v7"},
+			LayerFormat: 1,
+		},
+		Outputs: &Outputs{
+			Index:     digest("f"),
+			Platforms: []PlatformOutput{output("linux/amd64", "a"), output("linux/arm/v7", "c")},
+		},
+	}
+}
+
+func sampleBytes(t *testing.T) []byte {
+	t.Helper()
+	data, err := sample().Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestRoundTrip(t *testing.T) {
+	withoutOutputs := sample()
+	withoutOutputs.Outputs = nil
+	for name, l := range map[string]*Lock{"with outputs": sample(), "without outputs": withoutOutputs} {
+		t.Run(name, func(t *testing.T) {
+			first, err := l.Bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := Parse(first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			second, err := parsed.Bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(first, second) {
+				t.Errorf("Parse then Bytes is no fixed point:\n%s\n%s", first, second)
+			}
+			if (parsed.Outputs == nil) != (l.Outputs == nil) {
+				t.Errorf("outputs came or went: %v", parsed.Outputs)
+			}
+		})
+	}
+}
+
+// Indentation is the reader's own; the canonical form takes it away.
+func TestCanonicalForm(t *testing.T) {
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, sampleBytes(t)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Parse(compact.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := sampleBytes(t); !bytes.Equal(got, want) {
+		t.Errorf("the same lock, indented otherwise, gives other bytes:\n%s", got)
+	}
+	if !bytes.HasSuffix(got, []byte("\n}\n")) {
+		t.Errorf("does not end with one newline: %q", got[len(got)-4:])
+	}
+}
+
+// The lock in the checkout is what a build writes, so that --update-lock changes
+// nothing but what did change.
+func TestRepositoryLockIsCanonical(t *testing.T) {
+	name := filepath.Join("..", "..", File)
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not in canonical form; it should be:\n%s", File, got)
+	}
+}
+
+func TestStamps(t *testing.T) {
+	in := sample().Inputs.Tailscale
+	if in.Short() != "1.102.3" {
+		t.Errorf("Short: %s", in.Short())
+	}
+	if want := "1.102.3-t53a0d659a"; in.Long() != want {
+		t.Errorf("Long: %s, not %s", in.Long(), want)
+	}
+	if got, want := sample().Inputs.Go.Module("linux/amd64").String(), "golang.org/toolchain@v0.0.1-go1.26.8.linux-amd64"; got != want {
+		t.Errorf("Module: %s, not %s", got, want)
+	}
+}
+
+func TestPlatform(t *testing.T) {
+	for _, test := range []struct {
+		in, want, os, arch, variant, slug string
+	}{
+		{"linux/amd64", "linux/amd64", "linux", "amd64", "", "linux-amd64"},
+		{"linux/arm/v6", "linux/arm/v6", "linux", "arm", "v6", "linux-arm-v6"},
+		{"linux/arm", "linux/arm/v7", "linux", "arm", "v7", "linux-arm-v7"},
+		{"linux/arm64/v8", "linux/arm64", "linux", "arm64", "", "linux-arm64"},
+	} {
+		p, err := ParsePlatform(test.in)
+		if err != nil {
+			t.Errorf("%s: %v", test.in, err)
+			continue
+		}
+		if string(p) != test.want {
+			t.Errorf("%s is read as %s, not %s", test.in, p, test.want)
+		}
+		if p.OS() != test.os || p.Arch() != test.arch || p.Variant() != test.variant || p.Slug() != test.slug {
+			t.Errorf("%s: parts %q %q %q %q", p, p.OS(), p.Arch(), p.Variant(), p.Slug())
+		}
+	}
+	for _, bad := range []string{"", "linux", "amd64", "windows/amd64", "linux/arm/v5", "linux/amd64/v3", "Linux/amd64", " linux/amd64"} {
+		if p, err := ParsePlatform(bad); err == nil {
+			t.Errorf("%q is read as %s", bad, p)
+		} else if !strings.Contains(err.Error(), "linux/amd64, linux/386") {
+			t.Errorf("%q: error does not list what is known: %v", bad, err)
+		}
+	}
+	for _, p := range Known {
+		if got, err := ParsePlatform(string(p)); err != nil || got != p {
+			t.Errorf("known platform %s: %s, %v", p, got, err)
+		}
+	}
+}
+
+func TestOutputsPlatform(t *testing.T) {
+	l := sample()
+	if got, ok := l.Outputs.Platform("linux/arm/v7"); !ok || got.Platform != "linux/arm/v7" {
+		t.Errorf("linux/arm/v7: %v %v", got, ok)
+	}
+	if _, ok := l.Outputs.Platform("linux/386"); ok {
+		t.Error("linux/386 is found, and is not there")
+	}
+	if _, ok := (*Outputs)(nil).Platform("linux/386"); ok {
+		t.Error("found among no outputs at all")
+	}
+}

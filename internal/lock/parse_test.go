@@ -1,0 +1,130 @@
+package lock
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Each of these is a slip of somebody who edits the lock by hand; the error must
+// lead to it.
+func TestParseRefuses(t *testing.T) {
+	good := string(sampleBytes(t))
+	replace := func(old, new string) string {
+		if !strings.Contains(good, old) {
+			t.Fatalf("the sample has no %q", old)
+		}
+		return strings.Replace(good, old, new, 1)
+	}
+	const commit = "53a0d659afa51835dd7a9283873cca44261454f8"
+	for _, test := range []struct {
+		name, data string
+		want       []string // in the error
+	}{
+		{"empty", "", []string{"line 1, column 1", "ends too early"}},
+		{"no object", "[]", []string{"line 1, column 1", "wants to be an object", "is a list"}},
+		{"null", "null", []string{"line 1, column 1", "wants to be an object", "is null"}},
+		{"missing colon", replace(`"schema": 1`, `"schema" 1`), []string{"line 2, column 12", "not JSON", "after object key"}},
+		{"comma too many", replace("\"linux/arm/v7\"\n    ]", "\"linux/arm/v7\",\n    ]"), []string{"line 26, column 5", "not JSON"}},
+		{"single quotes", replace(`"v1.102.3"`, `'v1.102.3'`), []string{"line 5, column 18", "not JSON"}},
+		{"truncated", good[:len(good)/2], []string{"not JSON", "ends too early"}},
+		{"last brace missing", strings.TrimSuffix(good, "}\n"), []string{"not JSON", "ends too early"}},
+		{"garbage after it", good + "\nx\n", []string{"line 90, column 1", "not JSON", "after top-level value"}},
+		{"second document", good + good, []string{"line 89, column 1", "not JSON"}},
+
+		{"unknown key", replace(`"schema": 1,`, "\"schema\": 1,\n  \"note\": \"x\","), []string{"line 3, column 3", `unknown key "note"`}},
+		// The name is that of a key elsewhere: the error must not point there.
+		{"key at a wrong place", replace(`"roots": {`, "\"roots\": {\n      \"commit\": \"x\","), []string{"line 20, column 7", `unknown key "inputs.roots.commit"`}},
+		{"key in another case", replace(`"commit"`, `"Commit"`), []string{"line 6, column 7", `unknown key "inputs.tailscale.Commit"`}},
+		{"key twice", replace(`"commit": "`, `"commit": "0000000000000000000000000000000000000000", "commit": "`), []string{"line 6, column 61", `key "inputs.tailscale.commit" stands twice`}},
+		{"host twice", replace(`"linux/arm64": "`, `"linux/amd64": "`), []string{"line 16, column 9", `"inputs.go.sums.linux/amd64" stands twice`}},
+		{"key twice in an output", replace(`"index": "`, `"index": "", "index": "`), []string{`key "outputs.index" stands twice`}},
+
+		{"string for number", replace(`"schema": 1`, `"schema": "1"`), []string{"line 2, column 13", `key "schema" wants a whole number, has "1"`}},
+		{"fraction", replace(`"layerFormat": 1`, `"layerFormat": 1.5`), []string{`key "inputs.layerFormat" wants a whole number, has the number 1.5`}},
+		{"number for string", replace(`"commit": "`+commit+`"`, `"commit": 53`), []string{"line 6, column 17", `key "inputs.tailscale.commit" wants a string, has the number 53`}},
+		{"list for object", `{"schema": 1, "inputs": []}`, []string{"line 1, column 25", `key "inputs" wants an object, has a list`}},
+		{"string for list", strings.Replace(good, "\"platforms\": [\n      \"linux/amd64\",\n      \"linux/arm/v7\"\n    ]", `"platforms": "all"`, 1), []string{`key "inputs.platforms" wants a list, has "all"`}},
+		{"null in a list", replace("      \"linux/amd64\",\n", "      null,\n"), []string{`key "inputs.platforms[0]" wants a string, has null`}},
+		{"null for string", replace(`"`+commit+`"`, `null`), []string{`key "inputs.tailscale.commit" wants a string, has null`}},
+		{"time is no time", replace(`"2026-08-19T19:07:43Z"`, `"yesterday"`), []string{"line 7, column 15", `key "inputs.tailscale.time" wants a time`, `has "yesterday"`}},
+		{"time is a number", replace(`"2026-08-19T19:07:43Z"`, `1787166463`), []string{`key "inputs.tailscale.time" wants a time`}},
+
+		{"other schema", replace(`"schema": 1`, `"schema": 2`), []string{`"schema"`, "is 2", "reads 1"}},
+		{"no schema", replace("  \"schema\": 1,\n", ""), []string{`"schema"`, "is 0"}},
+		{"version without v", replace(`"v1.102.3"`, `"1.102.3"`), []string{"inputs.tailscale.version", "1.102.3"}},
+		{"version of two numbers", replace(`"v1.102.3"`, `"v1.102"`), []string{"inputs.tailscale.version", "v1.102"}},
+		{"version is a branch", replace(`"v1.102.3"`, `"latest"`), []string{"inputs.tailscale.version", "latest"}},
+		{"short commit", replace(commit, commit[:39]), []string{"inputs.tailscale.commit", commit[:39], "40 hex digits"}},
+		{"commit in capitals", replace(commit, strings.ToUpper(commit)), []string{"inputs.tailscale.commit", "40 hex digits"}},
+		{"commit not hex", replace(commit, "g"+commit[1:]), []string{"inputs.tailscale.commit", "40 hex digits"}},
+		{"time with a zone", replace(`"2026-08-19T19:07:43Z"`, `"2026-08-19T21:07:43+02:00"`), []string{"inputs.tailscale.time", "UTC"}},
+		{"time with a fraction", replace(`"2026-08-19T19:07:43Z"`, `"2026-08-19T19:07:43.5Z"`), []string{"inputs.tailscale.time", "whole seconds"}},
+		{"no time", replace("      \"time\": \"2026-08-19T19:07:43Z\",\n", ""), []string{"inputs.tailscale.time"}},
+		{"sum of another kind", replace(sum, "h2:"+sum[3:]), []string{"inputs.tailscale.sum", "no h1: sum"}},
+		{"sum too short", replace(sum, sum[:20]), []string{"inputs.tailscale.sum", "no h1: sum"}},
+		{"sum with a newline in it", replace(sum, sum[:20]+`\n`+sum[20:]), []string{"inputs.tailscale.sum", "no h1: sum"}},
+		{"go version of a language", replace(`"go1.26.8"`, `"go1.26"`), []string{"inputs.go.version", "go1.26"}},
+		{"go version without go", replace(`"go1.26.8"`, `"1.26.8"`), []string{"inputs.go.version", "1.26.8"}},
+		{"unknown host", replace(`"darwin/amd64": `, `"plan9/amd64": `), []string{"inputs.go.sums.plan9/amd64", "unknown host", "inputs.go.sums.darwin/amd64"}},
+		{"roots version not whole", replace(`"v0.0.0-20261030153154-30a33513ff6d"`, `"v0.1"`), []string{"inputs.roots.version", "v0.1"}},
+		{"unknown platform", replace(`"linux/arm/v7"`, `"linux/arm/v5"`), []string{"inputs.platforms", "linux/arm/v5", "known are"}},
+		{"platform by its longer name", replace(`"linux/arm/v7"`, `"linux/arm64/v8"`), []string{"inputs.platforms", "linux/arm64/v8", "is written linux/arm64"}},
+		{"platform twice", replace(`"linux/arm/v7"`, `"linux/amd64"`), []string{"inputs.platforms", "linux/amd64 stands twice"}},
+		{"layer format 0", replace(`"layerFormat": 1`, `"layerFormat": 0`), []string{"inputs.layerFormat"}},
+		{"digest too short", replace(digest("f"), digest("f")[:70]), []string{"outputs.index", "no digest"}},
+		{"layer with a path for a name", replace(`"base"`, `"../base"`), []string{"outputs.platforms[0].layers", "../base"}},
+		{"outputs of another platform", strings.Replace(good, `"platform": "linux/arm/v7"`, `"platform": "linux/386"`, 1), []string{"outputs.platforms[1].platform", "linux/386"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l, err := Parse([]byte(test.data))
+			if err == nil {
+				t.Fatalf("accepted as %+v", l)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not in the error: %v", want, err)
+				}
+			}
+		})
+	}
+}
+
+// A missing sum of a host is as good as a wrong one.
+func TestMissingHost(t *testing.T) {
+	for _, host := range Hosts {
+		l := sample()
+		delete(l.Inputs.Go.Sums, host)
+		if _, err := l.Bytes(); err == nil || !strings.Contains(err.Error(), "inputs.go.sums."+host) {
+			t.Errorf("without %s: %v", host, err)
+		}
+	}
+}
+
+func TestOutputsOfAllPlatforms(t *testing.T) {
+	l := sample()
+	l.Outputs.Platforms = l.Outputs.Platforms[:1]
+	if _, err := l.Bytes(); err == nil || !strings.Contains(err.Error(), "has 1 platforms, the inputs have 2") {
+		t.Errorf("outputs of a part of the platforms: %v", err)
+	}
+	l.Inputs.Platforms = nil
+	if _, err := l.Bytes(); err == nil || !strings.Contains(err.Error(), "inputs.platforms") {
+		t.Errorf("no platforms: %v", err)
+	}
+}
+
+func TestReadNamesTheFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "other.json")
+	if _, err := Read(name); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), name) {
+		t.Errorf("missing: %v", err)
+	}
+	if err := os.WriteFile(name, []byte("{"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(name); err == nil || !strings.Contains(err.Error(), name+": line 1, column 2") {
+		t.Errorf("damaged: %v", err)
+	}
+}
