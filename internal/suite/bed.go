@@ -145,14 +145,17 @@ func (b *bed) patience() time.Duration {
 	return 20 * time.Second
 }
 
+// errOver is why to try no more.
+var errOver = errors.New("the container has ended")
+
 // eventually tries until there is no error, and returns the last one.
 func (b *bed) eventually(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, b.patience())
 	defer cancel()
 	for {
 		err := try()
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, errOver) {
+			return err
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -199,7 +202,7 @@ func (c *box) running() error {
 		return nil // asking takes longer than waiting
 	}
 	if code, err := c.Wait(done); err == nil {
-		return fmt.Errorf("the container has ended with code %d", code)
+		return fmt.Errorf("%w with code %d", errOver, code)
 	}
 	return nil
 }

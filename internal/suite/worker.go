@@ -28,6 +28,7 @@ var workers = map[string]func(arg []byte) (any, error){
 	"probe":     workProbe,
 	"processes": workProcesses,
 	"hold":      workHold,
+	"address":   workAddress,
 }
 
 // Init runs what this program is when the suite started it, and then does not return. Otherwise it does nothing.
@@ -189,4 +190,19 @@ func workHold(arg []byte) (any, error) {
 			c.Read(make([]byte, 1)) // and answer nothing
 		}
 	}
+}
+
+// address gives the container's loopback one more address, which leads nowhere. Without any but 127.0.0.1 tailscaled
+// takes the network to be down, and waits.
+func (c *box) address(ctx context.Context) error {
+	_, err := work[bool](ctx, c, "address", netip.MustParseAddr("192.0.2.1"))
+	return err
+}
+
+func workAddress(arg []byte) (any, error) {
+	var ip netip.Addr
+	if err := json.Unmarshal(arg, &ip); err != nil {
+		return nil, err
+	}
+	return true, addAddress("lo:1", ip)
 }
