@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -24,6 +25,7 @@ var lifeCases = []Case{
 	{Name: "versions", Everywhere: true, run: caseVersions},
 	{Name: "hardened", Everywhere: true, run: caseHardened},
 	{Name: "sigterm", Everywhere: true, run: caseSIGTERM},
+	{Name: "sigterm/tailscaled", run: caseSIGTERMTailscaled},
 	{Name: "new-container", run: caseNewContainer},
 	{Name: "rate-limit", run: caseRateLimit},
 }
@@ -77,7 +79,8 @@ func caseVersions(ctx context.Context, b *bed) error {
 	return errors.Join(errs...)
 }
 
-// caseSIGTERM stops a relay in the three forms that it has: derper alone, below the entrypoint, and beside tailscaled.
+// caseSIGTERM stops a relay in the forms that it has without a tailnet: derper alone, below the entrypoint, and before
+// there is a tailscaled.
 func caseSIGTERM(ctx context.Context, b *bed) error {
 	var errs []error
 	var notes []string
@@ -100,10 +103,28 @@ func caseSIGTERM(ctx context.Context, b *bed) error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", form.name, err))
 		}
-		notes = append(notes, fmt.Sprintf("%s %.2fs", form.name, took.Seconds()))
+		notes = append(notes, fmt.Sprintf("%s %d ms", form.name, took.Milliseconds()))
 	}
 	b.note = strings.Join(notes, ", ")
 	return errors.Join(errs...)
+}
+
+// caseSIGTERMTailscaled stops a relay that runs beside a tailscaled.
+func caseSIGTERMTailscaled(ctx context.Context, b *bed) error {
+	s, at := b.control(own())
+	c, err := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}}, "TS_AUTHKEY="+authKey, "TS_LOGIN_SERVER="+s.BaseURL())
+	if err != nil {
+		return err
+	}
+	if err := c.address(ctx); err != nil {
+		return err
+	}
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	took, err := c.stop(ctx)
+	b.note = fmt.Sprintf("both %d ms", took.Milliseconds())
+	return err
 }
 
 // caseNewContainer replaces a container with the volume of the README's docker run line, by a name and by an address,
@@ -138,7 +159,7 @@ func caseNewContainer(ctx context.Context, b *bed) error {
 				return err
 			}
 			seen = append(seen, i)
-			if _, err := c.stop(ctx); err != nil {
+			if err := c.Close(); err != nil {
 				return err
 			}
 		}

@@ -154,7 +154,7 @@ func (e effect) flag(args []string) error {
 
 var scenarios = []scenario{
 	{
-		name: "many", env: []string{open}, ports: []container.Port{tcp(8443), tcp(8080), udp(3479)},
+		name: "many", env: []string{open},
 		prepare: func(t *trial) error {
 			if err := os.WriteFile(filepath.Join(t.data, "rate.json"), []byte(`{"PerClientRateLimitBytesPerSec": 1234567}`), 0o644); err != nil {
 				return err
@@ -162,22 +162,6 @@ var scenarios = []scenario{
 			return os.WriteFile(filepath.Join(t.data, "mesh.key"), []byte(strings.Repeat("0123456789abcdef", 4)), 0o644)
 		},
 		effects: []effect{
-			{name: "HOSTNAME", value: "relay.example", see: func(ctx context.Context, t *trial) error {
-				_, err := t.leaf(ctx, "relay.example")
-				return err
-			}},
-			{name: "ADDR", value: ":8443", see: page("/derp/probe", "")},
-			{name: "HTTP_PORT", value: "8080", see: func(ctx context.Context, t *trial) error {
-				res, _, err := t.request(ctx, "GET", "http", tcp(8080), "/generate_204")
-				if err == nil && res.StatusCode != http.StatusNoContent {
-					err = fmt.Errorf("GET /generate_204 on port 8080: %s", res.Status)
-				}
-				return err
-			}},
-			{name: "STUN_PORT", value: "3479", see: func(ctx context.Context, t *trial) error {
-				return t.stun(ctx, 3479, t.bed.patience())
-			}},
-			{name: "CERT_DIR", value: "/data/certs", see: file("certs/relay.example.crt", "CERTIFICATE")},
 			{name: "CONFIG_PATH", value: "/data/node.json", see: func(ctx context.Context, t *trial) error {
 				d, err := t.connect(ctx, key.NewNode())
 				if err != nil {
@@ -198,7 +182,6 @@ var scenarios = []scenario{
 				return nil
 			}},
 			{name: "MESH_PSKFILE", value: "/data/mesh.key", see: meshKey},
-			{name: "MESH_WITH", value: "other.example", see: says(`mesh("other.example")`)},
 			{name: "BOOTSTRAP_DNS", value: "boot.example", see: page("/bootstrap-dns", "192.0.2.80")},
 			{name: "UNPUBLISHED_DNS", value: "hidden.example", see: func(ctx context.Context, t *trial) error {
 				if err := page("/bootstrap-dns?q=hidden.example", "192.0.2.81")(ctx, t); err != nil {
@@ -233,6 +216,37 @@ var scenarios = []scenario{
 				}
 				return err
 			}},
+		},
+	},
+	{
+		name: "ports", env: []string{open}, ports: []container.Port{tcp(8443), tcp(8080), udp(3479)},
+		effects: []effect{
+			{name: "ADDR", value: ":8443", see: page("/derp/probe", "")},
+			{name: "HTTP_PORT", value: "8080", see: func(ctx context.Context, t *trial) error {
+				res, _, err := t.request(ctx, "GET", "http", tcp(8080), "/generate_204")
+				if err == nil && res.StatusCode != http.StatusNoContent {
+					err = fmt.Errorf("GET /generate_204 on port 8080: %s", res.Status)
+				}
+				return err
+			}},
+			{name: "STUN_PORT", value: "3479", see: func(ctx context.Context, t *trial) error {
+				return t.stun(ctx, 3479, t.bed.patience())
+			}},
+		},
+	},
+	{
+		name: "name", env: []string{open},
+		effects: []effect{
+			{name: "HOSTNAME", value: "relay.example", see: func(ctx context.Context, t *trial) error {
+				_, err := t.leaf(ctx, "relay.example")
+				return err
+			}},
+		},
+	},
+	{
+		name: "certificates", env: []string{open},
+		effects: []effect{
+			{name: "CERT_DIR", value: "/data/certs", see: file("certs/127.0.0.1.crt", "CERTIFICATE")},
 		},
 	},
 	{
@@ -313,6 +327,12 @@ var scenarios = []scenario{
 	{
 		name: "mesh-key", env: []string{open},
 		effects: []effect{{name: "MESH_PSK", value: strings.Repeat("0123456789abcdef", 4), see: meshKey}},
+	},
+	{
+		name: "mesh-with", env: []string{open, "MESH_PSK=" + strings.Repeat("0123456789abcdef", 4)},
+		effects: []effect{
+			{name: "MESH_WITH", value: "other.example", see: says(`mesh("other.example")`)},
+		},
 	},
 	{
 		name: "secrets", env: []string{open},
