@@ -24,6 +24,9 @@ type bed struct {
 	runner  container.Runner
 	foreign bool // the image is for another platform, so that everything takes longer
 
+	// patience is how long to wait for something that takes no time to speak of, and is not there yet.
+	patience time.Duration
+
 	dir        string
 	closers    []func() error // called in reverse order
 	containers []container.Container
@@ -137,20 +140,12 @@ func (b *bed) run(ctx context.Context, s container.Spec) (*box, error) {
 	return &box{Container: c, bed: b}, nil
 }
 
-// patience is how long to wait for something that takes no time to speak of, and is not there yet.
-func (b *bed) patience() time.Duration {
-	if b.foreign {
-		return time.Minute
-	}
-	return 20 * time.Second
-}
-
 // errOver is why to try no more.
 var errOver = errors.New("the container has ended")
 
 // eventually tries until there is no error, and returns the last one.
 func (b *bed) eventually(ctx context.Context, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, b.patience())
+	ctx, cancel := context.WithTimeout(ctx, b.patience)
 	defer cancel()
 	for {
 		err := try()
@@ -165,6 +160,9 @@ func (b *bed) eventually(ctx context.Context, try func() error) error {
 	}
 }
 
+// errUnhealthy is what the health check says of a relay, and no error of asking it.
+var errUnhealthy = errors.New("unhealthy")
+
 // healthcheck runs the health check that the image's config names.
 func (c *box) healthcheck(ctx context.Context) (string, error) {
 	file, err := c.bed.image.ConfigFile()
@@ -178,7 +176,7 @@ func (c *box) healthcheck(ctx context.Context) (string, error) {
 	out, err := c.Exec(ctx, h.Test[1:]...)
 	said := strings.TrimSpace(out.Stdout + out.Stderr)
 	if err == nil && out.Code != 0 {
-		err = fmt.Errorf("unhealthy: %s", said)
+		err = fmt.Errorf("%w: %s", errUnhealthy, said)
 	}
 	return said, err
 }

@@ -46,7 +46,7 @@ func (c *box) connect(ctx context.Context, k key.NodePrivate) (*client, error) {
 		InsecureForTests: true, // the probe judges certificates
 	}}}
 	d := &client{derphttp.NewRegionClient(k, logger.Discard, netmon.NewStatic(), func() *tailcfg.DERPRegion { return region }), k.Public()}
-	ctx, cancel := context.WithTimeout(ctx, c.bed.patience())
+	ctx, cancel := context.WithTimeout(ctx, c.bed.patience)
 	defer cancel()
 	if err := d.Connect(ctx); err != nil {
 		d.Close()
@@ -136,7 +136,7 @@ func (c *box) request(ctx context.Context, method, scheme string, port container
 	hc := &http.Client{
 		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       c.bed.patience(),
+		Timeout:       c.bed.patience,
 	}
 	host := c.name
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {

@@ -60,9 +60,11 @@ func caseVersions(ctx context.Context, b *bed) error {
 		if err != nil {
 			return err
 		}
-		code, err := c.Wait(ctx)
+		wctx, cancel := context.WithTimeout(ctx, b.patience)
+		code, err := c.Wait(wctx)
+		cancel()
 		if err != nil {
-			return err
+			return fmt.Errorf("%s -version: %w", p.program, err)
 		}
 		said := strings.TrimSpace(c.Logs())
 		m := p.commit.FindStringSubmatch(said)
@@ -96,7 +98,7 @@ func caseSIGTERM(ctx context.Context, b *bed) error {
 		if err != nil {
 			return err
 		}
-		if err := c.logged(ctx, "serving on :443"); err != nil {
+		if err := c.logged(ctx, "serving on "); err != nil {
 			return fmt.Errorf("%s: %w", form.name, err)
 		}
 		took, err := c.stop(ctx)
@@ -116,9 +118,7 @@ func caseSIGTERMTailscaled(ctx context.Context, b *bed) error {
 	if err != nil {
 		return err
 	}
-	if err := c.address(ctx); err != nil {
-		return err
-	}
+	c.address()
 	if err := c.ready(ctx); err != nil {
 		return err
 	}
@@ -251,8 +251,9 @@ func caseHung(ctx context.Context, b *bed) error {
 		return err
 	}
 	began := time.Now()
-	if said, err := c.healthcheck(ctx); err == nil {
-		return fmt.Errorf("derper hangs, and the health check says %q", said)
+	said, err := c.healthcheck(ctx)
+	if !errors.Is(err, errUnhealthy) {
+		return fmt.Errorf("derper hangs, and the health check says %q, %v", said, err)
 	}
 	if took, limit := time.Since(began), 5*time.Second; took > limit {
 		return fmt.Errorf("the health check took %v of the %v that it has", took.Round(time.Millisecond), limit)
@@ -263,6 +264,7 @@ func caseHung(ctx context.Context, b *bed) error {
 	if err := c.ready(ctx); err != nil {
 		return fmt.Errorf("derper goes on: %w", err)
 	}
+	b.note = strings.ReplaceAll(said, "\n", "; ")
 	return nil
 }
 
@@ -281,21 +283,26 @@ func caseSTUNPortTaken(ctx context.Context, b *bed) error {
 	var errs bytes.Buffer
 	held := make(chan error, 1)
 	go func() { held <- runWorker(hctx, c, "hold", stunPort.Number, &out, &errs) }()
-	said := func(word string) error {
-		return b.eventually(ctx, func() error {
-			if !slices.Contains(strings.Fields(out.String()), word) {
-				return fmt.Errorf("the STUN port could not be taken: %q, not %s", out.String(), word)
+	said := func(word string) bool { return slices.Contains(strings.Fields(out.String()), word) }
+	if err := b.eventually(ctx, func() error {
+		if !said("waiting") {
+			return fmt.Errorf("the STUN port cannot be taken: %s", errs.String())
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := b.eventually(ctx, func() error {
+		if err := c.Signal(syscall.SIGHUP); err != nil { // a new certificate, maybe: restarts derper
+			return err
+		}
+		for range 20 {
+			if time.Sleep(50 * time.Millisecond); said("held") {
+				return nil
 			}
-			return nil
-		})
-	}
-	if err := said("waiting"); err != nil {
-		return err
-	}
-	if err := c.Signal(syscall.SIGHUP); err != nil { // a new certificate, maybe: restarts derper
-		return err
-	}
-	if err := said("held"); err != nil {
+		}
+		return errors.New("derper always got its STUN port back before it could be taken")
+	}); err != nil {
 		return err
 	}
 	if err := b.eventually(ctx, func() error {

@@ -104,7 +104,7 @@ func caseDefault(ctx context.Context, b *bed) error {
 	if err := c.logged(ctx, "NO CLIENT IS LET IN"); err != nil {
 		return err
 	}
-	if err := c.logged(ctx, "serving on :443"); err != nil {
+	if err := c.logged(ctx, "serving on "); err != nil {
 		return err
 	}
 	t := probeTarget{Host: "127.0.0.1"}

@@ -58,6 +58,8 @@ type Config struct {
 	Timeout time.Duration  // of a case, three times as long on another platform than this machine's; 0 is 2 minutes
 
 	Progress func(Row, int, int) // called after each row, with how many are done, and of how many
+
+	patience time.Duration // see bed; tests of what is broken have less
 }
 
 // ErrNotOurs says that an image is not one of this project.
@@ -101,8 +103,11 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 2 * time.Minute
 	}
+	if cfg.patience == 0 {
+		cfg.patience = 20 * time.Second
+	}
 	if foreign {
-		cfg.Timeout *= 3
+		cfg.Timeout, cfg.patience = 3*cfg.Timeout, 3*cfg.patience
 	}
 	chosen, total := choose(cfg.Run, foreign)
 	if total == 0 {
@@ -147,7 +152,7 @@ func choose(re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
 // runCase runs one case and returns its rows, each of them.
 func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 	began := time.Now()
-	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign}
+	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign, patience: cfg.patience}
 	cctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("not done within %v", cfg.Timeout))
 	err := ctx.Err()
 	if err == nil {

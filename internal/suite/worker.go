@@ -192,17 +192,27 @@ func workHold(arg []byte) (any, error) {
 	}
 }
 
-// address gives the container's loopback one more address, which leads nowhere. Without any but 127.0.0.1 tailscaled
-// takes the network to be down, and waits.
-func (c *box) address(ctx context.Context) error {
-	_, err := work[bool](ctx, c, "address", netip.MustParseAddr("192.0.2.1"))
-	return err
+// address gives the container's loopback another address, which leads nowhere, and again another every second. Without
+// any but 127.0.0.1 tailscaled takes the network to be down, and waits for a change, which it may miss while it starts.
+func (c *box) address() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		runWorker(ctx, c, "address", nil, io.Discard, new(bytes.Buffer))
+	}()
+	c.bed.onClose(func() error {
+		cancel()
+		<-ended
+		return nil
+	})
 }
 
-func workAddress(arg []byte) (any, error) {
-	var ip netip.Addr
-	if err := json.Unmarshal(arg, &ip); err != nil {
-		return nil, err
+func workAddress([]byte) (any, error) {
+	for i := byte(1); ; i = i%100 + 1 {
+		if err := addAddress("lo:1", netip.AddrFrom4([4]byte{192, 0, 2, i})); err != nil {
+			return nil, err
+		}
+		time.Sleep(time.Second)
 	}
-	return true, addAddress("lo:1", ip)
 }
