@@ -286,7 +286,7 @@ func caseSTUNPortTaken(ctx context.Context, b *bed) error {
 	said := func(word string) bool { return slices.Contains(strings.Fields(out.String()), word) }
 	if err := b.eventually(ctx, func() error {
 		if !said("waiting") {
-			return fmt.Errorf("the STUN port cannot be taken: %s", errs.String())
+			return errors.New("the worker that takes the STUN port does not start")
 		}
 		return nil
 	}); err != nil {
