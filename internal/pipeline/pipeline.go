@@ -234,6 +234,11 @@ func (b *Builder) record(a *plan.Action, r *cache.Result, why []string) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for _, run := range b.runs {
+		if run.Action == a {
+			return // platforms share it; the first to ask has had it run
+		}
+	}
 	b.runs = append(b.runs, Run{Action: a, Cached: why == nil, Why: why, Seconds: r.Seconds})
 }
 
