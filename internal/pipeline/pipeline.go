@@ -153,9 +153,11 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform) (*Build,
 	b.runs = nil
 	results := make([]*parts, len(platforms))
 	g, ctx := errgroup.WithContext(ctx)
+	// All platforms share the roots; the first to need them has them made.
+	roots := sync.OnceValues(func() (*cache.Result, error) { return b.roots(ctx, p.Roots) })
 	for i, pp := range p.Platforms {
 		g.Go(func() (err error) {
-			results[i], err = b.platform(ctx, p, pp)
+			results[i], err = b.platform(ctx, pp, roots)
 			return err
 		})
 	}
@@ -234,11 +236,6 @@ func (b *Builder) record(a *plan.Action, r *cache.Result, why []string) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, run := range b.runs {
-		if run.Action == a {
-			return // platforms share it; the first to ask has had it run
-		}
-	}
 	b.runs = append(b.runs, Run{Action: a, Cached: why == nil, Why: why, Seconds: r.Seconds})
 }
 
