@@ -67,7 +67,7 @@ func TestCost(t *testing.T) {
 	}
 	// With the host's tailscaled, versions are compared before derper starts.
 	var verifying []time.Duration
-	withHost := append(env[:len(env):len(env)], "VERIFY_CLIENTS=true", "SOCKET="+host(t, "1.102.3-t53a0d659a"))
+	withHost := append(env[:len(env):len(env)], "VERIFY_CLIENTS=true", "SOCKET="+host(t, release.Long()))
 	for range *costRuns {
 		took, _, _ := measure(t, entrypointBinary(t), nil, withHost, dir, stunAddr)
 		verifying = append(verifying, took)

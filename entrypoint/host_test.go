@@ -36,10 +36,10 @@ func host(t *testing.T, version string) (socket string) {
 // verification fails in ways that nobody can explain.
 func TestHostTailscaled(t *testing.T) {
 	for version, warned := range map[string]bool{
-		"1.102.3-t53a0d659a":            false,
-		"1.102.3-t53a0d659a-gdeadbeef0": false,
+		release.Long():                  false,
+		release.Long() + "-gdeadbeef0":  false,
 		"1.98.1-tdeadbeef0":             true,
-		"1.102.3-tdeadbeef0":            true,
+		release.Short() + "-tdeadbeef0": true,
 	} {
 		s := start(t, t.TempDir(), append(ports(t), "SOCKET="+host(t, version)))
 		if out := s.healthy(t); !strings.Contains(out, "verification") {
@@ -49,7 +49,7 @@ func TestHostTailscaled(t *testing.T) {
 		if got := s.program(t); got != "derper" {
 			t.Errorf("the process is %s, want derper", got)
 		}
-		want := "warning: the host's tailscaled is " + version + ", derper is 1.102.3-t53a0d659a"
+		want := "warning: the host's tailscaled is " + version + ", derper is " + release.Long()
 		if got := strings.Contains(s.log.String(), want); got != warned {
 			t.Errorf("%s: warned %v, want %v\n%s", version, got, warned, s.log)
 		}
@@ -74,7 +74,7 @@ func TestReminder(t *testing.T) {
 		}
 		return nil
 	})
-	if err := os.Symlink(host(t, "1.102.3-t53a0d659a"), socket); err != nil {
+	if err := os.Symlink(host(t, release.Long()), socket); err != nil {
 		t.Fatal(err)
 	}
 	s.healthy(t)
@@ -94,7 +94,7 @@ func TestHealthcheckAddress(t *testing.T) {
 	for _, addr := range []string{"192.0.2.1", "[::1]", "0.0.0.0", "[::]", ""} {
 		env := ports(t)
 		_, port, _ := net.SplitHostPort(lookup(env, "ADDR"))
-		s := start(t, t.TempDir(), append(env, "ADDR="+addr+":"+port, "SOCKET="+host(t, "1.102.3-t53a0d659a")))
+		s := start(t, t.TempDir(), append(env, "ADDR="+addr+":"+port, "SOCKET="+host(t, release.Long())))
 		if out := s.healthy(t); strings.TrimSpace(out) != "ok: stun, https, derp, verification" {
 			t.Errorf("%s: %s", addr, out)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,20 +11,18 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/releasetest"
 )
 
-// The programs under test are real: derper and tailscaled as the image has
-// them, and the entrypoint built with the image's flags. They are built once
-// per run, before the network goes away.
-const (
-	upstreamVersion = "v1.102.3"
-	upstreamStamps  = "-s -w -X tailscale.com/version.shortStamp=1.102.3" +
-		" -X tailscale.com/version.longStamp=1.102.3-t53a0d659a" +
-		" -X tailscale.com/version.gitCommitStamp=53a0d659afa51835dd7a9283873cca44261454f8"
+// The programs under test are real: derper, tailscaled and the entrypoint as the
+// image has them, built from the lock. They are built once per run, before the
+// network goes away.
+var (
+	binDir  string // holds entrypoint, derper and tailscaled
+	release lock.Tailscale
 )
-
-// binDir holds entrypoint, derper and tailscaled.
-var binDir string
 
 // isolated tells the second process of a run from the first.
 const isolated = "ENTRYPOINT_TEST_BIN"
@@ -35,7 +34,12 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(isolated); dir != "" {
 		os.Unsetenv(isolated)
 		binDir = dir
-		if err := deadEnd(); err != nil {
+		l, err := lock.Read("../" + lock.File)
+		if err == nil {
+			release = l.Inputs.Tailscale
+			err = deadEnd()
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "entrypoint test:", err)
 			os.Exit(1)
 		}
@@ -58,7 +62,7 @@ func runIsolated() (code int, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return 1, err
 	}
-	if err := buildPrograms(dir); err != nil {
+	if err := releasetest.Programs(context.Background(), "..", dir); err != nil {
 		return 1, err
 	}
 	cmd := exec.Command(os.Args[0], os.Args[1:]...)
@@ -80,22 +84,6 @@ func runIsolated() (code int, err error) {
 		return 1, fmt.Errorf("no network namespace for the tests: %w; run them as root", err)
 	}
 	return 0, nil
-}
-
-// buildPrograms builds the three programs. derper and tailscaled are built by
-// upstream's own go.mod (pkg@version), as in the image.
-func buildPrograms(dir string) error {
-	upstream := exec.Command("go", "install", "-trimpath", "-ldflags", upstreamStamps,
-		"tailscale.com/cmd/derper@"+upstreamVersion, "tailscale.com/cmd/tailscaled@"+upstreamVersion)
-	upstream.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOBIN="+dir)
-	own := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "entrypoint"), ".")
-	own.Env = append(os.Environ(), "CGO_ENABLED=0")
-	for _, cmd := range []*exec.Cmd{upstream, own} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args[:3], " "), err, out)
-		}
-	}
-	return nil
 }
 
 func entrypointBinary(t testing.TB) string { return binary(t, "entrypoint") }

@@ -118,7 +118,7 @@ func TestVerification(t *testing.T) {
 	}
 	env = append(env, "TS_AUTHKEY_FILE="+keyFile, "TS_LOGIN_SERVER="+c.BaseURL(), "TS_HOSTNAME=relay-under-test")
 	s := start(t, dir, env)
-	s.logged(t, `tailscaled: 1\.102\.3-t53a0d659a\S* is ready to verify clients`)
+	s.logged(t, `tailscaled: `+regexp.QuoteMeta(release.Long())+`\S* is ready to verify clients`)
 	if out := s.healthy(t); !strings.Contains(out, "verification") {
 		t.Errorf("healthcheck leaves verification out: %s", out)
 	}

@@ -153,9 +153,11 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform) (*Build,
 	b.runs = nil
 	results := make([]*parts, len(platforms))
 	g, ctx := errgroup.WithContext(ctx)
+	// All platforms share the roots; the first to need them has them made.
+	roots := sync.OnceValues(func() (*cache.Result, error) { return b.roots(ctx, p.Roots) })
 	for i, pp := range p.Platforms {
 		g.Go(func() (err error) {
-			results[i], err = b.platform(ctx, p, pp)
+			results[i], err = b.platform(ctx, pp, roots)
 			return err
 		})
 	}
