@@ -154,14 +154,14 @@ func TestGolden(t *testing.T) {
 	got["index"] = digest.String()
 	want := map[string]string{
 		"base: DiffID":           "sha256:feaf6dd89f4b704f409d8b1597c019e591b3f7374a03e4be94a1566e3bdb68c1",
-		"base: digest":           "sha256:3a531fe26f281b295698cb8bd9f36eb85224125c063b8bf0c4dfb3f2c63b96f1",
-		"index":                  "sha256:2d5bde1d8b8410b21304bf92fe1536a3c670600c65b44000e6a562eca0117052",
+		"base: digest":           "sha256:8d9075965092b6813475adf49728a523568e40b6e5b60c61b8bb0e4b66d53e75",
+		"index":                  "sha256:1864365e639632296aaffe4345d6dd0704cbdee890d9f04184b20dddeefd36d9",
 		"linux/amd64: config":    "sha256:a91ba7ace3b6de72985911b63e38501af4737378c473173f4781868012734103",
-		"linux/amd64: manifest":  "sha256:b4f96f8f0aa205689c0de87de9eadfa37da326385785f088e8e4769510e1fca5",
+		"linux/amd64: manifest":  "sha256:d1f9d243d5189652804a000136f77756e9fa39dc2df38c1320b002576b108ebe",
 		"linux/arm/v7: config":   "sha256:b6406a87b8d1d5e89d6aeef0afd12061c3a89b6bdd0d49d0d946d707465311ff",
-		"linux/arm/v7: manifest": "sha256:03a4389de93b6e850ff0965f936e3d23fca382171026f5ee3cc0bcf3a3b45d58",
+		"linux/arm/v7: manifest": "sha256:96391751ecaeed7ef5061ca2bddf875fc77563da11c9545c95f7aa78e4a468ad",
 		"program: DiffID":        "sha256:e234c814faca41f11b4b254041ef1e1b2a0a96112b7dc4954c9c3fcafd1598df",
-		"program: digest":        "sha256:afef00093d285e88740c4ddd30b643020d598c731e509655e2beac8c1882cdcf",
+		"program: digest":        "sha256:9a18cf365b7baa7c0824c0464bbddd824e03f647650097b39e53322827cc6168",
 	}
 	for what, digest := range got {
 		if want[what] != digest {

@@ -196,6 +196,14 @@ func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work stri
 
 // fetch makes the modules ready that a compile needs.
 func (b *Builder) fetch(ctx context.Context, source *toolchain.Source, a *plan.Action, work string) (packages int, err error) {
+	b.fetchMu.Lock()
+	defer b.fetchMu.Unlock()
+	// One program at a time: another would hash what this one is unpacking.
+	unlock, err := b.Cache.Lock(ctx, "modules", func() { b.Display.Printf("modules: waiting for another build that fetches them") })
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
 	task := b.Display.Start("modules "+string(a.Platform), "fetched")
 	defer func() { task.End(err) }()
 	return source.Fetch(ctx, a.Env, a.Args, work, func(string) { task.Step() })

@@ -19,7 +19,7 @@ type command struct {
 	args []string // begins with "go"
 	env  []string // what decides about the outcome, see plan.Settings
 	dir  string   // where it runs; "" is the work folder
-	work string   // a folder of its own: HOME, GOPATH, temporary files
+	work string   // a folder of its own: GOPATH, temporary files
 	net  bool     // may fetch modules
 	line func(string)
 }
@@ -31,7 +31,8 @@ func (t *Toolchain) places(c command) []string {
 	env := []string{
 		"PATH=" + filepath.Join(t.root, "bin"),
 		"GOROOT=" + t.root,
-		"HOME=" + c.work,
+		// No HOME: in a new one, the go command would start a telemetry process
+		// that outlives it.
 		"TMPDIR=" + c.work,
 		"GOPATH=" + c.work,
 		"GOMODCACHE=" + t.modCache(),
