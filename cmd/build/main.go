@@ -26,6 +26,8 @@ import (
 	"time"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // to reach a proxy from an empty container
+
+	"github.com/xavieralpha/derper/internal/suite"
 )
 
 // Exit codes.
@@ -47,22 +49,34 @@ type command struct {
 // commands are listed in the order of the help. The first runs when none is named.
 var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
+	{"test", "run the image in containers and test that it relays", runTest},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
 func main() {
+	suite.Init() // this program is also what runs in a container's network
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-ctx.Done()
 		stop() // a second signal ends the program at once
-		// Compilers are dead by now. What does not come to an end by itself is
-		// not waited for: the next run removes what it leaves.
-		time.Sleep(2 * time.Second)
+		// Compilers are dead by now, and containers are being removed. What does
+		// not come to an end by itself is not waited for: the next run removes
+		// what it leaves.
+		time.Sleep(patience(os.Args[1:]))
 		os.Exit(interrupted(os.Stderr))
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// patience is how long a command may take to end after a signal. Docker needs some
+// time to remove a container.
+func patience(args []string) time.Duration {
+	if len(args) > 0 && args[0] == "test" {
+		return 15 * time.Second
+	}
+	return 2 * time.Second
 }
 
 // run runs the program and returns its exit code.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/suite"
 )
 
 // testSumDB names the variable by which a test's build learns of the test's
@@ -19,6 +20,7 @@ import (
 const testSumDB = "DERPER_TEST_SUMDB"
 
 func TestMain(m *testing.M) {
+	suite.Init()
 	testscript.Main(m, map[string]func(){
 		"build": func() {
 			sumDB = os.Getenv(testSumDB)

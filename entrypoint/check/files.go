@@ -133,12 +133,19 @@ func (c *checker) rateConfig() {
 	}
 }
 
+// secrets checks where setec's secrets are cached. The flag says directory, but
+// derper takes a file, and ends when it finds anything else.
 func (c *checker) secrets() {
 	if c.Get("SECRETS_URL") == "" || c.Bool("DEV") || !c.good("SECRETS_URL", "SECRETS_CACHEDIR") {
 		return
 	}
-	if err := certificate.Writable(c.Get("SECRETS_CACHEDIR")); err != nil {
-		c.fail("SECRETS_CACHEDIR", "secrets cannot be cached: %v; mount a volume there that uid %d can write", cause(err), os.Getuid())
+	path := c.Get("SECRETS_CACHEDIR")
+	if fi, err := os.Lstat(path); err == nil && !fi.Mode().IsRegular() {
+		c.fail("SECRETS_CACHEDIR", "is no file, which derper needs whatever the flag is called; use a file in it: %s", filepath.Join(path, "secrets.json"))
+		return
+	}
+	if err := certificate.Writable(filepath.Dir(path)); err != nil {
+		c.fail("SECRETS_CACHEDIR", "secrets cannot be cached: %v; mount a volume on %s that uid %d can write", cause(err), filepath.Dir(path), os.Getuid())
 	}
 }
 

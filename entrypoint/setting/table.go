@@ -117,7 +117,7 @@ var table = []Variable{
 	{Name: "SECRETS_PREFIX", Flag: "secrets-path-prefix", Type: Text, Default: "prod/derp", Derper: "prod/derp", Seed: true,
 		Help: "prefix of the mesh key's name in setec"},
 	{Name: "SECRETS_CACHEDIR", Flag: "secrets-cache-dir", Type: Path, Default: "derper-secrets", Derper: "$HOME/.cache/derper-secrets", Seed: true,
-		Help: "directory to cache setec secrets in"},
+		Help: "file to cache setec secrets in, whatever the flag is called"},
 	{Name: "BOOTSTRAP_DNS", Flag: "bootstrap-dns-names", Type: HostList, Seed: true,
 		Help: "names to serve at /bootstrap-dns, comma-separated"},
 	{Name: "UNPUBLISHED_DNS", Flag: "unpublished-bootstrap-dns-names", Type: MeshList, Seed: true,

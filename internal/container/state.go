@@ -134,3 +134,19 @@ func sweepState() error {
 	}
 	return errors.Join(errs...)
 }
+
+// TempDir makes a directory for what a tester needs besides containers, such as their volumes. Remove it when done; if
+// the tester is killed before, the next Sweep does. Users of containers can get at it.
+func TempDir() (dir string, remove func() error, err error) {
+	s, err := newState()
+	if err != nil {
+		return "", nil, err
+	}
+	dir = s.path("files")
+	for _, err := range []error{os.Chmod(s.dir, 0o755), os.Mkdir(dir, 0o755)} {
+		if err != nil {
+			return "", nil, errors.Join(err, s.remove())
+		}
+	}
+	return dir, s.remove, nil
+}

@@ -34,6 +34,21 @@ func (c Check) MarshalJSON() ([]byte, error) {
 	}{c.Name, c.Result, c.Reason, float64(c.Took.Microseconds()) / 1000})
 }
 
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (c *Check) UnmarshalJSON(b []byte) error {
+	var row struct {
+		Name   string
+		Result Result
+		Reason string
+		Ms     float64
+	}
+	if err := json.Unmarshal(b, &row); err != nil {
+		return err
+	}
+	*c = Check{row.Name, row.Result, row.Reason, time.Duration(row.Ms * float64(time.Millisecond))}
+	return nil
+}
+
 // String is the row of the check in the text form of a report.
 func (c Check) String() string {
 	return fmt.Sprintf("%-4s  %-18s %8s  %s", c.Result, c.Name, round(c.Took), c.Reason)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -21,19 +23,42 @@ import (
 // machine. They come from the user's own cache, or are compiled, which takes
 // minutes.
 func Programs(ctx context.Context, root, dir string) error {
-	l, err := lock.Read(filepath.Join(root, lock.File))
-	if err != nil {
-		return err
-	}
-	user, err := os.UserCacheDir()
-	if err != nil {
-		return err
-	}
-	c, err := cache.Open(filepath.Join(user, "derper"))
+	c, built, err := realBuild(ctx, root)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	for _, b := range built.Outputs.Platforms[0].Binaries {
+		if err := extract(c, b, filepath.Join(dir, b.Name)); err != nil {
+			return fmt.Errorf("%s: %w", b.Name, err)
+		}
+	}
+	return nil
+}
+
+// Image is the image of the lock in root for this machine, from the user's own
+// cache, which stays open until close is called.
+func Image(ctx context.Context, root string) (img v1.Image, close func(), err error) {
+	c, built, err := realBuild(ctx, root)
+	if err != nil {
+		return nil, nil, err
+	}
+	return built.Images[0], func() { c.Close() }, nil
+}
+
+func realBuild(ctx context.Context, root string) (*cache.Cache, *pipeline.Build, error) {
+	l, err := lock.Read(filepath.Join(root, lock.File))
+	if err != nil {
+		return nil, nil, err
+	}
+	user, err := os.UserCacheDir()
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := cache.Open(filepath.Join(user, "derper"))
+	if err != nil {
+		return nil, nil, err
+	}
 	display := progress.New(io.Discard)
 	defer display.Close()
 	builder := &pipeline.Builder{
@@ -44,14 +69,10 @@ func Programs(ctx context.Context, root, dir string) error {
 	}
 	built, err := builder.Build(ctx, []lock.Platform{"linux/" + lock.Platform(runtime.GOARCH)})
 	if err != nil {
-		return err
+		c.Close()
+		return nil, nil, err
 	}
-	for _, b := range built.Outputs.Platforms[0].Binaries {
-		if err := extract(c, b, filepath.Join(dir, b.Name)); err != nil {
-			return fmt.Errorf("%s: %w", b.Name, err)
-		}
-	}
-	return nil
+	return c, built, nil
 }
 
 func extract(c *cache.Cache, b lock.Binary, to string) error {

@@ -1,0 +1,274 @@
+package suite
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/container"
+)
+
+// bed is what a case has to work with. What is made with it is gone when the case is over.
+type bed struct {
+	image   v1.Image
+	runner  container.Runner
+	foreign bool // the image is for another platform, so that everything takes longer
+
+	// patience is how long to wait for something that takes no time to speak of, and is not there yet.
+	patience time.Duration
+
+	dir        string
+	closers    []func() error // called in reverse order
+	containers []container.Container
+	results    map[string]error // of rows that the case has judged
+	note       string           // what was seen, for the report
+}
+
+func (b *bed) open() (err error) {
+	var remove func() error
+	if b.dir, remove, err = container.TempDir(); err == nil {
+		b.onClose(remove)
+	}
+	return err
+}
+
+func (b *bed) onClose(f func() error) { b.closers = append(b.closers, f) }
+
+func (b *bed) close() error {
+	var errs []error
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		errs = append(errs, b.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// row judges one of the case's rows.
+func (b *bed) row(name string, err error) {
+	if b.results == nil {
+		b.results = map[string]error{}
+	}
+	b.results[name] = err
+}
+
+func (b *bed) logs() string {
+	var all strings.Builder
+	for i, c := range b.containers {
+		if len(b.containers) > 1 {
+			fmt.Fprintf(&all, "-- container %d --\n", i+1)
+		}
+		all.WriteString(c.Logs())
+	}
+	return all.String()
+}
+
+// volume makes an empty directory that any user can write to.
+func (b *bed) volume(name string) (string, error) {
+	dir := filepath.Join(b.dir, name)
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o777)
+}
+
+// Ports of a relay with default settings.
+var (
+	httpsPort = tcp(443)
+	httpPort  = tcp(80)
+	stunPort  = udp(3478)
+)
+
+func tcp(n int) container.Port { return container.Port{Number: n, Proto: "tcp"} }
+func udp(n int) container.Port { return container.Port{Number: n, Proto: "udp"} }
+
+// box is a container of the image.
+type box struct {
+	container.Container
+	bed   *bed
+	https container.Port // where it speaks DERP, if it is a relay
+	name  string         // by which clients know it
+}
+
+// relay starts the image with nothing but the given settings, as NAME=value. Without ports, those of a relay with
+// default settings are published.
+func (b *bed) relay(ctx context.Context, s container.Spec, env ...string) (*box, error) {
+	if s.Ports == nil {
+		s.Ports = []container.Port{httpsPort, httpPort, stunPort}
+	}
+	s.Env = append(s.Env, env...)
+	c, err := b.start(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	c.https, c.name = httpsPort, "127.0.0.1"
+	for _, e := range s.Env {
+		if v, ok := strings.CutPrefix(e, "HOSTNAME="); ok {
+			c.name = v
+		}
+	}
+	return c, nil
+}
+
+// quiet keeps a tailscaled from asking anybody, besides having no network to do it.
+var quiet = []string{"TS_NO_LOGS_NO_SUPPORT=true", "TS_DISABLE_PORTMAPPER=true", "TS_DEBUG_DISABLE_PORTLIST=true"}
+
+// start starts a container of the image, isolated unless the spec publishes ports the way a user does.
+func (b *bed) start(ctx context.Context, s container.Spec) (*box, error) {
+	s.Image = b.image
+	s.Isolated = true
+	return b.run(ctx, s)
+}
+
+func (b *bed) run(ctx context.Context, s container.Spec) (*box, error) {
+	s.Image = b.image
+	s.Env = append(append([]string(nil), quiet...), s.Env...)
+	c, err := b.runner.Start(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	b.containers = append(b.containers, c)
+	b.onClose(c.Close)
+	return &box{Container: c, bed: b}, nil
+}
+
+// errOver is why to try no more.
+var errOver = errors.New("the container has ended")
+
+// eventually tries until there is no error, and returns the last one.
+func (b *bed) eventually(ctx context.Context, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, b.patience)
+	defer cancel()
+	for {
+		err := try()
+		if err == nil || errors.Is(err, errOver) {
+			return err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// errUnhealthy is what the health check says of a relay, and no error of asking it.
+var errUnhealthy = errors.New("unhealthy")
+
+// healthcheck runs the health check that the image's config names.
+func (c *box) healthcheck(ctx context.Context) (string, error) {
+	file, err := c.bed.image.ConfigFile()
+	if err != nil {
+		return "", err
+	}
+	h := file.Config.Healthcheck
+	if h == nil || len(h.Test) < 2 || h.Test[0] != "CMD" {
+		return "", errors.New("the image has no health check of the form CMD")
+	}
+	out, err := c.Exec(ctx, h.Test[1:]...)
+	said := strings.TrimSpace(out.Stdout + out.Stderr)
+	if err == nil && out.Code != 0 {
+		err = fmt.Errorf("%w: %s", errUnhealthy, said)
+	}
+	return said, err
+}
+
+// ready waits until the relay is healthy.
+func (c *box) ready(ctx context.Context) error {
+	return c.bed.eventually(ctx, func() error {
+		if err := c.running(); err != nil {
+			return err
+		}
+		_, err := c.healthcheck(ctx)
+		return err
+	})
+}
+
+// running returns an error if the container has ended.
+func (c *box) running() error {
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	if c.bed.runner.String() == "docker" {
+		return nil // asking takes longer than waiting
+	}
+	if code, err := c.Wait(done); err == nil {
+		return fmt.Errorf("%w with code %d", errOver, code)
+	}
+	return nil
+}
+
+// logged waits for a text in the log.
+func (c *box) logged(ctx context.Context, text string) error {
+	return c.bed.eventually(ctx, func() error {
+		if !strings.Contains(c.Logs(), text) {
+			return fmt.Errorf("the log does not say %q", text)
+		}
+		return nil
+	})
+}
+
+// node is the relay in a DERP map, as its own command prints it for the user.
+type node struct {
+	HostName, IPv4, IPv6, CertName string
+	DERPPort, STUNPort             int
+}
+
+func (c *box) derpMap(ctx context.Context) (node, error) {
+	out, err := c.Exec(ctx, "/entrypoint", "derpmap")
+	if err != nil {
+		return node{}, err
+	}
+	var policy struct {
+		DERPMap struct {
+			Regions map[string]struct{ Nodes []node }
+		}
+	}
+	if err := json.Unmarshal([]byte("{"+out.Stdout+"}"), &policy); err != nil || len(policy.DERPMap.Regions["900"].Nodes) != 1 {
+		return node{}, fmt.Errorf("derpmap printed no DERP map: %s%s", out.Stdout, out.Stderr)
+	}
+	return policy.DERPMap.Regions["900"].Nodes[0], nil
+}
+
+// stop sends SIGTERM and expects exit code 0 within 3 seconds.
+func (c *box) stop(ctx context.Context) (time.Duration, error) {
+	const limit = 3 * time.Second
+	began := time.Now()
+	if err := c.Signal(syscall.SIGTERM); err != nil {
+		return 0, err
+	}
+	wctx, cancel := context.WithTimeout(ctx, 2*limit)
+	defer cancel()
+	code, err := c.Wait(wctx)
+	took := time.Since(began)
+	switch {
+	case err != nil:
+		return took, fmt.Errorf("SIGTERM: %w", err)
+	case took > limit:
+		return took, fmt.Errorf("SIGTERM: ended after %v, wants %v", took.Round(time.Millisecond), limit)
+	case code != 0:
+		return took, fmt.Errorf("SIGTERM: exit code %d, wants 0", code)
+	}
+	return took, nil
+}
+
+// freePort returns a TCP port of 127.0.0.1 that is free at this moment.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func loopback(port int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+}

@@ -1,0 +1,338 @@
+package suite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"tailscale.com/types/key"
+
+	"github.com/xavieralpha/derper/internal/container"
+)
+
+// lifeCases are about starting, stopping and starting again.
+var lifeCases = []Case{
+	{Name: "versions", Everywhere: true, run: caseVersions},
+	{Name: "hardened", Everywhere: true, run: caseHardened},
+	{Name: "sigterm", Everywhere: true, run: caseSIGTERM},
+	{Name: "sigterm/tailscaled", run: caseSIGTERMTailscaled},
+	{Name: "new-container", run: caseNewContainer},
+	{Name: "rate-limit", run: caseRateLimit},
+}
+
+// healthCases break a relay and expect the health check to notice.
+var healthCases = []Case{
+	{Name: "health/hung", run: caseHung},
+	{Name: "health/stun-port-taken", run: caseSTUNPortTaken},
+}
+
+var (
+	derperCommit     = regexp.MustCompile(`-t([0-9a-f]{9})`)
+	tailscaledCommit = regexp.MustCompile(`tailscale commit: ([0-9a-f]{40})`)
+)
+
+// caseVersions expects one commit: in derper, in tailscaled and in the label.
+func caseVersions(ctx context.Context, b *bed) error {
+	file, err := b.image.ConfigFile()
+	if err != nil {
+		return err
+	}
+	label, version := file.Config.Labels["org.opencontainers.image.revision"], file.Config.Labels["org.opencontainers.image.version"]
+	if len(label) != 40 {
+		return fmt.Errorf("label org.opencontainers.image.revision is %q, wants a commit", label)
+	}
+	var errs []error
+	for _, p := range []struct {
+		program string
+		commit  *regexp.Regexp
+	}{{"derper", derperCommit}, {"tailscaled", tailscaledCommit}} {
+		c, err := b.start(ctx, container.Spec{Args: []string{p.program, "-version"}})
+		if err != nil {
+			return err
+		}
+		wctx, cancel := context.WithTimeout(ctx, b.patience)
+		code, err := c.Wait(wctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("%s -version: %w", p.program, err)
+		}
+		said := strings.TrimSpace(c.Logs())
+		m := p.commit.FindStringSubmatch(said)
+		switch {
+		case code != 0 || m == nil:
+			errs = append(errs, fmt.Errorf("%s -version: code %d, wants a commit: %s", p.program, code, said))
+		case !strings.HasPrefix(label, m[1]):
+			errs = append(errs, fmt.Errorf("%s is of commit %s, the label says %s", p.program, m[1], label))
+		case !strings.HasPrefix(said, version):
+			errs = append(errs, fmt.Errorf("%s is %q, the label says version %s", p.program, said, version))
+		}
+	}
+	b.note = version + ", commit " + label
+	return errors.Join(errs...)
+}
+
+// caseSIGTERM stops a relay in the forms that it has without a tailnet: derper alone, below the entrypoint, and before
+// there is a tailscaled.
+func caseSIGTERM(ctx context.Context, b *bed) error {
+	var errs []error
+	var notes []string
+	for _, form := range []struct {
+		name string
+		env  []string
+	}{
+		{"alone", []string{open}},
+		{"supervised", []string{open, "HOSTNAME=relay.example"}},
+		{"without tailscaled", nil},
+	} {
+		c, err := b.relay(ctx, container.Spec{}, form.env...)
+		if err != nil {
+			return err
+		}
+		if err := c.logged(ctx, "serving on "); err != nil {
+			return fmt.Errorf("%s: %w", form.name, err)
+		}
+		took, err := c.stop(ctx)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", form.name, err))
+		}
+		notes = append(notes, fmt.Sprintf("%s %d ms", form.name, took.Milliseconds()))
+	}
+	b.note = strings.Join(notes, ", ")
+	return errors.Join(errs...)
+}
+
+// caseSIGTERMTailscaled stops a relay that runs beside a tailscaled.
+func caseSIGTERMTailscaled(ctx context.Context, b *bed) error {
+	s, at := b.control(own())
+	c, err := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}}, "TS_AUTHKEY="+authKey, "TS_LOGIN_SERVER="+s.BaseURL())
+	if err != nil {
+		return err
+	}
+	c.address()
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	took, err := c.stop(ctx)
+	b.note = fmt.Sprintf("both %d ms", took.Milliseconds())
+	return err
+}
+
+// caseNewContainer replaces a container with the volume of the README's docker run line, by a name and by an address,
+// and expects the same relay.
+func caseNewContainer(ctx context.Context, b *bed) error {
+	for _, host := range []string{"127.0.0.1", "relay.example"} {
+		dir, err := b.volume(host)
+		if err != nil {
+			return err
+		}
+		s := container.Spec{Volumes: []container.Volume{{Host: dir, Container: "/root/derper-certs"}}}
+		type identity struct {
+			key key.NodePublic
+			pin string
+		}
+		var seen []identity
+		for range 2 {
+			c, err := b.relay(ctx, s, open, "HOSTNAME="+host)
+			if err != nil {
+				return err
+			}
+			if err := c.ready(ctx); err != nil {
+				return err
+			}
+			d, err := c.connect(ctx, key.NewNode())
+			if err != nil {
+				return err
+			}
+			i := identity{key: d.ServerPublicKey()}
+			d.Close()
+			if i.pin, err = c.leaf(ctx, host); err != nil {
+				return err
+			}
+			seen = append(seen, i)
+			if err := c.Close(); err != nil {
+				return err
+			}
+		}
+		if seen[0].key != seen[1].key {
+			return fmt.Errorf("%s: the node key was %v, after a new container it is %v", host, seen[0].key, seen[1].key)
+		}
+		if seen[0].pin != seen[1].pin {
+			return fmt.Errorf("%s: the certificate was %s, after a new container it is %s", host, seen[0].pin, seen[1].pin)
+		}
+	}
+	return nil
+}
+
+// caseRateLimit limits clients, measures it, and lifts the limit by SIGHUP without a new connection.
+func caseRateLimit(ctx context.Context, b *bed) error {
+	dir, err := b.volume("config")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "rate.json")
+	// A bucket is never smaller than a packet of 64 KiB, so one that is emptied takes a second to fill at this rate.
+	const rate = 64 << 10
+	if err := os.WriteFile(file, fmt.Appendf(nil, `{"PerClientRateLimitBytesPerSec": %d}`, rate), 0o644); err != nil {
+		return err
+	}
+	c, err := b.relay(ctx, container.Spec{Volumes: []container.Volume{{Host: dir, Container: "/config"}}}, open, "RATE_CONFIG=/config/rate.json")
+	if err != nil {
+		return err
+	}
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	from, err := c.connect(ctx, key.NewNode())
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := c.connect(ctx, key.NewNode())
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	measure := func() (time.Duration, error) {
+		began := time.Now()
+		for range 6 {
+			if err := relayed(ctx, from, to, 32<<10); err != nil {
+				return 0, err
+			}
+		}
+		return time.Since(began), nil
+	}
+	limited, err := measure()
+	if err != nil {
+		return err
+	}
+	if limited < time.Second {
+		return fmt.Errorf("192 KiB at 64 KiB a second, the first 64 KiB free, took %v: there is no limit", limited.Round(time.Millisecond))
+	}
+	if err := os.WriteFile(file, []byte("{}"), 0o644); err != nil {
+		return err
+	}
+	if err := c.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	if err := c.logged(ctx, "rate config reloaded successfully"); err != nil {
+		return err
+	}
+	lifted, err := measure()
+	if err != nil {
+		return fmt.Errorf("after SIGHUP: %w", err)
+	}
+	if lifted > limited/2 {
+		return fmt.Errorf("192 KiB took %v with a limit, and %v after SIGHUP without: the limit was not lifted", limited.Round(time.Millisecond), lifted.Round(time.Millisecond))
+	}
+	b.note = fmt.Sprintf("192 KiB in %.2fs with the limit, in %.3fs without", limited.Seconds(), lifted.Seconds())
+	return nil
+}
+
+// caseHung stops derper as if it hung.
+func caseHung(ctx context.Context, b *bed) error {
+	c, err := b.relay(ctx, container.Spec{}, open)
+	if err != nil {
+		return err
+	}
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	if err := c.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	began := time.Now()
+	said, err := c.healthcheck(ctx)
+	if !errors.Is(err, errUnhealthy) {
+		return fmt.Errorf("derper hangs, and the health check says %q, %v", said, err)
+	}
+	if took, limit := time.Since(began), 5*time.Second; took > limit {
+		return fmt.Errorf("the health check took %v of the %v that it has", took.Round(time.Millisecond), limit)
+	}
+	if err := c.Signal(syscall.SIGCONT); err != nil {
+		return err
+	}
+	if err := c.ready(ctx); err != nil {
+		return fmt.Errorf("derper goes on: %w", err)
+	}
+	b.note = strings.ReplaceAll(said, "\n", "; ")
+	return nil
+}
+
+// caseSTUNPortTaken takes the STUN port in the moment in which derper is restarted. derper itself does not say a word.
+func caseSTUNPortTaken(ctx context.Context, b *bed) error {
+	c, err := b.relay(ctx, container.Spec{}, open, "HOSTNAME=relay.example")
+	if err != nil {
+		return err
+	}
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	hctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var out lockedBuffer
+	var errs bytes.Buffer
+	held := make(chan error, 1)
+	go func() { held <- runWorker(hctx, c, "hold", stunPort.Number, &out, &errs) }()
+	said := func(word string) bool { return slices.Contains(strings.Fields(out.String()), word) }
+	if err := b.eventually(ctx, func() error {
+		if !said("waiting") {
+			return fmt.Errorf("the STUN port cannot be taken: %s", errs.String())
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := b.eventually(ctx, func() error {
+		if err := c.Signal(syscall.SIGHUP); err != nil { // a new certificate, maybe: restarts derper
+			return err
+		}
+		for range 20 {
+			if time.Sleep(50 * time.Millisecond); said("held") {
+				return nil
+			}
+		}
+		return errors.New("derper always got its STUN port back before it could be taken")
+	}); err != nil {
+		return err
+	}
+	if err := b.eventually(ctx, func() error {
+		_, _, err := c.get(ctx, "/derp/probe", 200)
+		return err
+	}); err != nil {
+		return fmt.Errorf("derper did not come back: %w", err)
+	}
+	if said, err := c.healthcheck(ctx); err == nil || !strings.Contains(err.Error(), "stun") {
+		return fmt.Errorf("the STUN port is another program's, and the health check says %q, %v", said, err)
+	}
+	cancel()
+	<-held
+	return nil
+}
+
+// lockedBuffer is one that is written and read at once.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

@@ -1,0 +1,213 @@
+// Package suite tests an image of the relay: it runs it in containers and looks at it from outside, as a Tailscale
+// client, an operator and a container runtime do.
+//
+// It promises that every case has a row in the report, that a case that fails says why and shows the log of its
+// containers, and that nothing stays behind, also when the tester is interrupted; what a killed one left, the next run
+// removes. No container has a network but its own loopback and what a case gives it of this machine's, so no program in
+// it can reach anybody else.
+//
+// It does not judge speed, and it trusts the image: it is for one that was just built, not for one of a stranger.
+//
+// A program that uses it calls Init first thing in main, and a test in TestMain.
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"regexp"
+	"runtime"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"tailscale.com/net/netns"
+
+	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/image"
+)
+
+// A Case is one thing that the image must do.
+type Case struct {
+	Name       string
+	Rows       []string // of the report; empty is one, the name
+	Everywhere bool     // on every platform; others only where programs run at full speed
+	run        func(context.Context, *bed) error
+}
+
+// rows are the names under which the case is reported.
+func (c Case) rows() []string {
+	if len(c.Rows) == 0 {
+		return []string{c.Name}
+	}
+	return c.Rows
+}
+
+// Cases are all cases in the order in which they run.
+func Cases() []Case {
+	return slices.Concat(probeCases, lifeCases, healthCases, tableCases(), verifyCases, networkCases)
+}
+
+// A Config says what to test, and how.
+type Config struct {
+	Image   v1.Image
+	Runner  container.Runner
+	Run     *regexp.Regexp // names of the rows to run; nil is all
+	Timeout time.Duration  // of a case, three times as long on another platform than this machine's; 0 is 2 minutes
+
+	Progress func(Row, int, int) // called after each row, with how many are done, and of how many
+
+	patience time.Duration // see bed; tests of what is broken have less
+}
+
+// ErrNotOurs says that an image is not one of this project.
+var ErrNotOurs = errors.New("is not an image that build made")
+
+// Ours returns nil if the image is one of this project, else an error that is [ErrNotOurs].
+func Ours(img v1.Image) error {
+	file, err := img.ConfigFile()
+	if err != nil {
+		return fmt.Errorf("image config: %w", err)
+	}
+	c := file.Config
+	switch {
+	case c.Labels["org.opencontainers.image.source"] != image.Source:
+		return fmt.Errorf("%w: its label org.opencontainers.image.source is %q", ErrNotOurs, c.Labels["org.opencontainers.image.source"])
+	case c.Labels[image.Prefix+"layer-format"] == "":
+		return fmt.Errorf("%w: it has no label %slayer-format", ErrNotOurs, image.Prefix)
+	case !slices.Equal(c.Entrypoint, []string{"/entrypoint"}):
+		return fmt.Errorf("%w: its entrypoint is %q", ErrNotOurs, c.Entrypoint)
+	}
+	return nil
+}
+
+// Run tests an image. Failures are in the report; an error means that the image could not be tested.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	log.SetOutput(io.Discard) // tailscale's packages log what is in the report anyway
+	netns.SetEnabled(false)   // we are not tailscaled: dial by the routes that any program takes
+
+	if err := Ours(cfg.Image); err != nil {
+		return nil, err
+	}
+	file, err := cfg.Image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	platform := *file.Platform()
+	if err := container.Runnable(platform); err != nil {
+		return nil, err
+	}
+	foreign := platform.Architecture != runtime.GOARCH
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 2 * time.Minute
+	}
+	if cfg.patience == 0 {
+		cfg.patience = 20 * time.Second
+	}
+	if foreign {
+		cfg.Timeout, cfg.patience = 3*cfg.Timeout, 3*cfg.patience
+	}
+	chosen, total := choose(cfg.Run, foreign)
+	if total == 0 {
+		return nil, fmt.Errorf("no case for %s matches %q", platform, cfg.Run)
+	}
+	r := &Report{Platform: platform.String(), Runner: cfg.Runner.String(), Time: time.Now()}
+	for _, c := range chosen {
+		for _, row := range runCase(ctx, cfg, c, foreign) {
+			if cfg.Run != nil && !cfg.Run.MatchString(row.Name) {
+				continue
+			}
+			r.Rows = append(r.Rows, row)
+			if cfg.Progress != nil {
+				cfg.Progress(row, len(r.Rows), total)
+			}
+		}
+	}
+	r.Took = time.Since(r.Time)
+	return r, nil
+}
+
+// choose returns the cases that have a matching row, and the number of these rows.
+func choose(re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
+	for _, c := range Cases() {
+		if foreign && !c.Everywhere {
+			continue
+		}
+		n := 0
+		for _, name := range c.rows() {
+			if re == nil || re.MatchString(name) {
+				n++
+			}
+		}
+		if n > 0 {
+			chosen = append(chosen, c)
+			rows += n
+		}
+	}
+	return chosen, rows
+}
+
+// runCase runs one case and returns its rows, each of them.
+func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
+	began := time.Now()
+	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign, patience: cfg.patience}
+	cctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("not done within %v", cfg.Timeout))
+	err := ctx.Err()
+	if err == nil {
+		if err = b.open(); err == nil {
+			err = c.run(cctx, b)
+		}
+	}
+	if err != nil && ctx.Err() == nil && cctx.Err() != nil {
+		err = fmt.Errorf("timeout: %w: %w", context.Cause(cctx), err)
+	}
+	logs := b.logs()
+	cancel()
+	if cerr := b.close(); cerr != nil && err == nil {
+		err = fmt.Errorf("clean up: %w", cerr)
+	}
+	took := time.Since(began)
+
+	var rows []Row
+	for _, name := range c.rows() {
+		row := Row{Name: name, Result: Pass, Took: took}
+		seen, asked := b.results[name]
+		switch own := name == c.Name && len(c.Rows) == 0; {
+		case ctx.Err() != nil:
+			row.Result, row.Reason = Skip, "interrupted"
+		case asked:
+			row.judge(seen)
+		case own || err != nil:
+			row.judge(err)
+		default:
+			row.judge(errors.New("the case ended without a word about it"))
+		}
+		if row.Result == Pass && row.Reason == "" {
+			row.Reason = b.note
+		}
+		if row.Result == Fail {
+			row.Log = logs
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// skip is the reason that a case could not be judged on this machine.
+type skip string
+
+func (s skip) Error() string { return string(s) }
+
+func (r *Row) judge(err error) {
+	var why skip
+	switch {
+	case err == nil:
+		r.Result = Pass
+	case errors.As(err, &why):
+		r.Result, r.Reason = Skip, why.Error()
+	default:
+		r.Result, r.Reason = Fail, err.Error()
+	}
+}

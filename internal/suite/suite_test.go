@@ -1,0 +1,152 @@
+package suite
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/releasetest"
+)
+
+func TestMain(m *testing.M) {
+	Init()
+	code := m.Run()
+	if closeImage != nil {
+		closeImage()
+	}
+	os.Exit(code)
+}
+
+var (
+	closeImage func()
+	realImage  = sync.OnceValues(func() (img v1.Image, err error) {
+		img, closeImage, err = releasetest.Image(context.Background(), "../..")
+		return img, err
+	})
+)
+
+// theImage is the image of the lock.
+func theImage(t testing.TB) v1.Image {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("NOT TESTED: containers need Linux")
+	}
+	img, err := realImage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// TestNative tests the image of the lock: all of it.
+func TestNative(t *testing.T) { testImage(t, container.Native()) }
+
+// TestDocker does so with Docker.
+func TestDocker(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("NOT TESTED with Docker: its containers' networks are entered, which takes root")
+	}
+	if out, err := exec.Command("docker", "version").CombinedOutput(); err != nil {
+		t.Skipf("NOT TESTED with Docker: it does not run: %v: %s", err, out)
+	}
+	testImage(t, container.Docker())
+}
+
+func testImage(t *testing.T, runner container.Runner) {
+	r, err := Run(t.Context(), Config{Image: theImage(t), Runner: runner, Progress: func(row Row, done, of int) {
+		switch row.Result {
+		case Pass:
+			t.Log(row)
+		case Skip:
+			t.Logf("NOT TESTED: %v", row)
+		case Fail:
+			t.Errorf("%v\nlog of its containers:\n%s", row, row.Log)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(r.Summary())
+	if err := WriteJUnit(io.Discard, "test", []*Report{r}); err != nil {
+		t.Error(err)
+	}
+	for _, v := range setting.Table() {
+		if _, ok := r.Find(rowOf(v.Name)); !ok {
+			t.Errorf("no row for %s", v.Name)
+		}
+	}
+}
+
+// TestNames guards --run and the reports against two rows of one name.
+func TestNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range Cases() {
+		for _, name := range c.rows() {
+			if seen[name] {
+				t.Errorf("two rows are called %s", name)
+			}
+			seen[name] = true
+		}
+	}
+}
+
+// check runs the rows that match and expects exactly those named to fail.
+func check(t *testing.T, img v1.Image, run string, want ...string) {
+	t.Helper()
+	r, err := Run(t.Context(), Config{Image: img, Runner: container.Native(), Run: regexp.MustCompile(run), patience: 8 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed, lines []string
+	for _, row := range r.Rows {
+		if row.Result == Fail {
+			failed = append(failed, row.Name)
+		}
+		lines = append(lines, row.String())
+	}
+	slices.Sort(failed)
+	slices.Sort(want)
+	if !slices.Equal(failed, want) {
+		t.Errorf("failed: %q, wants exactly %q:\n%s", failed, want, strings.Join(lines, "\n"))
+		for _, row := range r.Rows {
+			if row.Result == Fail {
+				t.Logf("%s: log of its containers:\n%s", row.Name, row.Log)
+			}
+		}
+	}
+	for _, row := range r.Rows {
+		if row.Result == Fail && (row.Reason == "" || row.Log == "" && !strings.HasPrefix(row.Reason, "label")) {
+			t.Errorf("%s: a failure without reason or log: %v", row.Name, row)
+		}
+	}
+	if len(r.Rows) < 2 {
+		t.Errorf("only %d rows match %s: nothing that must pass", len(r.Rows), run)
+	}
+}
+
+// scenarioRows matches the rows of the scenario of a variable, and one more.
+func scenarioRows(variable string) string {
+	for _, s := range scenarios {
+		var names []string
+		for _, e := range s.effects {
+			names = append(names, e.name)
+		}
+		if slices.Contains(names, variable) {
+			return fmt.Sprintf("^(variable/(%s)|versions)$", strings.Join(names, "|"))
+		}
+	}
+	return "none"
+}

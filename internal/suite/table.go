@@ -1,0 +1,492 @@
+package suite
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"tailscale.com/tailcfg"
+	"tailscale.com/types/key"
+
+	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/internal/container"
+)
+
+// effect is a variable with another value than its default, and what that does.
+type effect struct {
+	name, value string
+	given       string                              // the flag's value if it is another: the entrypoint moved it, or it may not be seen
+	see         func(context.Context, *trial) error // what shows outside; nil is nothing
+}
+
+// scenario is a relay with variables that go together.
+type scenario struct {
+	name    string
+	env     []string         // besides the variables
+	ports   []container.Port // besides the default ones
+	https   int              // the one of HTTPS, if it is another than 443
+	up      string           // what the log says when it is there; empty is a healthy relay
+	prepare func(*trial) error
+	effects []effect
+}
+
+// trial is a scenario under way.
+type trial struct {
+	*box
+	bed   *bed
+	spec  container.Spec
+	env   []string
+	data  string                 // volume of the container at /data
+	asked chan string            // by servers of the scenario
+	nodes func() []*tailcfg.Node // of the tailnet, if it has one
+}
+
+// tableCases are the scenarios, with a row for each variable of the entrypoint's table. One that no scenario knows is a
+// row that fails.
+func tableCases() []Case {
+	var cases []Case
+	known := map[string]bool{}
+	for _, s := range scenarios {
+		c := Case{Name: "variables/" + s.name, run: func(ctx context.Context, b *bed) error { return s.run(ctx, b) }}
+		for _, e := range s.effects {
+			c.Rows = append(c.Rows, rowOf(e.name))
+			known[e.name] = true
+		}
+		cases = append(cases, c)
+	}
+	for _, v := range setting.Table() {
+		if !known[v.Name] {
+			cases = append(cases, Case{Name: rowOf(v.Name), run: func(context.Context, *bed) error {
+				return errors.New("the table has it, and the suite does not know what it does: add it to a scenario in internal/suite")
+			}})
+		}
+	}
+	return cases
+}
+
+func rowOf(variable string) string { return "variable/" + variable }
+
+func (s scenario) run(ctx context.Context, b *bed) error {
+	t := &trial{bed: b, env: slices.Clone(s.env), asked: make(chan string, 100)}
+	var err error
+	if t.data, err = b.volume("data"); err != nil {
+		return err
+	}
+	t.spec = container.Spec{
+		Ports: append([]container.Port{httpsPort, httpPort, stunPort}, s.ports...), Volumes: []container.Volume{{Host: t.data, Container: "/data"}},
+		Hosts: map[string]netip.Addr{"boot.example": netip.MustParseAddr("192.0.2.80"), "hidden.example": netip.MustParseAddr("192.0.2.81")},
+	}
+	for _, e := range s.effects {
+		if e.value != "" {
+			t.env = append(t.env, e.name+"="+e.value)
+		}
+	}
+	if s.prepare != nil {
+		if err := s.prepare(t); err != nil {
+			return err
+		}
+	}
+	if t.box, err = b.relay(ctx, t.spec, t.env...); err != nil {
+		return err
+	}
+	if t.nodes != nil {
+		t.address()
+	}
+	if s.https != 0 {
+		t.https = tcp(s.https)
+	}
+	if s.up == "" {
+		err = t.ready(ctx)
+	} else {
+		err = t.logged(ctx, s.up)
+	}
+	if err != nil {
+		return err
+	}
+	var args []string
+	if s.name != "version" {
+		p, err := t.derper(ctx)
+		if err != nil {
+			return err
+		}
+		args = p.Args
+	}
+	for _, e := range s.effects {
+		err := e.flag(args)
+		if err == nil && e.see != nil {
+			err = e.see(ctx, t)
+		}
+		b.row(rowOf(e.name), err)
+	}
+	return nil
+}
+
+// flag expects the variable's flag in derper's command line, if it has one.
+func (e effect) flag(args []string) error {
+	v, ok := setting.Lookup(e.name)
+	if !ok {
+		return errors.New("the table no longer has it: remove it from the scenarios in internal/suite")
+	}
+	if v.Flag == "" || args == nil {
+		return nil
+	}
+	want := "-" + v.Flag + "=" + e.value
+	if e.given != "" {
+		want = "-" + v.Flag + "=" + e.given
+	}
+	if e.value != "" && e.value == v.Default {
+		return fmt.Errorf("%s is the default: nothing would show", e.value)
+	}
+	if !slices.ContainsFunc(args, func(a string) bool { return a == want || e.given != "" && strings.HasPrefix(a, want) }) {
+		return fmt.Errorf("derper's command line has no %s: %q", want, args)
+	}
+	return nil
+}
+
+var scenarios = []scenario{
+	{
+		name: "many", env: []string{open},
+		prepare: func(t *trial) error {
+			if err := os.WriteFile(filepath.Join(t.data, "rate.json"), []byte(`{"PerClientRateLimitBytesPerSec": 1234567}`), 0o644); err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(t.data, "mesh.key"), []byte(strings.Repeat("0123456789abcdef", 4)), 0o644)
+		},
+		effects: []effect{
+			{name: "CONFIG_PATH", value: "/data/node.json", see: func(ctx context.Context, t *trial) error {
+				d, err := t.connect(ctx, key.NewNode())
+				if err != nil {
+					return err
+				}
+				defer d.Close()
+				b, err := os.ReadFile(filepath.Join(t.data, "node.json"))
+				if err != nil {
+					return err
+				}
+				var stored struct{ PrivateKey key.NodePrivate }
+				if err := json.Unmarshal(b, &stored); err != nil {
+					return err
+				}
+				if stored.PrivateKey.Public() != d.ServerPublicKey() {
+					return errors.New("the file has another key than the relay")
+				}
+				return nil
+			}},
+			{name: "MESH_PSKFILE", value: "/data/mesh.key", see: meshKey},
+			{name: "BOOTSTRAP_DNS", value: "boot.example", see: page("/bootstrap-dns", "192.0.2.80")},
+			{name: "UNPUBLISHED_DNS", value: "hidden.example", see: func(ctx context.Context, t *trial) error {
+				if err := page("/bootstrap-dns?q=hidden.example", "192.0.2.81")(ctx, t); err != nil {
+					return err
+				}
+				if body, _, err := t.get(ctx, "/bootstrap-dns", 200); err != nil || strings.Contains(body, "hidden") {
+					return fmt.Errorf("GET /bootstrap-dns lists what is not to be published: %s, %w", body, err)
+				}
+				return nil
+			}},
+			{name: "FLAGHOME", value: "https://home.example/", see: func(ctx context.Context, t *trial) error {
+				_, h, err := t.get(ctx, "/", http.StatusFound)
+				if err == nil && h.Get("Location") != "https://home.example/" {
+					err = fmt.Errorf("GET / leads to %q", h.Get("Location"))
+				}
+				return err
+			}},
+			{name: "RATE_CONFIG", value: "/data/rate.json", see: func(ctx context.Context, t *trial) error {
+				n, err := t.counters(ctx)
+				if err == nil && n["rate_limit_per_client_bytes_per_second"] != 1234567 {
+					err = fmt.Errorf("the relay limits clients to %v bytes a second, wants 1234567", n["rate_limit_per_client_bytes_per_second"])
+				}
+				return err
+			}},
+			{name: "TCP_KEEPALIVE_TIME", value: "7m0s"},
+			{name: "TCP_USER_TIMEOUT", value: "9s"},
+			{name: "TCP_WRITE_TIMEOUT", value: "3s"},
+			{name: "ACE", value: "true", see: func(ctx context.Context, t *trial) error {
+				res, body, err := t.request(ctx, "CONNECT", "https", t.https, "")
+				if err == nil && strings.Contains(body, "not enabled") {
+					err = fmt.Errorf("CONNECT: %s: %s", res.Status, body)
+				}
+				return err
+			}},
+		},
+	},
+	{
+		name: "https-port", env: []string{open}, ports: []container.Port{tcp(8443)}, https: 8443,
+		effects: []effect{
+			{name: "ADDR", value: ":8443", see: page("/derp/probe", "")},
+		},
+	},
+	{
+		name: "http-port", env: []string{open}, ports: []container.Port{tcp(8080)},
+		effects: []effect{
+			{name: "HTTP_PORT", value: "8080", see: func(ctx context.Context, t *trial) error {
+				res, _, err := t.request(ctx, "GET", "http", tcp(8080), "/generate_204")
+				if err == nil && res.StatusCode != http.StatusNoContent {
+					err = fmt.Errorf("GET /generate_204 on port 8080: %s", res.Status)
+				}
+				return err
+			}},
+		},
+	},
+	{
+		name: "stun-port", env: []string{open}, ports: []container.Port{udp(3479)},
+		effects: []effect{
+			{name: "STUN_PORT", value: "3479", see: func(ctx context.Context, t *trial) error {
+				return t.stun(ctx, 3479, t.bed.patience)
+			}},
+		},
+	},
+	{
+		name: "name", env: []string{open},
+		effects: []effect{
+			{name: "HOSTNAME", value: "relay.example", see: func(ctx context.Context, t *trial) error {
+				_, err := t.leaf(ctx, "relay.example")
+				return err
+			}},
+		},
+	},
+	{
+		name: "certificates", env: []string{open},
+		effects: []effect{
+			{name: "CERT_DIR", value: "/data/certs", see: file("certs/127.0.0.1.crt", "CERTIFICATE")},
+		},
+	},
+	{
+		name: "off", env: []string{open},
+		effects: []effect{
+			{name: "RUN_STUN", value: "false", see: func(ctx context.Context, t *trial) error {
+				if err := t.stun(ctx, 3478, time.Second); err == nil {
+					return errors.New("STUN is answered")
+				}
+				return nil
+			}},
+			{name: "RUN_DERP", value: "false", see: func(ctx context.Context, t *trial) error {
+				_, _, err := t.get(ctx, "/derp", http.StatusNotFound)
+				return err
+			}},
+		},
+	},
+	{
+		name: "open",
+		effects: []effect{{name: "VERIFY_CLIENTS", value: "false", see: func(ctx context.Context, t *trial) error {
+			in, err := t.admits(ctx, key.NewNode())
+			if err == nil && !in {
+				err = errors.New("a stranger is not let in")
+			}
+			return err
+		}}},
+	},
+	{
+		name: "certificates-gcp", up: "serving on :443", // which no client can see without asking Google
+		env:     []string{open, "HOSTNAME=relay.example", "ACME_EMAIL=owner@example.com", "ACME_EAB_KID=kid-1", "ACME_EAB_KEY=c2VjcmV0LWVhYi1rZXk"},
+		effects: []effect{{name: "CERT_MODE", value: "gcp"}},
+	},
+	{
+		name: "acme", env: []string{open, "HOSTNAME=relay.example", "CERT_MODE=letsencrypt"}, up: "serving on :443",
+		effects: []effect{
+			{name: "ACME_EMAIL", value: "owner@example.com"},
+			{name: "ACME_EAB_KID", value: "kid-1"},
+			{name: "ACME_EAB_KEY", value: "c2VjcmV0LWVhYi1rZXk"},
+		},
+	},
+	{
+		name: "acme-ip", env: []string{open, "HOSTNAME=relay.example", "CERT_MODE=letsencrypt"}, up: "serving on :443",
+		effects: []effect{{name: "ACME_IP_CERTS", value: "true"}},
+	},
+	{
+		name: "connection-limit", env: []string{open, "ACCEPT_CONNECTION_BURST=5"}, up: "serving on :443",
+		effects: []effect{{name: "ACCEPT_CONNECTION_LIMIT", value: "0.001", see: fifthIsLast}},
+	},
+	{
+		name: "connection-burst", env: []string{open, "ACCEPT_CONNECTION_LIMIT=0.001"}, up: "serving on :443",
+		effects: []effect{{name: "ACCEPT_CONNECTION_BURST", value: "5", see: fifthIsLast}},
+	},
+	{
+		name: "admission", env: []string{open},
+		prepare: func(t *trial) error {
+			s, at := t.bed.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				t.asked <- r.URL.Path
+				answers(http.StatusOK, false)(w, r)
+			}))
+			t.spec.Reach = []netip.AddrPort{at}
+			t.env = append(t.env, "VERIFY_CLIENT_URL="+s.URL+"/admit")
+			return nil
+		},
+		effects: []effect{
+			{name: "VERIFY_CLIENT_URL", given: "http://127.0.0.1:", see: func(ctx context.Context, t *trial) error {
+				if in, err := t.admits(ctx, key.NewNode()); err != nil || in {
+					return fmt.Errorf("a client that the URL denies: let in: %v, %v", in, err)
+				}
+				return t.heard("/admit")
+			}},
+			{name: "VERIFY_FAIL_OPEN", value: "false"}, // seen in verify/url-unreachable-fail-closed
+		},
+	},
+	{
+		name: "socket", up: "serving on :443",
+		effects: []effect{{name: "SOCKET", value: "/data/elsewhere.sock", see: says("no tailscaled at /data/elsewhere.sock")}},
+	},
+	{
+		name: "mesh-key", env: []string{open},
+		effects: []effect{{name: "MESH_PSK", value: strings.Repeat("0123456789abcdef", 4), see: meshKey}},
+	},
+	{
+		name: "mesh-with", env: []string{open, "MESH_PSK=" + strings.Repeat("0123456789abcdef", 4)},
+		effects: []effect{
+			{name: "MESH_WITH", value: "other.example", see: says(`mesh("other.example")`)},
+		},
+	},
+	{
+		name: "secrets", env: []string{open},
+		prepare: func(t *trial) error {
+			s, at := t.bed.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				var req struct{ Name string }
+				json.NewDecoder(r.Body).Decode(&req)
+				t.asked <- req.Name
+				json.NewEncoder(w).Encode(map[string]any{"Value": []byte(strings.Repeat("0123456789abcdef", 4)), "Version": 1})
+			}))
+			t.spec.Reach = []netip.AddrPort{at}
+			t.env = append(t.env, "SECRETS_URL="+s.URL)
+			return nil
+		},
+		effects: []effect{
+			{name: "SECRETS_URL", given: "http://127.0.0.1:", see: meshKey},
+			{name: "SECRETS_PREFIX", value: "suite/secrets", see: func(_ context.Context, t *trial) error { return t.heard("suite/secrets/meshkey") }},
+			{name: "SECRETS_CACHEDIR", value: "/data/cache/secrets.json", see: file("cache/secrets.json", "meshkey")},
+		},
+	},
+	{
+		name: "auth-key", prepare: joins(authKey),
+		effects: []effect{{name: "TS_AUTHKEY", value: authKey, see: joined("")}},
+	},
+	{
+		name: "tailscaled", prepare: joins(""),
+		effects: []effect{{name: "TAILSCALED", value: "true", see: joined("")}},
+	},
+	{
+		name: "login-server", env: []string{"TAILSCALED=true", "TS_AUTHKEY=" + authKey}, prepare: joins(""),
+		effects: []effect{{name: "TS_LOGIN_SERVER", see: joined("")}},
+	},
+	{
+		name: "tailnet-name", env: []string{"TAILSCALED=true", "TS_AUTHKEY=" + authKey}, prepare: joins(""),
+		effects: []effect{{name: "TS_HOSTNAME", value: "relay-of-the-suite", see: joined("relay-of-the-suite")}},
+	},
+	{
+		name: "development", env: []string{open}, ports: []container.Port{tcp(3340)}, https: 3340,
+		effects: []effect{{name: "DEV", value: "true", see: page("/derp/probe", "")}},
+	},
+	{
+		name: "version", env: []string{open}, up: "-t",
+		effects: []effect{{name: "VERSION_FLAG", value: "true", see: func(ctx context.Context, t *trial) error {
+			ctx, cancel := context.WithTimeout(ctx, t.bed.patience)
+			defer cancel()
+			code, err := t.Wait(ctx)
+			if err == nil && (code != 0 || !derperCommit.MatchString(t.Logs())) {
+				err = fmt.Errorf("code %d, wants 0 and derper's version", code)
+			}
+			return err
+		}}},
+	},
+}
+
+// page expects a page to hold a text.
+func page(path, text string) func(context.Context, *trial) error {
+	return func(ctx context.Context, t *trial) error {
+		return t.bed.eventually(ctx, func() error {
+			body, _, err := t.get(ctx, path, http.StatusOK)
+			if err == nil && !strings.Contains(body, text) {
+				err = fmt.Errorf("GET %s does not say %q: %s", path, text, body)
+			}
+			return err
+		})
+	}
+}
+
+// file expects a file in the volume to hold a text.
+func file(name, text string) func(context.Context, *trial) error {
+	return func(_ context.Context, t *trial) error {
+		b, err := os.ReadFile(filepath.Join(t.data, name))
+		if err == nil && !strings.Contains(string(b), text) {
+			err = fmt.Errorf("/data/%s does not say %q", name, text)
+		}
+		return err
+	}
+}
+
+// says expects a text in the log.
+func says(text string) func(context.Context, *trial) error {
+	return func(ctx context.Context, t *trial) error { return t.logged(ctx, text) }
+}
+
+// meshKey expects the relay to have a mesh key, as its debug page tells.
+func meshKey(ctx context.Context, t *trial) error {
+	body, _, err := t.get(ctx, "/debug/", http.StatusOK)
+	if err == nil && !strings.Contains(body, "Mesh key:</b> true") {
+		err = errors.New("the relay's debug page says that it has no mesh key")
+	}
+	return err
+}
+
+// fifthIsLast expects exactly five connections to be accepted: more never come back in the time that this takes.
+func fifthIsLast(ctx context.Context, t *trial) error {
+	accepted := 0
+	for range 10 {
+		if _, err := t.leaf(ctx, "127.0.0.1"); err == nil {
+			accepted++
+		}
+	}
+	if accepted != 5 {
+		return fmt.Errorf("%d of 10 connections are accepted, wants 5", accepted)
+	}
+	return nil
+}
+
+// heard expects that a server of the scenario was asked for something.
+func (t *trial) heard(what string) error {
+	var all []string
+	for len(t.asked) > 0 {
+		if s := <-t.asked; s == what {
+			return nil
+		} else {
+			all = append(all, s)
+		}
+	}
+	return fmt.Errorf("nobody asked for %s, only for %q", what, all)
+}
+
+// joins gives the scenario a control server that wants this auth key.
+func joins(authKey string) func(*trial) error {
+	return func(t *trial) error {
+		s, at := t.bed.control(own())
+		s.RequireAuthKey = authKey
+		t.spec.Reach = []netip.AddrPort{at}
+		t.env = append(t.env, "TS_LOGIN_SERVER="+s.BaseURL())
+		t.nodes = s.AllNodes
+		return nil
+	}
+}
+
+// joined expects the relay's tailscaled in the tailnet, under that name if it matters.
+func joined(name string) func(context.Context, *trial) error {
+	return func(ctx context.Context, t *trial) error {
+		return t.bed.eventually(ctx, func() error {
+			var names []string
+			for _, n := range t.nodes() {
+				if n.Hostinfo.Valid() {
+					names = append(names, n.Hostinfo.Hostname())
+				}
+			}
+			if len(names) != 1 || name != "" && names[0] != name {
+				return fmt.Errorf("the tailnet has nodes %q, wants one %s", names, name)
+			}
+			return nil
+		})
+	}
+}

@@ -1,0 +1,188 @@
+package suite
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"tailscale.com/tailcfg"
+	"tailscale.com/tstest/integration/testcontrol"
+	"tailscale.com/types/key"
+	"tailscale.com/types/logger"
+
+	"github.com/xavieralpha/derper/internal/container"
+)
+
+// verifyCases are about who may use the relay.
+var verifyCases = []Case{
+	{Name: "verify/url-allow", run: verifyURL(answers(http.StatusOK, true), "", true)},
+	{Name: "verify/url-deny", run: verifyURL(answers(http.StatusOK, false), "", false)},
+	{Name: "verify/url-not-200", run: verifyURL(answers(http.StatusInternalServerError, true), "", false)},
+	{Name: "verify/url-unreachable-fail-open", run: verifyURL(nil, "true", true)},
+	{Name: "verify/url-unreachable-fail-closed", run: verifyURL(nil, "false", false)},
+	{Name: "verify/tailscaled", run: caseVerifyTailscaled},
+	{Name: "verify/socket", run: caseVerifySocket},
+}
+
+// serve serves HTTP on this machine's loopback until the case is over, and returns where.
+func (b *bed) serve(h http.Handler) (*httptest.Server, netip.AddrPort) {
+	s := httptest.NewServer(h)
+	b.onClose(func() error { s.CloseClientConnections(); s.Close(); return nil })
+	return s, netip.MustParseAddrPort(s.Listener.Addr().String())
+}
+
+// answers is an admission controller that always says the same.
+func answers(status int, allow bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var req tailcfg.DERPAdmitClientRequest
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil || req.NodePublic.IsZero() || r.URL.Path != "/admit" {
+			http.Error(w, "no admission request", http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(status)
+		json.NewEncoder(w).Encode(tailcfg.DERPAdmitClientResponse{Allow: allow})
+	}
+}
+
+// verifyURL verifies clients at a URL, where h answers, or nobody if it is nil, and expects a client to be let in or not.
+func verifyURL(h http.Handler, failOpen string, want bool) func(context.Context, *bed) error {
+	return func(ctx context.Context, b *bed) error {
+		asked := make(chan struct{}, 100)
+		s, at := b.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked <- struct{}{}
+			h.ServeHTTP(w, r)
+		}))
+		if h == nil {
+			s.Close()
+		}
+		env := []string{open, "VERIFY_CLIENT_URL=" + s.URL + "/admit"}
+		if failOpen != "" {
+			env = append(env, "VERIFY_FAIL_OPEN="+failOpen)
+		}
+		c, err := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}}, env...)
+		if err != nil {
+			return err
+		}
+		if err := c.ready(ctx); err != nil {
+			return err
+		}
+		got, err := c.admits(ctx, key.NewNode())
+		if err != nil {
+			return err
+		}
+		if got != want {
+			return fmt.Errorf("client let in: %v, wants %v", got, want)
+		}
+		if h != nil && len(asked) == 0 {
+			return errors.New("nobody asked at the URL")
+		}
+		return nil
+	}
+}
+
+// authKey is what the control server of the tests wants from a new node.
+const authKey = "tskey-auth-suite"
+
+// control starts a control server whose tailnet has one relay and no other, so that no tailscaled asks for more.
+func (b *bed) control(relay *tailcfg.DERPNode) (*testcontrol.Server, netip.AddrPort) {
+	relay.Name, relay.RegionID = "900a", 900
+	c := &testcontrol.Server{
+		Logf: logger.Discard, RequireAuthKey: authKey, AllOnline: true,
+		DERPMap: &tailcfg.DERPMap{
+			OmitDefaultRegions: true,
+			Regions: map[int]*tailcfg.DERPRegion{900: {
+				RegionID: 900, RegionCode: "suite", RegionName: "Suite", Nodes: []*tailcfg.DERPNode{relay},
+			}},
+		},
+	}
+	s, at := b.serve(c)
+	c.HTTPTestServer = s
+	return c, at
+}
+
+// join adds a node to the tailnet, as if somebody had logged in with the key.
+func join(c *testcontrol.Server, k key.NodePrivate) {
+	addr := netip.MustParsePrefix("100.64.99.1/32")
+	c.UpdateNode(&tailcfg.Node{
+		ID: 99, StableID: "n99", Name: "known.example.", User: 99,
+		Key: k.Public(), Machine: key.NewMachine().Public(), DiscoKey: key.NewDisco().Public(),
+		MachineAuthorized: true, Addresses: []netip.Prefix{addr}, AllowedIPs: []netip.Prefix{addr},
+	})
+}
+
+// own is the relay as a tailscaled in its own container reaches it.
+func own() *tailcfg.DERPNode {
+	return &tailcfg.DERPNode{HostName: "127.0.0.1", IPv4: "127.0.0.1", IPv6: "none", InsecureForTests: true}
+}
+
+// knowsItsOwn expects the relay to let in a node of the tailnet, as soon as it knows of it, and nobody else.
+func (c *box) knowsItsOwn(ctx context.Context, s *testcontrol.Server) error {
+	known, stranger := key.NewNode(), key.NewNode()
+	if in, err := c.admits(ctx, known); err != nil || in {
+		return fmt.Errorf("a node before it is in the tailnet: let in: %v, %v", in, err)
+	}
+	join(s, known)
+	if err := c.bed.eventually(ctx, func() error {
+		in, err := c.admits(ctx, known)
+		if err == nil && !in {
+			err = errors.New("a node of the tailnet is not let in")
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	if in, err := c.admits(ctx, stranger); err != nil || in {
+		return fmt.Errorf("a node that is not in the tailnet: let in: %v, %v", in, err)
+	}
+	return nil
+}
+
+// caseVerifyTailscaled verifies clients with the tailscaled of the image, which joins a tailnet with a key from a file.
+func caseVerifyTailscaled(ctx context.Context, b *bed) error {
+	s, at := b.control(own())
+	dir, err := b.volume("secrets")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "authkey"), []byte(authKey+"\n"), 0o644); err != nil {
+		return err
+	}
+	c, err := b.relay(ctx, container.Spec{
+		Reach:   []netip.AddrPort{at},
+		Volumes: []container.Volume{{Host: dir, Container: "/run/secrets", ReadOnly: true}},
+	}, "TS_AUTHKEY_FILE=/run/secrets/authkey", "TS_LOGIN_SERVER="+s.BaseURL())
+	if err != nil {
+		return err
+	}
+	c.address()
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	return c.knowsItsOwn(ctx, s)
+}
+
+// caseVerifySocket verifies clients with a tailscaled in another container, whose socket directory is mounted.
+func caseVerifySocket(ctx context.Context, b *bed) error {
+	s, at := b.control(own())
+	host, err := b.tailscaled(ctx, s.BaseURL(), "host", []netip.AddrPort{at})
+	if err != nil {
+		return err
+	}
+	if err := b.eventually(ctx, func() error { return host.state(ctx, "Starting", "Running") }); err != nil {
+		return err
+	}
+	c, err := b.relay(ctx, container.Spec{Volumes: []container.Volume{{Host: filepath.Dir(host.Socket), Container: "/var/run/tailscale"}}})
+	if err != nil {
+		return err
+	}
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	return c.knowsItsOwn(ctx, s)
+}

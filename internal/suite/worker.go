@@ -1,0 +1,218 @@
+package suite
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/probe"
+)
+
+// A worker is this program again, started in the network of a container, to see that as the container does.
+
+// workerName is the argument by which this program knows that it is a worker.
+const workerName = "derper-suite-worker"
+
+var workers = map[string]func(arg []byte) (any, error){
+	"probe":     workProbe,
+	"processes": workProcesses,
+	"hold":      workHold,
+	"address":   workAddress,
+}
+
+// Init runs what this program is when the suite started it, and then does not return. Otherwise it does nothing.
+func Init() {
+	container.Init()
+	if len(os.Args) != 4 || os.Args[1] != workerName || workers[os.Args[2]] == nil {
+		return
+	}
+	answer, err := workers[os.Args[2]]([]byte(os.Args[3]))
+	if err == nil {
+		err = json.NewEncoder(os.Stdout).Encode(answer)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// work has a worker do something in the container's network.
+func work[A any](ctx context.Context, c *box, what string, arg any) (answer A, err error) {
+	var out, errs bytes.Buffer
+	if err := runWorker(ctx, c, what, arg, &out, &errs); err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
+		return answer, fmt.Errorf("%s: %w: %s", what, err, out.String())
+	}
+	return answer, nil
+}
+
+func runWorker(ctx context.Context, c *box, what string, arg any, out io.Writer, errs *bytes.Buffer) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(arg)
+	if err != nil {
+		return err
+	}
+	code, err := c.Host(ctx, out, errs, self, workerName, what, string(text))
+	if err == nil && code != 0 {
+		err = fmt.Errorf("%s: code %d: %s", what, code, strings.TrimSpace(errs.String()))
+	}
+	return err
+}
+
+// probeTarget is a probe.Target that can be written down.
+type probeTarget struct {
+	Host     string
+	Addrs    []netip.Addr
+	CertName string
+	Packets  int
+	Timeout  time.Duration
+}
+
+func (t probeTarget) target() probe.Target {
+	return probe.Target{Host: t.Host, Addrs: t.Addrs, CertName: t.CertName, Home: probe.HomeDefault, Packets: t.Packets, Timeout: t.Timeout}
+}
+
+func workProbe(arg []byte) (any, error) {
+	var t probeTarget
+	if err := json.Unmarshal(arg, &t); err != nil {
+		return nil, err
+	}
+	if err := t.target().Validate(); err != nil {
+		return nil, err
+	}
+	return probe.Run(context.Background(), t.target()), nil
+}
+
+// process is one that runs in a container.
+type process struct {
+	PID        int
+	Args       []string
+	UID        int
+	CapEff     string
+	NoNewPrivs string
+}
+
+// workProcesses lists the processes that are in this one's network namespace, except for workers and the runner's own.
+func workProcesses([]byte) (any, error) {
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	list := []process{}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		if ns, err := os.Readlink(dir + "/ns/net"); err != nil || ns != own {
+			continue
+		}
+		cmdline, err := os.ReadFile(dir + "/cmdline")
+		status, serr := os.ReadFile(dir + "/status")
+		if err != nil || serr != nil || len(cmdline) == 0 {
+			continue // it has just ended
+		}
+		p := process{Args: strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")}
+		if slices.Contains(p.Args, workerName) || strings.HasPrefix(p.Args[0], "derper-container-") {
+			continue
+		}
+		p.PID, _ = strconv.Atoi(filepath.Base(dir))
+		for line := range strings.Lines(string(status)) {
+			name, text, _ := strings.Cut(line, ":")
+			f := strings.Fields(text)
+			if len(f) == 0 {
+				continue
+			}
+			switch name {
+			case "Uid":
+				p.UID, _ = strconv.Atoi(f[0])
+			case "CapEff":
+				p.CapEff = f[0]
+			case "NoNewPrivs":
+				p.NoNewPrivs = f[0]
+			}
+		}
+		list = append(list, p)
+	}
+	return list, err
+}
+
+// processes lists what runs in the container.
+func (c *box) processes(ctx context.Context) ([]process, error) {
+	return work[[]process](ctx, c, "processes", nil)
+}
+
+// derper is the relay's process. Where an emulator runs it, that comes first in its arguments.
+func (c *box) derper(ctx context.Context) (process, error) {
+	list, err := c.processes(ctx)
+	if err != nil {
+		return process{}, err
+	}
+	for _, p := range list {
+		for i, a := range p.Args {
+			if filepath.Base(a) == "derper" && i < 3 {
+				p.Args = p.Args[i:]
+				return p, nil
+			}
+		}
+	}
+	return process{}, fmt.Errorf("no derper among the %d processes of the container", len(list))
+}
+
+// workHold takes a UDP port as soon as it is free, says so, and keeps it.
+func workHold(arg []byte) (any, error) {
+	var port int
+	if err := json.Unmarshal(arg, &port); err != nil {
+		return nil, err
+	}
+	fmt.Println("waiting")
+	for {
+		c, err := net.ListenUDP("udp", &net.UDPAddr{Port: port})
+		if err != nil {
+			continue // at full speed: derper is after it, too
+		}
+		fmt.Println("held")
+		for {
+			c.Read(make([]byte, 1)) // and answer nothing
+		}
+	}
+}
+
+// address gives the container's loopback another address, which leads nowhere, and again another every second. Without
+// any but 127.0.0.1 tailscaled takes the network to be down, and waits for a change, which it may miss while it starts.
+func (c *box) address() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		runWorker(ctx, c, "address", nil, io.Discard, new(bytes.Buffer))
+	}()
+	c.bed.onClose(func() error {
+		cancel()
+		<-ended
+		return nil
+	})
+}
+
+func workAddress([]byte) (any, error) {
+	for i := byte(1); ; i = i%100 + 1 {
+		if err := addAddress("lo:1", netip.AddrFrom4([4]byte{192, 0, 2, i})); err != nil {
+			return nil, err
+		}
+		time.Sleep(time.Second)
+	}
+}
