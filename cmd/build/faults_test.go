@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -218,49 +217,4 @@ func processesOf(cache, word string) (list []string) {
 		}
 	}
 	return list
-}
-
-// TestFullDisk guards a disk that fills up: a message that says so, a non-zero exit
-// code, and a build that goes on when there is space again.
-func TestFullDisk(t *testing.T) {
-	if runtime.GOOS != "linux" || os.Getuid() != 0 {
-		t.Skip("needs root on Linux, to mount a small file system")
-	}
-	for _, place := range []string{"cache", "output"} {
-		t.Run(place, func(t *testing.T) {
-			b := newBuilder(t)
-			small := t.TempDir()
-			mount := func(options string, flags uintptr) {
-				t.Helper()
-				if err := syscall.Mount("tmpfs", small, "tmpfs", flags, options); err != nil {
-					t.Fatal(err)
-				}
-			}
-			mount("size=3m", 0)
-			t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
-			if place == "output" {
-				b.output = filepath.Join(small, "dist")
-			} else {
-				releasetest.ShareInto(t, small)
-				b.cache = small
-			}
-			cmd, stdout, stderr := b.command("--platform", "all")
-			if err := cmd.Run(); err == nil {
-				t.Fatal("a build on a full disk worked")
-			}
-			for _, want := range []string{"no space left on device", "hint: free space on the disk"} {
-				if !strings.Contains(stderr.String(), want) {
-					t.Errorf("does not say %q:\n%s", want, stderr)
-				}
-			}
-			if stdout.Len() > 0 {
-				t.Errorf("printed a result: %s", stdout)
-			}
-			b.validLayout()
-			mount("size=900m", syscall.MS_REMOUNT)
-			if want := b.run("--platform", "all").Digest; b.validLayout() != want {
-				t.Error("the layout is not what was built")
-			}
-		})
-	}
 }

@@ -162,6 +162,8 @@ func hintFor(err error) string {
 		return "free space on the disk, or name another place with --cache and --output; what was finished is kept"
 	case errors.Is(err, image.ErrNotOurs):
 		return "name another folder with --output, or remove this one yourself"
+	case errors.Is(err, cache.ErrNotOurs):
+		return "name another folder with --cache"
 	case errors.Is(err, cache.ErrInUse):
 		return "wait for it to end"
 	case errors.Is(err, image.ErrNoDocker):

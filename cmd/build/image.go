@@ -144,7 +144,7 @@ func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o 
 	case err != nil:
 		return nil, false, err
 	}
-	unlock, err := o.cache.LockPath(ctx, o.output, func() { o.display.Printf("%s: waiting for another build that writes it", o.output) })
+	unlock, err := cache.LockFolder(ctx, o.output, func() { o.display.Printf("%s: waiting for another build that writes it", o.output) })
 	if err != nil {
 		return nil, false, err
 	}

@@ -228,6 +228,23 @@ func (c *Cache) Lock(ctx context.Context, key string, wait func()) (unlock func(
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
+	return lockFile(ctx, f, wait)
+}
+
+// LockFolder is Lock for a folder outside of any cache, made when missing.
+func LockFolder(ctx context.Context, dir string, wait func()) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return lockFile(ctx, f, wait)
+}
+
+// lockFile locks an open file, which unlock closes.
+func lockFile(ctx context.Context, f *os.File, wait func()) (unlock func(), err error) {
 	for first := true; ; first = false {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
@@ -235,7 +252,7 @@ func (c *Cache) Lock(ctx context.Context, key string, wait func()) (unlock func(
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			f.Close()
-			return nil, fmt.Errorf("cache: lock %s: %w", f.Name(), err)
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 		if first {
 			wait()
@@ -247,15 +264,6 @@ func (c *Cache) Lock(ctx context.Context, key string, wait func()) (unlock func(
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// LockPath is Lock for a file or folder outside the cache.
-func (c *Cache) LockPath(ctx context.Context, path string, wait func()) (unlock func(), err error) {
-	path, err = filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	return c.Lock(ctx, fmt.Sprintf("%x", sha256.Sum256([]byte("path "+path))), wait)
 }
 
 // replace writes a file, whole or not at all.

@@ -264,10 +264,9 @@ func TestLock(t *testing.T) {
 	}
 }
 
-func TestLockPath(t *testing.T) {
-	a, _ := open(t, t.TempDir())
+func TestLockFolder(t *testing.T) {
 	t.Chdir(t.TempDir())
-	unlock, err := a.LockPath(t.Context(), "dist", func() { t.Error("waited") })
+	unlock, err := LockFolder(t.Context(), "dist", func() { t.Error("waited") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +277,7 @@ func TestLockPath(t *testing.T) {
 	}
 	for path, same := range map[string]bool{"./dist": true, filepath.Join(here, "dist"): true, "dist2": false} {
 		ctx, cancel := context.WithCancel(t.Context())
-		unlock, err := a.LockPath(ctx, path, cancel)
+		unlock, err := LockFolder(ctx, path, cancel)
 		if same != errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", path, err)
 		}

@@ -17,15 +17,16 @@ var ErrInUse = errors.New("in use by another build")
 // inUse is the file that each program that uses a cache locks.
 const inUse = "in-use"
 
-// share notes that this program uses the cache. It waits for a Prune to end.
+// share notes that this program uses the cache. The error is [ErrInUse] while
+// another prunes it.
 func (c *Cache) share() error {
 	f, err := os.OpenFile(filepath.Join(c.dir, inUse), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH); err != nil {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return err
+		return ErrInUse
 	}
 	c.use = f
 	return nil

@@ -25,6 +25,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/xavieralpha/derper/internal/testlock"
 )
 
 // helperEnv makes this test binary a tester that starts a container and waits to be killed.
@@ -34,6 +36,10 @@ func TestMain(m *testing.M) {
 	Init()
 	if os.Getenv(helperEnv) != "" {
 		helper()
+	}
+	if err := testlock.Containers(); err != nil {
+		fmt.Fprintln(os.Stderr, "container test:", err)
+		os.Exit(1)
 	}
 	code := m.Run()
 	for _, dir := range guestDirs {

@@ -60,13 +60,22 @@ func LoadDocker(ctx context.Context, ref string, img v1.Image) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(tarball.Write(tag, img, w)) }()
-	defer r.Close()
+	written := make(chan error, 1)
+	go func() {
+		err := tarball.Write(tag, img, w)
+		w.CloseWithError(err)
+		written <- err
+	}()
 	cmd := exec.CommandContext(ctx, docker, "load", "--quiet")
 	cmd.Stdin = r
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Run(); err != nil {
+	err = cmd.Run()
+	r.Close() // in case docker did not read it to its end
+	if werr := <-written; werr != nil && !errors.Is(werr, io.ErrClosedPipe) {
+		return fmt.Errorf("docker load: %w", werr) // the cause, whatever docker says of it
+	}
+	if err != nil {
 		return fmt.Errorf("docker load: %w: %s", err, bytes.TrimSpace(said.Bytes()))
 	}
 	return nil

@@ -72,6 +72,7 @@ func WriteLayer(w io.Writer, files []File, mtime time.Time) (diffID string, err 
 	if err != nil {
 		return "", err
 	}
+	zw.ModTime = time.Unix(0, 0) // none, RFC 1952 section 2.3.1
 	hash := sha256.New()
 	if err := writeTar(io.MultiWriter(zw, hash), files, mtime); err != nil {
 		return "", fmt.Errorf("layer: %w", err)

@@ -33,7 +33,8 @@ const refName = "org.opencontainers.image.ref.name"
 var ErrNotOurs = errors.New("is not a layout that build wrote")
 
 // WriteLayout writes an index and its images as an OCI layout to the folder dir,
-// under the name ref, and reports whether anything had to be written.
+// under the name ref, and reports whether anything had to be written. What is there
+// already is looked at by its state, with verify by its content.
 //
 // The folder must be missing, empty, or a layout that an earlier call wrote, else
 // the error is [ErrNotOurs] and nothing is touched. index.json is replaced last, in
@@ -54,10 +55,13 @@ func WriteLayout(dir, ref string, index v1.ImageIndex, images []v1.Image, verify
 	if err != nil {
 		return false, err
 	}
-	if !verify && old.holds(dir, files) {
+	if err := removeTemporary(dir); err != nil {
+		return false, err
+	}
+	if old.holds(dir, files, verify) {
 		return false, nil
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return false, err
 	}
 	// The marker comes first and names both the old files and the new ones, so
@@ -72,11 +76,11 @@ func WriteLayout(dir, ref string, index v1.ImageIndex, images []v1.Image, verify
 	if err := now.write(dir); err != nil {
 		return false, err
 	}
-	if err := removeTemporary(dir); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
 		return false, err
 	}
 	for _, f := range files {
-		if f.blob && !verify && old.Files[f.name] != "" && old.Files[f.name] == state(dir, f.name) {
+		if f.blob && old.left(dir, f.name) && (!verify || f.same(dir)) {
 			now.Files[f.name] = old.Files[f.name]
 			continue
 		}
@@ -265,23 +269,47 @@ func (m markerFile) write(dir string) error {
 	return layoutFile{name: marker, open: reader(append(data, '\n'))}.write(dir)
 }
 
+// left reports whether a file is in the state that it was left in.
+func (m markerFile) left(dir, name string) bool {
+	return m.Files[name] != "" && m.Files[name] == state(dir, name)
+}
+
 // holds reports whether the layout has exactly these files, untouched since they
-// were written. index.json is read: its name does not say what is in it.
-func (m markerFile) holds(dir string, files []layoutFile) bool {
+// were written. index.json is read: its name does not say what is in it; with
+// verify, everything is.
+func (m markerFile) holds(dir string, files []layoutFile, verify bool) bool {
 	if len(m.Files) != len(files) {
 		return false
 	}
 	for _, f := range files {
-		if m.Files[f.name] == "" || m.Files[f.name] != state(dir, f.name) {
+		if !m.left(dir, f.name) || (verify || !f.blob) && !f.same(dir) {
 			return false
 		}
 	}
-	var want bytes.Buffer
-	if files[len(files)-1].copyTo(&want) != nil {
+	return true
+}
+
+// same reports whether the file in the layout has the content that it should.
+func (f layoutFile) same(dir string) bool {
+	have, err := os.Open(filepath.Join(dir, f.name))
+	if err != nil {
 		return false
 	}
-	have, err := os.ReadFile(filepath.Join(dir, "index.json"))
-	return err == nil && bytes.Equal(have, want.Bytes())
+	defer have.Close()
+	digest, _, err := v1.SHA256(have)
+	if err != nil {
+		return false
+	}
+	if f.blob {
+		return digest.Hex == filepath.Base(f.name)
+	}
+	r, err := f.open()
+	if err != nil {
+		return false
+	}
+	defer r.Close()
+	want, _, err := v1.SHA256(r)
+	return err == nil && digest == want
 }
 
 // state is cache.State of a file in the layout, "" for one that is not there.

@@ -132,7 +132,7 @@ func TestNoZip(t *testing.T) {
 
 func TestFaultsThatPass(t *testing.T) {
 	for name, fault := range map[string]http.HandlerFunc{
-		"500": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "oops", 500) },
+		"500": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "oops", http.StatusInternalServerError) },
 		"503": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "oops", http.StatusServiceUnavailable) },
 		"429": func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "slow down", http.StatusTooManyRequests) },
 		"connection cut before the answer": func(http.ResponseWriter, *http.Request) {
@@ -255,7 +255,7 @@ func TestCancel(t *testing.T) {
 		w.client.pause = nil // real waiting
 		ctx, cancel := context.WithCancel(t.Context())
 		w.special(samplePath, func(rw http.ResponseWriter, _ *http.Request) {
-			http.Error(rw, "oops", 500)
+			http.Error(rw, "oops", http.StatusInternalServerError)
 			cancel()
 		})
 		dir, err := w.fetch(ctx, w.sum)

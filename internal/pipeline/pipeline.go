@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"runtime"
@@ -50,6 +51,8 @@ type Builder struct {
 
 	mu   sync.Mutex
 	runs []Run
+
+	fetchMu sync.Mutex // held while modules are fetched
 
 	toolMu sync.Mutex // guards tool and source, set when they are first needed
 	tool   *toolchain.Toolchain
@@ -150,12 +153,25 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform) (*Build,
 		b.compile = make(chan struct{}, max(2, runtime.NumCPU()/4))
 		b.work = make(chan struct{}, runtime.NumCPU())
 	})
+	out, err := b.carryOut(ctx, p)
+	if errors.Is(err, cache.ErrDamaged) {
+		// Found while it was read, and dropped: it is made again now.
+		b.Display.Printf("%v: made again", err)
+		return b.carryOut(ctx, p)
+	}
+	return out, err
+}
+
+// carryOut runs the actions of a plan and assembles what they make.
+func (b *Builder) carryOut(ctx context.Context, p *plan.Plan) (*Build, error) {
 	b.runs = nil
-	results := make([]*parts, len(platforms))
+	results := make([]*parts, len(p.Platforms))
 	g, ctx := errgroup.WithContext(ctx)
+	// All platforms share the roots; the first to need them has them made.
+	roots := sync.OnceValues(func() (*cache.Result, error) { return b.roots(ctx, p.Roots) })
 	for i, pp := range p.Platforms {
 		g.Go(func() (err error) {
-			results[i], err = b.platform(ctx, p, pp)
+			results[i], err = b.platform(ctx, pp, roots)
 			return err
 		})
 	}
@@ -175,7 +191,7 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 	}
 	key := a.Key()
 	if r, err := b.Cache.Get(key); r != nil || err != nil {
-		b.record(a, r, nil)
+		b.record(a, r, true, nil)
 		return r, err
 	}
 	unlock, err := b.Cache.Lock(ctx, key, func() { b.Display.Printf("%s: waiting for another build that makes it", a.ID()) })
@@ -184,7 +200,7 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 	}
 	defer unlock()
 	if r, err := b.Cache.Get(key); r != nil || err != nil {
-		b.record(a, r, nil)
+		b.record(a, r, true, nil)
 		return r, err
 	}
 	select {
@@ -208,7 +224,7 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 	if err := b.Cache.Put(key, a.ID(), r); err != nil {
 		return fail(err)
 	}
-	b.record(a, r, why)
+	b.record(a, r, false, why)
 	return r, nil
 }
 
@@ -228,13 +244,13 @@ func (b *Builder) why(a *plan.Action) []string {
 	return a.Changes(old)
 }
 
-func (b *Builder) record(a *plan.Action, r *cache.Result, why []string) {
+func (b *Builder) record(a *plan.Action, r *cache.Result, cached bool, why []string) {
 	if r == nil {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.runs = append(b.runs, Run{Action: a, Cached: why == nil, Why: why, Seconds: r.Seconds})
+	b.runs = append(b.runs, Run{Action: a, Cached: cached, Why: why, Seconds: r.Seconds})
 }
 
 // sortedRuns puts what ran into the order of the plan.

@@ -26,7 +26,7 @@ type parts struct {
 }
 
 // platform carries out the actions for one platform.
-func (b *Builder) platform(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan) (*parts, error) {
+func (b *Builder) platform(ctx context.Context, pp *plan.PlatformPlan, roots func() (*cache.Result, error)) (*parts, error) {
 	var err error
 	done := &parts{layers: make([]*cache.Result, len(pp.Layers))}
 	if done.programs, err = b.do(ctx, pp.Compile, b.compile, func(ctx context.Context, work string) (*cache.Result, error) {
@@ -37,7 +37,7 @@ func (b *Builder) platform(ctx context.Context, p *plan.Plan, pp *plan.PlatformP
 	g, ctx := errgroup.WithContext(ctx)
 	for i, a := range pp.Layers {
 		g.Go(func() (err error) {
-			done.layers[i], err = b.layer(ctx, p, pp, a, done)
+			done.layers[i], err = b.layer(ctx, pp, a, done, roots)
 			return err
 		})
 	}
@@ -45,11 +45,11 @@ func (b *Builder) platform(ctx context.Context, p *plan.Plan, pp *plan.PlatformP
 }
 
 // layer writes one layer, after the actions that it takes from.
-func (b *Builder) layer(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan, a *plan.Action, done *parts) (*cache.Result, error) {
+func (b *Builder) layer(ctx context.Context, pp *plan.PlatformPlan, a *plan.Action, done *parts, roots func() (*cache.Result, error)) (*cache.Result, error) {
 	var files func(ctx context.Context, work string) ([]image.File, error)
 	switch a.Name {
 	case plan.Base:
-		bundle, err := b.roots(ctx, p.Roots)
+		bundle, err := roots()
 		if err != nil {
 			return nil, err
 		}
@@ -196,6 +196,14 @@ func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work stri
 
 // fetch makes the modules ready that a compile needs.
 func (b *Builder) fetch(ctx context.Context, source *toolchain.Source, a *plan.Action, work string) (packages int, err error) {
+	b.fetchMu.Lock()
+	defer b.fetchMu.Unlock()
+	// One program at a time: another would hash what this one is unpacking.
+	unlock, err := b.Cache.Lock(ctx, "modules", func() { b.Display.Printf("modules: waiting for another build that fetches them") })
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
 	task := b.Display.Start("modules "+string(a.Platform), "fetched")
 	defer func() { task.End(err) }()
 	return source.Fetch(ctx, a.Env, a.Args, work, func(string) { task.Step() })

@@ -172,10 +172,11 @@ func (d *Display) draw(text string) {
 
 // bar is the task's line, at most so many columns wide.
 func (t *Task) bar(columns int) string {
-	const width = 24
+	// What stands around the bar takes up to 60 columns.
+	width := max(8, min(columns-61, 24))
 	fill := strings.Repeat(" ", width)
 	if t.total > 0 {
-		n := int(min(t.done, t.total) * width / t.total)
+		n := int(min(t.done, t.total) * int64(width) / t.total)
 		fill = strings.Repeat("█", n) + strings.Repeat("░", width-n)
 	}
 	line := fmt.Sprintf("%-28s %s %5.0fs  %s", t.what, fill, time.Since(t.began).Seconds(), t.amount())
@@ -202,13 +203,14 @@ func (t *Task) amount() string {
 
 // Bytes is a size in bytes as people read it: 12.3 MB, in powers of 1000.
 func Bytes(n int64) string {
-	switch {
+	switch f := float64(n); {
 	case n < 1000:
 		return fmt.Sprintf("%d B", n)
-	case n < 1000_000:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	case n < 1000_000_000:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n < 999_950: // which would be 1000.0 kB
+		return fmt.Sprintf("%.1f kB", f/1e3)
+	case n < 999_950_000:
+		return fmt.Sprintf("%.1f MB", f/1e6)
+	default:
+		return fmt.Sprintf("%.2f GB", f/1e9)
 	}
-	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
 }

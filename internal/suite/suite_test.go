@@ -19,10 +19,15 @@ import (
 	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testlock"
 )
 
 func TestMain(m *testing.M) {
 	Init()
+	if err := testlock.Containers(); err != nil {
+		fmt.Fprintln(os.Stderr, "suite test:", err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	if closeImage != nil {
 		closeImage()

@@ -2,8 +2,8 @@ package toolchain
 
 import "syscall"
 
-// ownGroup puts a process into a group of its own, which dies with this program
-// even when that is killed.
+// ownGroup puts a process into a group of its own. It dies with this program even
+// when that is killed; compilers that it has started end by themselves then.
 func ownGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -19,7 +19,7 @@ type command struct {
 	args []string // begins with "go"
 	env  []string // what decides about the outcome, see plan.Settings
 	dir  string   // where it runs; "" is the work folder
-	work string   // a folder of its own: HOME, GOPATH, temporary files
+	work string   // a folder of its own: GOPATH, temporary files
 	net  bool     // may fetch modules
 	line func(string)
 }
@@ -31,11 +31,15 @@ func (t *Toolchain) places(c command) []string {
 	env := []string{
 		"PATH=" + filepath.Join(t.root, "bin"),
 		"GOROOT=" + t.root,
-		"HOME=" + c.work,
+		// No HOME: in a new one, the go command would start a telemetry process
+		// that outlives it.
 		"TMPDIR=" + c.work,
 		"GOPATH=" + c.work,
 		"GOMODCACHE=" + t.modCache(),
 		"GOCACHE=" + filepath.Join(t.dir, "go-build"),
+		// Compilers do not live long enough for thrift with memory to pay. It
+		// does not change what they make.
+		"GOGC=400",
 		// Nothing is private or excused from the checksum database, and no
 		// version control system is ever asked.
 		"GOPRIVATE=", "GONOPROXY=", "GONOSUMDB=", "GOINSECURE=", "GOVCS=*:off",

@@ -137,6 +137,9 @@ func (s *Source) verifyModule(m module.Version, sum string) (found bool, err err
 	modCache := s.toolchain.modCache()
 	dir := filepath.Join(modCache, filepath.FromSlash(path)+"@"+version)
 	downloads := filepath.Join(modCache, "cache", "download", filepath.FromSlash(path), "@v", version)
+	if _, err := os.Stat(downloads + ".partial"); err == nil {
+		return false, nil // the go command was killed while it unpacked it, and will again
+	}
 	var got string
 	if isMod {
 		dir = downloads + ".mod"

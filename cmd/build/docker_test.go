@@ -1,0 +1,70 @@
+package main
+
+import (
+	"net"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// TestLoadedImageAnswers guards --load: what Docker has then is the image that the
+// lock records, and it relays, with its ports published on 127.0.0.1.
+func TestLoadedImageAnswers(t *testing.T) {
+	if err := exec.Command("docker", "info").Run(); err != nil {
+		t.Skip("NOT TESTED: needs Docker: start dockerd; .ci/run does")
+	}
+	dir, err := realBuild()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errs strings.Builder
+	if code := run(t.Context(), []string{"--lock", "../../" + lock.File, "--output", dir, "--load"}, &out, &errs); code != exitOK {
+		t.Fatal(errs.String())
+	}
+	l, err := lock.Read("../../" + lock.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := "derper:" + l.Inputs.Tailscale.Short()
+	recorded, _ := l.Outputs.Platform("linux/" + lock.Platform(runtime.GOARCH))
+	if id := docker(t, "image", "inspect", "--format", "{{.Id}}", ref); id != recorded.Config {
+		t.Errorf("Docker has image %s, the lock records config %s", id, recorded.Config)
+	}
+
+	id := docker(t, "run", "-d", "-e", "VERIFY_CLIENTS=false",
+		"-p", "127.0.0.1::443", "-p", "127.0.0.1::80", "-p", "127.0.0.1::3478/udp", ref)
+	t.Cleanup(func() { docker(t, "rm", "-f", id) })
+	port := func(inside string) string {
+		_, port, err := net.SplitHostPort(docker(t, "port", id, inside))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
+	args := []string{"--insecure", "--stun-port", port("3478/udp"), "--http-port", port("80/tcp"), "127.0.0.1:" + port("443/tcp")}
+	var rows string
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		if rows, _, _ = probeArgs(t, args...); strings.Contains(rows, "pass  tls/handshake") || time.Now().After(deadline) {
+			break
+		}
+	}
+	for _, want := range []string{"pass  stun/ipv4 ", "pass  tls/handshake ", "pass  derp/relay ", "pass  http/204-port-80 "} {
+		if !strings.Contains(rows, want) {
+			t.Errorf("no row %q:\n%s\n%s", want, rows, docker(t, "logs", id))
+		}
+	}
+}
+
+// docker runs a docker command and returns what it prints.
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("docker", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}

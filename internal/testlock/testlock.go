@@ -1,0 +1,29 @@
+// Package testlock lets one test binary at a time use what a machine has only once.
+// go test runs the tests of several packages side by side; those that start
+// containers, and check that none is left, must not see each other's.
+package testlock
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Containers waits until no other test binary of this user runs containers, and
+// keeps others from it until this one ends.
+func Containers() error {
+	name := filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-containers-%d.lock", os.Getuid()))
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	held = f
+	return nil
+}
+
+// held keeps the file open, and so locked, to the end of the process.
+var held *os.File
