@@ -14,16 +14,14 @@ import (
 // keeps others from it until this one ends.
 func Containers() error {
 	name := filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-containers-%d.lock", os.Getuid()))
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	// A bare descriptor: nothing closes it, and so gives the lock back, before the
+	// process ends.
+	fd, err := syscall.Open(name, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	held = f
+	if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	return nil
 }
-
-// held keeps the file open, and so locked, to the end of the process.
-var held *os.File
