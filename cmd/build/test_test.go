@@ -116,8 +116,8 @@ func TestTestRefuses(t *testing.T) {
 		if code := run(t.Context(), []string{"test", "--runner", "docker", "--run", "versions", dist}, &stdout, &stderr); code != exitFailed {
 			t.Errorf("exit code %d", code)
 		}
-		if all := stderr.String(); !strings.Contains(all, "docker does not run") && !strings.Contains(all, "docker is not installed") || !strings.Contains(all, "hint: ") {
-			t.Errorf("said:\n%s%s", stdout.String(), all)
+		if all := stdout.String() + stderr.String(); !strings.Contains(all, "docker does not run") && !strings.Contains(all, "docker is not installed") || !strings.Contains(all, "hint: ") {
+			t.Errorf("said:\n%s", all)
 		}
 	})
 }
