@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/xavieralpha/derper/internal/testlock"
 )
 
 // layoutOf is the OCI layout of one image, said to be for this machine.
@@ -49,6 +52,16 @@ func layoutOf(t *testing.T, img v1.Image) string {
 	return dir
 }
 
+// alone keeps other packages' tests of containers from running meanwhile.
+var alone = sync.OnceValue(testlock.Containers)
+
+func aloneWithContainers(t *testing.T) {
+	t.Helper()
+	if err := alone(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestTestRefuses guards against an hour of tests of the wrong thing, or a message that nobody can act on.
 func TestTestRefuses(t *testing.T) {
 	realImage(t)
@@ -64,6 +77,7 @@ func TestTestRefuses(t *testing.T) {
 	defer reg.Close()
 	host := strings.TrimPrefix(reg.URL, "http://")
 	other := "s390x"
+	aloneWithContainers(t)
 	t.Setenv("TMPDIR", t.TempDir())
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
@@ -124,6 +138,7 @@ func TestTestRefuses(t *testing.T) {
 
 // TestTestResults guards the two forms that machines read, and an image that comes from a registry.
 func TestTestResults(t *testing.T) {
+	aloneWithContainers(t)
 	img, _ := realImage(t)
 	reg := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer reg.Close()
@@ -217,6 +232,7 @@ func TestTestInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	aloneWithContainers(t)
 	t.Setenv("TMPDIR", t.TempDir()) // so that what others run is not taken for ours
 	for _, tt := range []struct {
 		name   string

@@ -65,6 +65,9 @@ func (p Port) String() string { return strconv.Itoa(p.Number) + "/" + p.Proto }
 type Runner interface {
 	// Start returns once the image's program runs. The container ends with ctx, or with Close.
 	Start(ctx context.Context, s Spec) (Container, error)
+	// Keep makes containers of an image start faster until release is called: the image is brought to where they run
+	// only once. What they write to their file systems is theirs all the same. They end before release is called.
+	Keep(ctx context.Context, img v1.Image) (release func() error, err error)
 	// Sweep removes what runs that were killed have left behind.
 	Sweep(ctx context.Context) error
 	String() string

@@ -198,7 +198,7 @@ var runnerTests = []struct {
 }{
 	{"ports", testPorts}, {"config", testConfig}, {"hardened", testHardened}, {"volumes", testVolumes},
 	{"exit", testExit}, {"exec", testExec}, {"isolated", testIsolated}, {"cancel", testCancel},
-	{"portTaken", testPortTaken}, {"noProgram", testNoProgram}, {"badSpec", testBadSpec},
+	{"keep", testKeep}, {"portTaken", testPortTaken}, {"noProgram", testNoProgram}, {"badSpec", testBadSpec},
 }
 
 func testRunner(t *testing.T, r Runner) {
@@ -284,6 +284,34 @@ func dockerOrSkip(t *testing.T) Runner {
 }
 
 func TestDocker(t *testing.T) { testRunner(t, dockerOrSkip(t)) }
+
+// testKeep starts two containers of an image that is kept: what one writes, the other does not see.
+func testKeep(t *testing.T, r Runner) {
+	img := image(t, host)
+	release, err := r.Keep(t.Context(), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := r.Keep(t.Context(), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again(); err != nil {
+		t.Error(err)
+	}
+	for i := range 3 {
+		if i == 2 {
+			if err := release(); err != nil {
+				t.Error(err)
+			}
+		}
+		c := start(t, r, Spec{Image: img, Args: []string{"create", "/file"}})
+		if code, err := c.Wait(within(t, 20*time.Second)); err != nil || code != 0 {
+			t.Errorf("container %d: code %d, %v: %s", i, code, err, c.Logs())
+		}
+		c.Close()
+	}
+}
 
 func testPorts(t *testing.T, r Runner) {
 	ports := []Port{{Number: 80, Proto: "tcp"}, {Number: 80, Proto: "udp"}}

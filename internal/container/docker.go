@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
@@ -127,6 +128,31 @@ func (d docker) removeImage(ctx context.Context, tag string) error {
 	return err
 }
 
+// loaded are the images that are kept, by tag.
+var loaded keeper
+
+func (d docker) Keep(ctx context.Context, img v1.Image) (release func() error, err error) {
+	if err := d.ready(ctx); err != nil {
+		return nil, err
+	}
+	return loaded.keep(img, func() (string, func() error, error) {
+		st, err := newState()
+		if err != nil {
+			return "", nil, err
+		}
+		tag := dockerRepo + ":" + st.id()
+		remove := func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			return errors.Join(d.removeImage(ctx, tag), st.remove())
+		}
+		if err := d.load(ctx, tag, img); err != nil {
+			return "", nil, errors.Join(err, remove())
+		}
+		return tag, remove, nil
+	})
+}
+
 func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err := s.validate(); err != nil {
 		return nil, fmt.Errorf("docker: %w", err)
@@ -158,10 +184,18 @@ func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
 			err = errors.Join(err, c.Close())
 		}
 	}()
-	if err := c.load(ctx, s); err != nil {
+	tag, err := loaded.where(s.Image)
+	if err != nil {
 		return nil, err
 	}
-	if c.id, err = d.run(ctx, nil, append([]string{"create", "--platform", platform.String()}, c.flags(s)...)...); err != nil {
+	if tag == "" {
+		tag = dockerRepo + ":" + st.id()
+		c.tag = tag
+		if err := d.load(ctx, tag, s.Image); err != nil {
+			return nil, err
+		}
+	}
+	if c.id, err = d.run(ctx, nil, append([]string{"create", "--platform", platform.String()}, c.flags(s, tag)...)...); err != nil {
 		return nil, explainPort(err)
 	}
 	if _, err := d.run(ctx, nil, "start", c.id); err != nil {
@@ -208,7 +242,7 @@ func explainPort(err error) error {
 type dockerContainer struct {
 	docker
 	state    *state
-	tag      string // of the image; "" before it is loaded
+	tag      string // of the image, if it was loaded for this container
 	id       string // "" before it is created
 	pid      int    // of process 1; 0 if it had ended when we looked
 	via      netip.Addr
@@ -224,22 +258,21 @@ type dockerContainer struct {
 	logs    string // from before it was removed
 }
 
-// load gives the image to Docker, under a tag of this run.
-func (c *dockerContainer) load(ctx context.Context, s Spec) error {
-	tag, err := name.NewTag(dockerRepo + ":" + c.state.id())
+// load gives an image to Docker, under a tag.
+func (d docker) load(ctx context.Context, tag string, img v1.Image) error {
+	ref, err := name.NewTag(tag)
 	if err != nil {
 		return err
 	}
 	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(tarball.Write(tag, s.Image, pw)) }()
+	go func() { pw.CloseWithError(tarball.Write(ref, img, pw)) }()
 	defer pr.Close()
-	c.tag = dockerRepo + ":" + c.state.id()
-	_, err = c.run(ctx, pr, "load")
+	_, err = d.run(ctx, pr, "load")
 	return err
 }
 
 // flags are the arguments of docker create that a spec comes to, with image and command.
-func (c *dockerContainer) flags(s Spec) []string {
+func (c *dockerContainer) flags(s Spec, tag string) []string {
 	f := []string{"--label", dockerLabel + "=" + c.state.id(), "--hostname", "container",
 		"--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--sysctl", "net.ipv6.conf.default.disable_ipv6=0"}
 	add := func(on bool, args ...string) {
@@ -275,7 +308,7 @@ func (c *dockerContainer) flags(s Spec) []string {
 		}
 		add(!s.Isolated, "--publish", fmt.Sprintf("127.0.0.1:%s:%v", host, p))
 	}
-	return append(append(f, c.tag), s.Args...)
+	return append(append(f, tag), s.Args...)
 }
 
 // published asks Docker where the ports are.

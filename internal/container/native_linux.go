@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,29 @@ func Native() Runner { return native{} }
 type native struct{}
 
 func (native) String() string { return "native" }
+
+// unpacked are the images that are kept, in directories.
+var unpacked keeper
+
+func (native) Keep(_ context.Context, img v1.Image) (release func() error, err error) {
+	return unpacked.keep(img, func() (string, func() error, error) {
+		st, err := newState()
+		if err != nil {
+			return "", nil, err
+		}
+		dir := st.path("rootfs")
+		for _, do := range []func() error{
+			func() error { return os.Chmod(st.dir, 0o755) }, // see Start
+			func() error { return os.Mkdir(dir, 0o755) },
+			func() error { return unpack(img, dir) },
+		} {
+			if err := do(); err != nil {
+				return "", nil, errors.Join(err, st.remove())
+			}
+		}
+		return dir, st.remove, nil
+	})
+}
 
 func (native) Sweep(context.Context) error { return sweepState() }
 
@@ -63,16 +87,23 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 			err = errors.Join(err, c.Close())
 		}
 	}()
-	for _, d := range []string{"rootfs", "run"} {
-		if err := os.Mkdir(st.path(d), 0o755); err != nil {
-			return nil, err
-		}
+	if err := os.Mkdir(st.path("run"), 0o755); err != nil {
+		return nil, err
 	}
 	// The container's user has to get at the image, and nobody else past the directory above.
 	if err := os.Chmod(st.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := unpack(s.Image, st.path("rootfs")); err != nil {
+	kept, err := unpacked.where(s.Image)
+	if err != nil {
+		return nil, err
+	}
+	if kept != "" {
+		err = os.Symlink(kept, st.path("rootfs")) // it is only ever read
+	} else if err = os.Mkdir(st.path("rootfs"), 0o755); err == nil {
+		err = unpack(s.Image, st.path("rootfs"))
+	}
+	if err != nil {
 		return nil, err
 	}
 	cfg := config{

@@ -84,7 +84,7 @@ func Ours(img v1.Image) error {
 }
 
 // Run tests an image. Failures are in the report; an error means that the image could not be tested.
-func Run(ctx context.Context, cfg Config) (*Report, error) {
+func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	log.SetOutput(io.Discard) // tailscale's packages log what is in the report anyway
 	netns.SetEnabled(false)   // we are not tailscaled: dial by the routes that any program takes
 
@@ -113,6 +113,15 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if total == 0 {
 		return nil, fmt.Errorf("no case for %s matches %q", platform, cfg.Run)
 	}
+	release, err := cfg.Runner.Keep(ctx, cfg.Image)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if rerr := release(); rerr != nil && err == nil {
+			err = fmt.Errorf("clean up: %w", rerr)
+		}
+	}()
 	r := &Report{Platform: platform.String(), Runner: cfg.Runner.String(), Time: time.Now()}
 	for _, c := range chosen {
 		for _, row := range runCase(ctx, cfg, c, foreign) {

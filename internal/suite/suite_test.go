@@ -2,6 +2,7 @@ package suite
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -28,6 +29,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "suite test:", err)
 		os.Exit(1)
 	}
+	flag.Set("test.parallel", "4") // containers wait more than they work; -parallel on the command line still counts
 	code := m.Run()
 	if closeImage != nil {
 		closeImage()
@@ -134,7 +136,10 @@ func check(t *testing.T, img v1.Image, run string, want ...string) {
 	}
 	for _, row := range r.Rows {
 		if row.Result == Fail && row.Reason == "" {
-			t.Errorf("%s: a failure without reason: %v", row.Name, row)
+			t.Errorf("%s: a failure without a reason", row.Name)
+		}
+		if row.Result == Fail && row.Name == "sigterm" && !strings.Contains(row.Log, "serving on") {
+			t.Errorf("%s: a failure without the log of its containers: %s", row.Name, row.Log)
 		}
 	}
 	if len(r.Rows) < 2 {

@@ -36,6 +36,10 @@ func main() {
 		if err := os.WriteFile(os.Args[2], []byte("written"), 0o644); err != nil {
 			fail(err)
 		}
+	case "create": // a file that is not there yet
+		if _, err := os.OpenFile(os.Args[2], os.O_CREATE|os.O_EXCL, 0o644); err != nil {
+			fail(err)
+		}
 	case "cat":
 		b, err := os.ReadFile(os.Args[2])
 		if err != nil {

@@ -1,0 +1,65 @@
+package container
+
+import (
+	"fmt"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// keeper remembers the images that are kept, by digest, and where each is: a directory, or a tag.
+type keeper struct {
+	mu   sync.Mutex
+	kept map[v1.Hash]*keptImage
+}
+
+type keptImage struct {
+	where  string
+	users  int // callers of Keep
+	remove func() error
+}
+
+// keep brings an image to where it is kept, unless it is there.
+func (k *keeper) keep(img v1.Image, bring func() (where string, remove func() error, err error)) (release func() error, err error) {
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, fmt.Errorf("keep image: %w", err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.kept[digest]
+	if e == nil {
+		e = &keptImage{}
+		if e.where, e.remove, err = bring(); err != nil {
+			return nil, fmt.Errorf("keep image: %w", err)
+		}
+		if k.kept == nil {
+			k.kept = map[v1.Hash]*keptImage{}
+		}
+		k.kept[digest] = e
+	}
+	e.users++
+	return sync.OnceValue(func() error {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if e.users--; e.users > 0 {
+			return nil
+		}
+		delete(k.kept, digest)
+		return e.remove()
+	}), nil
+}
+
+// where returns where the image is kept, "" if it is not.
+func (k *keeper) where(img v1.Image) (string, error) {
+	digest, err := img.Digest()
+	if err != nil {
+		return "", err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e := k.kept[digest]; e != nil {
+		return e.where, nil
+	}
+	return "", nil
+}
