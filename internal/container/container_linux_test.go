@@ -41,6 +41,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "container test:", err)
 		os.Exit(1)
 	}
+	// What killed runs have left is none of these tests' doing.
+	for _, r := range []Runner{Native(), Docker()} {
+		if err := r.Sweep(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "container test:", err)
+		}
+	}
 	code := m.Run()
 	for _, dir := range guestDirs {
 		os.RemoveAll(dir)
