@@ -107,7 +107,11 @@ func Sources() (plan.Sources, error) {
 	if err != nil {
 		return plan.Sources{}, err
 	}
-	return plan.Sources{Entrypoint: source, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc}, nil
+	encoder, err := image.Encoder()
+	if err != nil {
+		return plan.Sources{}, err
+	}
+	return plan.Sources{Entrypoint: source, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder}, nil
 }
 
 func digest(data []byte) string {

@@ -70,6 +70,7 @@ type Sources struct {
 	Roots      string // the source of the program that writes the CA roots
 	Licence    string // this project's licence
 	Etc        string // /etc/passwd and the like, which stand in this program
+	Encoder    string // what this program's tar and gzip make of a sample
 }
 
 // A Plan is the actions of a build. Each comes after those it takes from.
@@ -165,8 +166,9 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 				Name:     name,
 				Platform: platform,
 				Inputs: map[string]string{
-					"format": strconv.Itoa(in.LayerFormat),
-					"time":   in.Tailscale.Time.Format("2006-01-02T15:04:05Z"),
+					"format":  strconv.Itoa(in.LayerFormat),
+					"encoder": sources.Encoder,
+					"time":    in.Tailscale.Time.Format("2006-01-02T15:04:05Z"),
 				},
 				Outputs: []string{name + ".tar.gz"},
 			}

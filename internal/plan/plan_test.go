@@ -31,7 +31,7 @@ func inputs() lock.Inputs {
 }
 
 func sources() Sources {
-	return Sources{Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc"}
+	return Sources{Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder"}
 }
 
 func newPlan(t *testing.T, in lock.Inputs, s Sources, host string) *Plan {
