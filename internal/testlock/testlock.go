@@ -20,7 +20,11 @@ func Containers() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
+	// The runtime's own signals interrupt a long wait.
+	for err = syscall.EINTR; err == syscall.EINTR; {
+		err = syscall.Flock(fd, syscall.LOCK_EX)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
