@@ -25,7 +25,7 @@ const (
 
 // patience is how long an engine that is said to run has to answer. Left alone, the
 // SDK waits for five minutes.
-const patience = 8 * time.Second
+var patience = 8 * time.Second
 
 const installHint = "install the Dagger CLI " + wanted + " (https://docs.dagger.io/install), or name it with " + cliVariable +
 	"; go run ./cmd/build builds the same image without Dagger"
@@ -78,7 +78,11 @@ func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
 		}
 		return a.client, nil
 	case <-late:
-		return nil, &codedError{fmt.Errorf("dagger: the engine at %s did not answer within %v", os.Getenv(runnerVariable), patience), exitFailed, engineHint}
+		where := os.Getenv(runnerVariable)
+		if running {
+			where = "the other end of the session that dagger run made"
+		}
+		return nil, &codedError{fmt.Errorf("dagger: the engine at %s did not answer within %v", where, patience), exitFailed, engineHint}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
