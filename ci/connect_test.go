@@ -96,7 +96,7 @@ func TestNoEngine(t *testing.T) {
 		{"CLI that cannot connect", func(t *testing.T, dir string) {
 			cli("case $1 in version) "+version(wanted)+";; *) echo no such driver >&2; exit 1;; esac")(t, dir)
 			t.Setenv(runnerVariable, "carrier-pigeon://engine")
-		}, "no such driver", runnerVariable},
+		}, "failed to read session params", runnerVariable},
 		{"session that never answers", func(t *testing.T, dir string) {
 			_, port, _ := net.SplitHostPort(silent(t, "tcp", "127.0.0.1:0").String())
 			t.Setenv(sessionVariable, port)

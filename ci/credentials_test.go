@@ -15,6 +15,7 @@ func TestRegistries(t *testing.T) {
 		{"release", "", "index.docker.io ghcr.io"},
 		{"release", "--dry-run", "index.docker.io ghcr.io"},
 		{"release", "--repo registry.example.com:5000/derper --repo=quay.io/a/derper", "registry.example.com:5000 quay.io"},
+		{"release", "--repo http://10.87.0.1:5000/derper", "10.87.0.1:5000"},
 		{"verify", "", ""},
 		{"verify", "camllia/derper:latest", "index.docker.io"},
 		{"verify", "ghcr.io/a/b@sha256:" + strings.Repeat("0", 64), "ghcr.io"},
@@ -26,6 +27,15 @@ func TestRegistries(t *testing.T) {
 		if strings.Join(got, " ") != test.want {
 			t.Errorf("%s %s: %v, want %s", test.command, test.passed, got, test.want)
 		}
+	}
+}
+
+func TestVariables(t *testing.T) {
+	o := &options{command: "release", passed: []string{"--repo", "camllia/derper", "--repo", "registry.example.com:5000/derper"}}
+	got := strings.Join(variables(registries(o)), " ")
+	const want = "DOCKER_IO_USERNAME DOCKER_IO_PASSWORD REGISTRY_EXAMPLE_COM_5000_USERNAME REGISTRY_EXAMPLE_COM_5000_PASSWORD"
+	if got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 
@@ -45,7 +55,7 @@ func TestCredentials(t *testing.T) {
 	t.Setenv("PATH", theirs+":"+os.Getenv("PATH"))
 
 	o := &options{command: "release", passed: []string{"camllia/derper", "registry.example.com/derper", "helped.example.com/derper", "open.example.com/derper"}}
-	given, err := dockerConfig(t.Context(), authn.DefaultKeychain, registries(o))
+	given, err := dockerConfig(authn.DefaultKeychain, registries(o))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +84,7 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("%s: %s, want %s", host, got, want)
 		}
 	}
-	none, err := dockerConfig(t.Context(), authn.DefaultKeychain, nil)
+	none, err := dockerConfig(authn.DefaultKeychain, nil)
 	if none != "" || err != nil {
 		t.Errorf("without registries: %q, %v", none, err)
 	}

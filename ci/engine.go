@@ -91,8 +91,14 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 		e.relay = service(client, c.File(p.archive.makes))
 	}
 	for _, s := range p.after {
-		if _, err := e.run(ctx, s); err != nil {
+		c, err := e.run(ctx, s)
+		if err != nil {
 			return err
+		}
+		if s.makes != "" {
+			if _, err := c.Directory(s.makes).Export(ctx, filepath.Join(o.reports, filepath.Base(s.makes))); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
 		}
 		fmt.Fprintf(stdout, "%-10s ok (%s)\n", s.name, filepath.Join(o.reports, s.report()))
 	}
@@ -133,8 +139,12 @@ func (e *engine) run(ctx context.Context, s step) (*dagger.Container, error) {
 func (e *engine) container(ctx context.Context, s step) (*dagger.Container, error) {
 	c := e.client.Container().
 		WithFile(programFile, e.program, dagger.ContainerWithFileOpts{Permissions: 0o755}).
-		WithFile(lockFile, e.lock).
-		WithMountedTemp(scratchDir)
+		WithFile(lockFile, e.lock)
+	if s.cache {
+		c = c.WithMountedTemp(scratchDir) // in memory: what takes room is in the cache
+	} else {
+		c = c.WithDirectory(scratchDir, e.client.Directory())
+	}
 	c, err := e.surroundings(c)
 	if err != nil {
 		return nil, err
@@ -151,7 +161,7 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		c = c.WithServiceBinding(relayName, e.relay)
 	}
 	if s.secrets {
-		if c, err = e.credentials(ctx, c); err != nil {
+		if c, err = e.credentials(c); err != nil {
 			return nil, err
 		}
 	}
@@ -167,9 +177,9 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 // proxy, and the CA roots of a network that has its own.
 func (e *engine) surroundings(c *dagger.Container) (*dagger.Container, error) {
 	if os.Getenv("GOPROXY") != "" {
-		// It can have a password in it. It decides about the way only, never about
-		// what comes out, so another one is no reason to run anything again.
-		c = c.WithSecretVariable("GOPROXY", e.client.Secret("env://GOPROXY", dagger.SecretOpts{CacheKey: "GOPROXY"}))
+		// It can have a password in it, and decides about the way only, never about
+		// what comes out.
+		c = e.secretVariable(c, "GOPROXY")
 	}
 	if name := os.Getenv("SSL_CERT_FILE"); name != "" {
 		name, err := filepath.Abs(name)
@@ -179,6 +189,12 @@ func (e *engine) surroundings(c *dagger.Container) (*dagger.Container, error) {
 		c = c.WithMountedFile(name, e.client.Host().File(name)).WithEnvVariable("SSL_CERT_FILE", name)
 	}
 	return c, nil
+}
+
+// secretVariable gives a container a variable of this program's. Another value of it is
+// no reason to run anything again.
+func (e *engine) secretVariable(c *dagger.Container, name string) *dagger.Container {
+	return c.WithSecretVariable(name, e.client.Secret("env://"+name, dagger.SecretOpts{CacheKey: name}))
 }
 
 // service is the image as a relay that lets everybody in. Nothing but the tests'

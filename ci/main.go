@@ -99,6 +99,7 @@ func usageError(format string, args ...any) error {
 type options struct {
 	command   string
 	lockFile  string
+	asked     string // the platforms as they were asked for
 	platforms []lock.Platform
 	output    string // folder for the layout
 	reports   string // folder for the reports
@@ -110,7 +111,7 @@ var commands = []struct{ name, summary string }{
 	{"build", "build the image: a container for each platform, then the layout; what happens when no command is named"},
 	{"test", "build it, ask it as a service what clients need of it, and run build test in a container"},
 	{"verify", "run build verify in a container; arguments after -- are for it"},
-	{"release", "build, test, and run build push in a container; arguments after -- are for it"},
+	{"release", "build, test, and run build attest and build push in containers; arguments after -- are for push"},
 }
 
 // parse reads the command line.
@@ -120,7 +121,7 @@ func parse(args []string, stdout io.Writer) (*options, error) {
 	f.SetOutput(io.Discard) // what is wrong is in the error
 	f.Usage = func() {}
 	f.StringVar(&o.lockFile, "lock", lock.File, "the lock `file`")
-	platforms := f.String("platform", "all", "`platforms`, separated by commas; all is every one in the lock")
+	f.StringVar(&o.asked, "platform", "all", "`platforms`, separated by commas; all is every one in the lock")
 	f.StringVar(&o.output, "output", "dist", "`folder` for the OCI layout")
 	f.StringVar(&o.reports, "reports", "reports", "`folder` for the steps' reports")
 	if i := slices.Index(args, "--"); i >= 0 {
@@ -155,21 +156,22 @@ func parse(args []string, stdout io.Writer) (*options, error) {
 	case len(o.passed) > 0 && (o.command == "build" || o.command == "test"):
 		return nil, usageError("%s takes no arguments after --", o.command)
 	}
-	return o, o.choose(*platforms)
+	return o, o.choose()
 }
 
-// choose reads the lock and takes those of its platforms that are named, in its order.
-func (o *options) choose(names string) error {
+// choose reads the lock and takes those of its platforms that are asked for, in its
+// order.
+func (o *options) choose() error {
 	l, err := lock.Read(o.lockFile)
 	if err != nil {
 		return &codedError{err, exitFailed, "run it in a checkout, or name the lock with --lock"}
 	}
-	if names == "all" {
+	if o.asked == "all" {
 		o.platforms = l.Inputs.Platforms
 		return nil
 	}
 	var chosen []lock.Platform
-	for _, name := range strings.Split(names, ",") {
+	for _, name := range strings.Split(o.asked, ",") {
 		p, err := lock.ParsePlatform(strings.TrimSpace(name))
 		if err != nil {
 			return usageError("--platform: %w", err)
@@ -182,6 +184,9 @@ func (o *options) choose(names string) error {
 	o.platforms = slices.DeleteFunc(slices.Clone(l.Inputs.Platforms), func(p lock.Platform) bool {
 		return !slices.Contains(chosen, p)
 	})
+	if o.command == "release" && len(o.platforms) < len(l.Inputs.Platforms) {
+		return usageError("a release has all platforms of the lock: leave out --platform")
+	}
 	return nil
 }
 

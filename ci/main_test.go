@@ -32,6 +32,7 @@ func TestParse(t *testing.T) {
 		{"test -- --run probe/", "test takes no arguments after --"},
 		{"--platform linux/mips", "unknown platform"},
 		{"--platform linux/amd64,", "unknown platform"},
+		{"release --platform linux/amd64", "a release has all platforms"},
 		{"--load", "not defined: -load"},
 		{"--lock nowhere.json", "nowhere.json"},
 	} {

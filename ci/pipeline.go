@@ -15,6 +15,7 @@ const (
 	layoutDir   = "/dist"
 	scratchDir  = "/tmp"
 	tarballFile = "/image.tar"
+	attestDir   = "/attestations"
 )
 
 // relayName is the name under which a client reaches the image that runs as a service.
@@ -70,7 +71,7 @@ type pipeline struct {
 func compose(o *options, host lock.Platform) pipeline {
 	if o.command == "verify" {
 		return pipeline{after: []step{{
-			name: "verify", args: append([]string{"verify", "--lock", lockFile, "--json"}, o.passed...), live: true, secrets: true,
+			name: "verify", args: append([]string{"verify", "--lock", lockFile, "--platform", o.asked, "--json"}, o.passed...), live: true, secrets: true,
 		}}}
 	}
 	var p pipeline
@@ -104,9 +105,11 @@ func compose(o *options, host lock.Platform) pipeline {
 		name: "test", args: []string{"test", "--platform", all, "--json", layoutDir}, layout: true, live: true, privileged: true,
 	})
 	if o.command == "release" {
-		args := append([]string{"push", "--lock", lockFile, "--json"}, o.passed...)
+		push := append([]string{"push", "--lock", lockFile, "--json"}, o.passed...)
 		p.after = append(p.after, step{
-			name: "push", args: append(args, layoutDir), layout: true, live: true, secrets: true,
+			name: "attest", args: []string{"attest", "--lock", lockFile, "--output", attestDir, "--json", layoutDir}, layout: true, makes: attestDir,
+		}, step{
+			name: "push", args: append(push, layoutDir), layout: true, live: true, secrets: true,
 		})
 	}
 	return p

@@ -37,7 +37,7 @@ func TestCompose(t *testing.T) {
 		{"build", "linux/amd64", compile},
 		{"test", "linux/amd64", compile + ", archive, probe, test"},
 		{"test", "linux/riscv64", compile + ", test"}, // no image that this engine runs
-		{"release", "linux/arm64", compile + ", archive, probe, test, push"},
+		{"release", "linux/arm64", compile + ", archive, probe, test, attest, push"},
 		{"verify", "linux/amd64", "verify"},
 	} {
 		if got := names(compose(options3(test.command), lock.Platform(test.host))); got != test.want {
