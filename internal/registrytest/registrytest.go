@@ -4,13 +4,16 @@
 package registrytest
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +26,9 @@ import (
 type Options struct {
 	// Username and Password are for basic authentication; both empty for none.
 	Username, Password string
+	// Tokens makes the registry in memory want a token, which its token server gives
+	// for the password. A token is good for so many requests; 0 is for no tokens.
+	Tokens int
 	// TLS serves HTTPS with a certificate of the CA in Registry.CA.
 	TLS bool
 	// Dir is docker-registry's storage; empty for a temporary folder.
@@ -44,6 +50,7 @@ type Registry struct {
 	options Options
 	mu      sync.Mutex
 	log     []Request
+	tokens  map[string]int // how many requests each is good for
 }
 
 // A Request is one that a registry has answered.
@@ -120,8 +127,12 @@ func Memory(t testing.TB, o Options) *Registry {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		defer func() { r.record(Request{req.Method, req.URL.RequestURI(), sw.status}) }()
-		if user, pass, _ := req.BasicAuth(); user != o.Username || pass != o.Password {
-			sw.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		if req.URL.Path == "/token" && r.password(req) {
+			fmt.Fprintf(sw, `{"token":%q}`, r.newToken())
+			return
+		}
+		if !r.authorized(req) {
+			sw.Header().Set("WWW-Authenticate", r.challenge(req))
 			http.Error(sw, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
 			return
 		}
@@ -138,6 +149,53 @@ func Memory(t testing.TB, o Options) *Registry {
 	t.Cleanup(s.Close)
 	r.Host = strings.TrimPrefix(strings.TrimPrefix(s.URL, "http://"), "https://")
 	return r
+}
+
+func (r *Registry) password(req *http.Request) bool {
+	user, pass, _ := req.BasicAuth()
+	return user == r.options.Username && pass == r.options.Password
+}
+
+// authorized reports whether a request may go on, and counts the use of its token.
+func (r *Registry) authorized(req *http.Request) bool {
+	if r.options.Tokens == 0 {
+		return r.password(req)
+	}
+	_, token, _ := strings.Cut(req.Header.Get("Authorization"), "Bearer ")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tokens[token] == 0 {
+		return false
+	}
+	r.tokens[token]--
+	return true
+}
+
+func (r *Registry) newToken() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tokens == nil {
+		r.tokens = map[string]int{}
+	}
+	token := "token-" + rand.Text()
+	r.tokens[token] = r.options.Tokens
+	return token
+}
+
+// Tokens are all that were given.
+func (r *Registry) Tokens() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.tokens))
+}
+
+// challenge says how to log in.
+func (r *Registry) challenge(req *http.Request) string {
+	if r.options.Tokens == 0 {
+		return `Basic realm="test"`
+	}
+	realm := &url.URL{Scheme: r.URL().Scheme, Host: req.Host, Path: "/token"}
+	return fmt.Sprintf(`Bearer realm="%s",service="test"`, realm)
 }
 
 type statusWriter struct {
