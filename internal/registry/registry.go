@@ -203,6 +203,13 @@ func (c *Client) failed(r *Repository, what string, err error) error {
 	return c.secrets.redact(fmt.Errorf("%s: %s: %w", r, what, err))
 }
 
+// Denied reports whether an error is a registry's that knows no such user, or lets the
+// user not do that.
+func Denied(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
+}
+
 // again tries f until it works, or will not work.
 func (c *Client) again(ctx context.Context, f func() error) error {
 	for n := 1; ; n++ {
