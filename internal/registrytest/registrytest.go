@@ -4,16 +4,20 @@
 package registrytest
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -23,6 +27,9 @@ import (
 type Options struct {
 	// Username and Password are for basic authentication; both empty for none.
 	Username, Password string
+	// Tokens makes the registry in memory want a token, which its token server gives
+	// for the password. A token is good for so many requests; 0 is for no tokens.
+	Tokens int
 	// TLS serves HTTPS with a certificate of the CA in Registry.CA.
 	TLS bool
 	// Dir is docker-registry's storage; empty for a temporary folder.
@@ -44,6 +51,9 @@ type Registry struct {
 	options Options
 	mu      sync.Mutex
 	log     []Request
+	tokens  map[string]int // how many requests each is good for
+	logs    bool           // by another process
+	marked  string         // the last mark in the log
 }
 
 // A Request is one that a registry has answered.
@@ -74,6 +84,7 @@ func (r *Registry) URL() *url.URL {
 
 // Requests are those answered since the start, or since Forget, in their order.
 func (r *Registry) Requests() []Request {
+	r.sync()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Request(nil), r.log...)
@@ -81,14 +92,44 @@ func (r *Registry) Requests() []Request {
 
 // Forget forgets the requests.
 func (r *Registry) Forget() {
+	r.sync()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.log = nil
 }
 
+// mark begins a path that is asked for only to find it in the log.
+const mark = "/v2/?mark="
+
+// sync waits until the log, which another process may write, has all requests.
+func (r *Registry) sync() {
+	if !r.logs {
+		return
+	}
+	u := r.URL().String() + mark + rand.Text()
+	resp, err := (&http.Client{Transport: r.Transport, Timeout: 10 * time.Second}).Get(u)
+	if err != nil {
+		return // the test has ended the registry
+	}
+	resp.Body.Close()
+	for range 5000 {
+		r.mu.Lock()
+		seen := r.marked
+		r.mu.Unlock()
+		if strings.HasSuffix(u, seen) && seen != "" {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func (r *Registry) record(q Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if strings.HasPrefix(q.Path, mark) {
+		r.marked = q.Path
+		return
+	}
 	r.log = append(r.log, q)
 }
 
@@ -120,8 +161,12 @@ func Memory(t testing.TB, o Options) *Registry {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		defer func() { r.record(Request{req.Method, req.URL.RequestURI(), sw.status}) }()
-		if user, pass, _ := req.BasicAuth(); user != o.Username || pass != o.Password {
-			sw.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		if req.URL.Path == "/token" && r.password(req) {
+			fmt.Fprintf(sw, `{"token":%q}`, r.newToken())
+			return
+		}
+		if !r.authorized(req) {
+			sw.Header().Set("WWW-Authenticate", r.challenge(req))
 			http.Error(sw, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
 			return
 		}
@@ -138,6 +183,53 @@ func Memory(t testing.TB, o Options) *Registry {
 	t.Cleanup(s.Close)
 	r.Host = strings.TrimPrefix(strings.TrimPrefix(s.URL, "http://"), "https://")
 	return r
+}
+
+func (r *Registry) password(req *http.Request) bool {
+	user, pass, _ := req.BasicAuth()
+	return user == r.options.Username && pass == r.options.Password
+}
+
+// authorized reports whether a request may go on, and counts the use of its token.
+func (r *Registry) authorized(req *http.Request) bool {
+	if r.options.Tokens == 0 {
+		return r.password(req)
+	}
+	_, token, _ := strings.Cut(req.Header.Get("Authorization"), "Bearer ")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tokens[token] == 0 {
+		return false
+	}
+	r.tokens[token]--
+	return true
+}
+
+func (r *Registry) newToken() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tokens == nil {
+		r.tokens = map[string]int{}
+	}
+	token := "token-" + rand.Text()
+	r.tokens[token] = r.options.Tokens
+	return token
+}
+
+// Tokens are all that were given.
+func (r *Registry) Tokens() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.tokens))
+}
+
+// challenge says how to log in.
+func (r *Registry) challenge(req *http.Request) string {
+	if r.options.Tokens == 0 {
+		return `Basic realm="test"`
+	}
+	realm := &url.URL{Scheme: r.URL().Scheme, Host: req.Host, Path: "/token"}
+	return fmt.Sprintf(`Bearer realm="%s",service="test"`, realm)
 }
 
 type statusWriter struct {
