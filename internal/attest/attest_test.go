@@ -365,8 +365,14 @@ func TestMakeRefuses(t *testing.T) {
 			t.Errorf("%s: %v, wants %q", name, err, test.want)
 		}
 	}
-	// An image that differs from what the lock records.
+	// An image of another commit, whose programs happen to be the same.
 	b := testBuild(t, nil)
+	b.Lock.Inputs.Tailscale.Commit = strings.Repeat("f", 40)
+	if _, err := Make(context.Background(), b); err == nil || !strings.Contains(err.Error(), "the index has org.opencontainers.image.revision 0123") {
+		t.Errorf("another commit: %v", err)
+	}
+	// An image that differs from what the lock records.
+	b = testBuild(t, nil)
 	contents, err := readContent(context.Background(), b.Index, mustSubjects(t, b.Index)[1])
 	if err != nil {
 		t.Fatal(err)

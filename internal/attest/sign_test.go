@@ -217,11 +217,11 @@ func TestVerify(t *testing.T) {
 		})
 		unsigned := edit(t, bundle, func(m map[string]any) { delete(m["dsseEnvelope"].(map[string]any), "signatures") })
 		refused := []refusal{
-			{"tampered", signer.Trust, tampered, about, "is not signed by " + signer.Trust.String()},
-			{"unsigned", signer.Trust, unsigned, about, "is not signed by " + signer.Trust.String()},
-			{"other digest", signer.Trust, bundle, set.Subjects[2].Descriptor.Digest, SPDX + " is about another digest"},
-			{"other key", otherKey, bundle, about, "is not signed by " + otherKey.String()},
-			{"other identity", otherIdentity, bundle, about, "is not signed by identity https://github.com/mallory/derper"},
+			{"tampered", signer.Trust, tampered, about, SPDX + " is not what " + signer.Trust.String() + " signed"},
+			{"unsigned", signer.Trust, unsigned, about, SPDX + " is not what " + signer.Trust.String() + " signed"},
+			{"other digest", signer.Trust, bundle, set.Subjects[2].Descriptor.Digest, SPDX + " is about another digest than " + set.Subjects[2].Descriptor.Digest.String()},
+			{"other key", otherKey, bundle, about, "is signed by " + signer.Trust.String() + ", not by " + otherKey.String()},
+			{"other identity", otherIdentity, bundle, about, "is signed by " + signer.Trust.String() + ", not by identity https://github.com/mallory/derper"},
 			{"no bundle", signer.Trust, []byte("{}"), about, "is no Sigstore bundle"},
 		}
 		if name == "keyless" {
@@ -230,11 +230,11 @@ func TestVerify(t *testing.T) {
 				delete(m["verificationMaterial"].(map[string]any), "timestampVerificationData")
 			})
 			for name, b := range map[string][]byte{"not logged": unlogged, "no time": untimed} {
-				refused = append(refused, refusal{name, signer.Trust, b, about, "is not signed by identity " + identity})
+				refused = append(refused, refusal{name, signer.Trust, b, about, "is not what identity " + identity})
 			}
-			for _, trust := range []*Trust{otherIssuer, otherInstance} {
-				refused = append(refused, refusal{"other issuer or instance", trust, bundle, about, "is not signed by " + trust.String()})
-			}
+			refused = append(refused,
+				refusal{"other issuer", otherIssuer, bundle, about, "is signed by " + signer.Trust.String() + ", not by " + otherIssuer.String()},
+				refusal{"other instance", otherInstance, bundle, about, "is not what identity " + identity})
 		}
 		for _, r := range refused {
 			if _, err := r.trust.Verify(r.bundle, r.about); err == nil || !strings.Contains(err.Error(), r.want) {
