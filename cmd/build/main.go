@@ -52,6 +52,7 @@ var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
 	{"test", "run the image in containers and test that it relays", runTest},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
+	{"push", "push the image to registries by digest, verify it there, move the tags last", runPush},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
 	{"cache", "remove from the cache what the lock does not need", runCache},
@@ -73,9 +74,9 @@ func main() {
 }
 
 // patience is how long a command may take to end after a signal. Docker needs some
-// time to remove a container.
+// time to remove a container, and a push that is moving tags moves them all.
 func patience(args []string) time.Duration {
-	if len(args) > 0 && args[0] == "test" {
+	if len(args) > 0 && (args[0] == "test" || args[0] == "push") {
 		return 15 * time.Second
 	}
 	return 2 * time.Second
