@@ -52,6 +52,7 @@ var commands = []command{
 	{"test", "run the image in containers and test that it relays", runTest},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
+	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
@@ -104,7 +105,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := c.run(ctx, args, stdout, stderr)
 	var coded *codedError
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, errParsed):
 		return exitOK
 	case ctx.Err() != nil:
 		return interrupted(stderr)
