@@ -9,11 +9,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/upstream"
 )
 
 const githubSynopsis = `github does what a release needs of GitHub. Each command can be run again at any time.
@@ -187,7 +187,7 @@ func githubRelease(ctx context.Context, c *github.Client, f githubFlags, args []
 	}
 	version := l.Inputs.Tailscale.Version
 	address, err := c.Release(ctx, github.Release{
-		Tag: version, Commit: commit, Notes: string(notes), Index: l.Outputs.Index, Prerelease: unstable(version),
+		Tag: version, Commit: commit, Notes: string(notes), Index: l.Outputs.Index, Prerelease: upstream.ChannelOf(version) == upstream.Unstable,
 	})
 	if err != nil {
 		return err
@@ -241,10 +241,4 @@ func fenced(text string) string {
 		fence += "`"
 	}
 	return "\n" + fence + "text\n" + strings.TrimRight(text, "\n") + "\n" + fence + "\n"
-}
-
-// unstable says whether a version is of upstream's unstable channel.
-func unstable(version string) bool {
-	minor, _ := strconv.Atoi(strings.Split(version, ".")[1])
-	return minor%2 == 1 || strings.Contains(version, "-")
 }
