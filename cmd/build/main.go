@@ -58,6 +58,7 @@ var commands = []command{
 	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
 	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
 	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
+	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
@@ -110,7 +111,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := c.run(ctx, args, stdout, stderr)
 	var coded *codedError
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, errParsed):
 		return exitOK
 	case errors.Is(err, errNew):
 		return exitNew

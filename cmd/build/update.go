@@ -100,6 +100,9 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		}
 		result.Written = true
 	}
+	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
+		return err
+	}
 	if *asJSON {
 		err = printJSON(stdout, result)
 	} else {
