@@ -53,12 +53,12 @@ var commands = []command{
 	{"test", "run the image in containers and test that it relays", runTest},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"push", "push the image to registries by digest, verify it there, move the tags last", runPush},
-	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
-	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
-	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
 	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
 	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
+	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
+	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
 	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
+	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
