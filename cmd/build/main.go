@@ -50,6 +50,7 @@ type command struct {
 var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
 	{"test", "run the image in containers and test that it relays", runTest},
+	{"verify", "rebuild an image from nothing and say whether it is the same, bit for bit", runVerify},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
