@@ -36,6 +36,7 @@ const (
 	exitFailed      = 1   // it did not work
 	exitUsage       = 2   // the command line is wrong
 	exitDiffers     = 3   // what was built is not what the lock records
+	exitNew         = 10  // update --check found something new
 	exitInterrupted = 130 // stopped by a signal
 )
 
@@ -53,6 +54,7 @@ var commands = []command{
 	{"verify", "rebuild an image from nothing and say whether it is the same, bit for bit", runVerify},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
+	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
@@ -107,6 +109,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
+	case errors.Is(err, errNew):
+		return exitNew
 	case ctx.Err() != nil:
 		return interrupted(stderr)
 	case errors.As(err, &coded):
@@ -167,6 +171,7 @@ exit codes:
   %3d  it did not
   %3d  the command line is wrong
   %3d  what was built is not what the lock records
+  %3d  update --check found something new
   %3d  interrupted
-`, exitOK, exitFailed, exitUsage, exitDiffers, exitInterrupted)
+`, exitOK, exitFailed, exitUsage, exitDiffers, exitNew, exitInterrupted)
 }
