@@ -97,6 +97,7 @@ func (c *comparison) layer(name string, w, g int) (outer []Check, err error) {
 			if check.Result == Fail {
 				failed++
 			}
+			check.Follows = check.Result == Fail && got.Damage != "" // what is behind the damage
 			c.add(check)
 		}
 	}
@@ -125,7 +126,7 @@ func (c *comparison) layer(name string, w, g int) (outer []Check, err error) {
 		packed.Result = Fail
 	default:
 		packed.Result = Fail
-		packed.Note = fmt.Sprintf("the same tar, compressed in another way: %s, %d bytes in the image, %s, %d bytes rebuilt", got.Compression, got.Size, want.Compression, want.Size)
+		packed.Note = fmt.Sprintf("the same tar, compressed in another way: image %s, %d bytes, rebuilt %s, %d bytes", got.Compression, got.Size, want.Compression, want.Size)
 	}
 	if packed.Result == Fail || whole.Result == Fail {
 		c.layerDiffers[w] = true
@@ -149,7 +150,7 @@ func (c *comparison) file(d diff.FileDiff, w, g int) ([]Check, error) {
 	case d.Same():
 		return []Check{check}, nil
 	case d.Got == nil:
-		check.Result, check.Note = Fail, "missing from the image"
+		check.Level, check.Result, check.Note = LevelEntry, Fail, "missing from the image"
 		return []Check{check}, nil
 	case d.Want == nil:
 		check.Result, check.Note = Fail, "only in the image: "+d.Got.Describe()

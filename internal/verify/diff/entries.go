@@ -22,9 +22,9 @@ type FileDiff struct {
 	Changes []string
 }
 
-// Content reports whether both are there and the content differs.
+// Content reports whether both are there, of one type, and the content differs.
 func (d *FileDiff) Content() bool {
-	return d.Want != nil && d.Got != nil && d.Want.Digest != d.Got.Digest
+	return d.Want != nil && d.Got != nil && d.Want.Header.Typeflag == d.Got.Header.Typeflag && d.Want.Digest != d.Got.Digest
 }
 
 // Same reports whether nothing differs.

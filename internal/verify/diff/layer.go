@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -27,7 +28,7 @@ type Layer struct {
 	// Digest is that of the blob, sha256:<hex>, and Size its size in bytes.
 	Digest string
 	Size   int64
-	// Compression is gzip, zstd or none.
+	// Compression is gzip, zstd or none, with what gzip's header says.
 	Compression string
 	// DiffID is the digest of the tar. It is "" when Damage is not.
 	DiffID string
@@ -131,7 +132,7 @@ func Decompress(r io.Reader) (io.ReadCloser, string, error) {
 		if err != nil {
 			return nil, "", fmt.Errorf("gzip: %w", err)
 		}
-		return zr, "gzip", nil
+		return zr, gzipHeader(zr.Header), nil
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}): // RFC 8878
 		zr, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(128<<20))
 		if err != nil {
@@ -140,6 +141,20 @@ func Decompress(r io.Reader) (io.ReadCloser, string, error) {
 		return zr.IOReadCloser(), "zstd", nil
 	}
 	return io.NopCloser(in), "none", nil
+}
+
+// gzipHeader is what the header of a gzip stream says, RFC 1952 section 2.3.
+func gzipHeader(h gzip.Header) string {
+	s := fmt.Sprintf("gzip (OS %d", h.OS)
+	if h.ModTime.Unix() > 0 {
+		s += ", time " + h.ModTime.UTC().Format(time.RFC3339)
+	}
+	for _, field := range []struct{ name, value string }{{"name", h.Name}, {"comment", h.Comment}, {"extra", string(h.Extra)}} {
+		if field.value != "" {
+			s += ", " + field.name + " " + short(field.value)
+		}
+	}
+	return s + ")"
 }
 
 // FileIn opens the content of the nth file, from 0, with a name in the tar of a
