@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -69,7 +70,9 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	defer c.Close()
 	display := progress.New(stderr)
-	result := updateResult{Channel: w.Channel}
+	result := updateResult{ // none of its lists is null in JSON
+		Changes: []upstream.Change{}, Flags: []upstream.FlagChange{}, Pending: []upstream.Change{}, Warnings: []string{},
+	}
 	source := &upstream.Source{Modules: modules(c), Repository: *repository, Warn: func(format string, args ...any) {
 		warning := fmt.Sprintf(format, args...)
 		result.Warnings = append(result.Warnings, warning)
@@ -85,7 +88,9 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 
 	result.New, result.Release = u.IsNew(), u.New.Tailscale.Version
 	result.Channel = upstream.ChannelOf(result.Release)
-	result.Changes, result.Flags, result.Pending = u.Changes(), u.Flags, u.Pending
+	result.Changes = append(result.Changes, u.Changes()...)
+	result.Flags = append(result.Flags, u.Flags...)
+	result.Pending = append(result.Pending, u.Pending...)
 	if from := u.Old.Tailscale.Version; from != result.Release {
 		result.Compare = upstream.CompareURL(from, result.Release)
 	}
@@ -98,7 +103,7 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if *asJSON {
 		err = printJSON(stdout, result)
 	} else {
-		err = printUpdate(stdout, result, in.lockFile)
+		err = printUpdate(stdout, result, in.lockFile, args)
 	}
 	if err == nil && u.IsNew() && *check {
 		return errNew
@@ -106,7 +111,8 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	return err
 }
 
-func printUpdate(w io.Writer, r updateResult, lockFile string) error {
+// printUpdate says what happened, or with --check among the arguments would.
+func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) error {
 	var b strings.Builder
 	if !r.New {
 		fmt.Fprintf(&b, "nothing new: %s has tailscale %s (%s)\n", lockFile, r.Release, r.Channel)
@@ -132,9 +138,14 @@ func printUpdate(w io.Writer, r updateResult, lockFile string) error {
 	}
 	switch {
 	case r.Written:
-		fmt.Fprintf(&b, "\n%s is written, without outputs\nnext: %s --platform all --update-lock --lock %[1]s\n", lockFile, self())
+		next := self() + " --platform all --update-lock"
+		if lockFile != lock.File {
+			next += " --lock " + lockFile
+		}
+		fmt.Fprintf(&b, "\n%s is written, without outputs\nnext: %s\n", lockFile, next)
 	case r.New:
-		fmt.Fprintf(&b, "\n%s is as it was\nnext: %s update --lock %[1]s\n", lockFile, self())
+		again := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.TrimLeft(arg, "-") == "check" })
+		fmt.Fprintf(&b, "\n%s is as it was\nnext: %s\n", lockFile, strings.Join(append([]string{self(), "update"}, again...), " "))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

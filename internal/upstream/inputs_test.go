@@ -37,18 +37,22 @@ func TestToolchain(t *testing.T) {
 		{name: "no go line", err: "names no Go version"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newModuleWorld(t)
 			for version, hosts := range test.have {
 				w.AddToolchain(version, hosts...)
 			}
 			if test.forbid != "" {
 				w.answer(test.forbid, http.StatusForbidden, "no")
 			}
-			w.next("v1.104.0", map[string]string{"go.mod": "module tailscale.com\n\n" + test.goMod + "\n"})
+			goMod := []byte("module tailscale.com\n\n" + test.goMod + "\n")
+			g, err := w.source.toolchain(t.Context(), "v1.104.0", goMod, w.Inputs.Go)
 			if test.err != "" {
-				w.refused(Wish{Channel: Stable}, test.err)
-			} else if g := w.update(Wish{Channel: Stable}).New.Go; g.Version != test.want || len(g.Sums) != len(all) {
-				t.Errorf("%+v", g)
+				if err == nil {
+					t.Fatalf("%+v", g)
+				}
+				w.contains(err.Error(), test.err)
+			} else if err != nil || g.Version != test.want || len(g.Sums) != len(all) {
+				t.Errorf("%+v, %v", g, err)
 			}
 			w.warned(test.warnings...)
 		})
@@ -86,10 +90,9 @@ func TestRoots(t *testing.T) {
 		{"not the newest", map[string]string{"@v/" + newRoots + ".info": ""}, "", "CA roots " + newRoots + " are passed over"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newModuleWorld(t)
 			w.addRoots(newRoots)
 			w.addRoots(oldRoots)
-			w.next("v1.104.0", nil)
 			w.Intercept(func(rw http.ResponseWriter, req *http.Request) bool {
 				answer, ok := test.answers[strings.TrimPrefix(req.URL.Path, path)]
 				if !ok || !strings.HasPrefix(req.URL.Path, path) {
@@ -102,7 +105,10 @@ func TestRoots(t *testing.T) {
 				}
 				return true
 			})
-			got := w.update(Wish{Channel: Stable}).New.Roots
+			got, err := w.source.roots(t.Context(), w.Inputs.Roots)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if test.want == "" && got != w.Inputs.Roots || test.want != "" && (got.Version != test.want || got.Sum == "") {
 				t.Errorf("%+v, want %s", got, test.want)
 			}

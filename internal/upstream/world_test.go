@@ -26,8 +26,16 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{TB: t}
-	w.Repository = releasetest.NewRepository(t, releasetest.New(t, "../.."))
+	w := newModuleWorld(t)
+	w.Repository = releasetest.NewRepository(t, w.Release)
+	w.source.Repository = w.URL
+	return w
+}
+
+// newModuleWorld is a world without a git repository.
+func newModuleWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{TB: t, Repository: &releasetest.Repository{Release: releasetest.New(t, "../..")}}
 	w.source = w.from(t, w.Proxy)
 	return w
 }
