@@ -55,6 +55,9 @@ var commands = []command{
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
+	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
+	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
+	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
@@ -156,7 +159,7 @@ func self() string {
 func usage(w io.Writer) {
 	fmt.Fprintf(w, "build makes the derper image from the lock, versions.json.\n\nusage: build [command] [flags]\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-16s %s\n", c.name, c.summary)
 	}
 	fmt.Fprintf(w, `
 build <command> -h shows the flags of a command and an example.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,8 +65,8 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return err
 	}
 	if o.html != "" { // before, and not after minutes of work
-		if err := writeFile(o.html, func(io.Writer) error { return nil }); err != nil {
-			return fmt.Errorf("--html: %w", err)
+		if _, err := os.Stat(filepath.Dir(o.html)); err != nil {
+			return usageError("--html: %w", err)
 		}
 	}
 	c, remove, err := verifyCache(o)
@@ -81,7 +82,8 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return fmt.Errorf("verify: %w", err)
 	}
 	if o.html != "" {
-		if err := writeFile(o.html, report.WriteHTML); err != nil {
+		var page bytes.Buffer
+		if err := errors.Join(report.WriteHTML(&page), writeFile(o.html, page.Bytes())); err != nil {
 			return fmt.Errorf("--html: %w", err)
 		}
 	}
@@ -157,20 +159,6 @@ func verifyCache(o verifyOptions) (c *cache.Cache, remove func(), err error) {
 		c.Close()
 		cache.RemoveAll(dir)
 	}, nil
-}
-
-// writeFile writes a file whole or not at all.
-func writeFile(name string, write func(io.Writer) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails once renamed
-	err = errors.Join(write(tmp), tmp.Chmod(0o644), tmp.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
 }
 
 // verdict is the report as the program's end.

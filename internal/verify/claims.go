@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -110,6 +109,9 @@ func (v *Verifier) inputs(ctx context.Context, r *Release, platforms []lock.Plat
 			return "", fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), ErrNotOurs, err)
 		}
 		s, err := v.Modules.Sum(ctx, m)
+		if modproxy.NotServed(err) {
+			return "", fmt.Errorf("claims to be made of %s, which the checksum database does not know: %w", m, err)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -200,9 +202,9 @@ func (v *Verifier) againstLock(r *Release, in lock.Inputs) []Check {
 	}
 	have := v.Lock.Inputs
 	var wrong []string
-	check := func(what, lock, made string) {
-		if lock != made {
-			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", what, lock, made))
+	check := func(what, locked, made string) {
+		if locked != made {
+			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", what, locked, made))
 		}
 	}
 	check(lock.TailscaleModule+"@"+have.Tailscale.Version, have.Tailscale.Sum, in.Tailscale.Sum)
@@ -233,9 +235,4 @@ func (v *Verifier) againstLock(r *Release, in lock.Inputs) []Check {
 	}
 	c.Result, c.Note = Pass, "names the same inputs with the same sums"
 	return []Check{c}
-}
-
-// unknownModule reports whether an error says that there is no such module version.
-func unknownModule(err error) bool {
-	return errors.As(err, new(*modproxy.SumError)) || modproxy.NotServed(err)
 }
