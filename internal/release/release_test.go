@@ -1,0 +1,176 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// run does three steps, of which the one called fail fails, and says which ran.
+func run(t *testing.T, dir, key, fail string) (ran []string, err error) {
+	t.Helper()
+	j, err := OpenJournal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ name, key string }{{"build", "inputs"}, {"test", key}, {"push", "repo"}} {
+		var result string
+		did, err := j.Do(t.Context(), step.name, []string{step.key}, &result, func(context.Context) (any, error) {
+			if step.name == fail {
+				return nil, errors.New("it broke")
+			}
+			return "result of " + step.name, nil
+		})
+		if did {
+			ran = append(ran, step.name)
+		}
+		if err != nil {
+			return ran, err
+		}
+		if result != "result of "+step.name {
+			t.Errorf("%s: result %q", step.name, result)
+		}
+	}
+	return ran, nil
+}
+
+func TestJournal(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "release")
+	for _, try := range []struct {
+		key, fail, want, err string
+	}{
+		{"a", "test", "build test", "test: it broke"}, // stops where it fails
+		{"a", "push", "test push", "push: it broke"},  // goes on there
+		{"a", "", "push", ""},
+		{"a", "", "", ""},          // done
+		{"b", "", "test push", ""}, // what comes after a changed step counts no more
+		{"a", "", "test push", ""}, // nor does what was long ago
+	} {
+		ran, err := run(t, dir, try.key, try.fail)
+		if got := strings.Join(ran, " "); got != try.want {
+			t.Errorf("key %s, %q fails: ran %q, want %q", try.key, try.fail, got, try.want)
+		}
+		if (err != nil) != (try.err != "") || err != nil && err.Error() != try.err {
+			t.Errorf("key %s, %q fails: error %v, want %q", try.key, try.fail, err, try.err)
+		}
+	}
+}
+
+func TestJournalDamaged(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, JournalFile), []byte(`{"build": {"key`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenJournal(dir); err == nil || !strings.Contains(err.Error(), "remove it to begin anew") {
+		t.Errorf("a damaged journal: %v", err)
+	}
+}
+
+func TestJournalInterrupted(t *testing.T) {
+	j, err := OpenJournal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ran, err := j.Do(ctx, "push", nil, nil, func(context.Context) (any, error) {
+		t.Error("ran after the release was interrupted")
+		return nil, nil
+	})
+	if ran || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v", ran, err)
+	}
+}
+
+// sample is an index of images with a layer of the given sizes.
+func sample(t *testing.T, in lock.Inputs, sizes map[string]int64, order ...string) v1.ImageIndex {
+	t.Helper()
+	index := mutate.Annotations(empty.Index, image.Annotations(in)).(v1.ImageIndex)
+	for _, name := range order {
+		img, err := random.Image(sizes[name], 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := v1.ParsePlatform(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: p}})
+	}
+	return index
+}
+
+func TestNotes(t *testing.T) {
+	in := lock.Inputs{
+		Tailscale: lock.Tailscale{Version: "v1.100.0", Commit: strings.Repeat("a", 40), Time: time.Unix(1, 0)},
+		Go:        lock.Go{Version: "go1.26.7"},
+		Roots:     lock.Module{Version: "v0.0.0-1"},
+	}
+	old, err := Describe(sample(t, in, map[string]int64{"linux/amd64": 3e6, "linux/mips": 1e6}, "linux/amd64", "linux/mips"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Tailscale.Version, in.Go.Version = "v1.102.3", "go1.26.8"
+	now, err := Describe(sample(t, in, map[string]int64{"linux/amd64": 5e6, "linux/arm/v7": 1e6}, "linux/amd64", "linux/arm/v7"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Notes{
+		Image: now, Before: old,
+		Repositories: []string{"docker.io/camllia/derper", "ghcr.io/xavieralpha/derper"},
+		Tags:         []string{"latest", "v1.102.3"},
+		Changes:      []string{"new flag of derper: `-x`"},
+		Verify:       []string{"cosign verify …"},
+	}
+	var b strings.Builder
+	if err := n.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	for _, want := range []string{
+		"# derper 1.102.3\n",
+		"| tailscale | `1.100.0` → `1.102.3` |",
+		"| Go | `go1.26.7` → `go1.26.8` |",
+		"| CA roots | `v0.0.0-1` |",
+		"| index | `" + now.Digest + "` |",
+		"/compare/v1.100.0...v1.102.3\n",
+		"- new flag of derper: `-x`\n",
+		"- `ghcr.io/xavieralpha/derper`: `latest`, `v1.102.3`\n",
+		"| linux/amd64 | 5.0 MB | +2.0 MB | `" + now.Platforms[0].Manifest + "` |",
+		"| linux/arm/v7 | 1.0 MB | new | ",
+		"No longer there: linux/mips\n",
+		"verify docker.io/camllia/derper@" + now.Digest + "\n",
+		"cosign verify …\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the notes have no %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+
+	// The first release has nothing to compare with.
+	n.Before = nil
+	b.Reset()
+	if err := n.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, no := range []string{"→", "/compare/", "change", "No longer"} {
+		if strings.Contains(b.String(), no) {
+			t.Errorf("the first release's notes have %q:\n%s", no, b.String())
+		}
+	}
+}
