@@ -51,13 +51,16 @@ type command struct {
 var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
 	{"test", "run the image in containers and test that it relays", runTest},
+	{"verify", "rebuild an image from nothing and say whether it is the same, bit for bit", runVerify},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"push", "push the image to registries by digest, verify it there, move the tags last", runPush},
-	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
-	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
-	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
 	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
 	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
+	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
+	{"release", "update, build, test, push, verify, sign, move the tags: goes on where it stopped", runRelease},
+	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
+	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
+	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
@@ -110,7 +113,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := c.run(ctx, args, stdout, stderr)
 	var coded *codedError
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, errParsed):
 		return exitOK
 	case errors.Is(err, errNew):
 		return exitNew

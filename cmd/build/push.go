@@ -34,9 +34,10 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags := newFlags("push [flags] [LAYOUT]", pushSynopsis, pushExample, stdout)
 	lockFile := flags.String("lock", lock.File, "the lock `file`")
 	var repositories, tags []string
-	flags.Func("repo", "`repository` to push to, as HOST/PATH, may be repeated; http://HOST/PATH for one without encryption (default "+strings.Join(registry.Default, " and ")+")", collect(&repositories))
+	flags.Func("repo", "`repository` to push to, as HOST/PATH, may be repeated, or a list with commas; http://HOST/PATH for one without encryption (default "+strings.Join(registry.Default, " and ")+")", collect(&repositories))
 	flags.Func("tag", "`tag` to set in place of the channel's, may be repeated", collect(&tags))
 	channel := flags.String("channel", "", "stable or unstable; default is what the version is: an odd minor version is unstable")
+	byDigest := flags.Bool("by-digest", false, "push and verify everything, and move no tag")
 	retag := flags.Bool("retag", false, "let a version's tag go on to another digest, and latest back to an older version")
 	verify := flags.Bool("verify", false, "look everything over again where all tags are in place already")
 	dryRun := flags.Bool("dry-run", false, "only say what is missing where and which tags would move")
@@ -82,13 +83,17 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return releaseError(err, dir)
 	}
-	names, err := tagsOf(release.Version, *channel, tags)
-	if err != nil {
+	var names []registry.Tag
+	if *byDigest {
+		if len(tags) > 0 || *channel != "" || *retag {
+			return usageError("push: --by-digest moves no tag: --tag, --channel and --retag say nothing with it")
+		}
+	} else if names, err = tagsOf(release.Version, *channel, tags); err != nil {
 		return usageError("push: %w", err)
 	}
 	client := &registry.Client{Keychain: keychain, Display: display}
 	report, err := client.Push(ctx, registry.Plan{
-		Release: release, Repositories: repositories, Tags: names, Retag: *retag, Verify: *verify, DryRun: *dryRun,
+		Release: release, Repositories: repositories, Tags: names, Retag: *retag, Verify: *verify || *byDigest, DryRun: *dryRun,
 	})
 	if err != nil {
 		return pushError(err)
@@ -100,10 +105,12 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	return nil
 }
 
-// collect is a flag's value that may be repeated.
+// collect is a flag's value that may be repeated, and may be a list with commas.
 func collect(list *[]string) func(string) error {
 	return func(s string) error {
-		*list = append(*list, s)
+		for _, word := range strings.Split(s, ",") {
+			*list = append(*list, strings.TrimSpace(word))
+		}
 		return nil
 	}
 }
