@@ -63,6 +63,9 @@ func newRig(t testing.TB, release *registrytest.Release, repository string, a, b
 func (r *rig) at(t testing.TB, side int, tag string) string {
 	t.Helper()
 	d, err := r.direct[side].head(context.Background(), r.direct[side].name.Tag(tag))
+	if broken(err) {
+		return "broken"
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
