@@ -38,7 +38,7 @@ func (r *Repository) missing(ctx context.Context, c *content) (*content, error) 
 				haveBlob[i], err = r.hasBlob(gctx, l)
 				return err
 			})
-			if broken(err) {
+			if broken(err) || forbidden(err) {
 				return nil
 			}
 			return err
@@ -48,7 +48,7 @@ func (r *Repository) missing(ctx context.Context, c *content) (*content, error) 
 		g.Go(func() error {
 			found, err := r.head(gctx, r.Digest(m.digest))
 			haveManifest[i] = found != nil
-			if broken(err) || err != nil && !spoken(err) && gctx.Err() == nil {
+			if broken(err) || forbidden(err) || err != nil && !spoken(err) && gctx.Err() == nil {
 				return nil // what is under this digest is something else, or nothing
 			}
 			return err
@@ -242,6 +242,13 @@ func (r *Repository) put(ctx context.Context, ref name.Reference, m *manifest) e
 func broken(err error) bool {
 	var answer *transport.Error
 	return errors.As(err, &answer) && answer.StatusCode == http.StatusInternalServerError
+}
+
+// forbidden reports whether a registry has refused to say. Some do so of a repository
+// that does not exist yet; whether one may push there, an upload shows.
+func forbidden(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusForbidden
 }
 
 // spoken reports whether an error is that of a connection or of a registry, and not
