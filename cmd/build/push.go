@@ -66,7 +66,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	l, err := lock.Read(*lockFile)
+	l, _, err := (&inputFlags{lockFile: *lockFile, platforms: "all"}).read()
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -294,6 +295,31 @@ func TestMount(t *testing.T) {
 	}
 	if mounted != 5 || sent != 5 {
 		t.Errorf("%d blobs mounted, %d sent; want 5 and 5: %v", mounted, sent, r.Requests())
+	}
+}
+
+// TestNewRepository guards the first push to a registry that says of a repository
+// which does not exist that one may not look into it.
+func TestNewRepository(t *testing.T) {
+	r := registrytest.Docker(t, registrytest.Options{})
+	release := registrytest.NewRelease(t, "v1.102.3", 1000)
+	var exists atomic.Bool
+	var refused atomic.Bool
+	base := roundTripper(func(req *http.Request) (*http.Response, error) {
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err == nil && resp.StatusCode == http.StatusNotFound && !exists.Load() {
+			resp.StatusCode = http.StatusForbidden
+			refused.Store(true)
+		}
+		if req.Method == http.MethodPut && strings.Contains(req.URL.Path, "/manifests/") {
+			exists.Store(true)
+		}
+		return resp, err
+	})
+	push(t, newClient(base, r), planFor(t, release, r.Repository("derper")))
+	whole(t, r, "derper", release.Lock.Outputs.Index)
+	if !refused.Load() {
+		t.Error("nothing was refused: the test tested nothing")
 	}
 }
 
