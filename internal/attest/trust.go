@@ -74,6 +74,10 @@ func TrustIdentity(trusted root.TrustedMaterial, identity, issuer string) (*Trus
 // String names the key or the identity.
 func (t *Trust) String() string { return t.who }
 
+// ErrOtherDigest says that a statement was signed by whom it should, and is about
+// another digest than it is attached to.
+var ErrOtherDigest = errors.New("is about another digest")
+
 // Verify verifies a bundle, and that its statement is about the digest.
 func (t *Trust) Verify(data []byte, about v1.Hash) (*Verified, error) {
 	b := new(bundle.Bundle)
@@ -99,7 +103,7 @@ func (t *Trust) Verify(data []byte, about v1.Hash) (*Verified, error) {
 	}
 	result, err := t.verifier.Verify(b, verify.NewPolicy(verify.WithArtifactDigest(about.Algorithm, digest), t.policy))
 	if err != nil {
-		return nil, fmt.Errorf("%s is about another digest: %w", s.PredicateType, err)
+		return nil, fmt.Errorf("%s %w: %w", s.PredicateType, ErrOtherDigest, err)
 	}
 	v := &Verified{Type: s.PredicateType, Statement: envelope.Payload, Signer: t.who}
 	for _, stamp := range result.VerifiedTimestamps {

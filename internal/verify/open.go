@@ -45,7 +45,10 @@ type found struct {
 	images []*foundImage
 	others []v1.Descriptor // what an index has beside images
 	tag    bool            // it was named by a tag, which may move
-	close  func() error
+	// repository is where it is in a registry, "" for nowhere, and top what it is there.
+	repository string
+	top        v1.Descriptor
+	close      func() error
 }
 
 // foundImage is one image.
@@ -181,8 +184,14 @@ func (i *foundImage) readConfig() (err error) {
 	if i.configFile, err = v1.ParseConfigFile(strings.NewReader(string(i.config))); err != nil {
 		return fmt.Errorf("config: %w: %w", ErrDamaged, err)
 	}
-	i.name = platformName(*i.configFile.Platform())
+	i.name = platformName(i.ownPlatform())
 	return nil
+}
+
+// ownPlatform is the platform that the config names.
+func (i *foundImage) ownPlatform() v1.Platform {
+	c := i.configFile
+	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
 }
 
 // document reads a document and checks that it is what its digest names.
