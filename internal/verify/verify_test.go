@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -418,6 +420,53 @@ func TestReport(t *testing.T) {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("the page does not say %q", want)
 		}
+	}
+}
+
+// TestPageInBrowser guards that a browser shows the page: with its verdict, without an
+// error, and not wider than a phone.
+func TestPageInBrowser(t *testing.T) {
+	browser := ""
+	for _, name := range []string{"chromium-headless-shell", "chromium", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil && browser == "" {
+			browser = path
+		}
+	}
+	if browser == "" {
+		t.Skip("NOT TESTED: needs a browser: install chromium-headless-shell; .ci/run does")
+	}
+	f := newFixture(t, "linux/amd64")
+	dir := f.layout(t, f.platforms, []v1.Image{f.edit(t, "derper", replace(derperFile, func(b []byte) []byte { return flip(t, b, "main.main") }))})
+	r, err := f.verifier(t).References(t.Context(), []string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page bytes.Buffer
+	if err := r.WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	page.WriteString(`<script>document.title = "shown " + innerWidth + " " + document.documentElement.scrollWidth + " " +
+		getComputedStyle(document.querySelector(".verdict")).display + " " + document.querySelectorAll("details[open]").length;</script>`)
+	file := filepath.Join(t.TempDir(), "report.html")
+	writeFile(t, file, page.Bytes())
+	home := t.TempDir()
+	cmd := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=390,800", "--user-data-dir="+home, "--dump-dom", "file://"+file)
+	cmd.Env = append(os.Environ(), "HOME="+home)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inner, width, open int
+	var display string
+	_, title, _ := strings.Cut(string(out), "<title>")
+	if _, err := fmt.Sscanf(title, "shown %d %d %s %d", &inner, &width, &display, &open); err != nil {
+		t.Fatalf("%v: %.200s", err, title)
+	}
+	if width > inner || inner > 600 {
+		t.Errorf("the page is %d pixels wide in a window of %d", width, inner)
+	}
+	if display != "inline-block" || open != 1 {
+		t.Errorf("the verdict is shown as %s, and %d platforms are open, want the one that failed", display, open)
 	}
 }
 
