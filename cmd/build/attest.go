@@ -12,11 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -135,25 +133,13 @@ func openLayout(dir string) (v1.ImageIndex, error) {
 	return outer.ImageIndex(m.Manifests[0].Digest)
 }
 
-// openRepository opens a repository in a registry, with Docker's credentials.
-func openRepository(repository string) (*attest.Remote, error) {
-	r, err := attest.NewRemote(repository, remote.WithAuthFromKeychain(authn.DefaultKeychain))
+// splitReference splits a reference into a repository and a tag or a digest.
+func splitReference(ref string) (repository, identifier string, err error) {
+	r, err := name.ParseReference(ref)
 	if err != nil {
-		return nil, usageError("%s: %w", repository, err)
+		return "", "", usageError("%q is neither a layout nor a reference: %w", ref, err)
 	}
-	return r, nil
-}
-
-// splitReference parses a reference. The digest is empty where it names a tag.
-func splitReference(ref string) (repository, tag, digest string, err error) {
-	switch r, err := name.ParseReference(ref); r := r.(type) {
-	case name.Digest:
-		return r.Context().String(), "", r.DigestStr(), nil
-	case name.Tag:
-		return r.Context().String(), r.TagStr(), "", nil
-	default:
-		return "", "", "", usageError("%q is neither a layout nor a reference: %w", ref, err)
-	}
+	return r.Context().Name(), r.Identifier(), nil
 }
 
 // writeFile writes a file whole or not at all.

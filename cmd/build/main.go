@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -53,11 +54,14 @@ var commands = []command{
 	{"test", "run the image in containers and test that it relays", runTest},
 	{"verify", "rebuild an image from nothing and say whether it is the same, bit for bit", runVerify},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
-	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
-	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
-	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
+	{"push", "push the image to registries by digest, verify it there, move the tags last", runPush},
 	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
 	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
+	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
+	{"release", "update, build, test, push, verify, sign, move the tags: goes on where it stopped", runRelease},
+	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
+	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
+	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
@@ -77,9 +81,10 @@ func main() {
 }
 
 // patience is how long a command may take to end after a signal. Docker needs some
-// time to remove a container, and so does a cache of its own that verify has filled.
+// time to remove a container, a push that is moving tags moves them all, and a cache
+// of its own that verify has filled is removed.
 func patience(args []string) time.Duration {
-	if len(args) > 0 && (args[0] == "test" || args[0] == "verify") {
+	if len(args) > 0 && slices.Contains([]string{"test", "push", "verify"}, args[0]) {
 		return 15 * time.Second
 	}
 	return 2 * time.Second
@@ -110,7 +115,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := c.run(ctx, args, stdout, stderr)
 	var coded *codedError
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, errParsed):
 		return exitOK
 	case errors.Is(err, errNew):
 		return exitNew

@@ -15,19 +15,20 @@ import (
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
 const signSynopsis = `sign signs an image by digest and attaches to its index and to each of its images, as OCI referrers: the
-signature, SLSA provenance, an SPDX SBOM. It takes a layout, and the repositories that it was pushed to
-with --repo, or references with digests. What is there already is left as it is. Nothing but the digest
-counts: no tag is read or moved.
+signature, SLSA provenance, an SPDX SBOM. It takes an OCI layout that was pushed, or references with
+digests. What is there already is left as it is. Nothing but the digest counts: no tag is read or moved.
+Credentials are those of build push.
 
 With --key it signs with a private key in PEM, cosign's encrypted ones or plain ones, ECDSA P-256 or
 Ed25519; the password comes from COSIGN_PASSWORD or is asked for. With --keyless it signs as the workflow
 that it runs in, in a job of GitHub Actions that has the permission id-token: write; the signatures are
 in a public log.`
 
-const signExample = `  build sign --keyless --repo docker.io/camllia/derper,ghcr.io/xavieralpha/derper dist
+const signExample = `  build sign --keyless dist
   build sign --key cosign.key registry.example.com/derper@sha256:...`
 
 // signResult is what build sign says, in JSON.
@@ -69,7 +70,8 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	lockFile := flags.String("lock", lock.File, "the lock `file`")
 	key := flags.String("key", "", "sign with the private key in `file`")
 	keyless := flags.Bool("keyless", false, "sign as the GitHub workflow that this runs in")
-	repos := flags.String("repo", "", "`repositories` to attach to, separated by commas; default is that of the reference")
+	var repositories []string
+	flags.Func("repo", "`repository` to attach to, may be repeated (default that of the reference; for a layout "+strings.Join(registry.Default, " and ")+")", collect(&repositories))
 	var instance sigstoreFlags
 	flags.StringVar(&instance.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
 	flags.StringVar(&instance.config, "signing-config", "", "signing config `file` of another Sigstore than the public one")
@@ -88,22 +90,24 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case *key != "" && instance.root != "":
 		return usageError("sign: --trusted-root and --signing-config are for --keyless")
 	}
-	images := make([]*signedImage, len(sources))
-	for i, source := range sources {
-		if images[i], err = openSigned(ctx, source, *repos); err != nil {
+	var signer *attest.Signer
+	if *key != "" {
+		if signer, err = keySigner(*key, stderr); err != nil {
 			return err
 		}
 	}
-	var signer *attest.Signer
+	images := make([]*signedImage, len(sources))
+	for i, source := range sources {
+		if images[i], err = openSigned(ctx, source, repositories); err != nil {
+			return err
+		}
+	}
 	var run attest.Run
 	if *keyless {
 		run = githubRun(os.Getenv)
-		signer, err = keylessSigner(ctx, &instance)
-	} else {
-		signer, err = keySigner(*key, stderr)
-	}
-	if err != nil {
-		return err
+		if signer, err = keylessSigner(ctx, &instance); err != nil {
+			return err
+		}
 	}
 	var results []signResult
 	for _, img := range images {
@@ -133,46 +137,53 @@ type signedImage struct {
 }
 
 // openSigned opens an image, from a layout or from a registry.
-func openSigned(ctx context.Context, source, repos string) (*signedImage, error) {
+func openSigned(ctx context.Context, source string, repositories []string) (*signedImage, error) {
 	img := &signedImage{source: source}
-	var err error
-	if info, statErr := os.Stat(source); statErr == nil && info.IsDir() {
-		if repos == "" {
-			return nil, usageError("sign: %s is a layout: say with --repo where it was pushed", source)
-		}
+	var from string
+	var digest v1.Hash
+	if info, err := os.Stat(source); err == nil && info.IsDir() {
 		if img.index, err = openLayout(source); err != nil {
 			return nil, err
 		}
+		if len(repositories) == 0 {
+			repositories = registry.Default
+		}
 	} else {
-		repository, _, digest, err := splitReference(source)
-		if err != nil {
+		var identifier string
+		if from, identifier, err = splitReference(source); err != nil {
 			return nil, err
 		}
-		if digest == "" {
+		if digest, err = v1.NewHash(identifier); err != nil {
 			return nil, usageError("sign: %s names a tag, which may move: name the digest, REPOSITORY@sha256:...", source)
 		}
-		r, err := openRepository(repository)
-		if err != nil {
-			return nil, err
-		}
-		hash, err := v1.NewHash(digest)
-		if err != nil {
-			return nil, usageError("sign: %s: %w", source, err)
-		}
-		if img.index, err = r.Index(ctx, hash); err != nil {
-			return nil, fmt.Errorf("sign: %w", err)
-		}
-		if repos == "" {
-			img.repositories = []attest.Repository{r}
-			return img, nil
+		if len(repositories) == 0 {
+			repositories = []string{from}
 		}
 	}
-	for _, word := range strings.Split(repos, ",") {
-		r, err := openRepository(strings.TrimSpace(word))
+	names := repositories
+	if from != "" {
+		names = append([]string{from}, repositories...)
+	}
+	keychain, err := credentials(names)
+	if err != nil {
+		return nil, err
+	}
+	client := &registry.Client{Keychain: keychain}
+	for _, name := range repositories {
+		r, err := client.Open(ctx, name)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("sign: %w", err)
 		}
-		img.repositories = append(img.repositories, r)
+		img.repositories = append(img.repositories, attest.Writable{Repository: r})
+	}
+	if img.index == nil {
+		r, err := client.Open(ctx, from)
+		if err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+		if img.index, err = (attest.Writable{Repository: r}).Index(ctx, digest); err != nil {
+			return nil, fmt.Errorf("sign: %s: %w", source, err)
+		}
 	}
 	return img, nil
 }

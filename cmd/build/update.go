@@ -60,20 +60,43 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if w.Channel, err = upstream.ParseChannel(*channel); err != nil {
 		return usageError("--channel: %w", err)
 	}
-	l, _, err := in.read()
+	result, err := updateLock(ctx, &in, w, *repository, *check, stderr)
 	if err != nil {
 		return err
+	}
+	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
+		return err
+	}
+	if *asJSON {
+		err = printJSON(stdout, result)
+	} else {
+		err = printUpdate(stdout, *result, in.lockFile, args)
+	}
+	if err == nil && result.New && *check {
+		return errNew
+	}
+	return err
+}
+
+// printUpdate says what happened, or with --check among the arguments would.
+// updateLock finds out what is new, and writes it into the lock unless it is only to
+// check.
+func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository string, check bool, stderr io.Writer) (*updateResult, error) {
+	l, _, err := in.read()
+	if err != nil {
+		return nil, err
 	}
 	c, err := in.openCache()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.Close()
 	display := progress.New(stderr)
-	result := updateResult{ // none of its lists is null in JSON
+	defer display.Close()
+	result := &updateResult{ // none of its lists is null in JSON
 		Changes: []upstream.Change{}, Flags: []upstream.FlagChange{}, Pending: []upstream.Change{}, Warnings: []string{},
 	}
-	source := &upstream.Source{Modules: modules(c), Repository: *repository, Warn: func(format string, args ...any) {
+	source := &upstream.Source{Modules: modules(c), Repository: repository, Warn: func(format string, args ...any) {
 		warning := fmt.Sprintf(format, args...)
 		result.Warnings = append(result.Warnings, warning)
 		display.Printf("build: update: %s", warning)
@@ -81,11 +104,9 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	task := display.Start("update: ask the module proxy and "+source.Shown(), "")
 	u, err := source.Update(ctx, l.Inputs, w)
 	task.End(err)
-	display.Close()
 	if err != nil {
-		return &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
+		return nil, &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
 	}
-
 	result.New, result.Release = u.IsNew(), u.New.Tailscale.Version
 	result.Channel = upstream.ChannelOf(result.Release)
 	result.Changes = append(result.Changes, u.Changes()...)
@@ -94,24 +115,15 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if from := u.Old.Tailscale.Version; from != result.Release {
 		result.Compare = upstream.CompareURL(from, result.Release)
 	}
-	if u.IsNew() && !*check {
+	if u.IsNew() && !check {
 		if err := (&lock.Lock{Schema: l.Schema, Inputs: u.New}).Write(in.lockFile); err != nil {
-			return err
+			return nil, err
 		}
 		result.Written = true
 	}
-	if *asJSON {
-		err = printJSON(stdout, result)
-	} else {
-		err = printUpdate(stdout, result, in.lockFile, args)
-	}
-	if err == nil && u.IsNew() && *check {
-		return errNew
-	}
-	return err
+	return result, nil
 }
 
-// printUpdate says what happened, or with --check among the arguments would.
 func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) error {
 	var b strings.Builder
 	if !r.New {

@@ -13,10 +13,13 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
 )
@@ -63,10 +66,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&o.repository, "repository", upstream.Repository, "`URL` or folder of tailscale's git repository, for --source")
 	flags.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in\nwith the word keyless, and attach it to the image")
 	flags.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
-	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; can be repeated", func(s string) error {
-		o.rebuilders = append(o.rebuilders, s)
-		return nil
-	})
+	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", collect(&o.rebuilders))
 	refs, err := flags.parse(args)
 	if err != nil {
 		return err
@@ -87,6 +87,9 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		if _, err := os.Stat(filepath.Dir(o.html)); err != nil {
 			return usageError("--html: %w", err)
 		}
+	}
+	if v.Keychain, err = verifyKeychain(refs); err != nil {
+		return err
 	}
 	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
 		return err
@@ -126,7 +129,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return fmt.Errorf("verify: %w", err)
 	}
 	if signer != nil {
-		if err := attestRebuilds(ctx, report, signer, stderr); err != nil {
+		if err := attestRebuilds(ctx, report, signer, v.Keychain, stderr); err != nil {
 			return err
 		}
 	}
@@ -152,7 +155,7 @@ func (o *verifyOptions) check(refs []string) error {
 
 // openRebuilders is whom the flags trust to have rebuilt an image.
 func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, error) {
-	r := verify.Rebuilders{Require: o.require, Open: func(repository string) (attest.Repository, error) { return openRepository(repository) }}
+	r := verify.Rebuilders{Require: o.require}
 	seen := map[string]bool{}
 	for _, word := range o.rebuilders {
 		key, identity, issuer := word, "", ""
@@ -174,6 +177,20 @@ func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, er
 	return r, nil
 }
 
+// verifyKeychain has the credentials for the images that are in a registry.
+func verifyKeychain(refs []string) (authn.Keychain, error) {
+	var repositories []string
+	for _, ref := range refs {
+		if _, err := os.Stat(ref); err == nil {
+			continue
+		}
+		if repository, _, err := splitReference(ref); err == nil { // else it is said when it is opened
+			repositories = append(repositories, repository)
+		}
+	}
+	return credentials(repositories)
+}
+
 func openSigner(ctx context.Context, key string, stderr io.Writer) (*attest.Signer, error) {
 	if key == "keyless" {
 		return keylessSigner(ctx, &sigstoreFlags{})
@@ -182,21 +199,22 @@ func openSigner(ctx context.Context, key string, stderr io.Writer) (*attest.Sign
 }
 
 // attestRebuilds signs what was found and attaches it to the images.
-func attestRebuilds(ctx context.Context, report *verify.Report, signer *attest.Signer, stderr io.Writer) error {
+func attestRebuilds(ctx context.Context, report *verify.Report, signer *attest.Signer, keychain authn.Keychain, stderr io.Writer) error {
+	client := &registry.Client{Keychain: keychain}
 	for _, s := range report.Subjects {
 		if s.Statement == nil {
 			fmt.Fprintf(stderr, "%s: not attested: it is in no registry, or was not found out about\n", s.Ref)
 			continue
 		}
-		repository, _, _, err := splitReference(s.Ref)
+		repository, _, err := splitReference(s.Ref)
 		if err != nil {
 			return err
 		}
-		r, err := openRepository(repository)
+		r, err := client.Open(ctx, repository)
 		if err != nil {
-			return err
+			return fmt.Errorf("verify: attest: %w", err)
 		}
-		done, err := attest.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []attest.Repository{r}, func(int, int) {})
+		done, err := attest.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []attest.Repository{attest.Writable{Repository: r}}, func(int, int) {})
 		if err != nil {
 			return fmt.Errorf("verify: attest %s: %w", s.Ref, err)
 		}

@@ -8,7 +8,7 @@ import (
 	"os"
 	"text/tabwriter"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/attest"
 )
@@ -56,32 +56,31 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err != nil {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	repository, tag, digest, err := splitReference(rest[0])
+	repository, identifier, err := splitReference(rest[0])
 	if err != nil {
 		return err
 	}
-	r, err := openRepository(repository)
+	keychain, err := credentials([]string{repository})
 	if err != nil {
 		return err
 	}
-	var hash v1.Hash
-	if digest == "" {
-		hash, err = r.Resolve(ctx, tag)
-	} else {
-		hash, err = v1.NewHash(digest)
+	r, err := attest.NewReadable(repository, remote.WithAuthFromKeychain(keychain))
+	if err != nil {
+		return usageError("%s: %w", repository, err)
 	}
+	index, err := r.Index(ctx, identifier)
 	if err != nil {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	index, err := r.Index(ctx, hash)
+	digest, err := index.Digest()
 	if err != nil {
-		return fmt.Errorf("verify-signature: %w", err)
+		return fmt.Errorf("verify-signature: %s: %w", rest[0], err)
 	}
 	checked, err := attest.Check(ctx, r, index, trust)
 	if err != nil && !errors.Is(err, attest.ErrUnverified) {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	result := verifySignatureResult{rest[0], hash.String(), trust.String(), err == nil, checked}
+	result := verifySignatureResult{rest[0], digest.String(), trust.String(), err == nil, checked}
 	if *asJSON {
 		if err := printJSON(stdout, result); err != nil {
 			return err
@@ -116,7 +115,7 @@ func openTrust(ctx context.Context, key, identity, issuer string, instance *sigs
 }
 
 func printVerified(w io.Writer, r verifySignatureResult) {
-	fmt.Fprintf(w, "%s@%s\n\n", r.Reference, r.Digest)
+	fmt.Fprintf(w, "%s\n\n", r.Reference)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "PLATFORM\tDIGEST\tSIGNATURE\tPROVENANCE\tSBOM")
 	for _, s := range r.Subjects {

@@ -19,17 +19,22 @@ import (
 // attached to a digest.
 const BundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
-// A Repository has images and what refers to them.
-type Repository interface {
-	// String is its name, registry.example.com/derper.
+// A Reader lists what is attached to digests in a repository.
+type Reader interface {
+	// String is the repository's name, registry.example.com/derper.
 	String() string
-	// Has reports whether it has the manifest or index with a digest.
-	Has(ctx context.Context, digest v1.Hash) (bool, error)
-	// Attach pushes an artifact that has a subject.
-	Attach(ctx context.Context, artifact v1.Image) (v1.Hash, error)
 	// Bundles lists the Sigstore bundles that refer to a digest, sorted by the digest
 	// of their manifest.
 	Bundles(ctx context.Context, subject v1.Hash) ([][]byte, error)
+}
+
+// A Repository is one to attach to.
+type Repository interface {
+	Reader
+	// Has reports whether it has the manifest or index with a digest.
+	Has(ctx context.Context, digest v1.Hash) (bool, error)
+	// Attach pushes an artifact that has a subject, and lists it as a referrer.
+	Attach(ctx context.Context, artifact v1.Image) (v1.Hash, error)
 }
 
 // Attached says what became of a repository.

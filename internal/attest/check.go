@@ -28,7 +28,7 @@ var ErrUnverified = errors.New("is not signed as it should be")
 // Check verifies that an index and each of its images has a signature, provenance and
 // an SBOM by whom trust names. The error is ErrUnverified if one is missing; the list
 // says which, and why.
-func Check(ctx context.Context, r Repository, index v1.ImageIndex, trust *Trust) ([]Checked, error) {
+func Check(ctx context.Context, r Reader, index v1.ImageIndex, trust *Trust) ([]Checked, error) {
 	subjects, err := subjects(index)
 	if err != nil {
 		return nil, err

@@ -61,6 +61,9 @@ type TagReport struct {
 // for tags that were left half way.
 func (c *Client) Push(ctx context.Context, p Plan) (*Report, error) {
 	report := &Report{Version: p.Release.Version, Digest: p.Release.Digest.String(), DryRun: p.DryRun}
+	if len(p.Release.content.blobs) == 0 && !p.DryRun {
+		return report, fmt.Errorf("release %s: has no content to push", p.Release.Version)
+	}
 	targets, err := c.targets(ctx, p.Repositories)
 	if err != nil {
 		return report, err

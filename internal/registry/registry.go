@@ -195,12 +195,22 @@ func (r *Repository) Options(ctx context.Context) []remote.Option {
 // Digest is the reference of what the repository has under a digest.
 func (r *Repository) Digest(h v1.Hash) name.Digest { return r.name.Digest(h.String()) }
 
+// Tag names what a tag points at.
+func (r *Repository) Tag(tag string) name.Tag { return r.name.Tag(tag) }
+
 // failed is an error that names the repository and tells no secret.
 func (c *Client) failed(r *Repository, what string, err error) error {
 	if err == nil {
 		return nil
 	}
 	return c.secrets.redact(fmt.Errorf("%s: %s: %w", r, what, err))
+}
+
+// Denied reports whether an error is a registry's that knows no such user, or lets the
+// user not do that.
+func Denied(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
 }
 
 // again tries f until it works, or will not work.

@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -33,6 +34,21 @@ type Release struct {
 	Digest v1.Hash
 
 	content content
+}
+
+// Recorded is the release that a lock records, without its content: enough for a
+// dry run, which asks where it is.
+func Recorded(l *lock.Lock) (*Release, error) {
+	if l.Outputs == nil {
+		return nil, lock.ErrNoOutputs
+	}
+	digest, err := v1.NewHash(l.Outputs.Index)
+	if err != nil {
+		return nil, fmt.Errorf("outputs.index: %w", err)
+	}
+	r := &Release{Version: l.Inputs.Tailscale.Short(), Digest: digest}
+	r.content.manifests = []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
+	return r, nil
 }
 
 // Read reads a release from the OCI layout in the folder dir. It must be what the

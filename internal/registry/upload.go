@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -42,6 +44,9 @@ func (r *Repository) missing(ctx context.Context, c *content) (*content, error) 
 		g.Go(func() error {
 			found, err := r.head(gctx, r.Digest(m.digest))
 			haveManifest[i] = found != nil
+			if err != nil && !spoken(err) && gctx.Err() == nil {
+				return nil // there is something else under this digest: put it again
+			}
 			return err
 		})
 	}
@@ -96,7 +101,14 @@ func (r *Repository) upload(ctx context.Context, all, lacks *content, from *Repo
 		return err
 	}
 	for _, m := range lacks.manifests {
-		if err := r.put(ctx, r.Digest(m.digest), m); err != nil {
+		// Some registries take anything under a digest.
+		err := r.client.again(ctx, func() error {
+			if err := r.put(ctx, r.Digest(m.digest), m); err != nil {
+				return err
+			}
+			return r.same(ctx, m)
+		})
+		if err != nil {
 			return fmt.Errorf("manifest %s: %w", m.digest, err)
 		}
 	}
@@ -133,17 +145,14 @@ func (r *Repository) verify(ctx context.Context, all, written *content) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
 	for _, m := range all.manifests {
+		if slices.Contains(written.manifests, m) {
+			continue // it was, at once
+		}
 		g.Go(func() error {
-			return r.client.again(gctx, func() error {
-				d, err := remote.Get(r.Digest(m.digest), r.Options(gctx)...)
-				if err == nil && (!bytes.Equal(d.Manifest, m.raw) || d.MediaType != m.mediaType) {
-					err = errors.New("the registry gives something else back")
-				}
-				if err != nil {
-					return fmt.Errorf("verify manifest %s: %w", m.digest, err)
-				}
-				return nil
-			})
+			if err := r.client.again(gctx, func() error { return r.same(gctx, m) }); err != nil {
+				return fmt.Errorf("verify manifest %s: %w", m.digest, err)
+			}
+			return nil
 		})
 	}
 	for _, l := range written.blobs {
@@ -162,6 +171,15 @@ func (r *Repository) verify(ctx context.Context, all, written *content) error {
 		})
 	}
 	return g.Wait()
+}
+
+// same reads a manifest back and compares it.
+func (r *Repository) same(ctx context.Context, m *manifest) error {
+	d, err := remote.Get(r.Digest(m.digest), r.Options(ctx)...)
+	if err == nil && (!bytes.Equal(d.Manifest, m.raw) || d.MediaType != m.mediaType) {
+		err = errors.New("the registry gives something else back")
+	}
+	return err
 }
 
 // hasBlob asks once for a blob. One of another size is an error.
@@ -204,6 +222,14 @@ func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descri
 // put writes a manifest under a digest or a tag.
 func (r *Repository) put(ctx context.Context, ref name.Reference, m *manifest) error {
 	return r.client.again(ctx, func() error { return remote.Put(ref, m, r.Options(ctx)...) })
+}
+
+// spoken reports whether an error is that of a connection or of a registry, and not
+// of an answer that was not what was asked for.
+func spoken(err error) bool {
+	var answer *transport.Error
+	var network *url.Error
+	return errors.As(err, &answer) || errors.As(err, &network)
 }
 
 func notFound(err error) bool {

@@ -41,7 +41,7 @@ func startDocker(t testing.TB, o Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Host: l.Addr().String(), options: o, Transport: http.DefaultTransport}
+	r := &Registry{Host: l.Addr().String(), options: o, Transport: http.DefaultTransport, logs: true}
 	l.Close()
 
 	dir := t.TempDir()

@@ -42,6 +42,7 @@ type Proxy struct {
 	at     int // which request from now on, from 1; 0 for none
 	fault  Fault
 	always bool
+	match  func(Request) bool
 	hook   func(Request)
 	count  int
 	hit    *Request
@@ -88,9 +89,17 @@ func NewProxy(t testing.TB, r *Registry) *Proxy {
 func (p *Proxy) Arm(n int, f Fault, always bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.at, p.fault, p.always, p.count, p.hit = n, f, always, 0, nil
+	p.at, p.fault, p.always, p.match, p.count, p.hit = n, f, always, nil, 0, nil
 	close(p.end)
 	p.end = make(chan struct{})
+}
+
+// Refuse makes all requests that match meet a fault, until the next Arm.
+func (p *Proxy) Refuse(f Fault, match func(Request) bool) {
+	p.Arm(0, f, false)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.match = match
 }
 
 // Hook calls f with every request that comes, before it goes on; its Status is 0.
@@ -119,7 +128,7 @@ func (p *Proxy) next(req *http.Request) (Fault, chan struct{}) {
 	p.count++
 	q := Request{Method: req.Method, Path: req.URL.RequestURI()}
 	hook, fault, end := p.hook, Fault(""), p.end
-	if p.at > 0 && (p.count == p.at || p.always && p.count > p.at) {
+	if p.at > 0 && (p.count == p.at || p.always && p.count > p.at) || p.match != nil && p.match(q) {
 		fault = p.fault
 		if p.hit == nil {
 			p.hit = &q

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -51,6 +52,8 @@ type Registry struct {
 	mu      sync.Mutex
 	log     []Request
 	tokens  map[string]int // how many requests each is good for
+	logs    bool           // by another process
+	marked  string         // the last mark in the log
 }
 
 // A Request is one that a registry has answered.
@@ -81,6 +84,7 @@ func (r *Registry) URL() *url.URL {
 
 // Requests are those answered since the start, or since Forget, in their order.
 func (r *Registry) Requests() []Request {
+	r.sync()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Request(nil), r.log...)
@@ -88,14 +92,44 @@ func (r *Registry) Requests() []Request {
 
 // Forget forgets the requests.
 func (r *Registry) Forget() {
+	r.sync()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.log = nil
 }
 
+// mark begins a path that is asked for only to find it in the log.
+const mark = "/v2/?mark="
+
+// sync waits until the log, which another process may write, has all requests.
+func (r *Registry) sync() {
+	if !r.logs {
+		return
+	}
+	u := r.URL().String() + mark + rand.Text()
+	resp, err := (&http.Client{Transport: r.Transport, Timeout: 10 * time.Second}).Get(u)
+	if err != nil {
+		return // the test has ended the registry
+	}
+	resp.Body.Close()
+	for range 5000 {
+		r.mu.Lock()
+		seen := r.marked
+		r.mu.Unlock()
+		if strings.HasSuffix(u, seen) && seen != "" {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func (r *Registry) record(q Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if strings.HasPrefix(q.Path, mark) {
+		r.marked = q.Path
+		return
+	}
 	r.log = append(r.log, q)
 }
 

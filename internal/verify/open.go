@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -85,7 +86,7 @@ type store interface {
 
 // open finds an image: a layout's folder, an archive's file, or a reference in a
 // registry.
-func open(ctx context.Context, ref string) (*found, error) {
+func open(ctx context.Context, ref string, keychain authn.Keychain) (*found, error) {
 	info, err := os.Stat(ref)
 	switch {
 	case err == nil && info.IsDir():
@@ -95,7 +96,7 @@ func open(ctx context.Context, ref string) (*found, error) {
 	case strings.HasPrefix(ref, ".") || filepath.IsAbs(ref) || strings.HasSuffix(ref, ".tar"):
 		return nil, fmt.Errorf("no such file or folder: %w", ErrNotFound)
 	}
-	return openRegistry(ctx, ref)
+	return openRegistry(ctx, ref, keychain)
 }
 
 // read reads what a descriptor names, an index or an image, with all documents below.

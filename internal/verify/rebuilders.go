@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -23,8 +24,6 @@ type Rebuilders struct {
 	// what they rebuilt, on all platforms that are to be verified.
 	Require int
 	Trust   []*attest.Trust
-	// Open opens a repository in a registry.
-	Open func(repository string) (attest.Repository, error)
 }
 
 // rebuilders looks who has attested an image. It comes before the rebuild: what is
@@ -37,7 +36,7 @@ func (j *job) rebuilders(ctx context.Context) error {
 	if j.found.repository == "" {
 		return fmt.Errorf("%w: it is in no registry, so nothing is attached to it", ErrRebuilders)
 	}
-	repository, err := r.Open(j.found.repository)
+	repository, err := attest.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/registrytest"
 )
 
@@ -31,10 +32,9 @@ func TestRebuilders(t *testing.T) {
 	}
 }
 
-func testRebuilders(t *testing.T, f *fixture, registry *registrytest.Registry) {
-	open := func(repository string) (attest.Repository, error) { return attest.NewRemote(repository) }
+func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 	push := func(t *testing.T, repository string, index v1.ImageIndex) string {
-		ref, err := name.NewTag(registry.Repository(repository) + ":1")
+		ref, err := name.NewTag(server.Repository(repository) + ":1")
 		if err == nil {
 			err = remote.WriteIndex(ref, index)
 		}
@@ -57,7 +57,7 @@ func testRebuilders(t *testing.T, f *fixture, registry *registrytest.Registry) {
 	require := func(t *testing.T, ref string, n int, by ...*attest.Signer) *Subject {
 		t.Helper()
 		v := f.verifier(t)
-		v.Rebuilders = Rebuilders{Require: n, Open: open}
+		v.Rebuilders = Rebuilders{Require: n}
 		for _, s := range by {
 			v.Rebuilders.Trust = append(v.Rebuilders.Trust, s.Trust)
 		}
@@ -87,7 +87,7 @@ func testRebuilders(t *testing.T, f *fixture, registry *registrytest.Registry) {
 		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "attests a rebuild, but not of linux/arm64")
 		v := f.verifier(t)
 		v.Platforms = f.platforms[:1]
-		v.Rebuilders = Rebuilders{Require: 1, Trust: []*attest.Trust{alice.Trust}, Open: open}
+		v.Rebuilders = Rebuilders{Require: 1, Trust: []*attest.Trust{alice.Trust}}
 		wantVerified(t, f.run(t, v, ref))
 	})
 	t.Run("an attestation of another image", func(t *testing.T) {
@@ -182,9 +182,9 @@ func attach(t *testing.T, ref string, by *attest.Signer, statement attest.Statem
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := attest.NewRemote(parsed.Context().String())
+	r, err := (&registry.Client{}).Open(t.Context(), parsed.Context().String())
 	if err == nil {
-		_, err = attest.AttachStatements(t.Context(), []attest.Statement{statement}, by, []attest.Repository{r}, func(int, int) {})
+		_, err = attest.AttachStatements(t.Context(), []attest.Statement{statement}, by, []attest.Repository{attest.Writable{Repository: r}}, func(int, int) {})
 	}
 	if err != nil {
 		t.Fatal(err)

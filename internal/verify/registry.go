@@ -24,13 +24,12 @@ type repository struct {
 
 // openRegistry finds an image by tag or by digest. A tag is asked for once; all that
 // follows is by digest.
-func openRegistry(ctx context.Context, s string) (*found, error) {
+func openRegistry(ctx context.Context, s string, keychain authn.Keychain) (*found, error) {
 	ref, err := name.ParseReference(s)
 	if err != nil {
 		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", ErrNotFound, err)
 	}
-	// The credentials are those of docker login.
-	puller, err := remote.NewPuller(remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	puller, err := remote.NewPuller(remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain))
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -46,6 +48,8 @@ type Verifier struct {
 	Cache   *cache.Cache
 	Fresh   bool
 	Modules *modproxy.Client
+	// Keychain has the credentials for registries; nil for those of docker login.
+	Keychain authn.Keychain
 	Display *progress.Display
 	// Lock is the lock at hand, nil for none. What it says of a release must agree.
 	Lock *lock.Lock
@@ -59,6 +63,13 @@ type Verifier struct {
 
 	disk     int64 // the most that the cache took, in bytes
 	contents map[string]*diff.Layer
+}
+
+func (v *Verifier) keychain() authn.Keychain {
+	if v.Keychain == nil {
+		return authn.DefaultKeychain
+	}
+	return v.Keychain
 }
 
 // asked reports whether a platform is to be verified.
@@ -169,7 +180,7 @@ func (j *job) read(ctx context.Context) (err error) {
 	s := j.subject
 	task := j.Display.Start("read "+s.Ref, "layers")
 	defer func() { task.End(err) }()
-	if j.found, err = open(ctx, s.Ref); err != nil {
+	if j.found, err = open(ctx, s.Ref, j.keychain()); err != nil {
 		return err
 	}
 	s.Kind, s.Digest = j.found.kind, j.found.digest
