@@ -106,6 +106,9 @@ func (s *Subject) paragraph(e *Explanation) string {
 	case LevelInput:
 		return fmt.Sprintf("An input is not what it should be (%s): %s.", names, note)
 	case LevelBinary:
+		if s.Kind == KindLock {
+			return fmt.Sprintf("%s%s is not the program that the inputs give: %s.", names, where, note)
+		}
 		return fmt.Sprintf("%s%s is not the program that the inputs give. %s.", names, where, note)
 	case LevelEntry:
 		if strings.HasPrefix(names, "layer ") {
@@ -170,6 +173,15 @@ func (s *Subject) mean(v *Verifier, tag bool) {
 	}
 	if len(skipped) > 0 {
 		add(no, "%s: not compared", join(skipped))
+	}
+	if n := len(s.Rebuilders); n > 0 && s.Verdict == Verified {
+		attested := 0
+		for _, c := range s.Rebuilders {
+			if c.Result == Pass {
+				attested++
+			}
+		}
+		add(yes, "%d of %s attest the same of their own rebuilds", attested, count(n, "rebuilder")+" that you trust")
 	}
 	for _, p := range s.Platforms {
 		for _, c := range p.Checks {

@@ -53,7 +53,11 @@ func (s *Subject) writeText(b *strings.Builder) {
 		field(string(s.Kind), "%s", s.Digest)
 	}
 	if m := s.Release; m != nil {
-		field("claims", "tailscale %s, commit %s of %s", m.Version, m.Commit, m.Time.Format(time.RFC3339))
+		says := "claims"
+		if s.Kind == KindLock {
+			says = "inputs"
+		}
+		field(says, "tailscale %s, commit %s of %s", m.Version, m.Commit, m.Time.Format(time.RFC3339))
 		field("", "%s, CA roots %s, layer format %d", m.Go, m.Roots, m.LayerFormat)
 	}
 	b.WriteByte('\n')
@@ -76,6 +80,9 @@ func (s *Subject) writeText(b *strings.Builder) {
 			note = c.Image
 		}
 		row(c.Result, c.Level, c.Name, note)
+	}
+	for _, c := range s.Rebuilders {
+		row(c.Result, c.Level, c.Name, c.Note)
 	}
 	tw.Flush()
 	for i, e := range s.Explanations {
@@ -110,7 +117,12 @@ func (s *Subject) writeText(b *strings.Builder) {
 func (p *Platform) summary() string {
 	switch p.Result {
 	case Pass:
-		return fmt.Sprintf("%s: %s, %s, config", p.Digest, count(p.Count(Pass, LevelBinary), "program"), count(p.files()-p.Count(Pass, LevelBinary), "other file"))
+		programs := p.Count(Pass, LevelBinary)
+		what := count(programs, "program")
+		if others := p.files() - programs; others > 0 {
+			what += ", " + count(others, "other file")
+		}
+		return fmt.Sprintf("%s: %s, %s, config", p.Digest, what, count(p.Count(Pass, LevelEntry)+programs-p.files(), "layer"))
 	case Skip:
 		for _, c := range p.Checks {
 			if c.Result == Skip {
