@@ -40,8 +40,22 @@ func newFlags(name, synopsis, example string, stdout io.Writer) *flagSet {
 	return f
 }
 
+// justParse ends every command after its command line is parsed, with errParsed. A
+// test of the workflows sets it.
+var justParse bool
+
+var errParsed = errors.New("the command line is parsed")
+
 // parse parses flags before, between and after the arguments, and returns these.
 func (f *flagSet) parse(args []string) (rest []string, err error) {
+	if rest, err = f.split(args); err == nil && justParse {
+		err = errParsed
+	}
+	return rest, err
+}
+
+// split tells flags and arguments apart.
+func (f *flagSet) split(args []string) (rest []string, err error) {
 	for {
 		if err := f.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
@@ -60,7 +74,7 @@ func (f *flagSet) parse(args []string) (rest []string, err error) {
 // parseOnly parses flags where there are no arguments.
 func (f *flagSet) parseOnly(args []string) error {
 	rest, err := f.parse(args)
-	if err == nil && len(rest) > 0 {
+	if len(rest) > 0 {
 		return usageError("unexpected argument %q", rest[0])
 	}
 	return err

@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -36,6 +37,7 @@ const (
 	exitFailed      = 1   // it did not work
 	exitUsage       = 2   // the command line is wrong
 	exitDiffers     = 3   // what was built is not what the lock records
+	exitNew         = 10  // update --check found something new
 	exitInterrupted = 130 // stopped by a signal
 )
 
@@ -50,7 +52,15 @@ type command struct {
 var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
 	{"test", "run the image in containers and test that it relays", runTest},
+	{"verify", "rebuild an image from nothing and say whether it is the same, bit for bit", runVerify},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
+	{"push", "push the image to registries by digest, verify it there, move the tags last", runPush},
+	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
+	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
+	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
+	{"release", "update, build, test, push, verify, sign, move the tags: goes on where it stopped", runRelease},
+	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
+	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
@@ -65,15 +75,16 @@ func main() {
 		// not come to an end by itself is not waited for: the next run removes
 		// what it leaves.
 		time.Sleep(patience(os.Args[1:]))
-		os.Exit(interrupted(os.Stderr))
+		os.Exit(interrupted(os.Args[1:], os.Stderr))
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // patience is how long a command may take to end after a signal. Docker needs some
-// time to remove a container.
+// time to remove a container, a push that is moving tags moves them all, and a cache
+// of its own that verify has filled is removed.
 func patience(args []string) time.Duration {
-	if len(args) > 0 && args[0] == "test" {
+	if len(args) > 0 && slices.Contains([]string{"test", "push", "verify"}, args[0]) {
 		return 15 * time.Second
 	}
 	return 2 * time.Second
@@ -81,7 +92,7 @@ func patience(args []string) time.Duration {
 
 // run runs the program and returns its exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	c := commands[0]
+	c, all := commands[0], args
 	if len(args) > 0 {
 		switch name := args[0]; {
 		case name == "-h" || name == "-help" || name == "--help" || name == "help":
@@ -104,10 +115,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := c.run(ctx, args, stdout, stderr)
 	var coded *codedError
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, errParsed):
 		return exitOK
+	case errors.Is(err, errNew):
+		return exitNew
 	case ctx.Err() != nil:
-		return interrupted(stderr)
+		return interrupted(all, stderr)
 	case errors.As(err, &coded):
 		fmt.Fprintf(stderr, "build: %v\n", err)
 		if coded.hint != "" {
@@ -122,8 +135,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-func interrupted(stderr io.Writer) int {
-	fmt.Fprintln(stderr, "build: interrupted\nhint: what was finished is kept; the next run goes on from there")
+func interrupted(args []string, stderr io.Writer) int {
+	fmt.Fprintln(stderr, "build: interrupted")
+	if len(args) == 0 || args[0] != "verify" { // which begins from nothing
+		fmt.Fprintln(stderr, "hint: what was finished is kept; the next run goes on from there")
+	}
 	return exitInterrupted
 }
 
@@ -151,7 +167,7 @@ func self() string {
 func usage(w io.Writer) {
 	fmt.Fprintf(w, "build makes the derper image from the lock, versions.json.\n\nusage: build [command] [flags]\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-16s %s\n", c.name, c.summary)
 	}
 	fmt.Fprintf(w, `
 build <command> -h shows the flags of a command and an example.
@@ -166,6 +182,7 @@ exit codes:
   %3d  it did not
   %3d  the command line is wrong
   %3d  what was built is not what the lock records
+  %3d  update --check found something new
   %3d  interrupted
-`, exitOK, exitFailed, exitUsage, exitDiffers, exitInterrupted)
+`, exitOK, exitFailed, exitUsage, exitDiffers, exitNew, exitInterrupted)
 }

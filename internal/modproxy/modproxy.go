@@ -245,6 +245,8 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 		return nil, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= 500:
 		return nil, passing{err}
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden, resp.StatusCode == http.StatusUnavailableForLegalReasons:
+		return nil, refused{err}
 	}
 	return nil, err
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb"
+	"golang.org/x/mod/sumdb/dirhash"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -22,7 +23,8 @@ import (
 // Source: cmd/go/internal/modfetch/key.go.
 const goSumDB = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
 
-// Sum asks the checksum database for the h1 sum of a module's zip.
+// Sum asks the checksum database for the h1 sum of a module's zip. As in go.sum, a
+// version that ends in /go.mod asks for the sum of that file.
 func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
 	lines, err := c.lookup(ctx, m)
 	if err != nil {
@@ -154,6 +156,13 @@ func (o *ops) Log(string) {}
 
 // SecurityError needs no action: the lookup that met it fails with the same.
 func (o *ops) SecurityError(string) {}
+
+// hashGoMod is the sum of a go.mod.
+func hashGoMod(data []byte) (string, error) {
+	return dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	})
+}
 
 func replace(name string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

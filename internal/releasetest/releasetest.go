@@ -42,8 +42,12 @@ type Release struct {
 
 	server *httptest.Server
 	real   http.Handler // has the toolchain
+	db     http.Handler // checksum database
 
 	mu       sync.Mutex
+	answer   func(w http.ResponseWriter, req *http.Request) bool
+	git      http.Handler // has the repository, if there is one
+	infos    map[module.Version][]byte
 	zips     map[module.Version][]byte
 	mods     map[module.Version][]byte
 	sums     map[module.Version]string
@@ -63,6 +67,7 @@ func New(t testing.TB, root string) *Release {
 		zips:   map[module.Version][]byte{},
 		mods:   map[module.Version][]byte{},
 		sums:   map[module.Version]string{},
+		infos:  map[module.Version][]byte{},
 	}
 	r.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64", "linux/arm/v6"}
 	for _, host := range lock.Hosts {
@@ -82,17 +87,8 @@ func New(t testing.TB, root string) *Release {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := http.StripPrefix("/sumdb/sum.example.com", sumdb.NewServer(sumdb.NewTestServer(signer, r.goSum)))
-	r.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if strings.HasPrefix(req.URL.Path, "/sumdb/") {
-			if strings.HasSuffix(req.URL.Path, "/supported") {
-				return
-			}
-			db.ServeHTTP(w, req)
-			return
-		}
-		r.serveModule(w, req)
-	}))
+	r.db = http.StripPrefix("/sumdb/sum.example.com", sumdb.NewServer(sumdb.NewTestServer(signer, r.goSum)))
+	r.server = httptest.NewServer(r)
 	t.Cleanup(r.server.Close)
 	r.Proxy, r.SumDB = r.server.URL, verifier
 
@@ -202,19 +198,43 @@ func (r *Release) goSum(path, version string) ([]byte, error) {
 	return []byte(lines), nil
 }
 
+// Intercept makes answer the first to see a request, which it has dealt with when
+// it returns true.
+func (r *Release) Intercept(answer func(w http.ResponseWriter, req *http.Request) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = answer
+}
+
+// ServeHTTP answers for the module proxy, the checksum database and the repository.
+func (r *Release) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	answer, git := r.answer, r.git
+	r.mu.Unlock()
+	switch {
+	case answer != nil && answer(w, req):
+	case strings.HasPrefix(req.URL.Path, repositoryPath) && git != nil:
+		git.ServeHTTP(w, req)
+	case !strings.HasPrefix(req.URL.Path, "/sumdb/"):
+		r.serveModule(w, req)
+	case !strings.HasSuffix(req.URL.Path, "/supported"):
+		r.db.ServeHTTP(w, req)
+	}
+}
+
 func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	r.requests = append(r.requests, req.URL.Path)
 	r.mu.Unlock()
 	path, file, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/@v/")
-	if path == lock.ToolchainModule {
+	if path == lock.ToolchainModule && strings.HasSuffix(file, ".zip") {
 		r.real.ServeHTTP(w, req)
 		return
 	}
 	if file == "list" {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		for m := range r.mods {
+		for m := range r.sums {
 			if m.Path == path {
 				fmt.Fprintln(w, m.Version)
 			}
@@ -224,11 +244,14 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	ext := filepath.Ext(file)
 	m := module.Version{Path: path, Version: strings.TrimSuffix(file, ext)}
 	r.mu.Lock()
-	archive, mod := r.zips[m], r.mods[m]
+	archive, mod, info := r.zips[m], r.mods[m], r.infos[m]
+	_, known := r.sums[m]
 	r.mu.Unlock()
 	switch {
-	case !ok || archive == nil:
+	case !ok || !known:
 		http.NotFound(w, req)
+	case ext == ".info" && info != nil:
+		w.Write(info)
 	case ext == ".info":
 		fmt.Fprintf(w, `{"Version":%q,"Time":%q}`, m.Version, r.Inputs.Tailscale.Time.Format(time.RFC3339))
 	case ext == ".mod":

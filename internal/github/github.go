@@ -1,0 +1,210 @@
+// Package github makes the few calls of GitHub's REST API that a release needs:
+// commit a file, open an issue, create a release, say what a workflow run failed of.
+//
+// It promises that every operation can be run again, after any failure and after
+// success: it first reads what is there and does what is still missing. A fault that
+// may pass (network, 429, 5xx) is tried again. It never writes over what somebody
+// else changed, and no error has the token.
+//
+// API: https://docs.github.com/en/rest, version 2022-11-28.
+package github
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// API is the address of github.com's API.
+const API = "https://api.github.com"
+
+// A Client makes calls for one repository. Its fields are set before its first use.
+type Client struct {
+	// API is the address of the API, without a slash at its end.
+	API string
+	// Repository is owner/name.
+	Repository string
+	// Token is a token of GitHub's, as a workflow has it.
+	Token string
+	// Transport is what requests go through; nil means http.DefaultTransport.
+	Transport http.RoundTripper
+
+	// pause waits between two tries; nil means as long as it takes.
+	pause func(ctx context.Context, d time.Duration) error
+}
+
+// An Error is an answer of the API that is not what was asked for.
+type Error struct {
+	// Call is the request's method and path.
+	Call string
+	// Status is the HTTP status code.
+	Status int
+	// Message is GitHub's own, and may be empty.
+	Message string
+	// Wait is how long the server asks to wait, 0 if it says nothing.
+	Wait time.Duration
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("github: %s: %d %s", e.Call, e.Status, http.StatusText(e.Status))
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s
+}
+
+// passes says whether another try may succeed. GitHub answers 403 or 429 to too many
+// requests, and says so in a header.
+// Source: https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api.
+func (e *Error) passes() bool {
+	return e.Status == http.StatusTooManyRequests || e.Status >= 500 || e.Status == http.StatusForbidden && e.Wait > 0
+}
+
+// again is an error after which the whole operation is tried again.
+type again struct{ error }
+
+func (a again) Unwrap() error { return a.error }
+
+const (
+	tries   = 5                // how often an operation is tried before its error counts
+	maxWait = 2 * time.Minute  // the longest pause that a server gets
+	timeout = 60 * time.Second // for one request, with its answer
+)
+
+// do carries out an operation that finds out by itself what was done before. It is
+// repeated as a whole: a request whose answer was lost may have been carried out.
+func (c *Client) do(ctx context.Context, operation func() error) error {
+	for try := 1; ; try++ {
+		err := operation()
+		var answer *Error
+		var wait time.Duration
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &answer) && answer.passes():
+			wait = min(answer.Wait, maxWait)
+		case !errors.As(err, new(again)):
+			return err
+		}
+		if try == tries {
+			return fmt.Errorf("%w (tried %d times)", err, tries)
+		}
+		if wait == 0 {
+			wait = time.Duration(1<<try)*500*time.Millisecond + rand.N(500*time.Millisecond)
+		}
+		if err := c.wait(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) wait(ctx context.Context, d time.Duration) error {
+	if c.pause != nil {
+		return c.pause(ctx, d)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// call makes one request below the repository's address and decodes its answer into
+// result, unless that is nil. A *[]byte gets the answer as it is.
+func (c *Client) call(ctx context.Context, method, path string, body, result any) error {
+	what := method + " " + path
+	if i := strings.IndexByte(what, '?'); i >= 0 {
+		what = what[:i]
+	}
+	var content io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("github: %s: %w", what, err)
+		}
+		content = bytes.NewReader(data)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, c.API+"/repos/"+c.Repository+path, content)
+	if err != nil {
+		return fmt.Errorf("github: %s: not an address: %q", what, c.API)
+	}
+	req.Header.Set("Accept", "application/vnd.github+json")
+	req.Header.Set("X-GitHub-Api-Version", "2022-11-28")
+	req.Header.Set("User-Agent", "derper-build")
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := (&http.Client{Transport: c.Transport}).Do(req)
+	if err != nil {
+		var uerr *url.Error
+		if errors.As(err, &uerr) {
+			err = uerr.Err
+		}
+		return again{fmt.Errorf("github: %s: %w", what, err)}
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return again{fmt.Errorf("github: %s: answer broke off: %w", what, err)}
+	}
+	if resp.StatusCode >= 300 {
+		return c.refused(what, resp, data)
+	}
+	switch result := result.(type) {
+	case nil:
+	case *[]byte:
+		*result = data
+	default:
+		if err := json.Unmarshal(data, result); err != nil {
+			return fmt.Errorf("github: %s: answer: %w", what, err)
+		}
+	}
+	return nil
+}
+
+// refused makes an error of an answer.
+func (c *Client) refused(what string, resp *http.Response, body []byte) error {
+	e := &Error{Call: what, Status: resp.StatusCode}
+	var said struct {
+		Message string
+		Errors  []struct{ Code, Message string }
+	}
+	if json.Unmarshal(body, &said) == nil {
+		e.Message = said.Message
+		for _, detail := range said.Errors {
+			e.Message += strings.TrimRight("; "+detail.Code+" "+detail.Message, " ")
+		}
+	}
+	if c.Token != "" {
+		e.Message = strings.ReplaceAll(e.Message, c.Token, "***")
+	}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s >= 0 {
+		e.Wait = max(time.Duration(s)*time.Second, time.Second)
+	} else if resp.Header.Get("X-RateLimit-Remaining") == "0" {
+		e.Wait = maxWait
+	}
+	return e
+}
+
+// is says whether err is an answer with that status.
+func is(err error, status int) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == status
+}

@@ -1,0 +1,356 @@
+package github
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xavieralpha/derper/internal/githubtest"
+)
+
+const lockFile = "versions.json"
+
+// world is a GitHub on loopback and a client for it that does not wait.
+type world struct {
+	*testing.T
+	server *githubtest.Server
+	client *Client
+	pauses []time.Duration
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{T: t, server: githubtest.New(t, map[string]string{lockFile: "old\n", "README.md": "readme\n"})}
+	w.client = &Client{API: w.server.URL, Repository: githubtest.Repository, Token: githubtest.Token}
+	w.client.pause = func(ctx context.Context, d time.Duration) error {
+		w.pauses = append(w.pauses, d)
+		return ctx.Err()
+	}
+	return w
+}
+
+func (w *world) no(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) writes() (n int) {
+	for _, r := range w.server.Requests() {
+		if !strings.HasPrefix(r, "GET ") {
+			n++
+		}
+	}
+	return n
+}
+
+func lockChange() Change {
+	return Change{Branch: "main", Path: lockFile, Old: []byte("old\n"), New: []byte("new\n"), Message: "lock: v1.2.3"}
+}
+
+func TestCommit(t *testing.T) {
+	w := newWorld(t)
+	commit, err := w.client.Commit(t.Context(), lockChange())
+	w.no(err)
+	if got := w.server.File(lockFile); got != "new\n" {
+		t.Errorf("main has %q", got)
+	}
+	if got := w.server.Commits(); !slices.Equal(got, []string{"lock: v1.2.3", "first commit"}) {
+		t.Errorf("commits %q", got)
+	}
+	// Once more: it is there, and nothing is written.
+	again, err := w.client.Commit(t.Context(), lockChange())
+	w.no(err)
+	if again != commit || len(commit) != 40 {
+		t.Errorf("commit %q, then %q", commit, again)
+	}
+	if w.writes() != 1 {
+		t.Errorf("requests %q", w.server.Requests())
+	}
+}
+
+// A lock of a channel that was never released is a new file.
+func TestCommitNewFile(t *testing.T) {
+	w := newWorld(t)
+	c := Change{Branch: "main", Path: "locks/versions unstable.json", New: []byte("new\n"), Message: "lock"}
+	_, err := w.client.Commit(t.Context(), c)
+	w.no(err)
+	if got := w.server.File(c.Path); got != "new\n" {
+		t.Errorf("main has %q", got)
+	}
+}
+
+func TestCommitRefusesWhatSomebodyElseChanged(t *testing.T) {
+	for name, test := range map[string]struct {
+		change Change
+		theirs map[string]string
+	}{
+		"changed":  {lockChange(), map[string]string{lockFile: "theirs\n"}},
+		"new":      {Change{Branch: "main", Path: "new.json", New: []byte("ours"), Message: "m"}, map[string]string{"new.json": "theirs"}},
+		"vanished": {Change{Branch: "main", Path: "gone.json", Old: []byte("old"), New: []byte("new"), Message: "m"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.no(w.server.Push(test.theirs))
+			before := w.server.Commits()
+			if _, err := w.client.Commit(t.Context(), test.change); !errors.Is(err, ErrChanged) {
+				t.Errorf("%v, not ErrChanged", err)
+			}
+			if got := w.server.Commits(); len(got) != len(before) || w.writes() != 0 {
+				t.Errorf("commits %q, requests %q", got, w.server.Requests())
+			}
+		})
+	}
+}
+
+// Another file of the branch may have changed meanwhile.
+func TestCommitBesideOthers(t *testing.T) {
+	w := newWorld(t)
+	w.no(w.server.Push(map[string]string{"README.md": "theirs\n"}))
+	_, err := w.client.Commit(t.Context(), lockChange())
+	w.no(err)
+	if w.server.File(lockFile) != "new\n" || w.server.File("README.md") != "theirs\n" {
+		t.Errorf("main has %q, %q", w.server.File(lockFile), w.server.File("README.md"))
+	}
+}
+
+func TestReport(t *testing.T) {
+	w := newWorld(t)
+	for n := range 120 { // more than a page
+		w.server.Open(githubtest.Issue{Title: fmt.Sprint("another ", n)})
+	}
+	w.server.Open(githubtest.Issue{Title: "release failed", PullRequest: true})
+	first, err := w.client.Report(t.Context(), "release failed", "on Monday")
+	w.no(err)
+	second, err := w.client.Report(t.Context(), "release failed", "on Tuesday")
+	w.no(err)
+	issues := w.server.Issues()
+	if len(issues) != 122 {
+		t.Fatalf("%d issues are open", len(issues))
+	}
+	got := issues[121]
+	if got.Title != "release failed" || got.Body != "on Monday" || !slices.Equal(got.Comments, []string{"on Tuesday"}) {
+		t.Errorf("%+v", got)
+	}
+	if !strings.HasSuffix(first, "/issues/122") || !strings.HasPrefix(second, first) {
+		t.Errorf("addresses %s, %s", first, second)
+	}
+}
+
+func TestReportOfAnyLength(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.client.Report(t.Context(), "long", strings.Repeat("ein großer Bericht\n", 10_000))
+	w.no(err)
+	body := w.server.Issues()[0].Body
+	if len(body) > maxBody || !strings.HasSuffix(body, "Bericht\n\n(shortened)\n") {
+		t.Errorf("%d bytes, at the end %q", len(body), body[len(body)-40:])
+	}
+}
+
+func TestRelease(t *testing.T) {
+	w := newWorld(t)
+	commit, err := w.client.LastCommit(t.Context(), "main", lockFile)
+	w.no(err)
+	r := Release{Tag: "v1.2.3", Commit: commit, Notes: "the notes", Index: "sha256:aa"}
+	released := func(want bool) {
+		t.Helper()
+		got, err := w.client.Released(t.Context(), r.Tag, r.Index)
+		w.no(err)
+		if got != want {
+			t.Errorf("released %v", got)
+		}
+	}
+	released(false)
+	address, err := w.client.Release(t.Context(), r)
+	w.no(err)
+	released(true)
+	got := w.server.Releases()[0]
+	if got.Tag != "v1.2.3" || got.Commit != commit || got.Prerelease || !got.Latest || !strings.HasPrefix(got.Body, "the notes\n") {
+		t.Errorf("%+v", got)
+	}
+	if !strings.HasSuffix(address, "/releases/1") {
+		t.Errorf("address %s", address)
+	}
+
+	// The same again changes nothing.
+	before := w.writes()
+	_, err = w.client.Release(t.Context(), r)
+	w.no(err)
+	if w.writes() != before {
+		t.Errorf("requests %q", w.server.Requests())
+	}
+
+	// The same version, built anew: other notes, the same tag.
+	r.Index, r.Notes, r.Commit = "sha256:bb", "other notes", ""
+	released(false)
+	_, err = w.client.Release(t.Context(), r)
+	w.no(err)
+	released(true)
+	if list := w.server.Releases(); len(list) != 1 || list[0].Commit != commit || !strings.HasPrefix(list[0].Body, "other notes") {
+		t.Errorf("%+v", list)
+	}
+}
+
+func TestPrerelease(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.client.Release(t.Context(), Release{Tag: "v1.3.0", Commit: "main", Notes: "n", Index: "sha256:aa", Prerelease: true})
+	w.no(err)
+	if got := w.server.Releases()[0]; !got.Prerelease || got.Latest {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	w := newWorld(t)
+	var log strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&log, "2026-11-22T04:00:00.0000000Z line %d\r\n", i)
+	}
+	log.WriteString("2026-11-22T04:00:01.0000000Z ##[error]Process completed with exit code 1.\r\n")
+	log.WriteString("2026-11-22T04:00:02.0000000Z Post job cleanup.\r\n")
+	w.server.SetJobs([]githubtest.Job{
+		{Name: "build", Conclusion: "success", Steps: []string{"checkout", "build"}, Log: "fine"},
+		{Name: "push", Conclusion: "failure", Steps: []string{"checkout", "push", "after"}, Failed: "push", Log: log.String()},
+		{Name: "lost", Conclusion: "timed_out"},
+		{Name: "report"}, // the one that asks
+	})
+	list, err := w.client.Failures(t.Context(), "42")
+	w.no(err)
+	if len(list) != 2 || list[0].Job != "push" || list[0].Step != "push" || list[1] != (Failure{Job: "lost"}) {
+		t.Fatalf("%+v", list)
+	}
+	lines := strings.Split(list[0].Log, "\n")
+	if len(lines) != logLines || lines[0] != "line 141" || lines[len(lines)-1] != "##[error]Process completed with exit code 1." {
+		t.Errorf("%d lines, from %q to %q", len(lines), lines[0], lines[len(lines)-1])
+	}
+}
+
+// Each operation comes to the same end, whichever of its requests meets whichever
+// fault that passes.
+func TestFaults(t *testing.T) {
+	operations := map[string]struct {
+		do    func(w *world) error
+		wants func(w *world) bool
+	}{
+		"commit": {
+			func(w *world) error { _, err := w.client.Commit(w.Context(), lockChange()); return err },
+			func(w *world) bool {
+				return slices.Equal(w.server.Commits(), []string{"lock: v1.2.3", "first commit"})
+			}},
+		"report": {
+			func(w *world) error { _, err := w.client.Report(w.Context(), "t", "b"); return err },
+			func(w *world) bool {
+				i := w.server.Issues()
+				return len(i) == 1 && i[0].Body == "b" && len(i[0].Comments) == 0
+			}},
+		"release": {
+			func(w *world) error {
+				_, err := w.client.Release(w.Context(), Release{Tag: "v1", Commit: "main", Notes: "n", Index: "i"})
+				return err
+			},
+			func(w *world) bool {
+				r := w.server.Releases()
+				return len(r) == 1 && strings.HasPrefix(r[0].Body, "n\n")
+			}},
+		"failures": {
+			func(w *world) error {
+				w.server.SetJobs([]githubtest.Job{{Name: "a", Conclusion: "failure", Log: "the log"}})
+				list, err := w.client.Failures(w.Context(), "1")
+				if err == nil && (len(list) != 1 || list[0].Log != "the log") {
+					err = fmt.Errorf("%+v", list)
+				}
+				return err
+			},
+			func(*world) bool { return true }},
+	}
+	faults := []githubtest.Fault{githubtest.Unavailable, githubtest.TooMany, githubtest.Limited, githubtest.Reset, githubtest.Lost}
+	tried := 0
+	for name, op := range operations {
+		count := func() int {
+			w := newWorld(t)
+			w.no(op.do(w))
+			return len(w.server.Requests())
+		}()
+		for _, fault := range faults {
+			for n := range count {
+				w := newWorld(t)
+				w.server.Fail(append(make([]githubtest.Fault, n), fault)...)
+				if err := op.do(w); err != nil {
+					t.Errorf("%s: request %d: fault %d: %v", name, n+1, fault, err)
+				}
+				if !op.wants(w) {
+					t.Errorf("%s: request %d: fault %d: commits %q, issues %+v, releases %+v", name, n+1, fault, w.server.Commits(), w.server.Issues(), w.server.Releases())
+				}
+				// The transport repeats some requests by itself.
+				if fault < githubtest.Reset && len(w.pauses) != 1 || len(w.pauses) > 1 {
+					t.Errorf("%s: request %d: fault %d: pauses %v", name, n+1, fault, w.pauses)
+				}
+				tried++
+			}
+		}
+	}
+	t.Logf("%d faults tried", tried)
+}
+
+// The server says how long to wait.
+func TestWaitsAsAsked(t *testing.T) {
+	w := newWorld(t)
+	w.server.Fail(githubtest.TooMany, githubtest.Limited)
+	_, err := w.client.Released(t.Context(), "v1", "i")
+	w.no(err)
+	if want := []time.Duration{7 * time.Second, 3 * time.Second}; !slices.Equal(w.pauses, want) {
+		t.Errorf("pauses %v, not %v", w.pauses, want)
+	}
+}
+
+// A fault that stays ends it, after a few tries.
+func TestGivesUp(t *testing.T) {
+	w := newWorld(t)
+	w.server.Fail(slices.Repeat([]githubtest.Fault{githubtest.Unavailable}, 100)...)
+	_, err := w.client.Commit(t.Context(), lockChange())
+	var e *Error
+	if !errors.As(err, &e) || e.Status != 503 || !strings.Contains(err.Error(), "tried 5 times") {
+		t.Errorf("%v", err)
+	}
+	if n := len(w.server.Requests()); n != tries {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// Refusals are final, and say nothing of the token.
+func TestRefused(t *testing.T) {
+	for name, prepare := range map[string]func(w *world){
+		"forbidden":   func(w *world) { w.server.Fail(githubtest.Refused) },
+		"wrong token": func(w *world) { w.client.Token = "ghs_another" },
+		"no token":    func(w *world) { w.client.Token = "" },
+		"no address":  func(w *world) { w.client.API = "http://[" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			prepare(w)
+			_, err := w.client.Commit(t.Context(), lockChange())
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if strings.Contains(err.Error(), "ghs_") {
+				t.Errorf("the token is in %q", err)
+			}
+			if len(w.server.Requests()) > 1 || len(w.pauses) > 0 {
+				t.Errorf("tried again: %q", w.server.Requests())
+			}
+		})
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.client.Commit(ctx, lockChange()); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,301 @@
+// Package githubtest serves a small GitHub to tests: the part of its REST API that
+// this project uses, on loopback, over a real git repository. It is as strict as
+// GitHub about tokens, request bodies and the order of things, and it can fail.
+package githubtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Repository is the name of the repository that is served.
+const Repository = "example/derper"
+
+// Token is the token that requests must have.
+const Token = "ghs_secretForTestsOnly0123456789"
+
+// A Server is a GitHub with one repository.
+type Server struct {
+	// URL is the API's address.
+	URL string
+	// Dir is the bare git repository, whose one branch is main.
+	Dir string
+
+	mu       sync.Mutex
+	faults   []Fault
+	requests []string
+	issues   []*Issue
+	releases []*Release
+	jobs     []Job
+}
+
+// An Issue is an open issue.
+type Issue struct {
+	Number   int
+	Title    string
+	Body     string
+	Comments []string
+	// PullRequest makes it one, which the API lists among the issues.
+	PullRequest bool
+}
+
+// A Release is a release with the commit that its git tag names.
+type Release struct {
+	ID         int64
+	Tag        string
+	Commit     string
+	Name, Body string
+	Prerelease bool
+	Latest     bool
+}
+
+// A Job is a job of the one workflow run.
+type Job struct {
+	Name, Conclusion string
+	// Steps are names, Failed is the one of them that failed.
+	Steps  []string
+	Failed string
+	// Log is what the job's log has, "" for none.
+	Log string
+}
+
+// A Fault is what happens to one request.
+type Fault int
+
+const (
+	None        Fault = iota
+	Unavailable       // 503, and nothing is done
+	TooMany           // 429 with Retry-After
+	Limited           // 403, as for the secondary rate limit
+	Reset             // the connection breaks off, and nothing is done
+	Lost              // it is done, and the answer is lost
+	Refused           // 403 for good
+)
+
+// New serves a repository with the given files on its branch main until the test ends.
+func New(t testing.TB, files map[string]string) *Server {
+	t.Helper()
+	s := &Server{Dir: filepath.Join(t.TempDir(), "derper.git")}
+	if out, err := exec.Command("git", "init", "-q", "--bare", "-b", "main", "--template=", s.Dir).CombinedOutput(); err != nil {
+		t.Fatalf("git init: %v\n%s", err, out)
+	}
+	if _, err := s.commit(files, "first commit"); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(s.serve))
+	t.Cleanup(server.Close)
+	s.URL = server.URL
+	return s
+}
+
+// Fail lets the next requests fail, one after the other.
+func (s *Server) Fail(faults ...Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = faults
+}
+
+// Requests are the method and path of each request until now.
+func (s *Server) Requests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.requests...)
+}
+
+// Issues are the open issues.
+func (s *Server) Issues() []Issue { return list(s, &s.issues) }
+
+// Releases are the releases, oldest first.
+func (s *Server) Releases() []Release { return list(s, &s.releases) }
+
+func list[T any](s *Server, of *[]*T) (copies []T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range *of {
+		copies = append(copies, *p)
+	}
+	return copies
+}
+
+// Open opens an issue, as somebody else would.
+func (s *Server) Open(i Issue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i.Number = len(s.issues) + 1
+	s.issues = append(s.issues, &i)
+}
+
+// CloseIssues closes every issue.
+func (s *Server) CloseIssues() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.issues = nil
+}
+
+// SetJobs says how the jobs of the workflow run stand.
+func (s *Server) SetJobs(jobs []Job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.jobs = jobs
+}
+
+// Push commits files to main, as somebody else would.
+func (s *Server) Push(files map[string]string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.commit(files, "somebody else's change")
+	return err
+}
+
+// File is a file's content on main, "" for no such file.
+func (s *Server) File(path string) string {
+	content, _ := s.git("", "show", "main:"+path)
+	return content
+}
+
+// Commits are the subjects of main's commits, newest first.
+func (s *Server) Commits() []string {
+	out, _ := s.git("", "log", "--format=%s", "main")
+	return strings.Split(strings.TrimSpace(out), "\n")
+}
+
+// git runs git in the repository.
+func (s *Server) git(stdin string, args ...string) (string, error) {
+	cmd := exec.Command("git", args...)
+	cmd.Dir = s.Dir
+	cmd.Stdin = strings.NewReader(stdin)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("git %v: %w: %s", args, err, stderr.String())
+	}
+	return string(out), err
+}
+
+// commit commits files to main and returns the commit.
+func (s *Server) commit(files map[string]string, message string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "commit refs/heads/main\nmark :1\ncommitter github <noreply@example.com> 1767225600 +0000\ndata %d\n%s\n", len(message), message)
+	if _, err := os.Stat(filepath.Join(s.Dir, "refs/heads/main")); err == nil {
+		b.WriteString("from refs/heads/main^0\n")
+	}
+	for path, content := range files {
+		fmt.Fprintf(&b, "M 100644 inline %q\ndata %d\n%s\n", path, len(content), content)
+	}
+	b.WriteString("get-mark :1\n")
+	out, err := s.git(b.String(), "fast-import", "--quiet")
+	return strings.TrimSpace(out), err
+}
+
+// serve carries out one request, or fails it.
+func (s *Server) serve(w http.ResponseWriter, req *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests = append(s.requests, req.Method+" "+req.URL.Path)
+	var fault Fault
+	if len(s.faults) > 0 {
+		fault, s.faults = s.faults[0], s.faults[1:]
+	}
+	switch fault {
+	case Unavailable:
+		answer(w, http.StatusServiceUnavailable, message("no server is available"))
+	case TooMany:
+		w.Header().Set("Retry-After", "7")
+		answer(w, http.StatusTooManyRequests, message("too many requests"))
+	case Limited:
+		w.Header().Set("Retry-After", "3")
+		answer(w, http.StatusForbidden, message("You have exceeded a secondary rate limit."))
+	case Refused:
+		// With the token in the message, so that a test sees whether it gets out.
+		answer(w, http.StatusForbidden, message("Resource not accessible by integration: "+req.Header.Get("Authorization")))
+	case Reset:
+		panic(http.ErrAbortHandler)
+	case Lost:
+		s.route(httptest.NewRecorder(), req)
+		panic(http.ErrAbortHandler)
+	default:
+		s.route(w, req)
+	}
+}
+
+func (s *Server) route(w http.ResponseWriter, req *http.Request) {
+	if strings.HasPrefix(req.URL.Path, "/logs/") {
+		s.storedLog(w, req)
+		return
+	}
+	if req.Header.Get("Authorization") != "Bearer "+Token {
+		answer(w, http.StatusUnauthorized, message("Bad credentials"))
+		return
+	}
+	if req.Header.Get("X-GitHub-Api-Version") == "" || req.Header.Get("User-Agent") == "" {
+		answer(w, http.StatusBadRequest, message("X-GitHub-Api-Version and User-Agent are missing"))
+		return
+	}
+	path, ok := strings.CutPrefix(req.URL.Path, "/repos/"+Repository+"/")
+	if !ok {
+		answer(w, http.StatusNotFound, message("Not Found"))
+		return
+	}
+	what, rest, _ := strings.Cut(path, "/")
+	var status int
+	var result any
+	switch what {
+	case "contents":
+		status, result = s.contents(req, rest)
+	case "commits":
+		status, result = s.listCommits(req)
+	case "issues":
+		status, result = s.serveIssues(req, rest)
+	case "releases":
+		status, result = s.serveReleases(req, rest)
+	case "actions":
+		if status, result = s.serveActions(w, req, rest); status == http.StatusFound {
+			return
+		}
+	default:
+		status, result = http.StatusNotFound, message("Not Found")
+	}
+	answer(w, status, result)
+}
+
+func message(s string) any { return map[string]string{"message": s} }
+
+// invalid is GitHub's answer to a request whose body it does not take.
+func invalid(code string) (int, any) {
+	return http.StatusUnprocessableEntity, map[string]any{
+		"message": "Validation Failed",
+		"errors":  []map[string]string{{"resource": "test", "code": code}},
+	}
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
+}
+
+// decode reads a request's body, which has no other fields than v.
+func decode(req *http.Request, v any) error {
+	if got := req.Header.Get("Content-Type"); got != "application/json" {
+		return fmt.Errorf("content type %q", got)
+	}
+	dec := json.NewDecoder(req.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return fmt.Errorf("more than one value")
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+package githubtest
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// contents reads and writes files.
+// Source: https://docs.github.com/en/rest/repos/contents.
+func (s *Server) contents(req *http.Request, path string) (int, any) {
+	object := func() string {
+		out, err := s.git("", "rev-parse", "-q", "--verify", "main:"+path)
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(out)
+	}
+	there := object()
+	switch req.Method {
+	case http.MethodGet:
+		if req.URL.Query().Get("ref") != "main" || there == "" {
+			return http.StatusNotFound, message("Not Found")
+		}
+		return http.StatusOK, map[string]any{"type": "file", "path": path, "sha": there}
+	case http.MethodPut:
+		var body struct{ Message, Content, SHA, Branch string }
+		if err := decode(req, &body); err != nil {
+			return http.StatusBadRequest, message(err.Error())
+		}
+		content, err := base64.StdEncoding.DecodeString(body.Content)
+		switch {
+		case err != nil || body.Message == "":
+			return invalid("invalid")
+		case body.Branch != "main":
+			return http.StatusNotFound, message("Branch " + body.Branch + " not found")
+		case there != "" && body.SHA == "":
+			return http.StatusUnprocessableEntity, message(`Invalid request. "sha" wasn't supplied.`)
+		case there != body.SHA:
+			return http.StatusConflict, message(path + " does not match " + body.SHA)
+		}
+		commit, err := s.commit(map[string]string{path: string(content)}, body.Message)
+		if err != nil {
+			return http.StatusInternalServerError, message(err.Error())
+		}
+		status := http.StatusOK
+		if there == "" {
+			status = http.StatusCreated
+		}
+		return status, map[string]any{"content": map[string]string{"sha": object()}, "commit": map[string]string{"sha": commit}}
+	}
+	return http.StatusNotFound, message("Not Found")
+}
+
+func (s *Server) listCommits(req *http.Request) (int, any) {
+	q := req.URL.Query()
+	out, err := s.git("", "log", "--format=%H", "-n", q.Get("per_page"), q.Get("sha"), "--", q.Get("path"))
+	if err != nil {
+		return http.StatusNotFound, message("Not Found")
+	}
+	list := []map[string]string{}
+	for _, sha := range strings.Fields(out) {
+		list = append(list, map[string]string{"sha": sha})
+	}
+	return http.StatusOK, list
+}
+
+// serveIssues lists and opens issues and comments on them.
+// Source: https://docs.github.com/en/rest/issues.
+func (s *Server) serveIssues(req *http.Request, rest string) (int, any) {
+	show := func(i *Issue) map[string]any {
+		m := map[string]any{"number": i.Number, "title": i.Title, "body": i.Body, "html_url": s.address("issues", i.Number)}
+		if i.PullRequest {
+			m["pull_request"] = map[string]string{}
+		}
+		return m
+	}
+	if number, ok := strings.CutSuffix(rest, "/comments"); ok && req.Method == http.MethodPost {
+		var body struct{ Body string }
+		if err := decode(req, &body); err != nil || body.Body == "" {
+			return invalid("missing_field")
+		}
+		n, _ := strconv.Atoi(number)
+		i := slices.IndexFunc(s.issues, func(i *Issue) bool { return i.Number == n })
+		if i < 0 {
+			return http.StatusNotFound, message("Not Found")
+		}
+		s.issues[i].Comments = append(s.issues[i].Comments, body.Body)
+		return http.StatusCreated, map[string]string{"html_url": s.address("issues", n) + "#issuecomment"}
+	}
+	switch {
+	case rest != "":
+	case req.Method == http.MethodGet:
+		q := req.URL.Query()
+		size, _ := strconv.Atoi(q.Get("per_page"))
+		page, _ := strconv.Atoi(q.Get("page"))
+		if q.Get("state") != "open" || size < 1 || size > 100 || page < 1 {
+			return invalid("invalid")
+		}
+		list := []map[string]any{}
+		for _, i := range s.issues[min((page-1)*size, len(s.issues)):min(page*size, len(s.issues))] {
+			list = append(list, show(i))
+		}
+		return http.StatusOK, list
+	case req.Method == http.MethodPost:
+		var body struct{ Title, Body string }
+		if err := decode(req, &body); err != nil || body.Title == "" || len(body.Body) > 65536 {
+			return invalid("missing_field")
+		}
+		i := &Issue{Number: len(s.issues) + 1, Title: body.Title, Body: body.Body}
+		s.issues = append(s.issues, i)
+		return http.StatusCreated, show(i)
+	}
+	return http.StatusNotFound, message("Not Found")
+}
+
+// serveReleases finds, makes and changes releases.
+// Source: https://docs.github.com/en/rest/releases/releases.
+func (s *Server) serveReleases(req *http.Request, rest string) (int, any) {
+	show := func(r *Release) map[string]any {
+		return map[string]any{"id": r.ID, "tag_name": r.Tag, "name": r.Name, "body": r.Body, "prerelease": r.Prerelease,
+			"draft": false, "html_url": s.address("releases", int(r.ID))}
+	}
+	tagged := func(tag string) *Release {
+		for _, r := range s.releases {
+			if r.Tag == tag {
+				return r
+			}
+		}
+		return nil
+	}
+	if tag, ok := strings.CutPrefix(rest, "tags/"); ok && req.Method == http.MethodGet {
+		if r := tagged(tag); r != nil {
+			return http.StatusOK, show(r)
+		}
+		return http.StatusNotFound, message("Not Found")
+	}
+	var body struct {
+		Tag        string `json:"tag_name"`
+		Target     string `json:"target_commitish"`
+		Name, Body string
+		Prerelease bool
+		MakeLatest string `json:"make_latest"`
+	}
+	if req.Method == http.MethodPost || req.Method == http.MethodPatch {
+		if err := decode(req, &body); err != nil || body.Tag == "" || len(body.Body) > 65536 {
+			return invalid("invalid")
+		}
+	}
+	switch {
+	case req.Method == http.MethodPost && rest == "":
+		if tagged(body.Tag) != nil {
+			return invalid("already_exists")
+		}
+		commit, err := s.git("", "rev-parse", "-q", "--verify", body.Target+"^{commit}")
+		if err != nil || body.Target == "" {
+			return invalid("invalid target_commitish")
+		}
+		commit = strings.TrimSpace(commit)
+		if _, err := s.git("", "update-ref", "refs/tags/"+body.Tag, commit, ""); err != nil {
+			return invalid("invalid tag_name")
+		}
+		r := &Release{ID: int64(len(s.releases) + 1), Tag: body.Tag, Commit: commit, Name: body.Name, Body: body.Body,
+			Prerelease: body.Prerelease, Latest: body.MakeLatest == "true"}
+		s.releases = append(s.releases, r)
+		return http.StatusCreated, show(r)
+	case req.Method == http.MethodPatch:
+		r := tagged(body.Tag)
+		if r == nil || fmt.Sprint(r.ID) != rest {
+			return http.StatusNotFound, message("Not Found")
+		}
+		r.Name, r.Body, r.Prerelease, r.Latest = body.Name, body.Body, body.Prerelease, body.MakeLatest == "true"
+		return http.StatusOK, show(r)
+	}
+	return http.StatusNotFound, message("Not Found")
+}
+
+// serveActions lists the jobs of the workflow run and sends to their logs, which
+// GitHub keeps elsewhere.
+// Source: https://docs.github.com/en/rest/actions/workflow-jobs.
+func (s *Server) serveActions(w http.ResponseWriter, req *http.Request, rest string) (int, any) {
+	part := strings.Split(rest, "/")
+	switch {
+	case req.Method == http.MethodGet && len(part) == 3 && part[0] == "runs" && part[2] == "jobs":
+		list := []map[string]any{}
+		for i, j := range s.jobs {
+			var steps []map[string]any
+			for _, name := range j.Steps {
+				conclusion := "success"
+				if name == j.Failed {
+					conclusion = "failure"
+				}
+				steps = append(steps, map[string]any{"name": name, "conclusion": conclusion})
+			}
+			var conclusion any // null while the job runs
+			if j.Conclusion != "" {
+				conclusion = j.Conclusion
+			}
+			list = append(list, map[string]any{"id": i + 1, "name": j.Name, "conclusion": conclusion, "steps": steps})
+		}
+		return http.StatusOK, map[string]any{"total_count": len(list), "jobs": list}
+	case req.Method == http.MethodGet && len(part) == 3 && part[0] == "jobs" && part[2] == "logs":
+		// localhost is another host than 127.0.0.1, and must not get the token.
+		http.Redirect(w, req, strings.Replace(s.URL, "127.0.0.1", "localhost", 1)+"/logs/"+part[1], http.StatusFound)
+		return http.StatusFound, nil
+	}
+	return http.StatusNotFound, message("Not Found")
+}
+
+func (s *Server) storedLog(w http.ResponseWriter, req *http.Request) {
+	n, _ := strconv.Atoi(strings.TrimPrefix(req.URL.Path, "/logs/"))
+	switch {
+	case req.Header.Get("Authorization") != "":
+		answer(w, http.StatusBadRequest, message("a token has come where none belongs"))
+	case n < 1 || n > len(s.jobs) || s.jobs[n-1].Log == "":
+		answer(w, http.StatusNotFound, message("BlobNotFound"))
+	default:
+		fmt.Fprint(w, s.jobs[n-1].Log)
+	}
+}
+
+func (s *Server) address(what string, n int) string {
+	return fmt.Sprintf("%s/%s/%s/%d", s.URL, Repository, what, n)
+}

@@ -1,0 +1,132 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+)
+
+// releases are what the sources have.
+type releases struct {
+	proxy     []string          // listed by the module proxy
+	tags      map[string]string // in the repository, with their commits
+	retracted retraction
+}
+
+// all are the releases that any source has, lowest first.
+func (r *releases) all() []string {
+	list := append(slices.Collect(maps.Keys(r.tags)), r.proxy...)
+	semver.Sort(list)
+	return slices.Compact(list)
+}
+
+// newest is the channel's newest release.
+func (r *releases) newest(c Channel) string {
+	return newest(r.all(), func(v string) bool { return ChannelOf(v) == c && !r.retracted.has(v) })
+}
+
+// find asks both sources. When one gives no answer, the error says what the other
+// has.
+func (s *Source) find(ctx context.Context, c Channel) (*releases, error) {
+	r := new(releases)
+	var proxyErr, gitErr error
+	var both sync.WaitGroup
+	both.Go(func() {
+		var versions []string
+		versions, proxyErr = s.Modules.Versions(ctx, lock.TailscaleModule)
+		r.proxy = slices.DeleteFunc(versions, func(v string) bool { return !isRelease(v) })
+	})
+	both.Go(func() { r.tags, gitErr = s.tags(ctx) })
+	both.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if proxyErr != nil {
+		proxyErr = fmt.Errorf("module proxy: %w", proxyErr)
+		if gitErr == nil {
+			return nil, s.oneSource(proxyErr, "git repository", r, c)
+		}
+		return nil, errors.Join(gitErr, proxyErr)
+	}
+	err := s.retractions(ctx, r)
+	if gitErr != nil {
+		return nil, s.oneSource(gitErr, "module proxy", r, c)
+	}
+	return r, err
+}
+
+// oneSource is the error when only one source gave an answer.
+func (s *Source) oneSource(err error, other string, r *releases, c Channel) error {
+	if v := r.newest(c); v != "" {
+		return fmt.Errorf("%w; the %s alone says that the newest %s release is %s", err, other, c, v)
+	}
+	return err
+}
+
+// retractions finds out what upstream has taken back. As for the go command, the
+// newest version's go.mod decides, and a pre-release counts only when there is
+// nothing else. Source: https://go.dev/ref/mod#go-mod-file-retract.
+func (s *Source) retractions(ctx context.Context, r *releases) error {
+	v := newest(r.all(), func(v string) bool { return semver.Prerelease(v) == "" })
+	if v == "" {
+		v = newest(r.all(), func(string) bool { return true })
+	}
+	if v == "" {
+		return nil
+	}
+	data, err := s.Modules.GoMod(ctx, releaseModule(v))
+	if err != nil {
+		return r.notServed(v, err)
+	}
+	f, err := modfile.ParseLax("go.mod of "+v, data, nil)
+	if err != nil {
+		return err
+	}
+	r.retracted = f.Retract
+	return nil
+}
+
+// notServed makes an error of the module proxy's for a version one that says who
+// has it.
+func (r *releases) notServed(version string, err error) error {
+	if !modproxy.NotServed(err) {
+		return err
+	}
+	has := "module proxy's list"
+	if _, ok := r.tags[version]; ok {
+		has = "git repository"
+	}
+	return &MissingError{Version: version, Has: has, Lacks: "module proxy", Err: err}
+}
+
+// compare warns of releases above the lock's that only one source has. The chosen
+// one is examined elsewhere, and is no warning.
+func (s *Source) compare(r *releases, c Channel, locked, chosen string) {
+	var listed, tagged []string
+	for _, v := range r.all() {
+		if v == chosen || ChannelOf(v) != c || semver.Compare(v, locked) <= 0 {
+			continue
+		}
+		if _, ok := r.tags[v]; !ok {
+			listed = append(listed, v)
+		} else if !slices.Contains(r.proxy, v) {
+			tagged = append(tagged, v)
+		}
+	}
+	if listed != nil {
+		s.Warn("only the module proxy has %s", strings.Join(listed, ", "))
+	}
+	if tagged != nil {
+		s.Warn("only the git repository has %s", strings.Join(tagged, ", "))
+	}
+}

@@ -1,0 +1,167 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"go/version"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+)
+
+// Inputs makes a lock's inputs of a release, from nothing: proven, with the newest
+// toolchain that suits it, the newest CA roots, and every known platform.
+func (s *Source) Inputs(ctx context.Context, version string) (lock.Inputs, error) {
+	tags, err := s.tags(ctx, "refs/tags/"+version, "refs/tags/"+version+"^{}")
+	if err != nil {
+		return lock.Inputs{}, err
+	}
+	c, remove, err := s.clone(ctx)
+	if err != nil {
+		return lock.Inputs{}, err
+	}
+	defer remove()
+	in := lock.Inputs{Platforms: slices.Clone(lock.Known)}
+	return s.inputs(ctx, &releases{tags: tags}, c, version, in)
+}
+
+// inputs makes inputs of a release in the place of have, whose platforms they keep.
+func (s *Source) inputs(ctx context.Context, r *releases, c *clone, version string, have lock.Inputs, others ...string) (in lock.Inputs, err error) {
+	in = lock.Inputs{Platforms: have.Platforms, LayerFormat: lock.LayerFormat}
+	if in.Tailscale, err = s.prove(ctx, r, c, version, others...); err != nil {
+		return in, err
+	}
+	goMod, err := c.git(ctx, "show", in.Tailscale.Commit+":go.mod")
+	if err != nil {
+		return in, err
+	}
+	if in.Go, err = s.toolchain(ctx, version, goMod, have.Go); err != nil {
+		return in, err
+	}
+	in.Roots, err = s.roots(ctx, have.Roots)
+	return in, err
+}
+
+// toolchainName is a toolchain that is a release: no beta, no candidate.
+var toolchainName = regexp.MustCompile(`^v0\.0\.1-(go1\.[0-9]+\.[0-9]+)\.`)
+
+// toolchain chooses the Go that compiles a release: the newest patch of the minor
+// version that its go.mod names, no older than that, which the module proxy has for
+// every host. Never another minor version: upstream has not tested with it. The
+// one in have stays if there is none newer.
+func (s *Source) toolchain(ctx context.Context, release string, goMod []byte, have lock.Go) (lock.Go, error) {
+	f, err := modfile.Parse("go.mod of "+release, goMod, nil) // ParseLax skips toolchain
+	if err != nil {
+		return lock.Go{}, err
+	}
+	if f.Go == nil {
+		return lock.Go{}, fmt.Errorf("go.mod of %s: names no Go version", release)
+	}
+	wanted := "go" + f.Go.Version
+	if f.Toolchain != nil && version.Compare(f.Toolchain.Name, wanted) > 0 {
+		wanted = f.Toolchain.Name
+	}
+	listed, err := s.Modules.Versions(ctx, lock.ToolchainModule)
+	if err != nil {
+		return lock.Go{}, err
+	}
+	candidates := []string{have.Version}
+	if toolchainName.MatchString("v0.0.1-" + wanted + ".") {
+		candidates = append(candidates, wanted) // a list may be some hours old
+	}
+	for _, v := range listed {
+		if m := toolchainName.FindStringSubmatch(v); m != nil {
+			candidates = append(candidates, m[1])
+		}
+	}
+	candidates = slices.DeleteFunc(candidates, func(v string) bool {
+		return version.Lang(v) != version.Lang(wanted) || version.Compare(v, wanted) < 0
+	})
+	slices.SortFunc(candidates, func(a, b string) int { return version.Compare(b, a) })
+	for _, v := range slices.Compact(candidates) {
+		if v == have.Version {
+			return have, nil
+		}
+		g, err := s.sums(ctx, v)
+		if err == nil {
+			return g, nil
+		}
+		if !modproxy.NotServed(err) {
+			return lock.Go{}, err
+		}
+		s.Warn("%s is passed over: %v", v, err)
+	}
+	return lock.Go{}, fmt.Errorf("%s wants %s: the module proxy has no release of %s from there on for every host: %s",
+		release, wanted, version.Lang(wanted), strings.Join(lock.Hosts, ", "))
+}
+
+// sums makes sure that the module proxy has a toolchain for every host, and asks
+// the checksum database for its sums.
+func (s *Source) sums(ctx context.Context, toolchain string) (lock.Go, error) {
+	g := lock.Go{Version: toolchain, Sums: map[string]string{}}
+	for _, host := range lock.Hosts {
+		sum, err := s.served(ctx, g.Module(host))
+		if err != nil {
+			return g, err
+		}
+		g.Sums[host] = sum
+	}
+	return g, nil
+}
+
+// served makes sure that the module proxy has a version, and returns its sum.
+func (s *Source) served(ctx context.Context, m module.Version) (string, error) {
+	if _, err := s.Modules.Info(ctx, m); err != nil {
+		return "", err
+	}
+	return s.Modules.Sum(ctx, m)
+}
+
+// roots chooses the newest CA roots. Their module has no releases, only commits,
+// and proxies differ in what they tell of such a module: proxy.golang.org has it at
+// @latest, others have a list. Both are asked. What is in the lock stays when there
+// is nothing newer, and with a warning when nothing could be found out.
+func (s *Source) roots(ctx context.Context, have lock.Module) (lock.Module, error) {
+	candidates, listErr := s.Modules.Versions(ctx, lock.RootsModule)
+	if listErr != nil && !modproxy.NotServed(listErr) {
+		return have, listErr
+	}
+	latest, latestErr := s.Modules.Latest(ctx, lock.RootsModule)
+	switch {
+	case latestErr == nil:
+		candidates = append(candidates, latest.Version)
+	case !modproxy.NotServed(latestErr):
+		return have, latestErr
+	case len(candidates) == 0 && have.Version != "":
+		s.Warn("the newest CA roots could not be found out, kept are those of %s: %v", have.Version, latestErr)
+		return have, nil
+	case len(candidates) == 0:
+		return have, latestErr
+	}
+	candidates = slices.DeleteFunc(candidates, func(v string) bool {
+		return have.Version != "" && semver.Compare(v, have.Version) <= 0 || semver.Prerelease(v) != "" && !module.IsPseudoVersion(v)
+	})
+	semver.Sort(candidates)
+	slices.Reverse(candidates)
+	for _, v := range slices.Compact(candidates) {
+		sum, err := s.served(ctx, module.Version{Path: lock.RootsModule, Version: v})
+		if err == nil {
+			return lock.Module{Version: v, Sum: sum}, nil
+		}
+		if !modproxy.NotServed(err) {
+			return have, err
+		}
+		s.Warn("CA roots %s are passed over: %v", v, err)
+	}
+	if have.Version == "" {
+		return have, fmt.Errorf("the module proxy has no version of %s", lock.RootsModule)
+	}
+	return have, nil
+}

@@ -1,0 +1,162 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// A Wish says which release a lock is to have.
+type Wish struct {
+	// Channel is that of which the newest release is taken.
+	Channel Channel
+	// Version, if not empty, is taken instead, older than the lock's or not.
+	Version string
+	// Downgrade allows the newest release to be older than the lock's.
+	Downgrade bool
+}
+
+// An Update is what becomes of a lock's inputs.
+type Update struct {
+	// Old and New are the inputs before and after, equal when nothing is new.
+	Old, New lock.Inputs
+	// Pending are newer Go and newer CA roots for the release that the lock has
+	// already. They alone make nothing new: a release's tag, once published, stays
+	// where it is. To wish for the lock's own version takes them.
+	Pending []Change
+	// Flags are what changed in derper's command line.
+	Flags []FlagChange
+}
+
+// IsNew reports whether there is something new.
+func (u *Update) IsNew() bool { return !reflect.DeepEqual(u.Old, u.New) }
+
+// Changes are the inputs that changed.
+func (u *Update) Changes() []Change { return changes(u.Old, u.New) }
+
+// A Change is an input that changed.
+type Change struct {
+	Input string `json:"input"`
+	Old   string `json:"old"`
+	New   string `json:"new"`
+}
+
+func changes(from, to lock.Inputs) (list []Change) {
+	for _, c := range []Change{
+		{"tailscale", from.Tailscale.Version, to.Tailscale.Version},
+		{"commit", from.Tailscale.Commit, to.Tailscale.Commit},
+		{"go", from.Go.Version, to.Go.Version},
+		{"roots", from.Roots.Version, to.Roots.Version},
+		{"layer format", fmt.Sprint(from.LayerFormat), fmt.Sprint(to.LayerFormat)},
+	} {
+		if c.Old != c.New {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// Update finds out what a lock's inputs are to become. Nothing is returned that is
+// not proven. Errors are a [*DowngradeError], those of [Source.Prove], and
+// [ErrRepository] or [modproxy.ErrUnreachable] when a source gives no answer.
+func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update, error) {
+	r, err := s.find(ctx, w.Channel)
+	if err != nil {
+		return nil, err
+	}
+	locked := have.Tailscale.Version
+	version, err := r.choose(locked, w)
+	if err != nil {
+		return nil, err
+	}
+	if w.Version == "" {
+		s.compare(r, w.Channel, locked, version)
+	}
+	if r.retracted.has(version) {
+		s.Warn("%s: upstream has retracted it", version)
+	}
+	c, remove, err := s.clone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	if version == locked && w.Version == "" {
+		return s.same(ctx, r, c, have)
+	}
+	var old []string
+	if version != locked && r.tags[locked] == have.Tailscale.Commit {
+		old = []string{locked}
+	}
+	u := &Update{Old: have}
+	if u.New, err = s.inputs(ctx, r, c, version, have, old...); err != nil {
+		return nil, err
+	}
+	if version == locked {
+		if err := agree(u.New.Tailscale, have.Tailscale); err != nil {
+			return nil, err
+		}
+		return u, nil
+	}
+	if old == nil {
+		s.Warn("%s: the git repository has no tag of this name at commit %s: derper's flags are not compared", locked, have.Tailscale.Commit)
+		return u, nil
+	}
+	before, err := c.flags(ctx, have.Tailscale.Commit)
+	if err != nil {
+		return nil, err
+	}
+	after, err := c.flags(ctx, u.New.Tailscale.Commit)
+	if err != nil {
+		return nil, err
+	}
+	u.Flags = compareFlags(before, after)
+	return u, nil
+}
+
+// choose chooses the version that a lock is to have.
+func (r *releases) choose(locked string, w Wish) (string, error) {
+	if w.Version != "" {
+		if !isRelease(w.Version) {
+			return "", fmt.Errorf("%q is no release such as v1.102.3", w.Version)
+		}
+		return w.Version, nil
+	}
+	v := r.newest(w.Channel)
+	if v == "" {
+		return "", fmt.Errorf("neither the module proxy nor the git repository has a %s release", w.Channel)
+	}
+	if semver.Compare(v, locked) < 0 && !w.Downgrade {
+		return "", &DowngradeError{Locked: locked, Newest: v, Channel: w.Channel, Retracted: r.retracted.has(locked)}
+	}
+	return v, nil
+}
+
+// same is the update to the release that the lock has already. Its tag must be
+// where it was.
+func (s *Source) same(ctx context.Context, r *releases, c *clone, have lock.Inputs) (*Update, error) {
+	t := have.Tailscale
+	switch commit, tagged := r.tags[t.Version]; {
+	case !tagged:
+		return nil, &MissingError{Version: t.Version, Has: "module proxy", Lacks: "git repository " + s.Shown()}
+	case commit != t.Commit:
+		return nil, &Disagreement{Version: t.Version, What: "commit", Git: commit, Other: t.Commit, OtherFrom: "lock"}
+	}
+	goMod, err := s.Modules.GoMod(ctx, releaseModule(t.Version))
+	if err != nil {
+		return nil, r.notServed(t.Version, err)
+	}
+	u := &Update{Old: have, New: have}
+	newer := have
+	if newer.Go, err = s.toolchain(ctx, t.Version, goMod, have.Go); err != nil {
+		return nil, err
+	}
+	if newer.Roots, err = s.roots(ctx, have.Roots); err != nil {
+		return nil, err
+	}
+	u.Pending = changes(have, newer)
+	return u, nil
+}

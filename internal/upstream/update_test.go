@@ -1,0 +1,329 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/releasetest"
+)
+
+const (
+	newRoots = "v0.0.0-20261120000000-0123456789ab"
+	oldRoots = "v0.0.0-20250101000000-0123456789ab"
+)
+
+func TestNewStable(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.103.7", nil)
+	w.next("v1.104.0", nil)
+	w.next("v1.104.1", nil)
+	w.next("v1.105.0-pre", nil)
+	w.next("v1.106.0-rc.1", nil)
+	w.Tag(t, "v1.999.0-not.a.release+x") // and other tags that are none
+	w.Tag(t, "v2.0.0")
+	w.Tag(t, "1.200.0")
+	w.addRoots(newRoots)
+	w.AddToolchain("go1.26.9", lock.Hosts...)
+	w.AddToolchain("go1.27.0", lock.Hosts...)
+
+	u := w.update(Wish{Channel: Stable})
+	in := u.New
+	if want := w.Git(t, "rev-parse", "v1.104.1^{commit}"); in.Tailscale.Version != "v1.104.1" || in.Tailscale.Commit != want {
+		t.Errorf("release is %+v, want v1.104.1 at %s", in.Tailscale, want)
+	}
+	if in.Go.Version != "go1.26.9" || len(in.Go.Sums) != len(lock.Hosts) {
+		t.Errorf("Go is %+v", in.Go)
+	}
+	if in.Roots.Version != newRoots {
+		t.Errorf("roots are %+v", in.Roots)
+	}
+	if !slices.Equal(in.Platforms, w.Inputs.Platforms) || in.LayerFormat != lock.LayerFormat {
+		t.Errorf("platforms are %v, layer format is %d", in.Platforms, in.LayerFormat)
+	}
+	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: in}).Bytes(); err != nil {
+		t.Errorf("the inputs make no lock: %v", err)
+	}
+	if err := w.source.Prove(t.Context(), in.Tailscale); err != nil {
+		t.Error(err)
+	}
+	if !u.IsNew() || !reflect.DeepEqual(u.Old, w.Inputs) || len(u.Changes()) != 4 {
+		t.Errorf("new %v: %+v", u.IsNew(), u.Changes())
+	}
+	w.warned()
+	// Once it is in the lock, there is nothing new.
+	w.Inputs = in
+	if u := w.update(Wish{Channel: Stable}); u.IsNew() || u.Pending != nil {
+		t.Errorf("again: %+v", u.Changes())
+	}
+}
+
+func TestNewUnstable(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.103.0-pre", nil)
+	w.next("v1.104.0", nil)
+	for _, version := range []string{"v1.103.7", "v1.105.0-pre", "v1.106.0-rc.1"} {
+		w.next(version, nil)
+		if u := w.update(Wish{Channel: Unstable}); u.New.Tailscale.Version != version {
+			t.Errorf("the newest unstable is %s, want %s", u.New.Tailscale.Version, version)
+		}
+	}
+	if u := w.update(Wish{Channel: Stable}); u.New.Tailscale.Version != "v1.104.0" {
+		t.Errorf("the newest stable is %s", u.New.Tailscale.Version)
+	}
+}
+
+// Newer Go and roots are no reason to make an image of the same release again, but
+// they are told, and who asks for the release by name gets them.
+func TestNothingNew(t *testing.T) {
+	w := newWorld(t)
+	u := w.update(Wish{Channel: Stable})
+	if u.IsNew() || len(u.Pending) != 0 {
+		t.Errorf("there is something new: %+v, %+v", u.Changes(), u.Pending)
+	}
+	w.addRoots(newRoots)
+	w.AddToolchain("go1.26.9", lock.Hosts...)
+	u = w.update(Wish{Channel: Stable})
+	want := []Change{{"go", w.Inputs.Go.Version, "go1.26.9"}, {"roots", w.Inputs.Roots.Version, newRoots}}
+	if u.IsNew() || !slices.Equal(u.Pending, want) {
+		t.Errorf("pending is %+v, new %+v", u.Pending, u.Changes())
+	}
+	u = w.update(Wish{Channel: Stable, Version: w.Inputs.Tailscale.Version})
+	if !u.IsNew() || !slices.Equal(u.Changes(), want) {
+		t.Errorf("new is %+v", u.Changes())
+	}
+}
+
+func TestRetracted(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.104.0", nil)
+	w.next("v1.104.1", nil)
+	// A release that retracts others, and itself.
+	w.next("v1.104.2", map[string]string{"go.mod": releasetest.GoMod + "\nretract [v1.104.1, v1.104.2] // by accident\n"})
+	// A pre-release does not decide when there are releases.
+	w.next("v1.105.0-pre", map[string]string{"go.mod": releasetest.GoMod + "\nretract v1.104.0\n"})
+	if u := w.update(Wish{Channel: Stable}); u.New.Tailscale.Version != "v1.104.0" {
+		t.Errorf("%s was chosen", u.New.Tailscale.Version)
+	}
+	w.warned()
+	if u := w.update(Wish{Channel: Stable, Version: "v1.104.1"}); u.New.Tailscale.Version != "v1.104.1" {
+		t.Errorf("%s was chosen", u.New.Tailscale.Version)
+	}
+	w.warned("v1.104.1: upstream has retracted it")
+	// The lock's own release is retracted, and there is none newer.
+	w.Inputs = w.update(Wish{Channel: Stable, Version: "v1.104.1"}).New
+	var downgrade *DowngradeError
+	if err := w.refused(Wish{Channel: Stable}, "v1.104.0", "v1.104.1, which upstream has retracted"); !errors.As(err, &downgrade) || !downgrade.Retracted {
+		t.Errorf("%#v", err)
+	}
+}
+
+func TestDowngrade(t *testing.T) {
+	w := newWorld(t)
+	first := w.Inputs
+	w.next("v1.105.0-pre", nil)
+	w.Inputs = w.update(Wish{Channel: Unstable}).New
+	var downgrade *DowngradeError
+	if err := w.refused(Wish{Channel: Stable}); !errors.As(err, &downgrade) ||
+		*downgrade != (DowngradeError{Locked: "v1.105.0-pre", Newest: first.Tailscale.Version, Channel: Stable}) {
+		t.Errorf("%v", err)
+	}
+	for _, wish := range []Wish{{Channel: Stable, Downgrade: true}, {Channel: Stable, Version: first.Tailscale.Version}} {
+		if u := w.update(wish); u.New.Tailscale != first.Tailscale {
+			t.Errorf("%+v: %+v", wish, u.New.Tailscale)
+		}
+	}
+}
+
+// A proxy that does not give one version away keeps the lock where it is.
+func TestProxyRefusesOneVersion(t *testing.T) {
+	for _, file := range []string{"v1.104.0.info", "v1.104.0.mod"} {
+		for _, status := range []int{http.StatusForbidden, http.StatusNotFound} {
+			w := newWorld(t)
+			w.next("v1.104.0", nil)
+			w.answer("/tailscale.com/@v/"+file, status, "no")
+			var missing *MissingError
+			err := w.refused(Wish{Channel: Stable}, "v1.104.0", "git repository has it, module proxy does not", file, fmt.Sprint(status))
+			if !errors.As(err, &missing) {
+				t.Errorf("%s, %d: %#v", file, status, err)
+			}
+		}
+	}
+}
+
+// The proxy's list is hours behind: what it does not list, it is asked for.
+func TestNotListedYet(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.104.0", nil)
+	w.answer("/tailscale.com/@v/list", http.StatusOK, w.Inputs.Tailscale.Version+"\n")
+	if u := w.update(Wish{Channel: Stable}); u.New.Tailscale.Version != "v1.104.0" {
+		t.Errorf("%s was chosen", u.New.Tailscale.Version)
+	}
+}
+
+func TestReleaseThatOneSourceLacks(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.104.0", nil)
+	w.Git(t, "tag", "--delete", "v1.104.0")
+	var missing *MissingError
+	if err := w.refused(Wish{Channel: Stable}, "v1.104.0: module proxy has it, git repository", w.URL); !errors.As(err, &missing) {
+		t.Errorf("%#v", err)
+	}
+	w.Tag(t, "v1.104.2")
+	if err := w.refused(Wish{Channel: Stable}, "v1.104.2: git repository has it, module proxy does not"); !errors.As(err, &missing) {
+		t.Errorf("%#v", err)
+	}
+	// Others than the chosen one are told, and are no reason to stop.
+	w.Git(t, "tag", "--delete", "v1.104.2")
+	w.Tag(t, "v1.104.1")
+	w.next("v1.104.3", nil)
+	w.update(Wish{Channel: Stable})
+	w.warned("only the module proxy has v1.104.0", "only the git repository has v1.104.1")
+	// Neither has it.
+	if err := w.refused(Wish{Channel: Stable, Version: "v1.110.0"}, "v1.110.0", "neither"); errors.As(err, &missing) {
+		t.Errorf("%#v", err)
+	}
+	w.refused(Wish{Channel: Stable, Version: "v1.110"}, `"v1.110" is no release such as`)
+}
+
+func TestOneSourceUnreachable(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.104.0", nil)
+	w.source.Repository = strings.Replace(w.URL, "http://", "http://user:secret@", 1) + "/elsewhere"
+	err := w.refused(Wish{Channel: Stable}, "git repository cannot be reached: http://user:xxxxx@", "elsewhere",
+		"; the module proxy alone says that the newest stable release is v1.104.0")
+	if !errors.Is(err, ErrRepository) || strings.Contains(err.Error(), "secret") {
+		t.Error(err)
+	}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	w.source.Modules.Proxies = gone.URL
+	if err := w.refused(Wish{Channel: Stable}, gone.URL, "elsewhere"); !errors.Is(err, ErrRepository) || !errors.Is(err, modproxy.ErrUnreachable) {
+		t.Error(err)
+	}
+	w.source.Repository = w.URL
+	err = w.refused(Wish{Channel: Stable}, gone.URL, "; the git repository alone says that the newest stable release is v1.104.0")
+	if !errors.Is(err, modproxy.ErrUnreachable) {
+		t.Error(err)
+	}
+}
+
+// TestNetworkDies lets the network die for good at every request in turn. There is
+// an error and never an update, and nothing is left behind.
+func TestNetworkDies(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.104.0", nil)
+	w.addRoots(newRoots)
+	w.AddToolchain("go1.26.9", lock.Hosts...)
+	// dying has a network that answers the first n requests.
+	dying := func(t *testing.T, n int64) (*Source, *atomic.Int64) {
+		seen := new(atomic.Int64)
+		front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+			if seen.Add(1) > n {
+				panic(http.ErrAbortHandler)
+			}
+			w.ServeHTTP(rw, req)
+		}))
+		front.Config.SetKeepAlivesEnabled(false)
+		t.Cleanup(front.Close)
+		return w.from(t, front.URL), seen
+	}
+	var requests int64
+	for range 2 { // the first makes the checksum database grow
+		source, seen := dying(t, 1<<40)
+		if _, err := source.Update(t.Context(), w.Inputs, Wish{Channel: Stable}); err != nil {
+			t.Fatal(err)
+		}
+		requests = seen.Load()
+	}
+	t.Logf("an update takes %d requests", requests)
+	for n := range requests {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			source, _ := dying(t, n)
+			u, err := source.Update(t.Context(), w.Inputs, Wish{Channel: Stable})
+			if err == nil || u != nil {
+				t.Fatalf("there is an update: %+v", u)
+			}
+			if !errors.Is(err, ErrRepository) && !errors.Is(err, modproxy.ErrUnreachable) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestTransferBreaksOff cuts git's transfer in the middle of the objects.
+func TestTransferBreaksOff(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.104.0", nil)
+	var cut atomic.Int64
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		answer := httptest.NewRecorder()
+		w.ServeHTTP(answer, req)
+		body := answer.Body.Bytes()
+		maps.Copy(rw.Header(), answer.Header())
+		rw.WriteHeader(answer.Code)
+		if at := bytes.Index(body, []byte("PACK")); at > 0 && req.Method == http.MethodPost {
+			cut.Add(1)
+			_, _ = rw.Write(body[:(at+len(body))/2])
+			rw.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = rw.Write(body)
+	}))
+	t.Cleanup(front.Close)
+	w.source = w.from(t, front.URL)
+	if err := w.refused(Wish{Channel: Stable}); !errors.Is(err, ErrRepository) {
+		t.Error(err)
+	}
+	if cut.Load() == 0 {
+		t.Error("nothing was cut")
+	}
+}
+
+func TestFlags(t *testing.T) {
+	w := newWorld(t)
+	w.next("v1.104.0", map[string]string{
+		"cmd/derper/derper.go": releasetest.DerperSource(
+			`flag.String("a", ":444", "address")`,
+			`flag.Int("http-port", 80, "port")`,
+			`flag.String("tcp-user-timeout", "15s", "timeout")`,
+			`flag.Duration("new-flag", 5*time.Second, "new")`),
+		"cmd/derper/more.go":      "package main\n\nimport \"flag\"\n\nfunc init() {\n\tvar b bool\n\tflag.BoolVar(&b, \"by-var\", true, \"\")\n\tflag.Func(\"by-func\", \"\", nil)\n\tflag.CommandLine.Var(nil, \"by-value\", \"\")\n\tother.String(\"none\", \"\", \"\")\n}\n",
+		"cmd/derper/more_test.go": "package main\n\nimport \"flag\"\n\nvar _ = flag.String(\"test-only\", \"\", \"\")\n",
+	})
+	var got []string
+	for _, f := range w.update(Wish{Channel: Stable}).Flags {
+		got = append(got, f.String())
+	}
+	want := []string{
+		`-a has another default: ":443" → ":444": see to ADDR in entrypoint/setting`,
+		`-by-func is new (func) and the entrypoint does not know it: add it to entrypoint/setting`,
+		`-by-value is new (value) and the entrypoint does not know it: add it to entrypoint/setting`,
+		`-by-var is new (bool, default true) and the entrypoint does not know it: add it to entrypoint/setting`,
+		`-dev is gone: remove DEV from entrypoint/setting`,
+		`-http-port is new (int, default 80), the entrypoint knows it as HTTP_PORT`,
+		`-new-flag is new (duration, default 5 * time.Second) and the entrypoint does not know it: add it to entrypoint/setting`,
+		`-tcp-user-timeout has another type: duration → string: see to TCP_USER_TIMEOUT in entrypoint/setting`,
+		`-tcp-user-timeout has another default: 15 * time.Second → "15s": see to TCP_USER_TIMEOUT in entrypoint/setting`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("flags are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	// The tag of the lock's release was moved: its source cannot be had any more.
+	w.Tag(t, w.Inputs.Tailscale.Version)
+	if u := w.update(Wish{Channel: Stable}); u.Flags != nil {
+		t.Errorf("%+v", u.Flags)
+	}
+	w.warned("derper's flags are not compared")
+}

@@ -1,0 +1,149 @@
+// Package upstream follows tailscale's releases: it finds them, chooses one, proves
+// that its git tag and its module are the same source, and makes a lock's inputs of
+// it.
+//
+// It promises that inputs which it returns are what the module proxy, the checksum
+// database and the git repository agree on. Where one of them is silent, or says
+// something else than another, there is an error and no inputs. It writes nothing
+// but temporary files, and leaves to its callers what becomes of the inputs.
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+)
+
+// web is where upstream shows its repository, and Repository the URL to fetch from.
+const (
+	web        = "https://github.com/tailscale/tailscale"
+	Repository = web + ".git"
+)
+
+// A Source is where releases come from.
+type Source struct {
+	// Modules has the module proxy and the checksum database.
+	Modules *modproxy.Client
+	// Repository is the URL, or the folder, of upstream's git repository.
+	Repository string
+	// Warn gets what a maintainer should know and what is no error.
+	Warn func(format string, args ...any)
+}
+
+// A Channel is one of upstream's two lines of releases.
+// Source: https://tailscale.com/kb/1083/install-unstable.
+type Channel string
+
+const (
+	Stable   Channel = "stable"   // an even minor version, no pre-release
+	Unstable Channel = "unstable" // an odd minor version, or a pre-release
+)
+
+// ParseChannel reads a channel's name.
+func ParseChannel(s string) (Channel, error) {
+	if c := Channel(s); c == Stable || c == Unstable {
+		return c, nil
+	}
+	return "", fmt.Errorf("%q is neither %s nor %s", s, Stable, Unstable)
+}
+
+// ChannelOf is the channel that a release belongs to.
+func ChannelOf(version string) Channel {
+	_, minor, _ := strings.Cut(semver.MajorMinor(version), ".")
+	n, err := strconv.Atoi(minor)
+	if err != nil || n%2 == 1 || semver.Prerelease(version) != "" {
+		return Unstable
+	}
+	return Stable
+}
+
+// CompareURL is the page that shows what changed between two releases.
+func CompareURL(from, to string) string { return web + "/compare/" + from + "..." + to }
+
+// ErrRepository says that the git repository gave no answer.
+var ErrRepository = errors.New("git repository cannot be reached")
+
+// A MissingError says that one source has a release that another lacks.
+type MissingError struct {
+	Version    string
+	Has, Lacks string // sources
+	Err        error  // what the one that lacks it answered; may be nil
+}
+
+func (e *MissingError) Error() string {
+	s := fmt.Sprintf("%s: %s has it, %s does not", e.Version, e.Has, e.Lacks)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// A Disagreement says that two sources tell different things about a release. That
+// git's tree is not the module is a [*modproxy.SumError].
+type Disagreement struct {
+	Version string
+	What    string // commit or commit time
+	// Git is what the repository says, Other what OtherFrom says.
+	Git, Other, OtherFrom string
+}
+
+func (e *Disagreement) Error() string {
+	return fmt.Sprintf("%s: sources disagree on its %s: git repository says %s, %s says %s", e.Version, e.What, e.Git, e.OtherFrom, e.Other)
+}
+
+// A DowngradeError says that the newest release is older than the lock's.
+type DowngradeError struct {
+	Locked, Newest string
+	Channel        Channel
+	Retracted      bool // upstream has retracted the lock's
+}
+
+func (e *DowngradeError) Error() string {
+	why := ""
+	if e.Retracted {
+		why = ", which upstream has retracted"
+	}
+	return fmt.Sprintf("the newest %s release is %s, older than the lock's %s%s", e.Channel, e.Newest, e.Locked, why)
+}
+
+// releaseModule is a release as a module.
+func releaseModule(version string) module.Version {
+	return module.Version{Path: lock.TailscaleModule, Version: version}
+}
+
+// isRelease reports whether a version or a tag can be a release: no commit between
+// two of them, and no tag that means something else.
+func isRelease(version string) bool {
+	return module.Check(lock.TailscaleModule, version) == nil && semver.Canonical(version) == version && !module.IsPseudoVersion(version)
+}
+
+// newest is the highest of the versions that ok takes, "" for none.
+func newest(versions []string, ok func(string) bool) string {
+	best := ""
+	for _, v := range versions {
+		if ok(v) && (best == "" || semver.Compare(v, best) > 0) {
+			best = v
+		}
+	}
+	return best
+}
+
+// A retraction is the set of versions that upstream has taken back.
+type retraction []*modfile.Retract
+
+func (r retraction) has(version string) bool {
+	return slices.ContainsFunc(r, func(i *modfile.Retract) bool {
+		return semver.Compare(i.Low, version) <= 0 && semver.Compare(version, i.High) <= 0
+	})
+}

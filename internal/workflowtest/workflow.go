@@ -1,0 +1,157 @@
+// Package workflowtest reads, checks and carries out this project's workflows, without
+// GitHub: the rules that they must keep, and a runner for jobs on this machine.
+//
+// The runner promises what a rehearsal needs: jobs in the order of their needs, each
+// in a folder of its own with a fresh checkout, artifacts and outputs as the only way
+// from one to the other, conditions, matrices, and workflows that call others. It
+// knows the few actions that the workflows use and no others.
+package workflowtest
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rhysd/actionlint"
+)
+
+// Dir is where workflows are, as seen from the root of the repository.
+const Dir = ".github/workflows"
+
+// A File is a workflow.
+type File struct {
+	// Name is its base name, as release.yml.
+	Name     string
+	Source   []byte
+	Workflow *actionlint.Workflow
+}
+
+// Load reads the workflows of the repository in the folder root, sorted by name.
+func Load(root string) ([]*File, error) {
+	names, err := filepath.Glob(filepath.Join(root, Dir, "*.yml"))
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s: no workflows", filepath.Join(root, Dir))
+	}
+	var files []*File
+	for _, name := range names {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		f, err := Parse(filepath.Base(name), source)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// Parse reads one workflow.
+func Parse(name string, source []byte) (*File, error) {
+	w, errs := actionlint.Parse(source)
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("%s: %w", name, errs[0])
+	}
+	return &File{Name: name, Source: source, Workflow: w}, nil
+}
+
+// Jobs are a workflow's jobs, in the order of the file.
+func (f *File) Jobs() []*actionlint.Job {
+	return slices.SortedFunc(maps.Values(f.Workflow.Jobs), func(a, b *actionlint.Job) int {
+		return cmp.Compare(a.Pos.Line, b.Pos.Line)
+	})
+}
+
+// A Command is the command line of a step.
+type Command struct {
+	// Where is file/job/step, for messages.
+	Where string
+	// Words are the command's, with its variables filled in.
+	Words []string
+}
+
+// Commands are the command lines of all steps of a workflow, with variables that have
+// the values of their expressions in the given contexts. It is for lines that are
+// words, some in double quotes, and variables.
+func (f *File) Commands(contexts map[string]any) ([]Command, error) {
+	c := &scope{file: f, contexts: maps.Clone(contexts)}
+	workflow, err := c.env(f.Workflow.Env, nil)
+	if err != nil {
+		return nil, err
+	}
+	var list []Command
+	for _, job := range f.Jobs() {
+		matrices, err := c.matrices(job)
+		if err != nil {
+			return nil, err
+		}
+		for _, matrix := range matrices {
+			c.contexts["matrix"] = matrix
+			inJob, err := c.env(job.Env, workflow)
+			if err != nil {
+				return nil, err
+			}
+			for _, step := range job.Steps {
+				run, ok := step.Exec.(*actionlint.ExecRun)
+				if !ok {
+					continue
+				}
+				env, err := c.env(step.Env, inJob)
+				if err != nil {
+					return nil, err
+				}
+				where := f.Name + "/" + job.ID.Value + "/" + stepName(step)
+				words, err := split(run.Run.Value, env)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", where, err)
+				}
+				list = append(list, Command{where, words})
+			}
+		}
+	}
+	return list, nil
+}
+
+// split splits a command line into words as a shell does, with variables filled in.
+func split(line string, env map[string]string) (words []string, err error) {
+	for _, word := range strings.Fields(line) {
+		if quoted, ok := strings.CutPrefix(word, `"`); ok {
+			if word, ok = strings.CutSuffix(quoted, `"`); !ok {
+				return nil, fmt.Errorf("%s: a word with a space in it, or half quoted", line)
+			}
+		} else if strings.Contains(word, "$") {
+			return nil, fmt.Errorf("%s: %s is not in double quotes", line, word)
+		}
+		word = os.Expand(word, func(name string) string {
+			value, ok := env[name]
+			if !ok {
+				err = fmt.Errorf("%s: $%s is not set", line, name)
+			}
+			return value
+		})
+		words = append(words, word)
+	}
+	return words, err
+}
+
+// stepName is the name that GitHub shows.
+func stepName(s *actionlint.Step) string {
+	if s.Name != nil {
+		return s.Name.Value
+	}
+	switch e := s.Exec.(type) {
+	case *actionlint.ExecAction:
+		return "Run " + e.Uses.Value
+	case *actionlint.ExecRun:
+		return "Run " + e.Run.Value
+	}
+	return ""
+}
