@@ -9,10 +9,23 @@ import (
 	"dagger.io/dagger"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
-// secretsDir is where a container has its config.json of Docker's form.
-const secretsDir = "/secrets"
+// secretsDir is where a container has its config.json of Docker's form, and the private
+// key that signs.
+const (
+	secretsDir = "/secrets"
+	keyFile    = secretsDir + "/key"
+)
+
+// signing are the variables from which build sign takes the key's password, the token
+// of a workflow that signs without a key, and what the provenance says of it.
+var signing = []string{
+	"COSIGN_PASSWORD", "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+	"GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_SHA", "GITHUB_WORKFLOW_REF", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT",
+}
 
 // credentials gives a container the client's credentials for the registries that
 // the arguments name, and no others. They are secrets of the engine's: it keeps them
@@ -28,10 +41,17 @@ func (e *engine) credentials(c *dagger.Container) (*dagger.Container, error) {
 			WithMountedSecret(secretsDir+"/config.json", e.client.SetSecret("docker-config", config)).
 			WithEnvVariable("DOCKER_CONFIG", secretsDir)
 	}
-	for _, v := range variables(hosts) {
-		if os.Getenv(v) != "" {
+	names := variables(hosts)
+	if e.o.command == "release" {
+		names = append(names, signing...)
+	}
+	for _, v := range names {
+		if _, ok := os.LookupEnv(v); ok {
 			c = e.secretVariable(c, v)
 		}
+	}
+	if e.o.key != "" {
+		c = c.WithMountedSecret(keyFile, e.client.SetSecret("key", e.o.key))
 	}
 	return c, nil
 }
@@ -56,9 +76,6 @@ func variables(hosts []name.Registry) []string {
 	return out
 }
 
-// published are the repositories that a release goes to when none is named.
-var published = []string{"docker.io/camllia/derper", "ghcr.io/xavieralpha/derper"}
-
 // registries are those that the arguments for build name.
 func registries(o *options) []name.Registry {
 	var out []name.Registry
@@ -74,12 +91,14 @@ func registries(o *options) []name.Registry {
 		if _, value, ok := strings.Cut(arg, "="); ok {
 			arg = value
 		}
-		if strings.Contains(arg, "/") {
-			add(arg)
+		for _, word := range strings.Split(arg, ",") {
+			if strings.Contains(word, "/") && word != keyFile {
+				add(word)
+			}
 		}
 	}
 	if len(out) == 0 && o.command == "release" {
-		for _, s := range published {
+		for _, s := range registry.Default {
 			add(s)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 func TestRegistries(t *testing.T) {
 	for _, test := range []struct{ command, passed, want string }{
 		{"release", "", "index.docker.io ghcr.io"},
-		{"release", "--dry-run", "index.docker.io ghcr.io"},
-		{"release", "--repo registry.example.com:5000/derper --repo=quay.io/a/derper", "registry.example.com:5000 quay.io"},
+		{"release", "--key /secrets/key", "index.docker.io ghcr.io"},
+		{"release", "--repo registry.example.com:5000/derper --repo=quay.io/a/derper,quay.io/b/derper", "registry.example.com:5000 quay.io"},
 		{"release", "--repo http://10.87.0.1:5000/derper", "10.87.0.1:5000"},
 		{"verify", "", ""},
 		{"verify", "camllia/derper:latest", "index.docker.io"},

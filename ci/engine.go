@@ -92,13 +92,16 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 	}
 	for _, s := range p.after {
 		c, err := e.run(ctx, s)
+		if c != nil && s.makes != "" && (err == nil || s.live) {
+			// A step that failed and made something all the same made it for the next
+			// run: the journal of a release. The layout is here already.
+			made := c.Directory(s.makes).WithoutDirectory("dist")
+			if _, eerr := made.Export(ctx, filepath.Join(o.reports, filepath.Base(s.makes))); eerr != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", s.name, eerr))
+			}
+		}
 		if err != nil {
 			return err
-		}
-		if s.makes != "" {
-			if _, err := c.Directory(s.makes).Export(ctx, filepath.Join(o.reports, filepath.Base(s.makes))); err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
 		}
 		fmt.Fprintf(stdout, "%-10s ok (%s)\n", s.name, filepath.Join(o.reports, s.report()))
 	}
@@ -153,6 +156,12 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		// Programs in several containers share it as they do on one machine: by locks
 		// on files, and by names that appear when what they name is whole.
 		c = c.WithMountedCache(cacheDir, e.client.CacheVolume(volume), dagger.ContainerWithMountedCacheOpts{Sharing: dagger.CacheSharingModeShared})
+	}
+	if s.makes == releaseDir {
+		// The journal that an earlier run left.
+		if _, err := os.Stat(filepath.Join(e.o.reports, filepath.Base(releaseDir))); err == nil {
+			c = c.WithDirectory(releaseDir, e.client.Host().Directory(filepath.Join(e.o.reports, filepath.Base(releaseDir))))
+		}
 	}
 	if s.layout {
 		c = c.WithMountedDirectory(layoutDir, e.layout)
