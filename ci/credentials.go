@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"dagger.io/dagger"
@@ -41,13 +43,15 @@ func (e *engine) credentials(c *dagger.Container) (*dagger.Container, error) {
 			WithMountedSecret(secretsDir+"/config.json", e.client.SetSecret("docker-config", config)).
 			WithEnvVariable("DOCKER_CONFIG", secretsDir)
 	}
-	names := variables(hosts)
+	given := variables(hosts)
 	if e.o.command == "release" {
-		names = append(names, signing...)
+		for _, v := range signing {
+			given[v] = v
+		}
 	}
-	for _, v := range names {
-		if _, ok := os.LookupEnv(v); ok {
-			c = e.secretVariable(c, v)
+	for _, inside := range slices.Sorted(maps.Keys(given)) {
+		if _, ok := os.LookupEnv(given[inside]); ok {
+			c = e.secretVariable(c, inside, given[inside])
 		}
 	}
 	if e.o.key != "" {
@@ -57,23 +61,34 @@ func (e *engine) credentials(c *dagger.Container) (*dagger.Container, error) {
 }
 
 // variables are those in which build push looks for credentials before it looks
-// anywhere else: REGISTRY_EXAMPLE_COM_5000_USERNAME and the like.
-func variables(hosts []name.Registry) []string {
-	var out []string
+// anywhere else: REGISTRY_EXAMPLE_COM_5000_USERNAME and the like. To each belongs the
+// name that it has on this machine.
+func variables(hosts []name.Registry) map[string]string {
+	given := map[string]string{}
 	for _, r := range hosts {
-		host := r.RegistryStr()
-		if host == name.DefaultRegistry {
-			host = "docker.io"
-		}
-		prefix := strings.Map(func(c rune) rune {
-			if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' {
-				return c
+		for _, host := range outside(r.RegistryStr()) {
+			for _, what := range []string{"_USERNAME", "_PASSWORD"} {
+				inside, here := prefix(r.RegistryStr())+what, prefix(host)+what
+				if _, ok := os.LookupEnv(here); ok || given[inside] == "" {
+					given[inside] = here
+				}
 			}
-			return '_'
-		}, strings.ToUpper(host))
-		out = append(out, prefix+"_USERNAME", prefix+"_PASSWORD")
+		}
 	}
-	return out
+	return given
+}
+
+// prefix is how the names of a registry's variables begin.
+func prefix(host string) string {
+	if host == name.DefaultRegistry {
+		host = "docker.io"
+	}
+	return strings.Map(func(c rune) rune {
+		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' {
+			return c
+		}
+		return '_'
+	}, strings.ToUpper(host))
 }
 
 // registries are those that the arguments for build name.
@@ -111,22 +126,29 @@ func registries(o *options) []name.Registry {
 func dockerConfig(keychain authn.Keychain, registries []name.Registry) (string, error) {
 	auths := map[string]authn.AuthConfig{}
 	for _, r := range registries {
-		a, err := keychain.Resolve(r)
-		if err != nil {
-			return "", fmt.Errorf("credentials for %s: %w", r, err)
+		for _, host := range outside(r.RegistryStr()) {
+			here, err := name.NewRegistry(host)
+			if err != nil {
+				return "", err
+			}
+			a, err := keychain.Resolve(here)
+			if err != nil {
+				return "", fmt.Errorf("credentials for %s: %w", here, err)
+			}
+			if a == authn.Anonymous {
+				continue
+			}
+			config, err := a.Authorization()
+			if err != nil {
+				return "", fmt.Errorf("credentials for %s: %w", here, err)
+			}
+			key := r.RegistryStr()
+			if key == name.DefaultRegistry {
+				key = authn.DefaultAuthKey
+			}
+			auths[key] = *config
+			break
 		}
-		if a == authn.Anonymous {
-			continue
-		}
-		config, err := a.Authorization()
-		if err != nil {
-			return "", fmt.Errorf("credentials for %s: %w", r, err)
-		}
-		key := r.RegistryStr()
-		if key == name.DefaultRegistry {
-			key = authn.DefaultAuthKey
-		}
-		auths[key] = *config
 	}
 	if len(auths) == 0 {
 		return "", nil

@@ -170,7 +170,7 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		c = c.WithServiceBinding(relayName, e.relay)
 	}
 	if s.secrets {
-		if c, err = e.credentials(c); err != nil {
+		if c, err = e.credentials(e.forward(c)); err != nil {
 			return nil, err
 		}
 	}
@@ -188,7 +188,7 @@ func (e *engine) surroundings(c *dagger.Container) (*dagger.Container, error) {
 	if os.Getenv("GOPROXY") != "" {
 		// It can have a password in it, and decides about the way only, never about
 		// what comes out.
-		c = e.secretVariable(c, "GOPROXY")
+		c = e.secretVariable(c, "GOPROXY", "GOPROXY")
 	}
 	if name := os.Getenv("SSL_CERT_FILE"); name != "" {
 		name, err := filepath.Abs(name)
@@ -200,10 +200,10 @@ func (e *engine) surroundings(c *dagger.Container) (*dagger.Container, error) {
 	return c, nil
 }
 
-// secretVariable gives a container a variable of this program's. Another value of it is
-// no reason to run anything again.
-func (e *engine) secretVariable(c *dagger.Container, name string) *dagger.Container {
-	return c.WithSecretVariable(name, e.client.Secret("env://"+name, dagger.SecretOpts{CacheKey: name}))
+// secretVariable gives a container a variable with the value of one of this program's.
+// Another value of it is no reason to run anything again.
+func (e *engine) secretVariable(c *dagger.Container, inside, here string) *dagger.Container {
+	return c.WithSecretVariable(inside, e.client.Secret("env://"+here, dagger.SecretOpts{CacheKey: here}))
 }
 
 // service is the image as a relay that lets everybody in. Nothing but the tests'

@@ -105,6 +105,7 @@ type options struct {
 	reports   string // folder for the reports
 	passed    []string
 	key       string // the private key among what is passed on
+	ports     []int  // of this machine's loopback, for registries among what is passed on
 }
 
 // commands names what the pipeline does, and what it hands arguments on to.
@@ -162,6 +163,7 @@ func parse(args []string, stdout io.Writer) (*options, error) {
 	if err := o.takeKey(); err != nil {
 		return nil, err
 	}
+	o.takeLoopback()
 	return o, o.choose()
 }
 
