@@ -295,8 +295,9 @@ func testKilled(t *testing.T) {
 	repository := loopbackRegistry(t, func(r *http.Request) {
 		if r.Method == http.MethodPatch || r.Method == http.MethodPut {
 			once.Do(func() {
+				io.Copy(io.Discard, r.Body) // else the server does not look whether anybody is there
 				close(reached)
-				<-r.Context().Done() // whoever pushes is gone
+				<-r.Context().Done()
 				close(over)
 			})
 		}
