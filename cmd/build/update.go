@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os/exec"
 	"slices"
 	"strings"
@@ -51,6 +52,7 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&w.Version, "version", "", "take this `version`, such as v1.102.3, be it older or newer")
 	flags.BoolVar(&w.Downgrade, "allow-downgrade", false, "go back when the channel's newest release is older than the lock's")
 	repository := flags.String("repository", upstream.Repository, "`URL` or folder of tailscale's git repository")
+	create := flags.Bool("create", false, "make the lock, with all platforms, when there is none")
 	check := flags.Bool("check", false, fmt.Sprintf("change nothing; the exit code is %d when there is something new", exitNew))
 	asJSON := flags.Bool("json", false, "print the result as JSON")
 	err := flags.parseOnly(args)
@@ -61,6 +63,9 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return usageError("--channel: %w", err)
 	}
 	l, _, err := in.read()
+	if *create && errors.Is(err, fs.ErrNotExist) {
+		l, err = &lock.Lock{Schema: lock.SchemaVersion, Inputs: lock.Inputs{Platforms: slices.Clone(lock.Known)}}, nil
+	}
 	if err != nil {
 		return err
 	}
@@ -91,7 +96,7 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	result.Changes = append(result.Changes, u.Changes()...)
 	result.Flags = append(result.Flags, u.Flags...)
 	result.Pending = append(result.Pending, u.Pending...)
-	if from := u.Old.Tailscale.Version; from != result.Release {
+	if from := u.Old.Tailscale.Version; from != "" && from != result.Release {
 		result.Compare = upstream.CompareURL(from, result.Release)
 	}
 	if u.IsNew() && !*check {
@@ -123,7 +128,7 @@ func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) er
 		tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(tw, "INPUT\tOLD\tNEW")
 		for _, c := range r.Changes {
-			fmt.Fprintf(tw, "%s\t%s\t%s\n", c.Input, c.Old, c.New)
+			fmt.Fprintf(tw, "%s\t%s\t%s\n", c.Input, orElse(c.Old, "none"), c.New)
 		}
 		tw.Flush()
 	}
