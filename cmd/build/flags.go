@@ -84,6 +84,7 @@ func (f *flagSet) parseOnly(args []string) error {
 type inputFlags struct {
 	lockFile, platforms, cacheDir string
 	verifyCache                   bool
+	create                        bool // of update: a lock that does not exist is made
 }
 
 func (f *inputFlags) register(flags *flagSet) {

@@ -52,9 +52,13 @@ var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
 	{"test", "run the image in containers and test that it relays", runTest},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
-	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
+	{"push", "push the image to registries by digest, verify it there, move the tags last", runPush},
+	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
+	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
+	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
 	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
 	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
+	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
@@ -74,9 +78,9 @@ func main() {
 }
 
 // patience is how long a command may take to end after a signal. Docker needs some
-// time to remove a container.
+// time to remove a container, and a push that is moving tags moves them all.
 func patience(args []string) time.Duration {
-	if len(args) > 0 && args[0] == "test" {
+	if len(args) > 0 && (args[0] == "test" || args[0] == "push") {
 		return 15 * time.Second
 	}
 	return 2 * time.Second
@@ -156,7 +160,7 @@ func self() string {
 func usage(w io.Writer) {
 	fmt.Fprintf(w, "build makes the derper image from the lock, versions.json.\n\nusage: build [command] [flags]\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-16s %s\n", c.name, c.summary)
 	}
 	fmt.Fprintf(w, `
 build <command> -h shows the flags of a command and an example.

@@ -52,7 +52,7 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&w.Version, "version", "", "take this `version`, such as v1.102.3, be it older or newer")
 	flags.BoolVar(&w.Downgrade, "allow-downgrade", false, "go back when the channel's newest release is older than the lock's")
 	repository := flags.String("repository", upstream.Repository, "`URL` or folder of tailscale's git repository")
-	create := flags.Bool("create", false, "make the lock, with all platforms, when there is none")
+	flags.BoolVar(&in.create, "create", false, "make the lock, with all platforms, when there is none")
 	check := flags.Bool("check", false, fmt.Sprintf("change nothing; the exit code is %d when there is something new", exitNew))
 	asJSON := flags.Bool("json", false, "print the result as JSON")
 	err := flags.parseOnly(args)
@@ -62,23 +62,45 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if w.Channel, err = upstream.ParseChannel(*channel); err != nil {
 		return usageError("--channel: %w", err)
 	}
+	result, err := updateLock(ctx, &in, w, *repository, *check, stderr)
+	if err != nil {
+		return err
+	}
+	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
+		return err
+	}
+	if *asJSON {
+		err = printJSON(stdout, result)
+	} else {
+		err = printUpdate(stdout, *result, in.lockFile, args)
+	}
+	if err == nil && result.New && *check {
+		return errNew
+	}
+	return err
+}
+
+// updateLock finds out what is new, and writes it into the lock unless it is only to
+// check.
+func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository string, check bool, stderr io.Writer) (*updateResult, error) {
 	l, _, err := in.read()
-	if *create && errors.Is(err, fs.ErrNotExist) {
+	if in.create && errors.Is(err, fs.ErrNotExist) {
 		l, err = &lock.Lock{Schema: lock.SchemaVersion, Inputs: lock.Inputs{Platforms: slices.Clone(lock.Known)}}, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c, err := in.openCache()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.Close()
 	display := progress.New(stderr)
-	result := updateResult{ // none of its lists is null in JSON
+	defer display.Close()
+	result := &updateResult{ // none of its lists is null in JSON
 		Changes: []upstream.Change{}, Flags: []upstream.FlagChange{}, Pending: []upstream.Change{}, Warnings: []string{},
 	}
-	source := &upstream.Source{Modules: modules(c), Repository: *repository, Warn: func(format string, args ...any) {
+	source := &upstream.Source{Modules: modules(c), Repository: repository, Warn: func(format string, args ...any) {
 		warning := fmt.Sprintf(format, args...)
 		result.Warnings = append(result.Warnings, warning)
 		display.Printf("build: update: %s", warning)
@@ -86,11 +108,9 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	task := display.Start("update: ask the module proxy and "+source.Shown(), "")
 	u, err := source.Update(ctx, l.Inputs, w)
 	task.End(err)
-	display.Close()
 	if err != nil {
-		return &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
+		return nil, &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
 	}
-
 	result.New, result.Release = u.IsNew(), u.New.Tailscale.Version
 	result.Channel = upstream.ChannelOf(result.Release)
 	result.Changes = append(result.Changes, u.Changes()...)
@@ -99,24 +119,13 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if from := u.Old.Tailscale.Version; from != "" && from != result.Release {
 		result.Compare = upstream.CompareURL(from, result.Release)
 	}
-	if u.IsNew() && !*check {
+	if u.IsNew() && !check {
 		if err := (&lock.Lock{Schema: l.Schema, Inputs: u.New}).Write(in.lockFile); err != nil {
-			return err
+			return nil, err
 		}
 		result.Written = true
 	}
-	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
-		return err
-	}
-	if *asJSON {
-		err = printJSON(stdout, result)
-	} else {
-		err = printUpdate(stdout, result, in.lockFile, args)
-	}
-	if err == nil && u.IsNew() && *check {
-		return errNew
-	}
-	return err
+	return result, nil
 }
 
 // printUpdate says what happened, or with --check among the arguments would.

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+
+	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/pipeline"
+	"github.com/xavieralpha/derper/internal/progress"
+)
+
+const attestSynopsis = `attest writes what there is to say about an image as files: an SPDX SBOM for each platform and one for
+the index, and SLSA provenance in an in-toto statement. It takes an OCI layout (dist if none is named),
+which must be what the lock records. The same layout and lock give the same bytes. Nothing is signed.`
+
+// attestResult is what build attest says, in JSON.
+type attestResult struct {
+	Index string         `json:"index"`
+	Files []attestedFile `json:"files"`
+}
+
+type attestedFile struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+	Size   int    `json:"size"`
+}
+
+// runAttest is build attest.
+func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := newFlags("attest [flags] [LAYOUT]", attestSynopsis, "  build attest --output attestations dist", stdout)
+	lockFile := flags.String("lock", lock.File, "the lock `file`")
+	output := flags.String("output", "attestations", "`folder` for the files")
+	asJSON := flags.Bool("json", false, "print the result as JSON")
+	rest, err := flags.parse(args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 1 {
+		return usageError("attest: %d layouts given, wants one", len(rest))
+	}
+	dir := "dist"
+	if len(rest) == 1 {
+		dir = rest[0]
+	}
+	index, err := openLayout(dir)
+	if err != nil {
+		return err
+	}
+	set, err := makeSet(ctx, *lockFile, dir, index, attest.Run{}, stderr)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(*output, 0o755); err != nil {
+		return fmt.Errorf("attest: %w", err)
+	}
+	result := attestResult{Index: set.Subjects[0].Descriptor.Digest.String()}
+	add := func(name string, data []byte) error {
+		sum := sha256.Sum256(data)
+		result.Files = append(result.Files, attestedFile{filepath.Join(*output, name), "sha256:" + hex.EncodeToString(sum[:]), len(data)})
+		return writeFile(filepath.Join(*output, name), data)
+	}
+	err = add("provenance.json", set.Provenance)
+	for i, s := range set.Subjects {
+		name := "index"
+		if s.Platform != "" {
+			name = strings.ReplaceAll(string(s.Platform), "/", "-")
+		}
+		err = errors.Join(err, add(name+".spdx.json", set.SBOMs[i]))
+	}
+	if err != nil {
+		return fmt.Errorf("attest: %w", err)
+	}
+	if *asJSON {
+		return printJSON(stdout, result)
+	}
+	for _, f := range result.Files {
+		fmt.Fprintf(stdout, "%s  %s\n", f.Digest, f.Name)
+	}
+	return nil
+}
+
+// makeSet makes what is stated about an image.
+func makeSet(ctx context.Context, lockFile, source string, index v1.ImageIndex, run attest.Run, stderr io.Writer) (*attest.Set, error) {
+	l, err := lock.Read(lockFile)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &codedError{err, exitFailed, "run it in a checkout, or name the lock with --lock"}
+		}
+		return nil, err
+	}
+	sources, err := pipeline.Sources()
+	if err != nil {
+		return nil, err
+	}
+	display := progress.New(stderr)
+	defer display.Close()
+	task := display.Start("read "+source, "")
+	set, err := attest.Make(ctx, attest.Build{Lock: l, Sources: sources, Index: index, Run: run})
+	task.End(err)
+	var difference *lock.Difference
+	if errors.As(err, &difference) {
+		return nil, &codedError{err, exitDiffers, "attest what this lock builds: " + self() + " --platform all"}
+	}
+	return set, err
+}
+
+// openLayout opens the index of a layout that build wrote.
+func openLayout(dir string) (v1.ImageIndex, error) {
+	outer, err := layout.ImageIndexFromPath(dir)
+	var m *v1.IndexManifest
+	if err == nil {
+		m, err = outer.IndexManifest()
+	}
+	if err != nil {
+		return nil, &codedError{fmt.Errorf("layout %s: %w", dir, err), exitFailed, "make it with " + self() + " --platform all"}
+	}
+	if len(m.Manifests) != 1 || !m.Manifests[0].MediaType.IsIndex() {
+		return nil, fmt.Errorf("layout %s: has %d entries, wants one index", dir, len(m.Manifests))
+	}
+	return outer.ImageIndex(m.Manifests[0].Digest)
+}
+
+// splitReference splits a reference into a repository and a tag or a digest.
+func splitReference(ref string) (repository, identifier string, err error) {
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		return "", "", usageError("%q is neither a layout nor a reference: %w", ref, err)
+	}
+	return r.Context().Name(), r.Identifier(), nil
+}
+
+// writeFile writes a file whole or not at all.
+func writeFile(name string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // fails once renamed
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/xavieralpha/derper/internal/attest"
+)
+
+const verifySignatureSynopsis = `verify-signature verifies that the index of an image in a registry and each image in it has a signature,
+SLSA provenance and an SPDX SBOM, and who signed them: a key, or an identity that an issuer vouched for.
+Exit code 1 says that something is missing, or is by somebody else.`
+
+const verifySignatureExample = `  build verify-signature --key cosign.pub registry.example.com/derper:1.102.3
+  build verify-signature camllia/derper:1.102.3 --issuer https://token.actions.githubusercontent.com \
+    --identity https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main`
+
+// verifySignatureResult is what build verify-signature says, in JSON.
+type verifySignatureResult struct {
+	Reference string           `json:"reference"`
+	Digest    string           `json:"digest"`
+	Signer    string           `json:"signer"`
+	Verified  bool             `json:"verified"`
+	Subjects  []attest.Checked `json:"subjects"`
+}
+
+// kinds are the columns of build verify-signature.
+var kinds = map[string]string{attest.Signature: "signature", attest.SLSA: "provenance", attest.SPDX: "SBOM"}
+
+// runVerifySignature is build verify-signature.
+func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := newFlags("verify-signature [flags] REF", verifySignatureSynopsis, verifySignatureExample, stdout)
+	key := flags.String("key", "", "the public key in `file` must have signed it")
+	identity := flags.String("identity", "", "this `identity` must have signed it")
+	issuer := flags.String("issuer", "", "`URL` of who vouches for the identity")
+	var instance sigstoreFlags
+	flags.StringVar(&instance.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
+	asJSON := flags.Bool("json", false, "print the result as JSON")
+	rest, err := flags.parse(args)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(rest) != 1:
+		return usageError("verify-signature: %d images given, wants one", len(rest))
+	case *key == "" && (*identity == "" || *issuer == ""), *key != "" && (*identity != "" || *issuer != "" || instance.root != ""):
+		return usageError("verify-signature: wants either --key FILE, or --identity and --issuer")
+	}
+	trust, err := openTrust(ctx, *key, *identity, *issuer, &instance)
+	if err != nil {
+		return fmt.Errorf("verify-signature: %w", err)
+	}
+	repository, identifier, err := splitReference(rest[0])
+	if err != nil {
+		return err
+	}
+	keychain, err := credentials([]string{repository})
+	if err != nil {
+		return err
+	}
+	r, err := attest.NewReadable(repository, remote.WithAuthFromKeychain(keychain))
+	if err != nil {
+		return usageError("%s: %w", repository, err)
+	}
+	index, err := r.Index(ctx, identifier)
+	if err != nil {
+		return fmt.Errorf("verify-signature: %w", err)
+	}
+	digest, err := index.Digest()
+	if err != nil {
+		return fmt.Errorf("verify-signature: %s: %w", rest[0], err)
+	}
+	checked, err := attest.Check(ctx, r, index, trust)
+	if err != nil && !errors.Is(err, attest.ErrUnverified) {
+		return fmt.Errorf("verify-signature: %w", err)
+	}
+	result := verifySignatureResult{rest[0], digest.String(), trust.String(), err == nil, checked}
+	if *asJSON {
+		if err := printJSON(stdout, result); err != nil {
+			return err
+		}
+	} else {
+		printVerified(stdout, result)
+	}
+	if err != nil {
+		return &codedError{fmt.Errorf("verify-signature: %w", err), exitFailed, "do not trust the image; or name another key, or another identity"}
+	}
+	return nil
+}
+
+// openTrust is whom the flags trust.
+func openTrust(ctx context.Context, key, identity, issuer string, instance *sigstoreFlags) (*attest.Trust, error) {
+	if key == "" {
+		s, err := instance.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return attest.TrustIdentity(s.Root, identity, issuer)
+	}
+	data, err := os.ReadFile(key)
+	if err != nil {
+		return nil, fmt.Errorf("--key: %w", err)
+	}
+	public, err := attest.ParsePublicKey(data)
+	if err != nil {
+		return nil, &codedError{fmt.Errorf("--key %s: %w", key, err), exitFailed, "it wants the public key, as cosign.pub"}
+	}
+	return attest.TrustKey(public)
+}
+
+func printVerified(w io.Writer, r verifySignatureResult) {
+	fmt.Fprintf(w, "%s\n\n", r.Reference)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "PLATFORM\tDIGEST\tSIGNATURE\tPROVENANCE\tSBOM")
+	for _, s := range r.Subjects {
+		name := string(s.Platform)
+		if name == "" {
+			name = "index"
+		}
+		fmt.Fprintf(tw, "%s\t%s", name, s.Digest)
+		for _, typ := range attest.Types {
+			word := "ok"
+			if s.Verified[typ] == nil {
+				word = "NO"
+			}
+			fmt.Fprintf(tw, "\t%s", word)
+		}
+		fmt.Fprintln(tw)
+	}
+	tw.Flush()
+	fmt.Fprintln(w)
+	// Many statements lack for the same reason, which is said once.
+	said := map[string]bool{}
+	for _, s := range r.Subjects {
+		for _, typ := range attest.Types {
+			if why := s.Problems[typ]; why != "" && !said[why] {
+				said[why] = true
+				fmt.Fprintf(w, "%s of %s: %s\n", kinds[typ], s.Digest, why)
+			}
+		}
+	}
+	if r.Verified {
+		fmt.Fprintf(w, "signed by %s\n", r.Signer)
+	}
+}

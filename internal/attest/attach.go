@@ -1,0 +1,197 @@
+package attest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// BundleType is the media type of a Sigstore bundle, and the artifact type of what is
+// attached to a digest.
+const BundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
+
+// A Reader lists what is attached to digests in a repository.
+type Reader interface {
+	// String is the repository's name, registry.example.com/derper.
+	String() string
+	// Bundles lists the Sigstore bundles that refer to a digest, sorted by the digest
+	// of their manifest.
+	Bundles(ctx context.Context, subject v1.Hash) ([][]byte, error)
+}
+
+// A Repository is one to attach to.
+type Repository interface {
+	Reader
+	// Has reports whether it has the manifest or index with a digest.
+	Has(ctx context.Context, digest v1.Hash) (bool, error)
+	// Attach pushes an artifact that has a subject, and lists it as a referrer.
+	Attach(ctx context.Context, artifact v1.Image) (v1.Hash, error)
+}
+
+// Attached says what became of a repository.
+type Attached struct {
+	Repository string `json:"repository"`
+	// Attached and Present count bundles: those attached now, and those that were
+	// there and hold.
+	Attached int `json:"attached"`
+	Present  int `json:"present"`
+}
+
+// ErrNotThere says that a repository does not have an image.
+var ErrNotThere = errors.New("is not in the repository")
+
+// Attach signs what is stated about an image and attaches it to the image's digests in
+// each repository. What is there already, signed by the same key or identity and word
+// for word the same, is not signed again; a bundle that one repository has and another
+// has not is copied. A run after one that was interrupted does what that left.
+func Attach(ctx context.Context, set *Set, signer *Signer, repositories []Repository, step func(done, total int)) ([]Attached, error) {
+	statements, err := set.Statements()
+	if err != nil {
+		return nil, err
+	}
+	total, done := 0, 0
+	for _, s := range statements {
+		total += len(s.Subjects) * len(repositories)
+	}
+	for _, r := range repositories {
+		index := set.Subjects[0].Descriptor.Digest
+		has, err := r.Has(ctx, index)
+		if err == nil && !has {
+			err = ErrNotThere
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", r, index, err)
+		}
+	}
+	known := map[place][][]byte{}
+	for _, s := range set.Subjects {
+		digest := s.Descriptor.Digest
+		for i, r := range repositories {
+			if known[place{i, digest}], err = r.Bundles(ctx, digest); err != nil {
+				return nil, fmt.Errorf("%s: referrers of %s: %w", r, digest, err)
+			}
+		}
+	}
+	results := make([]Attached, len(repositories))
+	for i, r := range repositories {
+		results[i].Repository = r.String()
+	}
+	for _, statement := range statements {
+		var bundle []byte
+		var lacks []pending
+		for _, subject := range statement.Subjects {
+			digest := subject.Descriptor.Digest
+			for i := range repositories {
+				found := holds(signer.Trust, known[place{i, digest}], digest, statement.Payload)
+				if found == nil {
+					lacks = append(lacks, pending{i, subject})
+					continue
+				}
+				bundle = found
+				results[i].Present++
+				done++
+				step(done, total)
+			}
+		}
+		for _, p := range lacks {
+			if bundle == nil {
+				if bundle, err = signer.Sign(ctx, statement.Payload); err != nil {
+					return results, err
+				}
+			}
+			artifact, err := newArtifact(p.subject.Descriptor, statement.Type, bundle)
+			if err != nil {
+				return results, err
+			}
+			r := repositories[p.repository]
+			if _, err := r.Attach(ctx, artifact); err != nil {
+				return results, fmt.Errorf("%s: attach %s to %s: %w", r, statement.Type, p.subject.Descriptor.Digest, err)
+			}
+			results[p.repository].Attached++
+			done++
+			step(done, total)
+		}
+	}
+	return results, nil
+}
+
+// place is a digest in one of the repositories.
+type place struct {
+	repository int
+	digest     v1.Hash
+}
+
+// pending is a bundle that a repository lacks.
+type pending struct {
+	repository int
+	subject    Subject
+}
+
+// holds finds, among bundles, one of a statement that is still good.
+func holds(trust *Trust, bundles [][]byte, about v1.Hash, payload []byte) []byte {
+	for _, b := range bundles {
+		if v, err := trust.Verify(b, about); err == nil && bytes.Equal(v.Statement, payload) {
+			return b
+		}
+	}
+	return nil
+}
+
+// newArtifact is a bundle in an image's form, about a subject. It is what cosign
+// attaches, but for the time.
+// Source: https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md.
+func newArtifact(subject v1.Descriptor, predicate string, bundle []byte) (v1.Image, error) {
+	layer := static.NewLayer(bundle, BundleType)
+	digest, err := layer.Digest()
+	if err != nil {
+		return nil, err
+	}
+	config, size, err := v1.SHA256(strings.NewReader(emptyConfig))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := encode(v1.Manifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIManifestSchema1,
+		ArtifactType:  BundleType,
+		Config:        v1.Descriptor{MediaType: "application/vnd.oci.empty.v1+json", Digest: config, Size: size},
+		Layers:        []v1.Descriptor{{MediaType: BundleType, Digest: digest, Size: int64(len(bundle))}},
+		Subject:       &subject,
+		Annotations: map[string]string{
+			"dev.sigstore.bundle.content":       "dsse-envelope",
+			"dev.sigstore.bundle.predicateType": predicate,
+		},
+	}, "")
+	if err != nil {
+		return nil, err
+	}
+	return partial.CompressedToImage(&artifact{bytes.TrimSpace(raw), layer})
+}
+
+// emptyConfig is the config of an artifact that has none.
+// Source: OCI image specification, v1.1, guidance for an empty descriptor.
+const emptyConfig = "{}"
+
+// artifact is a manifest of one layer.
+type artifact struct {
+	raw   []byte
+	layer v1.Layer
+}
+
+func (a *artifact) RawConfigFile() ([]byte, error)      { return []byte(emptyConfig), nil }
+func (a *artifact) RawManifest() ([]byte, error)        { return a.raw, nil }
+func (a *artifact) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
+func (a *artifact) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
+	if d, err := a.layer.Digest(); err != nil || d != h {
+		return nil, errors.New("no such layer")
+	}
+	return a.layer, nil
+}

@@ -1,0 +1,248 @@
+// Package attest says of an image, in signed statements, what is in it and how it was
+// made: an SPDX SBOM for each platform, SLSA provenance, and the signature itself.
+//
+// It promises that what it states was read out of the image: files from the layers,
+// modules from the build information that the Go linker left in each program. An image
+// that is not what its lock records is refused. The same image, lock and [Run] give the
+// same bytes, wherever and whenever they are made; only signatures differ.
+//
+// Statements are in-toto statements in DSSE envelopes in Sigstore bundles, attached to
+// the digest that they are about as OCI 1.1 referrers. That is the form in which
+// cosign 3 looks for them first. The index itself holds no attestation manifests:
+// they would move its digest.
+//
+// Specifications: https://spdx.github.io/spdx-spec/v2.3, https://slsa.dev/spec/v1.0,
+// https://github.com/in-toto/attestation, https://docs.sigstore.dev/about/bundle.
+package attest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/plan"
+)
+
+// Types of predicates, as in the predicateType of a statement.
+const (
+	// Signature is cosign's: the digest is signed, and nothing more is said.
+	Signature = "https://sigstore.dev/cosign/sign/v1"
+	// SLSA is provenance, https://slsa.dev/spec/v1.0/provenance.
+	SLSA = "https://slsa.dev/provenance/v1"
+	// SPDX is an SBOM.
+	SPDX = "https://spdx.dev/Document"
+)
+
+// Types are what a signed image has on its index and on each of its manifests.
+var Types = []string{Signature, SLSA, SPDX}
+
+// A Build is what is attested.
+type Build struct {
+	Lock *lock.Lock
+	// Sources are the parts of this project that went into the image.
+	Sources plan.Sources
+	Index   v1.ImageIndex
+	Run     Run
+}
+
+// A Run says who built the image. All of it is optional, and without it the provenance
+// is the same for everybody.
+type Run struct {
+	// Builder is the URI of what ran the build, such as a workflow's.
+	Builder string
+	// Source is the git repository of this project's source, as a URI without
+	// git+ in front, and Commit the commit that was built, 40 hex digits.
+	Source, Commit string
+	// Invocation is the URI of this very run.
+	Invocation string
+}
+
+// A Subject is something that statements are about: the index, or an image in it.
+type Subject struct {
+	// Platform is empty for the index.
+	Platform   lock.Platform
+	Descriptor v1.Descriptor
+}
+
+// name is the subject's name in statements: derper:1.102.3 linux/amd64.
+func (s Subject) name(in lock.Inputs) string {
+	name := "derper:" + in.Tailscale.Short()
+	if s.Platform != "" {
+		name += " " + string(s.Platform)
+	}
+	return name
+}
+
+// A Set is everything that is stated about an image.
+type Set struct {
+	// Subjects are the index and then its images, in its order.
+	Subjects []Subject
+	// Provenance is an in-toto statement about all of them.
+	Provenance []byte
+	// SBOMs are SPDX documents, one for each of Subjects.
+	SBOMs [][]byte
+
+	inputs lock.Inputs
+}
+
+// Make makes the statements about an image. It reads all layers, one image for each
+// core at a time.
+func Make(ctx context.Context, b Build) (*Set, error) {
+	subjects, err := subjects(b.Index)
+	if err != nil {
+		return nil, err
+	}
+	contents := make([]*content, len(subjects)-1)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.NumCPU())
+	for i, s := range subjects[1:] {
+		g.Go(func() (err error) {
+			contents[i], err = readContent(ctx, b.Index, s)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := compare(b.Lock, subjects[0], contents); err != nil {
+		return nil, err
+	}
+	set := &Set{Subjects: subjects, inputs: b.Lock.Inputs, SBOMs: make([][]byte, len(subjects))}
+	for i, c := range contents {
+		if set.SBOMs[i+1], err = imageSBOM(b.Lock.Inputs, c); err != nil {
+			return nil, fmt.Errorf("attest: SBOM of %s: %w", c.platform, err)
+		}
+	}
+	if set.SBOMs[0], err = indexSBOM(b.Lock.Inputs, subjects, set.SBOMs); err != nil {
+		return nil, fmt.Errorf("attest: SBOM of the index: %w", err)
+	}
+	if set.Provenance, err = provenance(b, subjects, contents); err != nil {
+		return nil, fmt.Errorf("attest: provenance: %w", err)
+	}
+	return set, nil
+}
+
+// subjects lists an index and its images.
+func subjects(index v1.ImageIndex) ([]Subject, error) {
+	digest, err := index.Digest()
+	if err != nil {
+		return nil, fmt.Errorf("attest: index: %w", err)
+	}
+	size, err := index.Size()
+	if err != nil {
+		return nil, fmt.Errorf("attest: index: %w", err)
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("attest: index: %w", err)
+	}
+	list := []Subject{{Descriptor: v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: size}}}
+	for _, d := range m.Manifests {
+		if d.MediaType != types.OCIManifestSchema1 || d.Platform == nil {
+			return nil, fmt.Errorf("attest: index %s: %s is no image of a platform", digest, d.Digest)
+		}
+		name := d.Platform.OS + "/" + d.Platform.Architecture
+		if d.Platform.Variant != "" {
+			name += "/" + d.Platform.Variant
+		}
+		platform, err := lock.ParsePlatform(name)
+		if err != nil {
+			return nil, fmt.Errorf("attest: index %s: %w", digest, err)
+		}
+		list = append(list, Subject{platform, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}})
+	}
+	if len(list) == 1 {
+		return nil, fmt.Errorf("attest: index %s: no image", digest)
+	}
+	return list, nil
+}
+
+// compare refuses an image that the lock does not stand for.
+func compare(l *lock.Lock, index Subject, contents []*content) error {
+	built := &lock.Outputs{Index: index.Descriptor.Digest.String()}
+	for _, c := range contents {
+		if err := c.check(l.Inputs); err != nil {
+			return fmt.Errorf("attest: %s: %w", c.platform, err)
+		}
+		built.Platforms = append(built.Platforms, c.outputs)
+	}
+	if err := l.Compare(built); err != nil && !errors.Is(err, lock.ErrNoOutputs) {
+		return fmt.Errorf("attest: %w", err)
+	}
+	return nil
+}
+
+// A Statement is what is signed, and what its signature is attached to.
+type Statement struct {
+	// Type is one of Types.
+	Type string
+	// Payload is an in-toto statement.
+	Payload  []byte
+	Subjects []Subject
+}
+
+// Statements lists what is to be signed: for each subject its digest and its SBOM,
+// and the provenance once for all.
+func (s *Set) Statements() ([]Statement, error) {
+	var list []Statement
+	for i, subject := range s.Subjects {
+		for _, made := range []struct {
+			typ       string
+			predicate json.RawMessage
+		}{{Signature, json.RawMessage("{}")}, {SPDX, s.SBOMs[i]}} {
+			payload, err := statement(made.typ, made.predicate, s.inputs, subject)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, Statement{made.typ, payload, []Subject{subject}})
+		}
+	}
+	return append(list, Statement{SLSA, s.Provenance, s.Subjects}), nil
+}
+
+// inToto is an in-toto statement, v1.
+// Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md.
+type inToto struct {
+	Type          string     `json:"_type"`
+	Subject       []resource `json:"subject"`
+	PredicateType string     `json:"predicateType"`
+	Predicate     any        `json:"predicate"`
+}
+
+const inTotoType = "https://in-toto.io/Statement/v1"
+
+// resource is an in-toto resource descriptor.
+type resource struct {
+	Name   string            `json:"name,omitempty"`
+	URI    string            `json:"uri,omitempty"`
+	Digest map[string]string `json:"digest,omitempty"`
+}
+
+func statement(typ string, predicate any, in lock.Inputs, about ...Subject) ([]byte, error) {
+	s := inToto{Type: inTotoType, PredicateType: typ, Predicate: predicate}
+	for _, subject := range about {
+		digest := subject.Descriptor.Digest
+		s.Subject = append(s.Subject, resource{Name: subject.name(in), Digest: map[string]string{digest.Algorithm: digest.Hex}})
+	}
+	data, err := encode(s, "")
+	return bytes.TrimSuffix(data, []byte("\n")), err
+}
+
+// encode is JSON with keys in the order of the structs, maps sorted.
+func encode(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
+	err := enc.Encode(v)
+	return b.Bytes(), err
+}

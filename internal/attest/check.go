@@ -1,0 +1,86 @@
+package attest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// A Checked is one subject with what is signed about it.
+type Checked struct {
+	Platform lock.Platform `json:"platform,omitempty"`
+	Digest   string        `json:"digest"`
+	// Verified has one statement for each of Types that could be verified.
+	Verified map[string]*Verified `json:"verified"`
+	// Problems says, for each of Types that could not, why.
+	Problems map[string]string `json:"problems,omitempty"`
+}
+
+// ErrUnverified says that something that should be signed is not, or not by whom it
+// should.
+var ErrUnverified = errors.New("is not signed as it should be")
+
+// Check verifies that an index and each of its images has a signature, provenance and
+// an SBOM by whom trust names. The error is ErrUnverified if one is missing; the list
+// says which, and why.
+func Check(ctx context.Context, r Reader, index v1.ImageIndex, trust *Trust) ([]Checked, error) {
+	subjects, err := subjects(index)
+	if err != nil {
+		return nil, err
+	}
+	var list []Checked
+	missing := 0
+	for _, s := range subjects {
+		digest := s.Descriptor.Digest
+		bundles, err := r.Bundles(ctx, digest)
+		if err != nil {
+			return nil, fmt.Errorf("%s: referrers of %s: %w", r, digest, err)
+		}
+		c := check(bundles, digest, trust)
+		c.Platform = s.Platform
+		missing += len(c.Problems)
+		list = append(list, c)
+	}
+	if missing > 0 {
+		return list, fmt.Errorf("%s@%s %w: %d of %d statements lack", r, subjects[0].Descriptor.Digest, ErrUnverified, missing, len(list)*len(Types))
+	}
+	return list, nil
+}
+
+// check verifies the bundles of one digest.
+func check(bundles [][]byte, digest v1.Hash, trust *Trust) Checked {
+	c := Checked{Digest: digest.String(), Verified: map[string]*Verified{}}
+	var reasons []string
+	for _, b := range bundles {
+		v, err := trust.Verify(b, digest)
+		if err != nil {
+			reasons = append(reasons, err.Error())
+			continue
+		}
+		if c.Verified[v.Type] == nil {
+			c.Verified[v.Type] = v
+		}
+	}
+	for _, typ := range Types {
+		if c.Verified[typ] != nil {
+			continue
+		}
+		why := "nothing is attached"
+		if len(bundles) > 0 {
+			why = fmt.Sprintf("none of the %d bundles is one", len(bundles))
+		}
+		if len(reasons) > 0 {
+			why = strings.Join(reasons, "; ")
+		}
+		if c.Problems == nil {
+			c.Problems = map[string]string{}
+		}
+		c.Problems[typ] = why
+	}
+	return c
+}

@@ -1,0 +1,198 @@
+package attest
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/plan"
+)
+
+// licenceDir is where the image has licence notices, below it a folder for each module.
+const licenceDir = "usr/share/licenses/"
+
+// content is what an image holds.
+type content struct {
+	platform lock.Platform
+	digest   v1.Hash
+	files    []*file // sorted by name
+	licence  string  // of the whole, according to its label
+	outputs  lock.PlatformOutput
+}
+
+// file is a file of an image.
+type file struct {
+	name         string // without a slash in front
+	sha1, sha256 string // in hex
+	// info is set for a program.
+	info *buildinfo.BuildInfo
+	// licences are those that a notice spells out, as SPDX identifiers.
+	licences []string
+}
+
+// readContent reads an image of an index.
+func readContent(ctx context.Context, index v1.ImageIndex, s Subject) (_ *content, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("attest: %s %s: %w", s.Platform, s.Descriptor.Digest, err)
+		}
+	}()
+	img, err := index.Image(s.Descriptor.Digest)
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	if len(layers) != len(plan.Layers) {
+		return nil, fmt.Errorf("has %d layers, not %d", len(layers), len(plan.Layers))
+	}
+	c := &content{
+		platform: s.Platform,
+		digest:   s.Descriptor.Digest,
+		licence:  config.Config.Labels["org.opencontainers.image.licenses"],
+		outputs:  lock.PlatformOutput{Platform: s.Platform, Manifest: s.Descriptor.Digest.String()},
+	}
+	name, err := img.ConfigName()
+	if err != nil {
+		return nil, err
+	}
+	c.outputs.Config = name.String()
+	files := map[string]*file{}
+	for i, l := range layers {
+		record, err := readLayer(ctx, l, files)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w", plan.Layers[i], err)
+		}
+		if want := config.RootFS.DiffIDs[i].String(); record.DiffID != want {
+			return nil, fmt.Errorf("layer %s: is %s, the config has %s", plan.Layers[i], record.DiffID, want)
+		}
+		record.Name = plan.Layers[i]
+		c.outputs.Layers = append(c.outputs.Layers, record)
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		f := files[name]
+		c.files = append(c.files, f)
+		if f.info != nil {
+			c.outputs.Binaries = append(c.outputs.Binaries, lock.Binary{Name: path.Base(name), Digest: "sha256:" + f.sha256})
+		}
+	}
+	slices.SortFunc(c.outputs.Binaries, func(a, b lock.Binary) int { return strings.Compare(a.Name, b.Name) })
+	return c, nil
+}
+
+// readLayer adds the files of a layer. What it reads is checked against the digests.
+func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (lock.Layer, error) {
+	digest, err := l.Digest()
+	if err != nil {
+		return lock.Layer{}, err
+	}
+	rc, err := l.Uncompressed()
+	if err != nil {
+		return lock.Layer{}, err
+	}
+	defer rc.Close()
+	sum := sha256.New()
+	tee := io.TeeReader(&stopReader{ctx, rc}, sum)
+	for tr := tar.NewReader(tee); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return lock.Layer{}, err
+		}
+		switch name := strings.TrimPrefix(h.Name, "/"); {
+		case h.Typeflag == tar.TypeDir:
+		case h.Typeflag != tar.TypeReg || strings.HasPrefix(path.Base(name), ".wh."):
+			return lock.Layer{}, fmt.Errorf("%s: neither a file nor a folder", name)
+		default:
+			if files[name], err = readFile(name, tr); err != nil {
+				return lock.Layer{}, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	// What comes after the archive's end counts for its digest.
+	if _, err := io.Copy(io.Discard, tee); err != nil {
+		return lock.Layer{}, err
+	}
+	return lock.Layer{DiffID: "sha256:" + hex.EncodeToString(sum.Sum(nil)), Digest: digest.String()}, nil
+}
+
+// readFile reads a file, and what it says of itself.
+func readFile(name string, r io.Reader) (*file, error) {
+	sum1, sum256 := sha1.New(), sha256.New()
+	br := bufio.NewReader(io.TeeReader(r, io.MultiWriter(sum1, sum256)))
+	magic, err := br.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	program, notice := string(magic) == "\x7fELF", strings.HasPrefix(name, licenceDir)
+	var text bytes.Buffer
+	to := io.Discard
+	if program || notice {
+		to = &text
+	}
+	if _, err := io.Copy(to, br); err != nil {
+		return nil, err
+	}
+	f := &file{name: name, sha1: hex.EncodeToString(sum1.Sum(nil)), sha256: hex.EncodeToString(sum256.Sum(nil))}
+	if notice {
+		f.licences = identify(text.Bytes())
+	}
+	if program {
+		if f.info, err = buildinfo.Read(bytes.NewReader(text.Bytes())); err != nil {
+			return nil, fmt.Errorf("says nothing of what it is made of: %w", err)
+		}
+	}
+	return f, nil
+}
+
+// stopReader ends a long read when it is no longer wanted.
+type stopReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (s *stopReader) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.r.Read(p)
+}
+
+// check refuses programs that were not compiled from what the lock names.
+func (c *content) check(in lock.Inputs) error {
+	for _, f := range c.files {
+		if f.info == nil {
+			continue
+		}
+		if f.info.GoVersion != in.Go.Version {
+			return fmt.Errorf("%s is compiled with %s, the lock has %s", f.name, f.info.GoVersion, in.Go.Version)
+		}
+		if m := f.info.Main; m.Path == lock.TailscaleModule && (m.Version != in.Tailscale.Version || m.Sum != in.Tailscale.Sum) {
+			return fmt.Errorf("%s is compiled from %s %s, the lock has %s %s", f.name, m.Version, m.Sum, in.Tailscale.Version, in.Tailscale.Sum)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+package attest
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/sign"
+	"github.com/sigstore/sigstore-go/pkg/tuf"
+)
+
+// audience is whom an ID token for Fulcio is meant for.
+const audience = "sigstore"
+
+// A Sigstore is an instance of Sigstore: whom it trusts, and where its services are.
+type Sigstore struct {
+	Root   root.TrustedMaterial
+	Config *root.SigningConfig
+}
+
+// PublicSigstore fetches what the public instance, sigstore.dev, has published of
+// itself, verified by TUF from the root of trust that this program is compiled with.
+// Nothing is kept on disk.
+func PublicSigstore(ctx context.Context) (*Sigstore, error) {
+	options := tuf.DefaultOptions().WithDisableLocalCache().WithContext(ctx)
+	client, err := tuf.New(options)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", options.RepositoryBaseURL, err)
+	}
+	trusted, err := root.GetTrustedRoot(client)
+	if err != nil {
+		return nil, fmt.Errorf("%s: trusted root: %w", options.RepositoryBaseURL, err)
+	}
+	config, err := root.GetSigningConfig(client)
+	if err != nil {
+		return nil, fmt.Errorf("%s: signing config: %w", options.RepositoryBaseURL, err)
+	}
+	return &Sigstore{trusted, config}, nil
+}
+
+// A TokenSource gives ID tokens of OpenID Connect.
+type TokenSource interface {
+	// Token gets one that is meant for an audience.
+	Token(ctx context.Context, audience string) (string, error)
+	// Secrets are words that no error may contain.
+	Secrets() []string
+}
+
+// GitHub is the token source of a job in GitHub Actions with the permission id-token.
+// Source: https://docs.github.com/actions, security, OpenID Connect.
+type GitHub struct {
+	// URL and Bearer are the job's ACTIONS_ID_TOKEN_REQUEST_URL and _TOKEN.
+	URL, Bearer string
+}
+
+// tokenTries is how often a token is asked for. The endpoint fails now and then.
+const tokenTries = 4
+
+// Token asks GitHub for a token.
+func (g GitHub) Token(ctx context.Context, audience string) (token string, err error) {
+	at, err := url.Parse(g.URL)
+	if err != nil || g.URL == "" || g.Bearer == "" {
+		return "", errors.New("GitHub gives this job no ID token")
+	}
+	query := at.Query()
+	query.Set("audience", audience)
+	at.RawQuery = query.Encode()
+	for try := range tokenTries {
+		if try > 0 {
+			select {
+			case <-time.After(time.Second << (try - 1)):
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		}
+		var again bool
+		if token, again, err = g.ask(ctx, at.String()); !again {
+			break
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("ID token from %s: %w", at.Host, err)
+	}
+	return token, nil
+}
+
+func (g GitHub) ask(ctx context.Context, at string) (token string, again bool, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return "", false, errors.New("the job's URL is none")
+	}
+	req.Header.Set("Authorization", "Bearer "+g.Bearer)
+	req.Header.Set("Accept", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		var e *url.Error
+		if errors.As(err, &e) {
+			err = e.Err // without the URL
+		}
+		return "", ctx.Err() == nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests, errors.New(resp.Status)
+	}
+	var answer struct {
+		Value string `json:"value"`
+	}
+	// What the answer holds is a secret, so no part of it goes into the error.
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil || answer.Value == "" {
+		return "", false, errors.New("the answer has no token")
+	}
+	return answer.Value, false, nil
+}
+
+// Secrets is the bearer token of the job.
+func (g GitHub) Secrets() []string { return []string{g.Bearer} }
+
+// NewKeylessSigner signs with a key of its own that lasts as long as the signer, for
+// which Fulcio certifies the identity that a token stands for. Every signature is
+// logged.
+func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens TokenSource) (*Signer, error) {
+	keys, err := sign.NewEphemeralKeypair(nil)
+	if err != nil {
+		return nil, fmt.Errorf("keyless: %w", err)
+	}
+	now := time.Now()
+	fulcio, err := root.SelectService(s.Config.FulcioCertificateAuthorityURLs(), sign.FulcioAPIVersions, now)
+	if err != nil {
+		return nil, fmt.Errorf("keyless: no Fulcio: %w", err)
+	}
+	certs := &certificates{fulcio: sign.NewFulcio(&sign.FulcioOptions{BaseURL: fulcio.URL, Retries: 3}), tokens: tokens}
+	signer := &Signer{keys: keys, redact: certs.redact}
+	signer.options = sign.BundleOptions{CertificateProvider: certs, CertificateProviderOptions: &sign.CertificateProviderOptions{}, TrustedRoot: s.Root}
+	logs, err := root.SelectServices(s.Config.RekorLogURLs(), s.Config.RekorLogURLsConfig(), sign.RekorAPIVersions, now)
+	if err != nil {
+		return nil, fmt.Errorf("keyless: no Rekor: %w", err)
+	}
+	for _, l := range logs {
+		signer.options.TransparencyLogs = append(signer.options.TransparencyLogs,
+			sign.NewRekor(&sign.RekorOptions{BaseURL: l.URL, Version: l.MajorAPIVersion, Retries: 3, Timeout: time.Minute}))
+	}
+	if len(s.Config.TimestampAuthorityURLs()) > 0 {
+		authorities, err := root.SelectServices(s.Config.TimestampAuthorityURLs(), s.Config.TimestampAuthorityURLsConfig(), sign.TimestampAuthorityAPIVersions, now)
+		if err != nil {
+			return nil, fmt.Errorf("keyless: no timestamp authority: %w", err)
+		}
+		for _, a := range authorities {
+			signer.options.TimestampAuthorities = append(signer.options.TimestampAuthorities,
+				sign.NewTimestampAuthority(&sign.TimestampAuthorityOptions{URL: a.URL, Retries: 3, Timeout: time.Minute}))
+		}
+	}
+	// Who one is shows in the first certificate. What was signed before, by the same
+	// identity with another key, can then be told from what was not.
+	cert, err := certs.GetCertificate(ctx, keys, nil)
+	if err != nil {
+		return nil, fmt.Errorf("keyless: %w", certs.redact(err))
+	}
+	parsed, err := x509.ParseCertificate(cert)
+	if err != nil {
+		return nil, fmt.Errorf("keyless: Fulcio's certificate: %w", err)
+	}
+	who, err := certificate.SummarizeCertificate(parsed)
+	if err != nil {
+		return nil, fmt.Errorf("keyless: Fulcio's certificate: %w", err)
+	}
+	signer.Trust, err = TrustIdentity(s.Root, who.SubjectAlternativeName, who.Issuer)
+	return signer, err
+}
+
+// certificates gets certificates from Fulcio, and keeps one for as long as it is valid.
+type certificates struct {
+	fulcio  *sign.Fulcio
+	tokens  TokenSource
+	der     []byte
+	until   time.Time
+	secrets []string
+}
+
+// margin is what a certificate must still be valid for, so that a signature gets its
+// entry in the log in time.
+const margin = 3 * time.Minute
+
+// GetCertificate makes certificates a sign.CertificateProvider.
+func (c *certificates) GetCertificate(ctx context.Context, keys sign.Keypair, _ *sign.CertificateProviderOptions) ([]byte, error) {
+	if c.der != nil && time.Until(c.until) > margin {
+		return c.der, nil
+	}
+	token, err := c.tokens.Token(ctx, audience)
+	if err != nil {
+		return nil, err
+	}
+	c.secrets = append(c.secrets, token)
+	der, err := c.fulcio.GetCertificate(ctx, keys, &sign.CertificateProviderOptions{IDToken: token})
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	c.der, c.until = der, cert.NotAfter
+	return der, nil
+}
+
+// redact takes secrets out of an error: a server may send back what it was sent.
+func (c *certificates) redact(err error) error {
+	text := err.Error()
+	for _, secret := range append(c.tokens.Secrets(), c.secrets...) {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "***")
+		}
+	}
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}

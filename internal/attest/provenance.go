@@ -1,0 +1,166 @@
+package attest
+
+import (
+	"cmp"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/module"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/plan"
+)
+
+// BuildType is the URI of how the image is built.
+//
+// Its external parameters have one key, lock: the inputs of versions.json. Its internal
+// parameters have the keys host and actions: the plan that follows from the lock on
+// that host, as build plan --json prints it. On another host only the toolchain's
+// module and the settings of the action roots differ, and the image is the same.
+//
+// The dependencies are the modules of the lock, the toolchain for each host that a
+// build can run on, every module that a program of the image links, upstream's git
+// commit, and, where the builder says it, the commit of this project.
+const BuildType = image.Source + "/blob/main/README.md#provenance"
+
+// Builder is the builder's URI when a [Run] names none: anybody, with this project's
+// program.
+const Builder = image.Source + "/tree/main/cmd/build"
+
+// Host is the host that the actions in the provenance are for, always the same one, so
+// that it does not depend on who writes it.
+const Host = "linux/amd64"
+
+// upstream is where the commit of the lock is.
+const upstream = "git+https://github.com/tailscale/tailscale"
+
+// A Provenance is the predicate of SLSA provenance.
+// Source: https://slsa.dev/spec/v1.0/provenance.
+type Provenance struct {
+	BuildDefinition struct {
+		BuildType          string `json:"buildType"`
+		ExternalParameters struct {
+			Lock lock.Inputs `json:"lock"`
+		} `json:"externalParameters"`
+		InternalParameters struct {
+			Host    string   `json:"host"`
+			Actions []action `json:"actions"`
+		} `json:"internalParameters"`
+		ResolvedDependencies []resource `json:"resolvedDependencies"`
+	} `json:"buildDefinition"`
+	RunDetails struct {
+		Builder struct {
+			ID string `json:"id"`
+		} `json:"builder"`
+		Metadata *metadata `json:"metadata,omitempty"`
+	} `json:"runDetails"`
+}
+
+// action is an action of the plan.
+type action struct {
+	Key    string          `json:"key"`
+	Action json.RawMessage `json:"action"`
+}
+
+type metadata struct {
+	Invocation string `json:"invocationId"`
+}
+
+// ParseProvenance reads the predicate of a provenance statement.
+func ParseProvenance(statement []byte) (*Provenance, error) {
+	p := new(Provenance)
+	s := inToto{Predicate: p}
+	if err := json.Unmarshal(statement, &s); err != nil {
+		return nil, fmt.Errorf("attest: provenance: %w", err)
+	}
+	if s.PredicateType != SLSA || p.BuildDefinition.BuildType != BuildType {
+		return nil, fmt.Errorf("attest: provenance: type %q of build %q is not %q of build %q", s.PredicateType, p.BuildDefinition.BuildType, SLSA, BuildType)
+	}
+	return p, nil
+}
+
+// provenance is the statement of how an index and its images were built.
+func provenance(b Build, subjects []Subject, contents []*content) ([]byte, error) {
+	var platforms []lock.Platform
+	for _, s := range subjects[1:] {
+		platforms = append(platforms, s.Platform)
+	}
+	actions, err := plan.New(b.Lock.Inputs, b.Sources, platforms, Host)
+	if err != nil {
+		return nil, err
+	}
+	dependencies, err := dependencies(b, contents)
+	if err != nil {
+		return nil, err
+	}
+	var p Provenance
+	p.BuildDefinition.BuildType = BuildType
+	p.BuildDefinition.ExternalParameters.Lock = b.Lock.Inputs
+	p.BuildDefinition.InternalParameters.Host = Host
+	for _, a := range actions.Actions() {
+		p.BuildDefinition.InternalParameters.Actions = append(p.BuildDefinition.InternalParameters.Actions, action{a.Key(), a.JSON()})
+	}
+	p.BuildDefinition.ResolvedDependencies = dependencies
+	p.RunDetails.Builder.ID = cmp.Or(b.Run.Builder, Builder)
+	if b.Run.Invocation != "" {
+		p.RunDetails.Metadata = &metadata{b.Run.Invocation}
+	}
+	return statement(SLSA, p, b.Lock.Inputs, subjects...)
+}
+
+// dependencies lists what went into the image: sources first, then modules.
+func dependencies(b Build, contents []*content) ([]resource, error) {
+	in := b.Lock.Inputs
+	list := []resource{{
+		Name:   "tailscale",
+		URI:    upstream + "@refs/tags/" + in.Tailscale.Version,
+		Digest: map[string]string{"gitCommit": in.Tailscale.Commit},
+	}}
+	if b.Run.Commit != "" {
+		list = append(list, resource{Name: "derper", URI: "git+" + cmp.Or(b.Run.Source, image.Source), Digest: map[string]string{"gitCommit": b.Run.Commit}})
+	}
+	sums := map[module.Version]string{
+		{Path: lock.TailscaleModule, Version: in.Tailscale.Version}: in.Tailscale.Sum,
+		{Path: lock.RootsModule, Version: in.Roots.Version}:         in.Roots.Sum,
+	}
+	for host, sum := range in.Go.Sums {
+		sums[in.Go.Module(host)] = sum
+	}
+	for _, c := range contents {
+		for _, f := range c.files {
+			if f.info == nil {
+				continue
+			}
+			for _, d := range f.info.Deps {
+				m := effective(d)
+				sums[module.Version{Path: m.Path, Version: m.Version}] = m.Sum
+			}
+		}
+	}
+	for _, m := range slices.SortedFunc(maps.Keys(sums), func(a, b module.Version) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Version, b.Version))
+	}) {
+		hash, err := dirHash(sums[m])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m, err)
+		}
+		list = append(list, resource{Name: m.Path, URI: modulePURL(m.Path, m.Version), Digest: map[string]string{"dirHash": hash}})
+	}
+	return list, nil
+}
+
+// dirHash is an h1 sum as in-toto writes it: without its prefix, in hex.
+// Source: https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md.
+func dirHash(sum string) (string, error) {
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(sum, "h1:"))
+	if err != nil || !strings.HasPrefix(sum, "h1:") || len(raw) != 32 {
+		return "", fmt.Errorf("%q is no h1 sum", sum)
+	}
+	return hex.EncodeToString(raw), nil
+}

@@ -1,0 +1,256 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/mod/semver"
+)
+
+// versionAnnotation is where an image says of which version it is.
+const versionAnnotation = "org.opencontainers.image.version"
+
+// moving is the longest that the moving of tags, or their return, may take after the
+// program has been told to stop.
+const moving = 2 * time.Minute
+
+// A move is a tag on its way to a release.
+type move struct {
+	repository *Repository
+	tag        Tag
+	from       *manifest // what it points at; nil for nothing
+	to         *manifest
+	// added is set when the release's index came to the repository in this run.
+	added bool
+	// tried is set from before the request that moves it.
+	tried bool
+}
+
+func (m *move) done() bool { return m.from != nil && m.from.digest == m.to.digest }
+
+func (m *move) fromDigest() string {
+	if m.from == nil {
+		return ""
+	}
+	return m.from.digest.String()
+}
+
+func (m *move) String() string { return m.repository.String() + ":" + m.tag.Name }
+
+func inPlace(moves [][]*move) bool {
+	for _, list := range moves {
+		for _, m := range list {
+			if !m.done() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// lookUp finds out where a tag is and whether it may move. What it points at is
+// kept, so that the tag can be put back.
+func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag) (*move, error) {
+	to := p.Release.content.manifests[len(p.Release.content.manifests)-1]
+	m := &move{repository: r, tag: tag, to: to}
+	found, err := r.head(ctx, r.name.Tag(tag.Name))
+	if err != nil || found == nil {
+		return m, err
+	}
+	if found.Digest == to.digest {
+		m.from = to
+		return m, nil
+	}
+	refused := &TagError{Repository: r.String(), Tag: tag.Name, From: found.Digest.String(), To: to.digest.String(), moves: tag.Moves}
+	if !tag.Moves && !p.Retag {
+		return nil, refused
+	}
+	if m.from, err = r.get(ctx, found.Digest); err != nil || m.from == nil {
+		return m, err // a tag without manifest is none
+	}
+	if refused.Version = m.from.version(); newer(refused.Version, p.Release.Version) && !p.Retag {
+		return nil, refused
+	}
+	return m, nil
+}
+
+// get reads a manifest; nil when there is none.
+func (r *Repository) get(ctx context.Context, h v1.Hash) (m *manifest, err error) {
+	err = r.client.again(ctx, func() error {
+		d, err := remote.Get(r.Digest(h), r.Options(ctx)...)
+		if notFound(err) {
+			return nil
+		}
+		if err == nil {
+			m = &manifest{d.Manifest, d.MediaType, h}
+		}
+		return err
+	})
+	return m, err
+}
+
+// version is what a manifest says of which version it is, or "".
+func (m *manifest) version() string {
+	var some struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	_ = json.Unmarshal(m.raw, &some) // an image of another kind says nothing
+	return some.Annotations[versionAnnotation]
+}
+
+func newer(a, b string) bool {
+	return semver.IsValid("v"+a) && semver.Compare("v"+a, "v"+b) > 0
+}
+
+// moveAll moves tags: those of the version first, which nobody uses yet and which
+// show whether every registry takes tags; then those that move, all at once, so that
+// the time between the first and the last is that of one request. What fails is put
+// back.
+//
+// A signal does not end it half way.
+func (c *Client) moveAll(ctx context.Context, moves []*move) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moving)
+	defer cancel()
+	for _, stage := range []bool{false, true} {
+		var mu sync.Mutex
+		var failures []error
+		var wg sync.WaitGroup
+		for _, m := range moves {
+			if m.tag.Moves != stage || m.done() {
+				continue
+			}
+			m.tried = true
+			wg.Go(func() {
+				if err := m.forward(ctx); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					failures = append(failures, c.failed(m.repository, "tag "+m.tag.Name, err))
+				}
+			})
+		}
+		wg.Wait()
+		if len(failures) > 0 {
+			slices.SortFunc(failures, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+			return c.putBack(ctx, moves, errors.Join(failures...))
+		}
+	}
+	return nil
+}
+
+// forward moves the tag, and sees for itself. The registry has taken everything else
+// from us: whatever it says now is worth another try.
+func (m *move) forward(ctx context.Context) error {
+	c := m.repository.client
+	for n := 1; ; n++ {
+		err := m.set(ctx, m.to)
+		if err == nil || n >= min(c.Patience.Attempts, 3) {
+			return err
+		}
+		if serr := c.Patience.pause(ctx, n); serr != nil {
+			return err
+		}
+	}
+}
+
+// set points the tag at a manifest.
+func (m *move) set(ctx context.Context, to *manifest) error {
+	if err := m.repository.put(ctx, m.repository.name.Tag(m.tag.Name), to); err != nil {
+		return err
+	}
+	found, err := m.repository.head(ctx, m.repository.name.Tag(m.tag.Name))
+	if err != nil {
+		return err
+	}
+	if found == nil || found.Digest != to.digest {
+		return fmt.Errorf("the registry took it and does not point it at %s", to.digest)
+	}
+	return nil
+}
+
+// A MoveError says that tags could not be moved, and where each is that was tried.
+type MoveError struct {
+	// Err is why.
+	Err error
+	// Back are the tags, as REPOSITORY:TAG, that were put back to where they were,
+	// Moved those that are at the release, Unknown those of which nobody knows.
+	Back, Moved, Unknown []string
+}
+
+func (e *MoveError) Error() string {
+	s := strings.ReplaceAll(e.Err.Error(), "\n", "; ")
+	for _, part := range []struct {
+		what string
+		tags []string
+	}{{"where they were", e.Back}, {"at the new release", e.Moved}, {"not known where", e.Unknown}} {
+		if len(part.tags) > 0 {
+			s += fmt.Sprintf("; %s: %s", part.what, strings.Join(part.tags, ", "))
+		}
+	}
+	return s
+}
+
+func (e *MoveError) Unwrap() error { return e.Err }
+
+// putBack puts tags back to where they were, the moving ones first.
+func (c *Client) putBack(ctx context.Context, moves []*move, cause error) error {
+	e := &MoveError{Err: cause}
+	var mu sync.Mutex
+	for _, stage := range []bool{true, false} {
+		var wg sync.WaitGroup
+		for _, m := range moves {
+			if m.tag.Moves != stage || !m.tried {
+				continue
+			}
+			wg.Go(func() {
+				at, err := m.back(ctx)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err != nil:
+					e.Unknown = append(e.Unknown, m.String())
+				case at:
+					e.Moved = append(e.Moved, m.String())
+				default:
+					e.Back = append(e.Back, m.String())
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for _, list := range [][]string{e.Back, e.Moved, e.Unknown} {
+		slices.Sort(list)
+	}
+	return e
+}
+
+// back puts a tag back and reports whether it is at the release all the same.
+func (m *move) back(ctx context.Context) (at bool, err error) {
+	ref := m.repository.name.Tag(m.tag.Name)
+	found, err := m.repository.head(ctx, ref)
+	if err != nil {
+		return false, err
+	}
+	if found == nil || found.Digest != m.to.digest {
+		return false, nil // it never moved, or somebody else has moved it since
+	}
+	if m.from != nil {
+		// Whatever this gives, what counts is where the tag is.
+		_ = m.set(ctx, m.from)
+	} else if m.added {
+		// Registries that have no way to remove a tag refuse. Some of those that
+		// remove its manifest along with it lose no more than this run has added.
+		_ = remote.Delete(ref, m.repository.Options(ctx)...)
+	}
+	if found, err = m.repository.head(ctx, ref); err != nil {
+		return false, err
+	}
+	return found != nil && found.Digest == m.to.digest, nil
+}

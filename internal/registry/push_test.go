@@ -1,0 +1,350 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/xavieralpha/derper/internal/registrytest"
+)
+
+// hasty is the patience of tests: many attempts, no time.
+var hasty = Patience{Attempts: 4, Backoff: time.Millisecond, Stall: 5 * time.Second, RetryAfter: time.Second}
+
+// password is one that no output may have.
+const password = "correct-horse/battery+staple"
+
+func newClient(base http.RoundTripper, registries ...*registrytest.Registry) *Client {
+	return &Client{Keychain: registrytest.Keychain(registries...), Patience: hasty, Base: base}
+}
+
+// planFor is a push of a release with the tags of its channel.
+func planFor(t testing.TB, r *registrytest.Release, repositories ...string) Plan {
+	t.Helper()
+	release, err := Read(r.Dir, r.Lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ChannelOf(release.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags, err := Tags(release.Version, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Plan{Release: release, Repositories: repositories, Tags: tags}
+}
+
+// push pushes and must work.
+func push(t testing.TB, c *Client, p Plan) *Report {
+	t.Helper()
+	report, err := c.Push(context.Background(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// at is the digest that a tag points at, "" for none, read past this package.
+func at(t testing.TB, r *registrytest.Registry, repository, tag string) string {
+	t.Helper()
+	ref, err := name.ParseReference(r.Repository(repository) + ":" + tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := remote.Head(ref, remote.WithTransport(r.Transport), remote.WithAuthFromKeychain(registrytest.Keychain(r)))
+	if notFound(err) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Digest.String()
+}
+
+// whole checks a pushed release with go-containerregistry's own eyes.
+func whole(t testing.TB, r *registrytest.Registry, repository, digest string) {
+	t.Helper()
+	ref, err := name.NewDigest(r.Repository(repository) + "@" + digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := remote.Index(ref, remote.WithTransport(r.Transport), remote.WithAuthFromKeychain(registrytest.Keychain(r)))
+	if err == nil {
+		err = validate.Index(index)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", ref, err)
+	}
+}
+
+func uploads(requests []registrytest.Request) (n int) {
+	for _, q := range requests {
+		if q.Uploads() {
+			n++
+		}
+	}
+	return n
+}
+
+// TestPush guards the way from a layout to two registries at once, of each kind: what
+// arrives is whole, the tags are those of the channel, and a second push uploads
+// nothing and asks little.
+func TestPush(t *testing.T) {
+	basic := registrytest.Options{Username: "ann", Password: password}
+	tls := registrytest.Options{Username: "ann", Password: password, TLS: true}
+	tokens := registrytest.Options{Username: "ann", Password: password, Tokens: 7}
+	for _, test := range []struct {
+		name string
+		a, b *registrytest.Registry
+	}{
+		{"docker and memory", registrytest.Docker(t, basic), registrytest.Memory(t, basic)},
+		{"docker with TLS", registrytest.Docker(t, tls), nil},
+		{"memory with tokens that expire", registrytest.Memory(t, tokens), registrytest.Docker(t, registrytest.Options{})},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			release := registrytest.NewRelease(t, "v1.102.3", 50_000)
+			registries := []*registrytest.Registry{test.a}
+			if test.b != nil {
+				registries = append(registries, test.b)
+			}
+			c := newClient(test.a.Transport, registries...)
+			var names []string
+			for _, r := range registries {
+				names = append(names, r.Repository("me/derper"))
+			}
+			p := planFor(t, release, names...)
+			report := push(t, c, p)
+			for i, r := range registries {
+				whole(t, r, "me/derper", release.Lock.Outputs.Index)
+				for _, tag := range []string{"latest", "1.102", "v1.102.3", "1.102.3"} {
+					if got := at(t, r, "me/derper", tag); got != release.Lock.Outputs.Index {
+						t.Errorf("%s: tag %s is at %q, want %s", r.Host, tag, got, release.Lock.Outputs.Index)
+					}
+				}
+				// Five blobs: a layer that both platforms share, two of their own, two
+				// configs.
+				if m := report.Repositories[i].Missing; m == nil || m.Blobs != 5 || m.Manifests != 3 {
+					t.Errorf("report says %+v was missing", m)
+				}
+				r.Forget()
+			}
+
+			push(t, newClient(test.a.Transport, registries...), p)
+			for _, r := range registries {
+				requests := r.Requests()
+				if n := uploads(requests); n > 0 {
+					t.Errorf("%s: second push uploads: %v", r.Host, requests)
+				}
+				heads := 0
+				for _, q := range requests {
+					if q.Method == http.MethodHead && q.Status == http.StatusOK {
+						heads++
+					} else if q.Method != http.MethodGet || !strings.HasPrefix(q.Path, "/v2/") && !strings.HasPrefix(q.Path, "/token") || strings.Contains(q.Path, "/manifests/") {
+						t.Errorf("%s: second push: %s", r.Host, q)
+					}
+				}
+				t.Logf("%s: second push: %d HEAD of %d requests, 0 uploads", r.Host, heads, len(requests))
+				if heads != len(p.Tags) || len(requests) > heads+3 {
+					t.Errorf("%s: second push makes %d requests: %v", r.Host, len(requests), requests)
+				}
+				r.Forget()
+			}
+
+			// With Verify everything is looked over, and still nothing uploaded.
+			p.Verify = true
+			push(t, c, p)
+			for _, r := range registries {
+				if n := uploads(r.Requests()); n > 0 {
+					t.Errorf("%s: push with Verify uploads: %v", r.Host, r.Requests())
+				}
+				blobs := 0
+				for _, q := range r.Requests() {
+					if q.Method == http.MethodHead && q.Status == http.StatusOK && strings.Contains(q.Path, "/blobs/") {
+						blobs++
+					}
+				}
+				if blobs != 5 {
+					t.Errorf("%s: Verify looks at %d blobs, want 5", r.Host, blobs)
+				}
+			}
+		})
+	}
+}
+
+// TestNextRelease guards which tags go on to a new release: those of the old version
+// stay, and the layer that both share is not sent again.
+func TestNextRelease(t *testing.T) {
+	r := registrytest.Docker(t, registrytest.Options{})
+	c := newClient(nil, r)
+	name := r.Repository("derper")
+	one, two := registrytest.NewRelease(t, "v1.102.2", 1000), registrytest.NewRelease(t, "v1.102.3", 1000)
+	odd := registrytest.NewRelease(t, "v1.103.7", 1000)
+	for _, x := range []*registrytest.Release{one, odd} {
+		push(t, c, planFor(t, x, name))
+	}
+	report := push(t, c, planFor(t, two, name))
+	if m := report.Repositories[0].Missing; m.Blobs != 4 {
+		t.Errorf("%d blobs uploaded, want 4: the shared layer is there", m.Blobs)
+	}
+	for tag, want := range map[string]*registrytest.Release{
+		"latest": two, "1.102": two, "v1.102.3": two, "1.102.3": two, "v1.102.2": one, "1.102.2": one,
+		"unstable": odd, "v1.103.7": odd, "1.103.7": odd,
+	} {
+		if got := at(t, r, "derper", tag); got != want.Lock.Outputs.Index {
+			t.Errorf("tag %s is at %q, want %s", tag, got, want.Lock.Inputs.Tailscale.Version)
+		}
+	}
+	if got := at(t, r, "derper", "1.103"); got != "" {
+		t.Errorf("tag 1.103 is at %s: an unstable release has none", got)
+	}
+}
+
+// TestTagsThatMayNotMove guards what others rely on: a version's tag names one digest
+// for ever, and latest does not go back. One registry that refuses keeps the tags of
+// all where they are, and nothing is uploaded.
+func TestTagsThatMayNotMove(t *testing.T) {
+	a, b := registrytest.Docker(t, registrytest.Options{}), registrytest.Memory(t, registrytest.Options{})
+	c := newClient(nil, a, b)
+	old, other := registrytest.NewRelease(t, "v1.102.3", 1000), registrytest.NewRelease(t, "v1.102.3", 1001)
+	newer := registrytest.NewRelease(t, "v1.104.0", 1000)
+	push(t, c, planFor(t, old, b.Repository("derper")))
+
+	p := planFor(t, other, a.Repository("derper"), b.Repository("derper"))
+	a.Forget()
+	b.Forget()
+	_, err := c.Push(context.Background(), p)
+	var refused *TagError
+	if !asError(err, &refused) || refused.From != old.Lock.Outputs.Index || refused.Repository != b.Repository("derper") {
+		t.Fatalf("another digest of the same version: %v", err)
+	}
+	if n := uploads(a.Requests()) + uploads(b.Requests()); n > 0 {
+		t.Errorf("%d requests of uploads before it was refused", n)
+	}
+	if got := at(t, b, "derper", "latest"); got != old.Lock.Outputs.Index {
+		t.Errorf("latest moved to %s", got)
+	}
+	p.Retag = true
+	push(t, c, p)
+	if got := at(t, b, "derper", "v1.102.3"); got != other.Lock.Outputs.Index {
+		t.Errorf("with Retag, v1.102.3 is at %s", got)
+	}
+
+	push(t, c, planFor(t, newer, a.Repository("derper"), b.Repository("derper")))
+	_, err = c.Push(context.Background(), planFor(t, registrytest.NewRelease(t, "v1.102.9", 1000), a.Repository("derper")))
+	if !asError(err, &refused) || refused.Tag != "latest" || refused.Version != "1.104.0" {
+		t.Fatalf("latest back to an older version: %v", err)
+	}
+	if got := at(t, a, "derper", "v1.102.9"); got != "" {
+		t.Errorf("v1.102.9 is at %s although latest was refused", got)
+	}
+}
+
+// TestDryRun guards that it says what is missing and what would move, and does
+// nothing.
+func TestDryRun(t *testing.T) {
+	r := registrytest.Docker(t, registrytest.Options{})
+	c := newClient(nil, r)
+	one, two := registrytest.NewRelease(t, "v1.102.2", 1000), registrytest.NewRelease(t, "v1.102.3", 1000)
+	push(t, c, planFor(t, one, r.Repository("derper")))
+	r.Forget()
+	p := planFor(t, two, r.Repository("derper"))
+	p.DryRun = true
+	report := push(t, c, p)
+	for _, q := range r.Requests() {
+		if q.Method != http.MethodGet && q.Method != http.MethodHead {
+			t.Errorf("dry run: %s", q)
+		}
+	}
+	got := report.Repositories[0]
+	if got.Missing.Blobs != 4 || got.Missing.Manifests != 3 || len(got.Missing.Digests) != 7 {
+		t.Errorf("missing: %+v", got.Missing)
+	}
+	latest := got.Tags[slices.IndexFunc(got.Tags, func(x TagReport) bool { return x.Tag == "latest" })]
+	if want := (TagReport{"latest", one.Lock.Outputs.Index, two.Lock.Outputs.Index, true}); latest != want {
+		t.Errorf("latest: %+v, want %+v", latest, want)
+	}
+}
+
+// TestMount guards that a registry's second repository gets its blobs from the first,
+// over no line.
+func TestMount(t *testing.T) {
+	r := registrytest.Docker(t, registrytest.Options{Username: "ann", Password: password})
+	release := registrytest.NewRelease(t, "v1.102.3", 1000)
+	p := planFor(t, release, r.Repository("one"), r.Repository("two"))
+	push(t, newClient(nil, r), p)
+	whole(t, r, "two", release.Lock.Outputs.Index)
+	mounted, sent := 0, 0
+	for _, q := range r.Requests() {
+		if q.Method == http.MethodPost && strings.Contains(q.Path, "from=one") && q.Status == http.StatusCreated {
+			mounted++
+		}
+		if q.Method == http.MethodPatch {
+			sent++
+		}
+	}
+	if mounted != 5 || sent != 5 {
+		t.Errorf("%d blobs mounted, %d sent; want 5 and 5: %v", mounted, sent, r.Requests())
+	}
+}
+
+// TestDamagedLayout guards that what is not what its digest names is not uploaded
+// whole, and that the layout is said to be at fault, not the registry.
+func TestDamagedLayout(t *testing.T) {
+	r := registrytest.Memory(t, registrytest.Options{})
+	release := registrytest.NewRelease(t, "v1.102.3", 100_000)
+	damage(t, release)
+	_, err := newClient(nil, r).Push(context.Background(), planFor(t, release, r.Repository("derper")))
+	if err == nil || !strings.Contains(err.Error(), "damaged: its content has digest") {
+		t.Errorf("damaged blob: %v", err)
+	}
+	for _, q := range r.Requests() {
+		if q.Method == http.MethodPut && q.Status == http.StatusCreated && strings.Contains(q.Path, "/manifests/") {
+			t.Errorf("damaged blob: %s", q)
+		}
+	}
+}
+
+// TestRepair guards that a registry which has lost a blob gets it again.
+func TestRepair(t *testing.T) {
+	dir := t.TempDir()
+	r := registrytest.Docker(t, registrytest.Options{Dir: dir})
+	release := registrytest.NewRelease(t, "v1.102.3", 1000)
+	p := planFor(t, release, r.Repository("derper"))
+	push(t, newClient(nil, r), p)
+	lose(t, dir, release)
+	p.Verify = true
+	report := push(t, newClient(nil, r), p)
+	if got := report.Repositories[0].Missing.Blobs; got != 1 {
+		t.Errorf("%d blobs missing, want 1", got)
+	}
+	whole(t, r, "derper", release.Lock.Outputs.Index)
+}
+
+// TestPlainHTTP guards that a password does not go over a line that is not encrypted
+// because an address is private.
+func TestPlainHTTP(t *testing.T) {
+	for host, want := range map[string]bool{"http://10.0.0.1:5000": false, "http://registry.local": false, "http://127.0.0.1:5000": true, "http://[::1]": true, "https://10.0.0.1": true, "http://asked.example": true} {
+		sent := false
+		rt := &encrypted{
+			inner:  roundTripper(func(*http.Request) (*http.Response, error) { sent = true; return nil, bytes.ErrTooLarge }),
+			except: func(host string) bool { return host == "asked.example" },
+		}
+		req, err := http.NewRequest(http.MethodGet, host, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rt.RoundTrip(req); sent != want {
+			t.Errorf("%s: sent %v, want %v", host, sent, want)
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// Errors of Read.
+var (
+	// ErrNoLayout says that there is no OCI layout in a folder.
+	ErrNoLayout = errors.New("is not an OCI layout")
+	// ErrNotOurs says that what a layout has is no image that this program built.
+	ErrNotOurs = errors.New("has no index of a derper image")
+	// ErrIncomplete says that something of the release is missing.
+	ErrIncomplete = errors.New("is incomplete")
+)
+
+// A Release is a multi-arch image that may be pushed: the one that a lock records.
+type Release struct {
+	// Version is tailscale's, as 1.102.3.
+	Version string
+	// Digest is the index's.
+	Digest v1.Hash
+
+	content content
+}
+
+// Recorded is the release that a lock records, without its content: enough for a
+// dry run, which asks where it is.
+func Recorded(l *lock.Lock) (*Release, error) {
+	if l.Outputs == nil {
+		return nil, lock.ErrNoOutputs
+	}
+	digest, err := v1.NewHash(l.Outputs.Index)
+	if err != nil {
+		return nil, fmt.Errorf("outputs.index: %w", err)
+	}
+	r := &Release{Version: l.Inputs.Tailscale.Short(), Digest: digest}
+	r.content.manifests = []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
+	return r, nil
+}
+
+// Read reads a release from the OCI layout in the folder dir. It must be what the
+// lock records, whole: nothing is published that is not on record, and nobody can
+// rebuild what is not.
+//
+// The error is ErrNoLayout, ErrNotOurs or ErrIncomplete, [lock.ErrNoOutputs], or a
+// [lock.Difference]. Blobs are looked at by size; their content is checked while it
+// is uploaded.
+func Read(dir string, l *lock.Lock) (*Release, error) {
+	r, err := read(dir, l)
+	if err != nil {
+		return nil, fmt.Errorf("layout %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+func read(dir string, l *lock.Lock) (*Release, error) {
+	top, err := layout.ImageIndexFromPath(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoLayout
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoLayout, err)
+	}
+	if l.Outputs == nil {
+		return nil, lock.ErrNoOutputs
+	}
+	index, digest, err := ourIndex(top)
+	if err != nil {
+		return nil, err
+	}
+	list, err := index.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("index %s: %w", digest, err)
+	}
+	if err := compare(list, digest, l); err != nil {
+		return nil, err
+	}
+	r := &Release{Version: l.Inputs.Tailscale.Short(), Digest: digest}
+	if err := r.content.addIndex(index); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
+		}
+		return nil, err
+	}
+	return r, checkSizes(dir, &r.content)
+}
+
+// ourIndex finds the one index of a derper image in a layout.
+func ourIndex(top v1.ImageIndex) (v1.ImageIndex, v1.Hash, error) {
+	list, err := top.IndexManifest()
+	if err != nil {
+		return nil, v1.Hash{}, err
+	}
+	if len(list.Manifests) != 1 || !list.Manifests[0].MediaType.IsIndex() {
+		return nil, v1.Hash{}, ErrNotOurs
+	}
+	digest := list.Manifests[0].Digest
+	index, err := top.ImageIndex(digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, digest, fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	if err != nil {
+		return nil, digest, err
+	}
+	inner, err := index.IndexManifest()
+	if err != nil {
+		return nil, digest, err
+	}
+	if inner.Annotations[image.Prefix+"layer-format"] == "" {
+		return nil, digest, ErrNotOurs
+	}
+	return index, digest, nil
+}
+
+// compare compares an index with what the lock records.
+func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
+	differs := func(what, locked, built string) error {
+		if locked == built {
+			return nil
+		}
+		return &lock.Difference{What: what, Locked: locked, Built: built}
+	}
+	if err := differs("version", l.Inputs.Tailscale.Short(), list.Annotations[versionAnnotation]); err != nil {
+		return err
+	}
+	built := map[lock.Platform]string{}
+	for _, d := range list.Manifests {
+		if p := d.Platform; p != nil {
+			built[lock.Platform(strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/"))] = d.Digest.String()
+		}
+	}
+	var lacks []string
+	for _, p := range l.Inputs.Platforms {
+		if built[p] == "" {
+			lacks = append(lacks, string(p))
+		}
+	}
+	if len(lacks) > 0 {
+		return fmt.Errorf("%w: it lacks %s", ErrIncomplete, strings.Join(lacks, ", "))
+	}
+	for _, p := range l.Outputs.Platforms {
+		if err := differs(string(p.Platform)+": manifest", p.Manifest, built[p.Platform]); err != nil {
+			return err
+		}
+	}
+	return differs("index", l.Outputs.Index, digest.String())
+}
+
+// checkSizes looks whether all blobs are there, by size.
+func checkSizes(dir string, c *content) error {
+	for _, l := range c.blobs {
+		digest, err := l.Digest()
+		if err != nil {
+			return err
+		}
+		want, err := l.Size()
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(filepath.Join(dir, "blobs", digest.Algorithm, digest.Hex))
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrIncomplete, err)
+		}
+		if info.Size() != want {
+			return fmt.Errorf("blob %s: %w: it has %d bytes, not %d", digest, errDamaged, info.Size(), want)
+		}
+	}
+	return nil
+}

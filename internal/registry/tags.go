@@ -1,0 +1,114 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/semver"
+)
+
+// A Channel is a line of releases.
+type Channel string
+
+// Upstream gives stable releases an even minor version, unstable ones an odd one.
+const (
+	Stable   Channel = "stable"
+	Unstable Channel = "unstable"
+)
+
+// ParseChannel reads a channel's name.
+func ParseChannel(s string) (Channel, error) {
+	if c := Channel(s); c == Stable || c == Unstable {
+		return c, nil
+	}
+	return "", fmt.Errorf("channel %q: is neither %s nor %s", s, Stable, Unstable)
+}
+
+// ChannelOf is the channel of a version, as 1.102.3 or v1.102.3. Pre-releases are
+// unstable.
+func ChannelOf(version string) (Channel, error) {
+	v, err := canonical(version)
+	if err != nil {
+		return "", err
+	}
+	minor, err := strconv.ParseUint(strings.Split(semver.MajorMinor(v), ".")[1], 10, 32)
+	if err != nil {
+		return "", fmt.Errorf("version %q: %w", version, err)
+	}
+	if minor%2 == 1 || semver.Prerelease(v) != "" {
+		return Unstable, nil
+	}
+	return Stable, nil
+}
+
+// A Tag is a name for a release in a repository.
+type Tag struct {
+	Name string
+	// Moves is set for one that goes on to the next release, as latest does. One
+	// that does not move names a version, and only ever one digest.
+	Moves bool
+}
+
+// Tags are the names that a release has in every repository: the version's own, then
+// those that move to it.
+func Tags(version string, c Channel) ([]Tag, error) {
+	v, err := canonical(version)
+	if err != nil {
+		return nil, err
+	}
+	tags := []Tag{{Name: v}, {Name: v[1:]}}
+	if c == Stable {
+		return append(tags, Tag{Name: semver.MajorMinor(v)[1:], Moves: true}, Tag{Name: "latest", Moves: true}), nil
+	}
+	return append(tags, Tag{Name: string(Unstable), Moves: true}), nil
+}
+
+// NamedTags are tags that somebody chose for a version. Any that is not the version
+// itself moves.
+func NamedTags(version string, names []string) ([]Tag, error) {
+	v, err := canonical(version)
+	if err != nil {
+		return nil, err
+	}
+	var own, moving []Tag
+	seen := map[string]bool{}
+	for _, n := range names {
+		if !validTag(n) {
+			return nil, fmt.Errorf("tag %q: wants up to 128 letters, digits, dots, dashes and underscores, the first no dot or dash", n)
+		}
+		switch {
+		case seen[n]:
+		case n == v || n == v[1:]:
+			own = append(own, Tag{Name: n})
+		default:
+			moving = append(moving, Tag{Name: n, Moves: true})
+		}
+		seen[n] = true
+	}
+	return append(own, moving...), nil
+}
+
+// validTag reports whether s may be a tag.
+// Source: OCI distribution specification, v1.1, pulling manifests.
+func validTag(s string) bool {
+	for i, c := range []byte(s) {
+		word := c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if !word && (i == 0 || c != '.' && c != '-') {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= 128
+}
+
+// canonical is a version with its v.
+func canonical(version string) (string, error) {
+	v := "v" + strings.TrimPrefix(version, "v")
+	if semver.Canonical(v) != v || semver.Build(v) != "" {
+		return "", fmt.Errorf("version %q: %w", version, errVersion)
+	}
+	return v, nil
+}
+
+var errVersion = errors.New("is not of the form 1.102.3")

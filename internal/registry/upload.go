@@ -1,0 +1,238 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sync/errgroup"
+)
+
+// Missing is what a repository lacks of a release, or lacked.
+type Missing struct {
+	// Blobs and Bytes are of layers and configs, Manifests of those and the index.
+	Blobs     int   `json:"blobs"`
+	Bytes     int64 `json:"bytes"`
+	Manifests int   `json:"manifests"`
+	// Digests names them all: blobs first, the index last.
+	Digests []string `json:"digests,omitempty"`
+}
+
+// missing is what a repository lacks of some content.
+func (r *Repository) missing(ctx context.Context, c *content) (*content, error) {
+	haveBlob := make([]bool, len(c.blobs))
+	haveManifest := make([]bool, len(c.manifests))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for i, l := range c.blobs {
+		g.Go(func() error {
+			return r.client.again(gctx, func() (err error) {
+				haveBlob[i], err = r.hasBlob(gctx, l)
+				return err
+			})
+		})
+	}
+	for i, m := range c.manifests {
+		g.Go(func() error {
+			found, err := r.head(gctx, r.Digest(m.digest))
+			haveManifest[i] = found != nil
+			if err != nil && !spoken(err) && gctx.Err() == nil {
+				return nil // there is something else under this digest: put it again
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	lacks := &content{}
+	for i, l := range c.blobs {
+		if !haveBlob[i] {
+			lacks.blobs = append(lacks.blobs, l)
+		}
+	}
+	for i, m := range c.manifests {
+		if !haveManifest[i] {
+			lacks.manifests = append(lacks.manifests, m)
+		}
+	}
+	return lacks, nil
+}
+
+func (c *content) summary() (Missing, error) {
+	m := Missing{Blobs: len(c.blobs), Manifests: len(c.manifests)}
+	for _, l := range c.blobs {
+		d, err := l.Digest()
+		if err != nil {
+			return m, err
+		}
+		size, err := l.Size()
+		if err != nil {
+			return m, err
+		}
+		m.Bytes += size
+		m.Digests = append(m.Digests, d.String())
+	}
+	for _, x := range c.manifests {
+		m.Digests = append(m.Digests, x.digest.String())
+	}
+	return m, nil
+}
+
+// upload puts what is missing into the repository: blobs side by side, then
+// manifests in their order. Blobs are mounted from another repository of the same
+// registry where that has them; from may be nil. Then it reads everything back. Bytes
+// are counted as they go.
+func (r *Repository) upload(ctx context.Context, all, lacks *content, from *Repository, count func(int64)) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for _, l := range lacks.blobs {
+		g.Go(func() error { return r.uploadBlob(gctx, l, from, count) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, m := range lacks.manifests {
+		// Some registries take anything under a digest.
+		err := r.client.again(ctx, func() error {
+			if err := r.put(ctx, r.Digest(m.digest), m); err != nil {
+				return err
+			}
+			return r.same(ctx, m)
+		})
+		if err != nil {
+			return fmt.Errorf("manifest %s: %w", m.digest, err)
+		}
+	}
+	return r.verify(ctx, all, lacks)
+}
+
+func (r *Repository) uploadBlob(ctx context.Context, l v1.Layer, from *Repository, count func(int64)) error {
+	digest, err := l.Digest()
+	if err != nil {
+		return err
+	}
+	size, err := l.Size()
+	if err != nil {
+		return err
+	}
+	b := &counted{Layer: l, digest: digest, size: size, count: count}
+	var blob v1.Layer = b
+	if from != nil {
+		blob = &remote.MountableLayer{Layer: b, Reference: from.Digest(digest)}
+	}
+	err = r.client.again(ctx, func() error {
+		return b.err(remote.WriteLayer(r.name, blob, r.Options(ctx)...))
+	})
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", digest, err)
+	}
+	count(size - b.sent()) // mounted, or there by now
+	return nil
+}
+
+// verify reads back what was written, and the manifests of everything. The sizes of
+// blobs that were there already have been looked at when they were found.
+func (r *Repository) verify(ctx context.Context, all, written *content) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for _, m := range all.manifests {
+		if slices.Contains(written.manifests, m) {
+			continue // it was, at once
+		}
+		g.Go(func() error {
+			if err := r.client.again(gctx, func() error { return r.same(gctx, m) }); err != nil {
+				return fmt.Errorf("verify manifest %s: %w", m.digest, err)
+			}
+			return nil
+		})
+	}
+	for _, l := range written.blobs {
+		g.Go(func() error {
+			return r.client.again(gctx, func() error {
+				has, err := r.hasBlob(gctx, l)
+				if err == nil && !has {
+					err = errors.New("the registry took it and does not have it")
+				}
+				if err != nil {
+					digest, _ := l.Digest()
+					return fmt.Errorf("verify blob %s: %w", digest, err)
+				}
+				return nil
+			})
+		})
+	}
+	return g.Wait()
+}
+
+// same reads a manifest back and compares it.
+func (r *Repository) same(ctx context.Context, m *manifest) error {
+	d, err := remote.Get(r.Digest(m.digest), r.Options(ctx)...)
+	if err == nil && (!bytes.Equal(d.Manifest, m.raw) || d.MediaType != m.mediaType) {
+		err = errors.New("the registry gives something else back")
+	}
+	return err
+}
+
+// hasBlob asks once for a blob. One of another size is an error.
+func (r *Repository) hasBlob(ctx context.Context, l v1.Layer) (bool, error) {
+	digest, err := l.Digest()
+	if err != nil {
+		return false, err
+	}
+	want, err := l.Size()
+	if err != nil {
+		return false, err
+	}
+	blob, err := remote.Layer(r.Digest(digest), r.Options(ctx)...)
+	if err != nil {
+		return false, err
+	}
+	switch size, err := blob.Size(); {
+	case notFound(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	case size >= 0 && size != want:
+		return false, fmt.Errorf("blob %s has %d bytes in the registry, wants %d", digest, size, want)
+	}
+	return true, nil
+}
+
+// head asks for a manifest by digest or tag; nil when there is none.
+func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descriptor, err error) {
+	err = r.client.again(ctx, func() error {
+		d, err = remote.Head(ref, r.Options(ctx)...)
+		if notFound(err) {
+			d, err = nil, nil
+		}
+		return err
+	})
+	return d, err
+}
+
+// put writes a manifest under a digest or a tag.
+func (r *Repository) put(ctx context.Context, ref name.Reference, m *manifest) error {
+	return r.client.again(ctx, func() error { return remote.Put(ref, m, r.Options(ctx)...) })
+}
+
+// spoken reports whether an error is that of a connection or of a registry, and not
+// of an answer that was not what was asked for.
+func spoken(err error) bool {
+	var answer *transport.Error
+	var network *url.Error
+	return errors.As(err, &answer) || errors.As(err, &network)
+}
+
+func notFound(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound
+}

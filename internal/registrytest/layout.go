@@ -1,0 +1,115 @@
+package registrytest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// A Release is a small image of two platforms as a build leaves it: a layout and the
+// lock that records it.
+type Release struct {
+	// Dir is the layout's folder, LockFile the lock's file.
+	Dir, LockFile string
+	Lock          *lock.Lock
+}
+
+// NewRelease makes a release of a version, as v1.102.3, with layers of about so many
+// bytes. Releases of different versions share their lowest layer.
+func NewRelease(t testing.TB, version string, bytes int) *Release {
+	t.Helper()
+	dir := t.TempDir()
+	r := &Release{Dir: filepath.Join(dir, "dist"), LockFile: filepath.Join(dir, lock.File)}
+	r.Lock = &lock.Lock{Schema: lock.SchemaVersion, Inputs: inputs(version), Outputs: &lock.Outputs{}}
+	var images []v1.Image
+	for _, p := range r.Lock.Inputs.Platforms {
+		layers := []*image.Layer{
+			layer(t, "base", "", bytes),
+			layer(t, "derper", version+string(p), bytes),
+		}
+		img, err := image.New(r.Lock.Inputs, p, layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, img)
+		r.Lock.Outputs.Platforms = append(r.Lock.Outputs.Platforms, output(t, p, img, layers))
+	}
+	index, err := image.Index(r.Lock.Inputs, r.Lock.Inputs.Platforms, images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Lock.Outputs.Index = digest.String()
+	if _, err := image.WriteLayout(r.Dir, r.Lock.Inputs.Tailscale.Short(), index, images, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Lock.Write(r.LockFile); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func inputs(version string) lock.Inputs {
+	sum := sha256.Sum256([]byte(version))
+	h1 := "h1:" + base64.StdEncoding.EncodeToString(sum[:])
+	in := lock.Inputs{
+		Tailscale:   lock.Tailscale{Version: version, Commit: hex.EncodeToString(sum[:20]), Time: time.Unix(1_700_000_000, 0).UTC(), Sum: h1},
+		Go:          lock.Go{Version: "go1.26.0", Sums: map[string]string{}},
+		Roots:       lock.Module{Version: "v0.0.0-20261030153154-30a33513ff6d", Sum: h1},
+		Platforms:   []lock.Platform{"linux/amd64", "linux/arm/v7"},
+		LayerFormat: lock.LayerFormat,
+	}
+	for _, host := range lock.Hosts {
+		in.Go.Sums[host] = h1
+	}
+	return in
+}
+
+// layer makes a layer that does not compress; the same seed gives the same layer.
+func layer(t testing.TB, name, seed string, size int) *image.Layer {
+	t.Helper()
+	data := make([]byte, size)
+	rand.NewChaCha8(sha256.Sum256([]byte(name + seed))).Read(data)
+	var b bytes.Buffer
+	diffID, err := image.WriteLayer(&b, []image.File{image.Text("usr/"+name, string(data))}, time.Unix(1_700_000_000, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &image.Layer{
+		Name: name, Tar: diffID, Blob: fmt.Sprintf("sha256:%x", sha256.Sum256(b.Bytes())), BlobSize: int64(b.Len()),
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
+	}
+}
+
+func output(t testing.TB, p lock.Platform, img v1.Image, layers []*image.Layer) lock.PlatformOutput {
+	t.Helper()
+	out := lock.PlatformOutput{Platform: p}
+	for _, l := range layers {
+		out.Layers = append(out.Layers, lock.Layer{Name: l.Name, DiffID: l.Tar, Digest: l.Blob})
+	}
+	config, err := img.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Config, out.Manifest = config.String(), manifest.String()
+	return out
+}
