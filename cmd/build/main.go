@@ -51,6 +51,7 @@ type command struct {
 var commands = []command{
 	{"image", "build the image; what happens when no command is named", runImage},
 	{"test", "run the image in containers and test that it relays", runTest},
+	{"verify", "rebuild an image from nothing and say whether it is the same, bit for bit", runVerify},
 	{"probe", "ask a live relay everything that Tailscale clients need of it", runProbe},
 	{"push", "push the image to registries by digest, verify it there, move the tags last", runPush},
 	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},

@@ -41,10 +41,42 @@ func (c *Cache) Prune(keep func(key string) bool) (freed int64, err error) {
 	if err := syscall.Flock(int(c.use.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return 0, fmt.Errorf("cache %s: %w", c.dir, ErrInUse)
 	}
+	kept, err := c.kept(keep)
+	if err != nil {
+		return 0, err
+	}
+	return c.removeOthers(c.dir, kept)
+}
+
+// Drop removes the results of actions whose keys keep does not say, with their
+// blobs, and returns the number of bytes removed. All else stays, as toolchains and
+// modules. The error is [ErrInUse] when another program uses the cache.
+func (c *Cache) Drop(keep func(key string) bool) (freed int64, err error) {
+	defer syscall.Flock(int(c.use.Fd()), syscall.LOCK_SH)
+	if err := syscall.Flock(int(c.use.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return 0, fmt.Errorf("cache %s: %w", c.dir, ErrInUse)
+	}
+	kept, err := c.kept(keep)
+	if err != nil {
+		return 0, err
+	}
+	for _, folder := range []string{"actions", "blobs"} {
+		n, err := c.removeOthers(filepath.Join(c.dir, folder), kept)
+		freed += n
+		if err != nil {
+			return freed, err
+		}
+	}
+	return freed, nil
+}
+
+// kept are the files of the results of actions whose keys keep says, and those that
+// running programs lock.
+func (c *Cache) kept(keep func(key string) bool) (map[string]bool, error) {
 	kept := map[string]bool{c.use.Name(): true, c.tmp.Name(): true}
 	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.json"))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, name := range results {
 		key := strings.TrimSuffix(filepath.Base(name), ".json")
@@ -53,7 +85,7 @@ func (c *Cache) Prune(keep func(key string) bool) (freed int64, err error) {
 		}
 		r, err := c.Get(key)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		if r == nil {
 			continue
@@ -64,7 +96,7 @@ func (c *Cache) Prune(keep func(key string) bool) (freed int64, err error) {
 			kept[c.Path(b)+".checked"] = true
 		}
 	}
-	return c.removeOthers(c.dir, kept)
+	return kept, nil
 }
 
 // removeOthers removes the files below dir that are not kept, and folders that are

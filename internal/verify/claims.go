@@ -1,0 +1,238 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/mod/module"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/verify/diff"
+)
+
+// The names of what an image claims, as package image writes them.
+const (
+	claimVersion     = "org.opencontainers.image.version"
+	claimCommit      = "org.opencontainers.image.revision"
+	claimCreated     = "org.opencontainers.image.created"
+	claimGo          = image.Prefix + "go"
+	claimRoots       = image.Prefix + "roots"
+	claimLayerFormat = image.Prefix + "layer-format"
+)
+
+// claims is what an image says it is made of.
+func (f *found) claims() (*Release, error) {
+	// The same stands in several places, one of which may have been changed: what
+	// most of them say counts, and what another says is found when it is compared.
+	// At a tie it is the index before the images.
+	var places []map[string]string
+	if f.index != nil {
+		index, err := v1.ParseIndexManifest(strings.NewReader(string(f.index)))
+		if err != nil {
+			return nil, fmt.Errorf("index: %w: %w", ErrDamaged, err)
+		}
+		places = append(places, index.Annotations)
+	}
+	for _, img := range f.images {
+		if img.manifest != nil {
+			manifest, err := v1.ParseManifest(strings.NewReader(string(img.manifest)))
+			if err != nil {
+				return nil, fmt.Errorf("manifest: %w: %w", ErrDamaged, err)
+			}
+			places = append(places, manifest.Annotations)
+		}
+		places = append(places, img.configFile.Config.Labels)
+	}
+	var missing string
+	claim := func(name string) string {
+		count, best := map[string]int{}, ""
+		for _, place := range places {
+			if v := place[name]; v != "" {
+				count[v]++
+			}
+		}
+		for _, place := range places {
+			if v := place[name]; count[v] > count[best] {
+				best = v
+			}
+		}
+		if best == "" && missing == "" {
+			missing = name
+		}
+		return best
+	}
+	r := &Release{
+		Version: "v" + claim(claimVersion),
+		Commit:  claim(claimCommit),
+		Go:      claim(claimGo),
+		Roots:   claim(claimRoots),
+	}
+	created, format := claim(claimCreated), claim(claimLayerFormat)
+	if missing != "" {
+		return nil, fmt.Errorf("%w: nothing in it says %s", ErrNotOurs, missing)
+	}
+	var err error
+	if r.Time, err = time.Parse(time.RFC3339, created); err != nil {
+		return nil, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(created), ErrNotOurs)
+	}
+	r.Time = r.Time.UTC()
+	if r.LayerFormat, err = strconv.Atoi(format); err != nil {
+		return nil, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(format), ErrNotOurs)
+	}
+	return r, nil
+}
+
+// inputs makes a lock's inputs again from what an image claims: every sum comes from
+// the checksum database, and the time from the module proxy. The image is trusted in
+// nothing but which release it is to be compared with. The checks say what of the
+// claims could be checked.
+func (v *Verifier) inputs(ctx context.Context, r *Release, platforms []lock.Platform) (in lock.Inputs, checks []Check, err error) {
+	in = lock.Inputs{
+		Tailscale:   lock.Tailscale{Version: r.Version, Commit: r.Commit, Time: r.Time},
+		Go:          lock.Go{Version: r.Go, Sums: map[string]string{}},
+		Roots:       lock.Module{Version: r.Roots},
+		Platforms:   platforms,
+		LayerFormat: r.LayerFormat,
+	}
+	if r.LayerFormat != lock.LayerFormat {
+		return in, nil, fmt.Errorf("its layers are of format %d, this program writes format %d: verify with the program of the revision that made the image", r.LayerFormat, lock.LayerFormat)
+	}
+	sum := func(path, version string) (string, error) {
+		m := module.Version{Path: path, Version: version}
+		if err := module.Check(path, version); err != nil {
+			return "", fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), ErrNotOurs, err)
+		}
+		s, err := v.Modules.Sum(ctx, m)
+		if modproxy.NotServed(err) {
+			return "", fmt.Errorf("claims to be made of %s, which the checksum database does not know: %w", m, err)
+		}
+		if err != nil {
+			return "", err
+		}
+		checks = append(checks, Check{Level: LevelInput, Name: m.String(), Result: Pass, Rebuilt: s, Note: "the sum is the checksum database's"})
+		return s, nil
+	}
+	if in.Tailscale.Sum, err = sum(lock.TailscaleModule, r.Version); err != nil {
+		return in, checks, err
+	}
+	for _, host := range lock.Hosts {
+		m := in.Go.Module(host)
+		if in.Go.Sums[host], err = sum(m.Path, m.Version); err != nil {
+			return in, checks, err
+		}
+	}
+	if in.Roots.Sum, err = sum(lock.RootsModule, r.Roots); err != nil {
+		return in, checks, err
+	}
+	origin, err := v.time(ctx, r, &in, &checks)
+	if err != nil {
+		return in, checks, err
+	}
+	checks = append(checks, v.commit(r, origin))
+	// The form of what is claimed is checked as a lock's is.
+	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: in}).Bytes(); err != nil {
+		return in, checks, fmt.Errorf("%w: %w", ErrNotOurs, err)
+	}
+	return in, checks, nil
+}
+
+// time checks the commit time, which is every time stamp in the image, against what
+// the module proxy says, and takes that. It returns the commit that the proxy names,
+// "" if it names none.
+func (v *Verifier) time(ctx context.Context, r *Release, in *lock.Inputs, checks *[]Check) (commit string, err error) {
+	info, err := v.Modules.Info(ctx, module.Version{Path: lock.TailscaleModule, Version: r.Version})
+	if err != nil {
+		return "", err
+	}
+	c := Check{Level: LevelInput, Name: "commit time", Result: Pass, Rebuilt: info.Time.Format(time.RFC3339), Image: r.Time.Format(time.RFC3339), Note: "the time is the module proxy's"}
+	if !info.Time.Equal(r.Time) {
+		c.Result, c.Note = Fail, fmt.Sprintf("the image claims that the commit is of %s, the module proxy says %s", c.Image, c.Rebuilt)
+	}
+	in.Tailscale.Time = info.Time.Truncate(time.Second)
+	*checks = append(*checks, c)
+	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+r.Version {
+		commit = info.Origin.Hash
+	}
+	return commit, nil
+}
+
+// commit checks the commit, which is stamped into the programs, as far as there is
+// something to check it against. No checksum database knows of commits.
+func (v *Verifier) commit(r *Release, origin string) Check {
+	c := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: r.Commit, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
+	locked := ""
+	if v.sameRelease(r) {
+		locked = v.Lock.Inputs.Tailscale.Commit
+	}
+	for _, o := range []struct{ commit, who string }{{locked, "the lock at hand"}, {origin, "the module proxy"}} {
+		switch o.commit {
+		case "":
+		case r.Commit:
+			if c.Result == Skip {
+				c.Result, c.Rebuilt, c.Note = Pass, o.commit, o.who+" names the same"
+			}
+		default:
+			c.Result, c.Rebuilt = Fail, o.commit
+			c.Note = fmt.Sprintf("the image claims commit %s, %s says %s", r.Commit, o.who, o.commit)
+		}
+	}
+	return c
+}
+
+// sameRelease reports whether there is a lock at hand that names this release.
+func (v *Verifier) sameRelease(r *Release) bool {
+	return v.Lock != nil && v.Lock.Inputs.Tailscale.Version == r.Version
+}
+
+// againstLock compares the inputs made again with those of the lock at hand.
+func (v *Verifier) againstLock(r *Release, in lock.Inputs) []Check {
+	c := Check{Level: LevelInput, Name: "lock at hand", Result: Skip}
+	switch {
+	case v.Lock == nil:
+		return nil
+	case !v.sameRelease(r):
+		c.Note = "names another release, " + v.Lock.Inputs.Tailscale.Version
+		return []Check{c}
+	}
+	have := v.Lock.Inputs
+	var wrong []string
+	check := func(what, locked, made string) {
+		if locked != made {
+			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", what, locked, made))
+		}
+	}
+	check(lock.TailscaleModule+"@"+have.Tailscale.Version, have.Tailscale.Sum, in.Tailscale.Sum)
+	if have.Go.Version == in.Go.Version {
+		for _, host := range lock.Hosts {
+			check(have.Go.Module(host).String(), have.Go.Sums[host], in.Go.Sums[host])
+		}
+	}
+	if have.Roots.Version == in.Roots.Version {
+		check(lock.RootsModule+"@"+have.Roots.Version, have.Roots.Sum, in.Roots.Sum)
+	}
+	if len(wrong) > 0 {
+		c.Result, c.Note, c.Details = Fail, wrong[0], wrong
+		return []Check{c}
+	}
+	var other []string
+	for _, d := range [][3]string{
+		{"Go", have.Go.Version, in.Go.Version},
+		{"CA roots", have.Roots.Version, in.Roots.Version},
+	} {
+		if d[1] != d[2] {
+			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
+		}
+	}
+	if len(other) > 0 {
+		c.Note = "names the same release, but " + strings.Join(other, "; ") + ": the image is of another revision of the lock"
+		return []Check{c}
+	}
+	c.Result, c.Note = Pass, "names the same inputs with the same sums"
+	return []Check{c}
+}

@@ -1,0 +1,227 @@
+package diff
+
+import (
+	"bytes"
+	"debug/elf"
+	"debug/gosym"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// code compares two programs section by section, and function by function.
+func (d *differ) code(w, g *program) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // debug/elf and debug/gosym, on what is malformed
+			d.detail("the image's program is malformed: %s", Printable(fmt.Sprint(r)))
+			d.set(CauseForm, "The image's program is malformed.")
+			err = nil
+		}
+	}()
+	sections, onlyGot, err := d.sections(w.elf, g.elf)
+	if err != nil {
+		return err
+	}
+	functions := d.functions(w.elf, g.elf)
+	// An entry for strings that are linked in, or for debugging: the linker's flags.
+	var debugging []string
+	for _, name := range onlyGot {
+		if name == ".symtab" || strings.HasPrefix(name, ".debug_") || strings.HasPrefix(name, ".zdebug_") {
+			debugging = append(debugging, name)
+		}
+	}
+	if len(debugging) > 0 {
+		d.set(CauseFlags, "The image's program has symbols or debugging information (%s), which the rebuilt one was linked without: it was built with other flags, not -ldflags='-s -w'.", strings.Join(debugging, ", "))
+	}
+	d.list(functions, "function")
+	d.list(sections, "section")
+	switch {
+	case len(functions) > 0:
+		d.set(CauseCode, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and yet their code differs (%s): that of the image's was changed after it was compiled, or its source or its compiler was.", functions[0])
+	case len(sections) > 0:
+		d.set(CauseData, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and their functions are the same, but not their data (%s): the image's was changed after it was compiled, or was linked with other flags or from other embedded files.", sections[0])
+	default:
+		at, n, err := compare(d, io.NewSectionReader(w.file, 0, 1<<62), io.NewSectionReader(g.file, 0, 1<<62))
+		if err != nil {
+			return err
+		}
+		d.detail("outside of all sections: %s, the first at offset %#x of the file", plural(int(n), "byte"), at)
+		d.set(CauseElsewhere, "All sections of the two programs are the same; %s outside of them differ, the first at offset %#x of the file: the image's was changed after it was linked, by something that no compiler does.", plural(int(n), "byte"), at)
+	}
+	return nil
+}
+
+// sections lists how the sections of two programs differ, and names those that only
+// the one that was got has.
+func (d *differ) sections(w, g *elf.File) (lines, onlyGot []string, err error) {
+	for _, s := range w.Sections {
+		if s.Type == elf.SHT_NULL {
+			continue
+		}
+		other := g.Section(s.Name)
+		switch {
+		case other == nil:
+			lines = append(lines, fmt.Sprintf("section %s: only in the rebuilt", Printable(s.Name)))
+		case s.Size != other.Size:
+			lines = append(lines, fmt.Sprintf("section %s: image %d bytes, rebuilt %d", Printable(s.Name), other.Size, s.Size))
+		case s.Type == elf.SHT_NOBITS || other.Type == elf.SHT_NOBITS:
+			if s.Type != other.Type {
+				lines = append(lines, fmt.Sprintf("section %s: image %s, rebuilt %s", Printable(s.Name), other.Type, s.Type))
+			}
+		default:
+			at, n, err := compare(d, io.NewSectionReader(s.ReaderAt, 0, int64(s.Size)), io.NewSectionReader(other.ReaderAt, 0, int64(other.Size)))
+			if err != nil {
+				return nil, nil, err
+			}
+			if n > 0 {
+				lines = append(lines, fmt.Sprintf("section %s: %d of %s differ, the first at %#x", Printable(s.Name), n, plural(int(s.Size), "byte"), s.Addr+uint64(at)))
+			}
+		}
+	}
+	for _, s := range g.Sections {
+		if s.Type != elf.SHT_NULL && w.Section(s.Name) == nil {
+			onlyGot = append(onlyGot, s.Name)
+			lines = append(lines, fmt.Sprintf("section %s: only in the image, %d bytes", Printable(s.Name), s.Size))
+		}
+	}
+	return lines, onlyGot, nil
+}
+
+// compare counts the bytes that differ, and those that one has beyond the other,
+// and says where the first is.
+func compare(d *differ, a, b io.Reader) (first, n int64, err error) {
+	first = -1
+	var at int64
+	x, y := make([]byte, 1<<16), make([]byte, 1<<16)
+	for {
+		if err := d.ctx.Err(); err != nil {
+			return first, n, err
+		}
+		nx, errX := io.ReadFull(a, x)
+		ny, errY := io.ReadFull(b, y)
+		for _, err := range []error{errX, errY} {
+			if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return first, n, err
+			}
+		}
+		if !bytes.Equal(x[:nx], y[:ny]) {
+			for i := range max(nx, ny) {
+				if i >= nx || i >= ny || x[i] != y[i] {
+					if first < 0 {
+						first = at + int64(i)
+					}
+					n++
+				}
+			}
+		}
+		at += int64(max(nx, ny))
+		if nx < len(x) && ny < len(y) {
+			return first, n, nil
+		}
+	}
+}
+
+// function is one in a program: its code is text[from:to].
+type function struct {
+	entry    uint64
+	from, to uint64
+}
+
+// functions lists how the functions of two programs differ. Programs are stripped,
+// but Go's table of functions is needed at run time and always there.
+func (d *differ) functions(w, g *elf.File) (lines []string) {
+	want, wantText, err := functionsOf(w)
+	if err != nil {
+		return nil
+	}
+	got, gotText, err := functionsOf(g)
+	if err != nil {
+		return []string{"no table of functions in the image's program: " + Printable(err.Error())}
+	}
+	var added, gone, sized, changed []string
+	moved := 0
+	for name, f := range got {
+		o, ok := want[name]
+		a := gotText[f.from:f.to]
+		switch {
+		case !ok:
+			added = append(added, fmt.Sprintf("function %s: only in the image, %d bytes", Printable(name), len(a)))
+		case len(a) != int(o.to-o.from):
+			sized = append(sized, fmt.Sprintf("function %s: image %d bytes, rebuilt %d", Printable(name), len(a), o.to-o.from))
+		case f.entry != o.entry:
+			// What lies elsewhere calls and loads by other distances: it differs
+			// because others do.
+			moved++
+		default:
+			if n, at := count(wantText[o.from:o.to], a); n > 0 {
+				changed = append(changed, fmt.Sprintf("function %s: %s differ, the first at %#x", Printable(name), plural(n, "byte"), f.entry+uint64(at)))
+			}
+		}
+	}
+	for name, f := range want {
+		if _, ok := got[name]; !ok {
+			gone = append(gone, fmt.Sprintf("function %s: only in the rebuilt, %d bytes", Printable(name), f.to-f.from))
+		}
+	}
+	kinds := [][]string{added, gone, sized, changed}
+	if moved > 0 && len(added)+len(gone)+len(sized) > 0 {
+		// Then also those that did not move differ by where the others are.
+		kinds = kinds[:3]
+	}
+	for _, list := range kinds {
+		slices.Sort(list)
+		lines = append(lines, list...)
+	}
+	return lines
+}
+
+func count(a, b []byte) (n, first int) {
+	for i := range a {
+		if a[i] != b[i] {
+			if n == 0 {
+				first = i
+			}
+			n++
+		}
+	}
+	return n, first
+}
+
+// maxText is the most that is read of a program's code or table, in bytes. derper has 8 MB.
+const maxText = 256 << 20
+
+func functionsOf(f *elf.File) (map[string]function, []byte, error) {
+	text := f.Section(".text")
+	table := f.Section(".gopclntab")
+	if table == nil {
+		table = f.Section(".data.rel.ro.gopclntab")
+	}
+	if text == nil || table == nil || text.Size > maxText || table.Size > maxText || text.Type == elf.SHT_NOBITS {
+		return nil, nil, errors.New("no .text or no .gopclntab, or a huge one")
+	}
+	code, err := text.Data()
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := table.Data()
+	if err != nil {
+		return nil, nil, err
+	}
+	symbols, err := gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr))
+	if err != nil {
+		return nil, nil, err
+	}
+	m := map[string]function{}
+	end := text.Addr + uint64(len(code))
+	for _, fn := range symbols.Funcs {
+		if fn.Sym != nil && fn.Entry >= text.Addr && fn.Entry <= fn.End && fn.End <= end {
+			m[fn.Name] = function{fn.Entry, fn.Entry - text.Addr, fn.End - text.Addr}
+		}
+	}
+	if len(m) == 0 {
+		return nil, nil, errors.New("it names no function")
+	}
+	return m, code, nil
+}

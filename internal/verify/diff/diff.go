@@ -1,0 +1,61 @@
+// Package diff says how two images differ, part by part: the files of two layers,
+// two JSON documents, two compiled programs.
+//
+// One side is always the wanted one, rebuilt from known inputs, the other the one
+// that was got, from wherever. What was got is not trusted: it may be huge, cut off
+// or made to confuse. Layers are read as streams; a program is compared from files,
+// section by section; names from an image are quoted when a terminal would choke on
+// them. What stands in a package's words about two programs follows from what they
+// say of themselves, which whoever made them may have forged: that they differ is
+// certain, why they do is a lead.
+package diff
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// Printable is s as it can be shown on a terminal: in quotes, with escapes, where it
+// has anything but printable characters.
+func Printable(s string) string {
+	for _, r := range s {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return strconv.Quote(s)
+		}
+	}
+	return s
+}
+
+// short is a value for a message: printable, and not endless.
+func short(s string) string {
+	const limit = 120
+	if len(s) > limit {
+		return Printable(strings.ToValidUTF8(s[:limit], "")) + fmt.Sprintf("… (%d bytes)", len(s))
+	}
+	return Printable(s)
+}
+
+// stopReader ends a long read when it is no longer wanted.
+type stopReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (s *stopReader) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.r.Read(p)
+}
+
+// plural is "1 file" or "3 files".
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}

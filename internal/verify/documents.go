@@ -1,0 +1,148 @@
+package verify
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/verify/diff"
+)
+
+var indexIn = regexp.MustCompile(`^\.(?:rootfs\.diff_ids|layers)\[(\d+)\]`)
+
+// follows reports whether a change in a config or manifest is only that of a layer
+// that differs.
+func (c *comparison) follows(path string) bool {
+	m := indexIn.FindStringSubmatch(path)
+	if m == nil {
+		return strings.HasPrefix(path, ".history[") && len(c.want.contents) != len(c.got.contents)
+	}
+	if len(c.want.contents) != len(c.got.contents) {
+		return true
+	}
+	i, err := strconv.Atoi(m[1])
+	return err == nil && c.layerDiffers[i]
+}
+
+// config compares the configs.
+func (c *comparison) config() {
+	check := compareDocuments(LevelConfig, "config", c.want.config, c.got.config, c.follows)
+	c.configDiffers = check.Result == Fail
+	c.add(check)
+}
+
+// manifest compares the manifests.
+func (c *comparison) manifest() {
+	if c.got.manifest == nil {
+		c.add(Check{Level: LevelManifest, Name: "manifest", Result: Skip, Rebuilt: c.want.digest, Note: "a docker archive has none"})
+		return
+	}
+	c.add(compareDocuments(LevelManifest, "manifest", c.want.manifest, c.got.manifest, func(path string) bool {
+		if path == ".config.digest" || path == ".config.size" {
+			return c.configDiffers
+		}
+		return c.follows(path)
+	}))
+}
+
+// compareDocuments compares two documents. Changes that follow from what they name count
+// for nothing when there are others.
+func compareDocuments(level Level, name string, want, got []byte, follows func(path string) bool) Check {
+	check := Check{Level: level, Name: name, Result: Pass, Rebuilt: digestOf(want), Image: digestOf(got)}
+	if check.Rebuilt == check.Image {
+		return check
+	}
+	check.Result = Fail
+	changes, err := diff.JSON(want, got)
+	if err != nil {
+		check.Note = diff.Printable(err.Error())
+		return check
+	}
+	for _, change := range changes {
+		if !follows(change.Path) {
+			check.Details = append(check.Details, change.String())
+		}
+	}
+	switch n := len(check.Details); n {
+	case 0:
+		check.Follows = true
+	case 1:
+		check.Note = check.Details[0]
+	default:
+		check.Note = fmt.Sprintf("%s; and %d more", check.Details[0], n-1)
+	}
+	return check
+}
+
+// compareIndexes compares indexes, as far as they speak of the platforms that were
+// rebuilt. A FAIL without a note says that only the rest of them differs, or what
+// follows from a platform that failed.
+func compareIndexes(want, got []byte, rebuilt []string, failed map[string]bool) (Check, error) {
+	check := Check{Level: LevelIndex, Name: "index", Result: Pass, Rebuilt: digestOf(want), Image: digestOf(got)}
+	if check.Rebuilt == check.Image {
+		return check, nil
+	}
+	w, wantOrder, err := byPlatform(want, rebuilt)
+	if err != nil {
+		return check, err
+	}
+	g, gotOrder, err := byPlatform(got, rebuilt)
+	if err != nil {
+		return check, err
+	}
+	parts := compareDocuments(LevelIndex, "index", w, g, func(path string) bool {
+		for name := range failed {
+			at := fmt.Sprintf(".manifests[%q]", name)
+			if path == at || path == at+".digest" || path == at+".size" {
+				return true
+			}
+		}
+		return path == "." // written in another way: byPlatform did
+	})
+	check.Result, check.Note, check.Details = Fail, parts.Note, parts.Details
+	if order := strings.Join(gotOrder, ", "); check.Note == "" && order != strings.Join(wantOrder, ", ") {
+		check.Note = "the platforms stand in another order: " + order
+	}
+	return check, nil
+}
+
+// byPlatform is an index with its manifests in an object, by platform, and their
+// order. Platforms that were not rebuilt are left out.
+func byPlatform(data []byte, rebuilt []string) ([]byte, []string, error) {
+	var doc map[string]json.RawMessage
+	var list []json.RawMessage
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return nil, nil, err
+	}
+	if err := json.Unmarshal(doc["manifests"], &list); err != nil {
+		return nil, nil, err
+	}
+	keep := map[string]bool{}
+	for _, name := range rebuilt {
+		keep[name] = true
+	}
+	manifests := map[string]json.RawMessage{}
+	var order []string
+	for _, raw := range list {
+		var d struct{ Platform v1.Platform }
+		if err := json.Unmarshal(raw, &d); err != nil {
+			return nil, nil, err
+		}
+		name := platformName(d.Platform)
+		if keep[name] && manifests[name] == nil {
+			manifests[name] = raw
+			order = append(order, name)
+		}
+	}
+	raw, err := json.Marshal(manifests)
+	if err != nil {
+		return nil, nil, err
+	}
+	doc["manifests"] = raw
+	data, err = json.Marshal(doc)
+	return data, order, err
+}

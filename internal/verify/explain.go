@@ -1,0 +1,196 @@
+package verify
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/xavieralpha/derper/internal/plan"
+)
+
+// explain says what differs, innermost first. What differs in the same way, in many
+// files or on many platforms, is said once.
+func (s *Subject) explain() {
+	type kind struct {
+		level Level
+		note  string
+	}
+	at := map[kind]int{}
+	var list []Explanation
+	add := func(platform string, c Check) {
+		if c.Result != Fail || c.Follows {
+			return
+		}
+		k := kind{c.Level, c.Note}
+		i, ok := at[k]
+		if !ok {
+			i = len(list)
+			at[k] = i
+			list = append(list, Explanation{Level: c.Level, Text: c.Note, Details: c.Details})
+		}
+		e := &list[i]
+		if !slices.Contains(e.Names, c.Name) {
+			e.Names = append(e.Names, c.Name)
+		}
+		if platform != "" && !slices.Contains(e.Platforms, platform) {
+			e.Platforms = append(e.Platforms, platform)
+		}
+	}
+	for _, c := range s.Inputs {
+		add("", c)
+	}
+	for _, p := range s.Platforms {
+		for _, c := range p.Checks {
+			add(p.Platform, c)
+		}
+	}
+	for _, c := range s.Index {
+		add("", c)
+	}
+	slices.SortStableFunc(list, func(a, b Explanation) int {
+		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
+	})
+	entrypoint := onlyEntrypoint(list)
+	for i := range list {
+		list[i].Text = s.paragraph(&list[i])
+		if i == 0 && entrypoint {
+			list[i].Text += " " + anotherRevision
+		}
+	}
+	s.Explanations = list
+}
+
+// anotherRevision is what it most likely means that only the entrypoint differs.
+const anotherRevision = "All else is the same. The entrypoint is the one program that is compiled from this project's own source, which " +
+	"no label names: so the image was most likely made by another revision of this project. Its provenance names the commit; to verify with the " +
+	"program of that revision: go run github.com/xavieralpha/derper/cmd/build@COMMIT verify REF"
+
+// onlyEntrypoint reports whether what differs is what comes from this project's own
+// source: the entrypoint, and the defaults of its variables.
+func onlyEntrypoint(list []Explanation) bool {
+	for i, e := range list {
+		switch {
+		case e.Level == LevelBinary && len(e.Names) == 1 && path.Base(e.Names[0]) == plan.Entrypoint:
+		case i > 0 && e.Level == LevelConfig && !slices.ContainsFunc(e.Details, func(d string) bool { return !strings.HasPrefix(d, ".config.Env[") }):
+		default:
+			return false
+		}
+	}
+	return len(list) > 0
+}
+
+// paragraph says for people what an explanation is about.
+func (s *Subject) paragraph(e *Explanation) string {
+	where := ""
+	switch all, n := len(s.Platforms), len(e.Platforms); {
+	case n == 0:
+	case n == all && n > 1:
+		where = " on all " + strconv.Itoa(n) + " platforms"
+	case n <= 3:
+		where = " on " + join(e.Platforms)
+	default:
+		where = fmt.Sprintf(" on %d of %d platforms (%s and others)", n, all, e.Platforms[0])
+	}
+	names := join(e.Names)
+	if len(e.Names) > 3 {
+		names = fmt.Sprintf("%s and %d other files", e.Names[0], len(e.Names)-1)
+	}
+	note := strings.TrimSuffix(e.Text, ".")
+	what := "the image"
+	if s.Kind == KindLock {
+		what = "what the lock records"
+	}
+	switch e.Level {
+	case LevelInput:
+		return fmt.Sprintf("An input is not what it should be (%s): %s.", names, note)
+	case LevelBinary:
+		return fmt.Sprintf("%s%s is not the program that the inputs give. %s.", names, where, note)
+	case LevelEntry:
+		if strings.HasPrefix(names, "layer ") {
+			return fmt.Sprintf("The %s%s differs from the rebuilt one: %s.", names, where, note)
+		}
+		return fmt.Sprintf("In the layers%s, %s differs from the rebuilt: %s.", where, names, note)
+	case LevelCompression:
+		return fmt.Sprintf("The files are the same, bit for bit, and only the compression of %s%s differs: %s. What runs is what was rebuilt; the digests are others.", names, where, note)
+	case LevelConfig:
+		return fmt.Sprintf("The config%s, which says how a container starts, differs: %s.", where, note)
+	case LevelManifest:
+		return fmt.Sprintf("The manifest%s, which says what %s consists of, differs: %s.", where, what, note)
+	}
+	return fmt.Sprintf("The index, which says what there is for each platform, differs: %s.", note)
+}
+
+func join(names []string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
+}
+
+// mean says what the verdict means, and what it does not.
+func (s *Subject) mean(v *Verifier, tag bool) {
+	if s.Verdict == Unverified {
+		return
+	}
+	files, platforms := 0, 0
+	var skipped []string
+	for _, p := range s.Platforms {
+		if p.Result == Skip {
+			skipped = append(skipped, p.Platform)
+			continue
+		}
+		platforms++
+		files += p.files()
+	}
+	how := "in a cache that was trusted"
+	if v.Fresh {
+		how = "from nothing"
+	}
+	add := func(list *[]string, format string, args ...any) { *list = append(*list, fmt.Sprintf(format, args...)) }
+	yes, no := &s.Means, &s.MeansNot
+	if s.Verdict == Verified {
+		if s.Kind == KindLock {
+			add(yes, "what the lock records for %s is, bit for bit, what this program made of its inputs on %s, %s", count(platforms, "platform"), program().Host, how)
+		} else {
+			add(yes, "the image is, bit for bit, what this program made of the inputs above on %s, %s: %s, %s", program().Host, how, count(platforms, "platform"), count(files, "file"))
+		}
+		add(yes, "each of these inputs has the sum that the Go checksum database, a public log that cannot be rewritten unseen, has for its name")
+		add(yes, "a change that somebody made to the image after the inputs, or while it was built or pushed, would have been found")
+	} else {
+		add(yes, "what is above differs; the rest of what was compared is the same, bit for bit")
+		add(no, "that somebody means harm: another revision of this project, another tool that packs again, or a mistake differ, too")
+		add(no, "that the explanation is the cause: a program's own words may be forged, as the program may be")
+	}
+	for _, c := range slices.Concat(s.Inputs, s.Index) {
+		if c.Result == Skip {
+			add(no, "%s: %s", c.Name, c.Note)
+		}
+	}
+	if len(skipped) > 0 {
+		add(no, "%s: not compared", join(skipped))
+	}
+	for _, p := range s.Platforms {
+		for _, c := range p.Checks {
+			if c.Result == Skip && p.Result != Skip {
+				add(no, "%s of %s: %s", c.Name, p.Platform, c.Note)
+			}
+		}
+	}
+	if s.Verdict == Verified {
+		add(no, "that the inputs are free of faults or malice: what is wrong in the source is wrong in every rebuild of it")
+		add(no, "that the Go toolchain, an input in compiled form, is what its own source gives")
+		add(no, "that this machine and this program are sound: another's verification, elsewhere, counts for more than a second one here")
+	}
+	if tag {
+		add(no, "what the tag will name next: this is about %s", s.Digest)
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,349 @@
+package verify
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/pipeline"
+	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/releasetest"
+)
+
+// fixture is a small release and the images that were built of it.
+type fixture struct {
+	t         *testing.T
+	release   *releasetest.Release
+	cache     *cache.Cache
+	modules   *modproxy.Client
+	platforms []lock.Platform
+	images    []v1.Image
+	index     v1.ImageIndex
+	outputs   *lock.Outputs
+}
+
+func newFixture(t *testing.T, platforms ...lock.Platform) *fixture {
+	t.Helper()
+	return buildFixture(t, releasetest.New(t, "../.."), platforms...)
+}
+
+func buildFixture(t *testing.T, r *releasetest.Release, platforms ...lock.Platform) *fixture {
+	t.Helper()
+	if len(platforms) == 0 {
+		platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
+	}
+	r.Inputs.Platforms = platforms
+	c, err := cache.Open(releasetest.CacheDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.Warn = t.Logf
+	f := &fixture{t: t, release: r, cache: c, platforms: platforms}
+	f.modules = &modproxy.Client{Proxies: r.Proxy, SumDB: r.SumDB, Dir: filepath.Join(c.Dir(), "sumdb"), Temp: c.Temp()}
+	built, err := f.builder().Build(t.Context(), platforms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.images, f.index, f.outputs = built.Images, built.Index, built.Outputs
+	return f
+}
+
+func (f *fixture) builder() *pipeline.Builder {
+	display := progress.New(io.Discard)
+	f.t.Cleanup(display.Close)
+	return &pipeline.Builder{Inputs: f.release.Inputs, Cache: f.cache, Modules: f.modules, Display: display}
+}
+
+// lock is the lock at hand, as it is in a checkout.
+func (f *fixture) lock() *lock.Lock {
+	return &lock.Lock{Schema: lock.SchemaVersion, Inputs: f.release.Inputs, Outputs: f.outputs}
+}
+
+func (f *fixture) verifier(t *testing.T) *Verifier {
+	display := progress.New(io.Discard)
+	t.Cleanup(display.Close)
+	return &Verifier{Cache: f.cache, Modules: f.modules, Display: display, Lock: f.lock()}
+}
+
+// verify verifies one image with the lock at hand.
+func (f *fixture) verify(t *testing.T, ref string) *Subject {
+	t.Helper()
+	return f.run(t, f.verifier(t), ref)
+}
+
+func (f *fixture) run(t *testing.T, v *Verifier, ref string) *Subject {
+	t.Helper()
+	r, err := v.References(t.Context(), []string{ref})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Verdict != r.Subjects[0].Verdict {
+		t.Errorf("the report's verdict is %q, its only subject's %q", r.Verdict, r.Subjects[0].Verdict)
+	}
+	return r.Subjects[0]
+}
+
+// with is the list of images with another in place of the first.
+func (f *fixture) with(img v1.Image) []v1.Image {
+	return append([]v1.Image{img}, f.images[1:]...)
+}
+
+// layout writes images as a layout, with an index made for them.
+func (f *fixture) layout(t *testing.T, platforms []lock.Platform, images []v1.Image) string {
+	t.Helper()
+	index, err := image.Index(f.release.Inputs, platforms, images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.layoutOf(t, index, images)
+}
+
+func (f *fixture) layoutOf(t *testing.T, index v1.ImageIndex, images []v1.Image) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "layout")
+	if _, err := image.WriteLayout(dir, "test", index, images, false); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// layersOf are the layers of the first image.
+func (f *fixture) layersOf(t *testing.T) []*image.Layer {
+	t.Helper()
+	list, err := f.images[0].Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layers []*image.Layer
+	for i, l := range list {
+		diffID, err := l.DiffID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest, err := l.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := l.Size()
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, &image.Layer{Name: plan.Layers[i], Tar: diffID.String(), Blob: digest.String(), BlobSize: size, Open: l.Compressed})
+	}
+	return layers
+}
+
+// image makes the first image again of other layers, as a build would.
+func (f *fixture) image(t *testing.T, layers []*image.Layer) v1.Image {
+	t.Helper()
+	img, err := image.New(f.release.Inputs, f.platforms[0], layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// part is an entry of a tar with its content.
+type part struct {
+	header  tar.Header
+	content []byte
+}
+
+// edit is the first image with the entries of one layer changed.
+func (f *fixture) edit(t *testing.T, layer string, change func(parts []part) []part) v1.Image {
+	t.Helper()
+	layers := f.layersOf(t)
+	for i, l := range layers {
+		if l.Name == layer {
+			layers[i] = pack(t, l.Name, gzip.BestCompression, tarOf(t, change(parts(t, l))))
+		}
+	}
+	return f.image(t, layers)
+}
+
+func parts(t *testing.T, l *image.Layer) (list []part) {
+	t.Helper()
+	r, err := l.Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return list
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, part{*h, content})
+	}
+}
+
+func tarOf(t *testing.T, list []part) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	for _, p := range list {
+		p.header.Size = int64(len(p.content))
+		if err := tw.WriteHeader(&p.header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tw.Write(p.content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// pack compresses a tar into a layer.
+func pack(t *testing.T, name string, level int, data []byte) *image.Layer {
+	t.Helper()
+	var b bytes.Buffer
+	zw, err := gzip.NewWriterLevel(&b, level)
+	if err == nil {
+		zw.ModTime = time.Unix(0, 0)
+		_, err = zw.Write(data)
+	}
+	if err == nil {
+		err = zw.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &image.Layer{Name: name, Tar: sha(data), Blob: sha(b.Bytes()), BlobSize: int64(b.Len()), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+	}}
+}
+
+func sha(data []byte) string {
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// replace changes the content of one entry.
+func replace(name string, change func([]byte) []byte) func([]part) []part {
+	return func(list []part) []part {
+		for i := range list {
+			if list[i].header.Name == name {
+				list[i].content = change(bytes.Clone(list[i].content))
+			}
+		}
+		return list
+	}
+}
+
+// compile compiles derper for the first platform with another command than the
+// plan's: with another Go, or with other settings or flags.
+func (f *fixture) compile(t *testing.T, goTool string, env []string, ldflags, pkg string) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command(goTool, "install", "-trimpath", "-buildvcs=false", "-ldflags="+ldflags, pkg)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "GOPATH=" + dir, "GOBIN=" + filepath.Join(dir, "out"), "GOMODCACHE=" + filepath.Join(dir, "mod"),
+		"GOCACHE=" + goEnv(t, "GOCACHE"), "GOFLAGS=-modcacherw", "GOPROXY=" + f.release.Proxy, "GOSUMDB=" + f.release.SumDB}, plan.Settings(f.platforms[0])...)
+	cmd.Env = append(cmd.Env, "GOFLAGS=-modcacherw")
+	cmd.Env = append(cmd.Env, env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+	}
+	var program []byte
+	err := filepath.WalkDir(filepath.Join(dir, "out"), func(name string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			program, err = os.ReadFile(name)
+		}
+		return err
+	})
+	if err != nil || program == nil {
+		t.Fatalf("no program: %v", err)
+	}
+	return program
+}
+
+func goEnv(t *testing.T, name string, env ...string) string {
+	t.Helper()
+	cmd := exec.Command("go", "env", name)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// ldflags are those that the plan links derper with.
+func (f *fixture) ldflags() string {
+	for _, arg := range plan.InstallArgs(f.release.Inputs.Tailscale, plan.Derper) {
+		if flags, ok := strings.CutPrefix(arg, "-ldflags="); ok {
+			return flags
+		}
+	}
+	panic("no -ldflags")
+}
+
+// wantVerified checks that a verification passed in all that it looked at.
+func wantVerified(t *testing.T, s *Subject) {
+	t.Helper()
+	if s.Verdict != Verified || s.Error != "" || len(s.Explanations) > 0 {
+		t.Errorf("verdict is %q, want %q:\n%s", s.Verdict, Verified, text(s))
+	}
+}
+
+// wantFirst checks that something differs, and that the first that is named is this.
+func wantFirst(t *testing.T, s *Subject, level Level, words ...string) {
+	t.Helper()
+	if s.Verdict != Differs || len(s.Explanations) == 0 {
+		t.Fatalf("verdict is %q, want %q with an explanation:\n%s", s.Verdict, Differs, text(s))
+	}
+	e := s.Explanations[0]
+	if e.Level != level {
+		t.Errorf("what differs first is the %s, want the %s:\n%s", e.Level, level, text(s))
+	}
+	all := e.Text + "\n" + strings.Join(e.Details, "\n")
+	for _, word := range words {
+		if !strings.Contains(all, word) {
+			t.Errorf("the explanation does not say %q:\n%s", word, all)
+		}
+	}
+	if strings.Contains(all, "%!") {
+		t.Errorf("a message is malformed: %s", all)
+	}
+}
+
+// wantOnly checks that nothing else differs by itself.
+func wantOnly(t *testing.T, s *Subject) {
+	t.Helper()
+	if len(s.Explanations) > 1 {
+		t.Errorf("more is named than the one thing that was changed:\n%s", text(s))
+	}
+}
+
+func text(s *Subject) string {
+	var b strings.Builder
+	s.writeText(&b)
+	return b.String()
+}

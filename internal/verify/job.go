@@ -1,0 +1,128 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/xavieralpha/derper/internal/verify/diff"
+)
+
+// compare compares all images that were found, and what holds them together.
+func (j *job) compare(ctx context.Context, built *build, step func(done int)) error {
+	seen := map[string]bool{}
+	failed := map[string]bool{}
+	for n, img := range j.found.images {
+		p := &Platform{Platform: img.name, Digest: img.digest}
+		add := func(level Level, r Result, format string, args ...any) {
+			p.Checks = append(p.Checks, Check{Level: level, Name: "platform", Result: r, Image: img.digest, Note: fmt.Sprintf(format, args...)})
+		}
+		want := built.image(img.platform())
+		switch other := built.platformOf(img.digest); {
+		case seen[img.name]:
+			add(LevelIndex, Fail, "the index has %s once more", img.name)
+		case !slices.Contains(j.expected, img.platform()):
+			add(LevelIndex, Fail, "the index has %s besides, for which no image is built: %s", img.name, j.platformsExpected())
+		case want == nil:
+			add(LevelIndex, Skip, "not asked for")
+		case other != "" && other != img.name:
+			add(LevelIndex, Fail, "the index calls it %s, and it is the image for %s", img.name, other)
+		case img.wrongClaim():
+			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(*img.configFile.Platform()))
+		default:
+			if err := want.readLayers(ctx, j.contents); err != nil {
+				return fmt.Errorf("rebuilt: %w", err)
+			}
+			checks, err := compareImages(ctx, j.Cache.Temp(), want, img)
+			if err != nil {
+				return err
+			}
+			p.Checks = checks
+		}
+		seen[img.name] = true
+		p.conclude()
+		if p.Result == Fail {
+			failed[img.name] = true
+		}
+		j.subject.Platforms = append(j.subject.Platforms, p)
+		step(n + 1)
+	}
+	if j.found.kind != KindIndex {
+		return nil
+	}
+	for _, p := range j.expected {
+		if name := string(p); !seen[name] && j.asked(name) {
+			failed[name] = true
+			j.subject.Platforms = append(j.subject.Platforms, &Platform{Platform: name, Checks: []Check{{
+				Level: LevelIndex, Name: "platform", Result: Fail, Note: fmt.Sprintf("the index has no image for %s: %s", name, j.platformsExpected()),
+			}}})
+		}
+	}
+	return j.compareIndex(built, failed)
+}
+
+// wrongClaim reports whether an index names another platform than the image's config
+// and its programs do.
+func (i *foundImage) wrongClaim() bool {
+	own := i.configFile.Platform()
+	if i.descriptor == nil || platformName(*own) == i.name {
+		return false
+	}
+	for _, l := range i.contents {
+		for _, e := range l.Entries {
+			if e.Program() && (e.Machine != own.Architecture || e.Machine == i.platform().Arch()) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// compareIndex compares what the index says, of what was rebuilt.
+func (j *job) compareIndex(built *build, failed map[string]bool) error {
+	for _, d := range j.found.others {
+		digest := d.Digest.String()
+		failed[digest] = true
+		j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + digest, Result: Fail, Image: digest,
+			Note: "the index names something that is no image of a platform: " + diff.Printable(string(d.MediaType))})
+	}
+	if built == nil {
+		return nil
+	}
+	want, err := built.index()
+	if err != nil {
+		return err
+	}
+	check, err := compareIndexes(want, j.found.index, built.names(), failed)
+	if err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	if check.Result == Fail && check.Note == "" {
+		// Nothing that it says of what was rebuilt is wrong.
+		switch {
+		case len(failed) > 0:
+			check.Follows = true
+		case len(j.build) < len(j.expected):
+			check.Result, check.Rebuilt = Skip, ""
+			check.Note = fmt.Sprintf("%d of its %d platforms were rebuilt: what it says of them is right", len(j.build), len(j.expected))
+		default:
+			check.Note = "the same values, written in another way (order, spaces or repeated keys)"
+		}
+	}
+	j.subject.Index = append(j.subject.Index, check)
+	return nil
+}
+
+// platformsExpected says which platforms there should be, and who says so.
+func (j *job) platformsExpected() string {
+	names := make([]string, len(j.expected))
+	for i, p := range j.expected {
+		names[i] = string(p)
+	}
+	who := "this program builds for "
+	if j.sameRelease(j.subject.Release) {
+		who = "the lock at hand has "
+	}
+	return who + strings.Join(names, ", ")
+}

@@ -1,0 +1,159 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/pipeline"
+)
+
+// compiledLimit is how much of compiled packages a cache of our own keeps for what
+// is built next, in bytes. A platform of a release has about 1 GB.
+const compiledLimit = 4 << 30
+
+// build is what was rebuilt.
+type build struct {
+	inputs    lock.Inputs
+	platforms []lock.Platform
+	built     []v1.Image // one for each platform
+	outputs   []lock.PlatformOutput
+	images    map[lock.Platform]*foundImage
+}
+
+// rebuild builds the platforms, a few at a time: between them, what a cache of our
+// own has too much of is dropped.
+func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock.Platform) (*build, error) {
+	b := &build{inputs: in, images: map[lock.Platform]*foundImage{}}
+	builder := &pipeline.Builder{Inputs: in, Cache: v.Cache, Modules: v.Modules, Display: v.Display}
+	step := len(platforms)
+	if v.Fresh {
+		step = max(2, runtime.NumCPU()/4) // as many as the builder compiles at once
+	}
+	for len(platforms) > 0 {
+		part := platforms[:min(step, len(platforms))]
+		platforms = platforms[len(part):]
+		out, err := builder.Build(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		for i, p := range part {
+			img, err := rebuilt(out.Images[i])
+			if err != nil {
+				return nil, err
+			}
+			b.images[p] = img
+		}
+		b.platforms = append(b.platforms, part...)
+		b.built = append(b.built, out.Images...)
+		b.outputs = append(b.outputs, out.Outputs.Platforms...)
+		if v.Fresh {
+			v.measure()
+			if err := v.dropCompiled(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return b, nil
+}
+
+// index is the index of what was rebuilt.
+func (b *build) index() ([]byte, error) {
+	index, err := image.Index(b.inputs, b.platforms, b.built)
+	if err != nil {
+		return nil, err
+	}
+	return index.RawManifest()
+}
+
+func (b *build) names() []string {
+	names := make([]string, len(b.platforms))
+	for i, p := range b.platforms {
+		names[i] = string(p)
+	}
+	return names
+}
+
+// image is the rebuilt image of a platform, nil if it was not rebuilt.
+func (b *build) image(p lock.Platform) *foundImage {
+	if b == nil {
+		return nil
+	}
+	return b.images[p]
+}
+
+// platformOf finds the platform of the rebuilt image with this digest, "" for none.
+func (b *build) platformOf(digest string) string {
+	if b != nil {
+		for p, img := range b.images {
+			if img.digest == digest {
+				return string(p)
+			}
+		}
+	}
+	return ""
+}
+
+// measure looks how much the cache takes.
+func (v *Verifier) measure() {
+	v.disk = max(v.disk, size(v.Cache.Dir()))
+}
+
+// size is the size of all files in a folder, in bytes. What comes and goes meanwhile
+// is not counted.
+func size(dir string) (total int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				total += info.Size()
+			}
+		}
+		return nil
+	})
+	return total
+}
+
+// dropCompiled drops the compiled packages when they are too many.
+func (v *Verifier) dropCompiled() error {
+	dir := filepath.Join(v.Cache.Dir(), "go-build")
+	if size(dir) < compiledLimit {
+		return nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	return nil
+}
+
+// drop drops the results that none of the coming jobs needs. The toolchain, modules
+// and compiled packages stay for them.
+func (v *Verifier) drop(coming []*job) error {
+	keep := map[string]bool{}
+	for _, j := range coming {
+		if j.subject.Err != nil || len(j.build) == 0 {
+			continue
+		}
+		p, err := pipeline.Plan(j.inputs, j.build)
+		if err != nil {
+			return err
+		}
+		for _, a := range p.Actions() {
+			keep[a.Key()] = true
+		}
+	}
+	if len(coming) == 0 {
+		return nil // all of it goes soon
+	}
+	v.measure()
+	if _, err := v.Cache.Drop(func(key string) bool { return keep[key] }); err != nil {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+package verify
+
+import (
+	"encoding/json"
+	"io"
+	"time"
+)
+
+// Result is what became of one check.
+type Result string
+
+const (
+	Pass Result = "PASS" // the same, bit for bit
+	Fail Result = "FAIL" // not the same
+	Skip Result = "SKIP" // not compared; never counts as PASS
+)
+
+// Verdict is what a verification says in the end.
+type Verdict string
+
+const (
+	// Verified means that everything that was asked for was rebuilt and is the same.
+	Verified Verdict = "verified"
+	// Differs means that something is not the same.
+	Differs Verdict = "differs"
+	// Unverified means that it could not be found out.
+	Unverified Verdict = "not verified"
+)
+
+// Level is where things can differ, from the inside out.
+type Level string
+
+// Levels, innermost first.
+const (
+	LevelInput       Level = "input"       // what the image is made of
+	LevelBinary      Level = "binary"      // a compiled program
+	LevelEntry       Level = "tar entry"   // another file, or how a file stands in its layer
+	LevelCompression Level = "compression" // how a layer is packed
+	LevelConfig      Level = "config"      // how a container starts
+	LevelManifest    Level = "manifest"    // what an image consists of
+	LevelIndex       Level = "index"       // which images there are, for which platforms
+)
+
+var levels = []Level{LevelInput, LevelBinary, LevelEntry, LevelCompression, LevelConfig, LevelManifest, LevelIndex}
+
+// Kind is what was verified.
+type Kind string
+
+const (
+	KindLock    Kind = "lock"           // the outputs that a lock records
+	KindIndex   Kind = "index"          // a multi-platform image
+	KindImage   Kind = "image"          // one of one platform
+	KindArchive Kind = "docker archive" // what docker save writes: no manifest
+)
+
+// A Report is what a run of verifications found. Text, JSON and HTML follow from it.
+type Report struct {
+	Verdict  Verdict    `json:"verdict"`
+	Program  Program    `json:"program"`
+	Subjects []*Subject `json:"subjects"`
+	// Fresh is set when everything was made from nothing, and not taken from a
+	// cache.
+	Fresh bool `json:"fresh"`
+	// DiskBytes is the most that the cache took.
+	DiskBytes int64 `json:"diskBytes"`
+	// Time is when it began, Seconds how long it took.
+	Time    time.Time `json:"time"`
+	Seconds float64   `json:"seconds"`
+}
+
+// Program is who verified.
+type Program struct {
+	// Version is the module version of this program, Revision the commit that it
+	// was compiled from, "" where it does not know.
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Host     string `json:"host"` // GOOS/GOARCH
+}
+
+// A Subject is something that was verified.
+type Subject struct {
+	Ref     string  `json:"ref"`
+	Kind    Kind    `json:"kind,omitempty"`
+	Digest  string  `json:"digest,omitempty"`
+	Verdict Verdict `json:"verdict"`
+	// Error says why it could not be verified.
+	Error string `json:"error,omitempty"`
+	// Err is the same, for programs.
+	Err error `json:"-"`
+
+	Release *Release `json:"release,omitempty"`
+	// Inputs are the checks of what it is made of.
+	Inputs    []Check     `json:"inputs,omitempty"`
+	Platforms []*Platform `json:"platforms,omitempty"`
+	// Index are the checks of what holds the platforms together.
+	Index []Check `json:"index,omitempty"`
+	// Explanations say what differs, innermost first: the first is the cause, as
+	// far as that can be said.
+	Explanations []Explanation `json:"explanations,omitempty"`
+	// Means and MeansNot are what the verdict means and what it does not.
+	Means    []string `json:"means,omitempty"`
+	MeansNot []string `json:"meansNot,omitempty"`
+	Seconds  float64  `json:"seconds"`
+}
+
+// Release is what an image claims to be made of.
+type Release struct {
+	Version     string    `json:"version"`
+	Commit      string    `json:"commit"`
+	Time        time.Time `json:"time"`
+	Go          string    `json:"go"`
+	Roots       string    `json:"roots"`
+	LayerFormat int       `json:"layerFormat"`
+}
+
+// A Platform is what was found about one platform.
+type Platform struct {
+	Platform string  `json:"platform"`
+	Digest   string  `json:"digest,omitempty"` // of the manifest, as found
+	Result   Result  `json:"result"`
+	Checks   []Check `json:"checks"`
+}
+
+// A Check compares one thing.
+type Check struct {
+	Level  Level  `json:"level"`
+	Name   string `json:"name"`
+	Result Result `json:"result"`
+	// Rebuilt and Image are what was compared: digests and sums, mostly.
+	Rebuilt string `json:"rebuilt,omitempty"`
+	Image   string `json:"image,omitempty"`
+	// Note says what differs, or why nothing was compared. Details say it at length.
+	Note    string   `json:"note,omitempty"`
+	Details []string `json:"details,omitempty"`
+	// Follows is set when it only differs because something inside of it does.
+	Follows bool `json:"follows,omitempty"`
+}
+
+// An Explanation is one thing that differs, in words.
+type Explanation struct {
+	Level Level `json:"level"`
+	// Names are the things that differ in this way, Platforms where.
+	Names     []string `json:"names"`
+	Platforms []string `json:"platforms,omitempty"`
+	// Text is a paragraph that a person understands.
+	Text    string   `json:"text"`
+	Details []string `json:"details,omitempty"`
+}
+
+// Count counts a platform's checks of a level by their result.
+func (p *Platform) Count(r Result, of ...Level) int {
+	n := 0
+	for _, c := range p.Checks {
+		for _, l := range of {
+			if c.Result == r && c.Level == l {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// OK reports whether everything was verified.
+func (r *Report) OK() bool { return r.Verdict == Verified }
+
+// conclude sets the verdict from those of the subjects.
+func (r *Report) conclude() {
+	r.Verdict = Verified
+	for _, s := range r.Subjects {
+		if s.Verdict == Differs {
+			r.Verdict = Differs
+			return
+		}
+		if s.Verdict != Verified {
+			r.Verdict = Unverified
+		}
+	}
+	if len(r.Subjects) == 0 {
+		r.Verdict = Unverified
+	}
+}
+
+// conclude sets the platforms' results and the verdict. asked says which platforms
+// were to be verified: each of them must pass.
+func (s *Subject) conclude(asked func(platform string) bool) {
+	passed, failed, skipped := 0, 0, 0
+	for _, c := range append(s.Inputs, s.Index...) {
+		if c.Result == Fail {
+			failed++
+		}
+	}
+	for _, p := range s.Platforms {
+		p.conclude()
+		switch {
+		case p.Result == Fail:
+			failed++
+		case p.Result == Pass:
+			passed++
+		case asked(p.Platform):
+			skipped++
+		}
+	}
+	switch {
+	case failed > 0:
+		s.Verdict = Differs
+	case skipped > 0 || passed == 0:
+		s.Verdict = Unverified
+	default:
+		s.Verdict = Verified
+	}
+}
+
+// conclude sets the result. Without a FAIL it is PASS only when everything that a
+// container sees was compared: its files and its config. What a docker archive does
+// not have is left out of that, and says so in a row of its own.
+func (p *Platform) conclude() {
+	p.Result = Pass
+	passed := map[Level]bool{}
+	for _, c := range p.Checks {
+		switch {
+		case c.Result == Fail:
+			p.Result = Fail
+			return
+		case c.Result == Pass:
+			passed[c.Level] = true
+		case c.Level != LevelCompression && c.Level != LevelManifest:
+			p.Result = Skip
+		}
+	}
+	if !passed[LevelConfig] || !passed[LevelBinary] {
+		p.Result = Skip
+	}
+}
+
+// WriteJSON writes the report as one indented JSON value.
+func (r *Report) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(r)
+}

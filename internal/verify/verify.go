@@ -1,0 +1,244 @@
+// Package verify rebuilds images and says whether they are what was rebuilt.
+//
+// Its contract. An image names in its own annotations what it was made of: a release
+// of tailscale, a Go, a set of CA roots, a layer format. Nothing else of it is taken
+// on trust. The inputs are made again from these names alone, with every sum from the
+// Go checksum database; the image is built from them, and all that the registry, the
+// layout or the archive has is read and compared with it, bit for bit: every file of
+// every layer, the layers, the config, the manifest, the index. No difference is
+// allowed for. A report says of each of them PASS, FAIL or SKIP; SKIP is said, with a
+// reason, and never counts as PASS.
+//
+// What an image claims besides is compared like all of it. Two claims cannot be made
+// again from the checksum database, which does not know them: the commit, which is
+// stamped into the programs, and the commit's time. The time is the module proxy's
+// word; for the commit, the report says what confirms it.
+//
+// Where things differ, an explanation begins at the innermost of them, since all that
+// is around it then differs, too. It is exact about what differs. Why it does is read
+// from what a program says of itself, and whoever changed a program may have changed
+// that.
+//
+// The package writes nothing but the cache that it is given.
+package verify
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/pipeline"
+	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/verify/diff"
+)
+
+// A Verifier verifies images and locks.
+type Verifier struct {
+	// Cache is where everything is built. It must be empty for a verification that
+	// trusts nothing; Fresh says that it was, and that it belongs to the Verifier.
+	Cache   *cache.Cache
+	Fresh   bool
+	Modules *modproxy.Client
+	Display *progress.Display
+	// Lock is the lock at hand, nil for none. What it says of a release must agree.
+	Lock *lock.Lock
+	// Platforms are those to verify; nil for all.
+	Platforms []lock.Platform
+
+	disk     int64 // the most that the cache took, in bytes
+	contents map[string]*diff.Layer
+}
+
+// asked reports whether a platform is to be verified.
+func (v *Verifier) asked(platform string) bool {
+	return len(v.Platforms) == 0 || slices.Contains(v.Platforms, lock.Platform(platform))
+}
+
+// References verifies images, one after the other. What cannot be verified is in the
+// report; the error is that of ctx.
+func (v *Verifier) References(ctx context.Context, refs []string) (*Report, error) {
+	r, end := v.begin()
+	var jobs []*job
+	for _, ref := range refs {
+		j := v.prepare(ctx, ref)
+		defer j.close()
+		jobs = append(jobs, j)
+		r.Subjects = append(r.Subjects, j.subject)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	for i, j := range jobs {
+		if j.subject.Err == nil {
+			j.fail(j.verify(ctx))
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if v.Fresh {
+			if err := v.drop(jobs[i+1:]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return end(), nil
+}
+
+// begin begins a report; end ends it.
+func (v *Verifier) begin() (r *Report, end func() *Report) {
+	v.contents = map[string]*diff.Layer{}
+	began := time.Now()
+	r = &Report{Program: program(), Fresh: v.Fresh, Time: began.UTC().Truncate(time.Second)}
+	return r, func() *Report {
+		v.measure()
+		r.DiskBytes, r.Seconds = v.disk, time.Since(began).Seconds()
+		r.conclude()
+		return r
+	}
+}
+
+// program is what is known of the running program.
+func program() Program {
+	p := Program{Version: "(unknown)", Host: pipeline.Host}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		p.Version = info.Main.Version
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				p.Revision = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				p.Revision += " with changes"
+			}
+		}
+	}
+	return p
+}
+
+// A job is the verification of one image.
+type job struct {
+	*Verifier
+	subject *Subject
+	found   *found
+	inputs  lock.Inputs
+	// expected are the platforms that there should be, build those that are rebuilt,
+	// in the same order.
+	expected, build []lock.Platform
+}
+
+func (j *job) close() {
+	if j.found != nil {
+		j.found.close()
+	}
+}
+
+// fail notes why an image could not be verified.
+func (j *job) fail(err error) {
+	if err == nil {
+		return
+	}
+	j.subject.Verdict, j.subject.Err, j.subject.Error = Unverified, err, diff.Printable(err.Error())
+}
+
+// prepare finds an image, reads all of it, and makes its inputs again: what can fail
+// within seconds fails before anything is compiled.
+func (v *Verifier) prepare(ctx context.Context, ref string) *job {
+	began := time.Now()
+	j := &job{Verifier: v, subject: &Subject{Ref: ref}}
+	err := j.read(ctx)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", diff.Printable(ref), err)
+	}
+	j.fail(err)
+	j.subject.Seconds = time.Since(began).Seconds()
+	return j
+}
+
+func (j *job) read(ctx context.Context) (err error) {
+	s := j.subject
+	task := j.Display.Start("read "+s.Ref, "layers")
+	defer func() { task.End(err) }()
+	if j.found, err = open(ctx, s.Ref); err != nil {
+		return err
+	}
+	s.Kind, s.Digest = j.found.kind, j.found.digest
+	if s.Release, err = j.found.claims(); err != nil {
+		return err
+	}
+	if err := j.choose(); err != nil {
+		return err
+	}
+	if j.inputs, s.Inputs, err = j.Verifier.inputs(ctx, s.Release, j.expected); err != nil {
+		return err
+	}
+	s.Inputs = append(s.Inputs, j.againstLock(s.Release, j.inputs)...)
+	have := map[string]*diff.Layer{}
+	for i, img := range j.found.images {
+		if slices.Contains(j.build, img.platform()) {
+			if err := img.readLayers(ctx, have); err != nil {
+				return err
+			}
+		}
+		task.Set(int64(i+1), int64(len(j.found.images)))
+	}
+	return nil
+}
+
+// choose chooses the platforms. An index must have those that the lock at hand has,
+// or else all that this program knows: which it has itself is no claim to go by.
+func (j *job) choose() error {
+	var have []lock.Platform
+	for _, img := range j.found.images {
+		if p := img.platform(); p != "" {
+			have = append(have, p)
+		}
+	}
+	switch {
+	case j.found.kind != KindIndex:
+		if len(have) == 0 {
+			return fmt.Errorf("is for %s, for which this program builds no image: %w", j.found.images[0].name, ErrNotOurs)
+		}
+		if !j.asked(string(have[0])) {
+			return fmt.Errorf("is an image for %s only: %w", have[0], ErrNotFound)
+		}
+		j.expected = have[:1]
+	case j.sameRelease(j.subject.Release):
+		j.expected = j.Lock.Inputs.Platforms
+	default:
+		j.expected = lock.Known
+	}
+	for _, p := range j.expected {
+		if j.asked(string(p)) && slices.Contains(have, p) {
+			j.build = append(j.build, p)
+		}
+	}
+	return nil
+}
+
+// verify rebuilds what was found and compares.
+func (j *job) verify(ctx context.Context) error {
+	began := time.Now()
+	defer func() { j.subject.Seconds += time.Since(began).Seconds() }()
+	var built *build
+	if len(j.build) > 0 {
+		var err error
+		if built, err = j.rebuild(ctx, j.inputs, j.build); err != nil {
+			return fmt.Errorf("rebuild of %s: %w", j.subject.Ref, err)
+		}
+	}
+	task := j.Display.Start("compare "+j.subject.Ref, "platforms")
+	err := j.compare(ctx, built, func(done int) { task.Set(int64(done), int64(len(j.found.images))) })
+	task.End(err)
+	if err != nil {
+		return fmt.Errorf("%s: %w", j.subject.Ref, err)
+	}
+	s := j.subject
+	s.conclude(j.asked)
+	s.explain()
+	s.mean(j.Verifier, j.found.tag)
+	return nil
+}
