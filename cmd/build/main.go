@@ -57,6 +57,7 @@ var commands = []command{
 	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
 	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
 	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
+	{"release", "update, build, test, push, verify, sign, move the tags: goes on where it stopped", runRelease},
 	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
 	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},

@@ -48,12 +48,12 @@ func TestScripts(t *testing.T) {
 			"edit":    edit,
 			"damage":  damage,
 			"tamper":  tamper,
-			"offline": func(ts *testscript.TestScript, _ bool, _ []string) { release(ts).Close() },
+			"offline": func(ts *testscript.TestScript, _ bool, _ []string) { served(ts).Close() },
 		},
 	})
 }
 
-func release(ts *testscript.TestScript) *releasetest.Release {
+func served(ts *testscript.TestScript) *releasetest.Release {
 	return ts.Value("release").(*releasetest.Release)
 }
 
@@ -91,7 +91,7 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 // tamper makes the proxy serve another zip of tailscale than the checksum database
 // knows.
 func tamper(ts *testscript.TestScript, _ bool, _ []string) {
-	r := release(ts)
+	r := served(ts)
 	r.Tamper(ts.Value("t").(testing.TB), module.Version{Path: lock.TailscaleModule, Version: r.Inputs.Tailscale.Version})
 }
 

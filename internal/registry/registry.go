@@ -195,6 +195,9 @@ func (r *Repository) Options(ctx context.Context) []remote.Option {
 // Digest is the reference of what the repository has under a digest.
 func (r *Repository) Digest(h v1.Hash) name.Digest { return r.name.Digest(h.String()) }
 
+// Tag names what a tag points at.
+func (r *Repository) Tag(tag string) name.Tag { return r.name.Tag(tag) }
+
 // failed is an error that names the repository and tells no secret.
 func (c *Client) failed(r *Repository, what string, err error) error {
 	if err == nil {
