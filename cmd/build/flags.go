@@ -17,6 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/upstream"
 )
 
 // flagSet is a command's flags, with its help.
@@ -155,6 +156,13 @@ func (f *inputFlags) openCache() (*cache.Cache, error) {
 // sumDB is the checksum database in modproxy's form; empty means sum.golang.org.
 // Tests have one of their own.
 var sumDB string
+
+// upstreamRepository and publicSigstore are where tailscale's git repository and
+// Sigstore are unless a flag says otherwise. Tests have theirs.
+var (
+	upstreamRepository = upstream.Repository
+	publicSigstore     sigstoreFlags
+)
 
 // modules is the client through which modules are fetched. GOPROXY is the one
 // variable of Go's that counts, and it decides only about the way.

@@ -18,7 +18,7 @@ import (
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
-	releasenotes "github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/upstream"
 )
 
@@ -214,7 +214,7 @@ func githubRelease(ctx context.Context, c *github.Client, f githubFlags, args []
 // makeNotes makes the notes of a lock's release as the first repository has it,
 // compared with that of the lock in the checkout.
 func makeNotes(ctx context.Context, l *lock.Lock, f githubFlags) ([]byte, error) {
-	n := &releasenotes.Notes{Repositories: f.repositories}
+	n := &release.Notes{Repositories: f.repositories}
 	if len(n.Repositories) == 0 {
 		n.Repositories = registry.Default
 	}
@@ -233,7 +233,7 @@ func makeNotes(ctx context.Context, l *lock.Lock, f githubFlags) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	describe := func(digest string) (*releasenotes.Image, error) {
+	describe := func(digest string) (*release.Image, error) {
 		h, err := v1.NewHash(digest)
 		if err != nil {
 			return nil, err
@@ -242,7 +242,7 @@ func makeNotes(ctx context.Context, l *lock.Lock, f githubFlags) ([]byte, error)
 		if err != nil {
 			return nil, fmt.Errorf("%s@%s: %w", n.Repositories[0], digest, err)
 		}
-		return releasenotes.Describe(index)
+		return release.Describe(index)
 	}
 	if n.Image, err = describe(l.Outputs.Index); err != nil {
 		return nil, err

@@ -51,7 +51,7 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	channel := flags.String("channel", "stable", "`channel` of which the newest release is taken: stable or unstable")
 	flags.StringVar(&w.Version, "version", "", "take this `version`, such as v1.102.3, be it older or newer")
 	flags.BoolVar(&w.Downgrade, "allow-downgrade", false, "go back when the channel's newest release is older than the lock's")
-	repository := flags.String("repository", upstream.Repository, "`URL` or folder of tailscale's git repository")
+	repository := flags.String("repository", upstreamRepository, "`URL` or folder of tailscale's git repository")
 	flags.BoolVar(&in.create, "create", false, "make the lock, with all platforms, when there is none")
 	check := flags.Bool("check", false, fmt.Sprintf("change nothing; the exit code is %d when there is something new", exitNew))
 	asJSON := flags.Bool("json", false, "print the result as JSON")
