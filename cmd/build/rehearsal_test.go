@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/githubtest"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -356,19 +356,203 @@ func TestRehearsal(t *testing.T) {
 	s.mustRun()
 	t.Logf("from nothing published: %d commands, %v", len(s.commands), time.Since(began).Round(time.Second))
 	s.isReleased("v1.104.0")
-	all := s.commands
-	if u := s.lockOn("versions-unstable.json"); u.Inputs.Tailscale.Version != "v1.105.0-pre" || s.tags()["derper:unstable"] != u.Outputs.Index {
-		t.Errorf("unstable: %s", u.Inputs.Tailscale.Version)
+	u := s.lockOn(unstableLock)
+	if u.Inputs.Tailscale.Version != "v1.105.0-pre" || !slices.Equal(u.Inputs.Platforms, lock.Known) || s.tags()["derper:unstable"] != u.Outputs.Index {
+		t.Errorf("unstable: %+v", u.Inputs)
 	}
+	steps := slices.DeleteFunc(slices.Compact(s.commands), func(step string) bool { return !strings.HasPrefix(step, "stable / ") })
 	began = time.Now()
 	s.isQuiet()
 	t.Logf("nothing new: %v", time.Since(began).Round(10*time.Millisecond))
 	if t.Failed() {
 		return
 	}
-	s.throughFailures(all)
+
+	s.theFork()
+	count := 0
+	for _, step := range steps {
+		for _, lost := range []bool{false, true} {
+			if _, name, _ := strings.Cut(step, ": "); lost && slices.Contains(leavesNothing, name) {
+				continue
+			}
+			count++
+			s.failAt(step, lost, fmt.Sprintf("v1.106.%d", count))
+			if t.Failed() {
+				t.Fatalf("after a failure at %s, lost %v", step, lost)
+			}
+		}
+	}
+	s.isQuiet()
+	t.Logf("%d failures, at %d steps: after each, the next run released", count, len(steps))
 }
 
-var _ = v1.Hash{}
+const unstableLock = "versions-unstable.json"
 
-func (s *stage) throughFailures([]string) {}
+// leavesNothing are the steps of which nothing is left outside of their machine: it
+// is the same whether they failed or their machine was lost.
+var leavesNothing = []string{
+	"look whether the lock's release is published", "build all platforms, compare with the lock",
+	"make the runner ready for containers of all platforms", "test the image", "rebuild it and compare",
+}
+
+// theFork checks that somebody else's registries and GitHub get what the lock has,
+// though there is no new release.
+func (s *stage) theFork() {
+	s.Helper()
+	before := s.lockOn(lock.File)
+	own := registrytest.NewProxy(s.T, registrytest.Memory(s.T, registrytest.Options{}))
+	images := s.runner.Vars["IMAGES"]
+	s.runner.Vars["IMAGES"] = fmt.Sprintf("[%q]", own.Repository("fork"))
+	defer func() { s.runner.Vars["IMAGES"] = images }()
+	s.github.DeleteReleases()
+	s.mustRun()
+	repository, err := name.NewRepository(own.Repository("fork"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	d, err := remote.Head(repository.Tag("latest"))
+	if err != nil || d.Digest.String() != before.Outputs.Index {
+		s.Errorf("the fork's latest is %v, %v, not %s", d, err, before.Outputs.Index)
+	}
+	if l := s.lockOn(lock.File); l.Outputs.Index != before.Outputs.Index {
+		s.Errorf("the lock has another index: %s", l.Outputs.Index)
+	}
+}
+
+// A fault makes a step fail.
+type fault struct {
+	begin, end func()
+	// says is part of what the issue says of it.
+	says string
+}
+
+// faults are what can happen to each step, named as in publish.yml and sign.yml.
+func (s *stage) faults(version string) map[string]fault {
+	refuse := func(p *registrytest.Proxy, f registrytest.Fault, match func(registrytest.Request) bool) fault {
+		return fault{func() { p.Refuse(f, match) }, func() { p.Arm(0, "", false) }, p.Host}
+	}
+	writes := func(q registrytest.Request) bool { return q.Method != http.MethodGet && q.Method != http.MethodHead }
+	push := func(path, content string) {
+		if err := s.github.Push(map[string]string{path: content}); err != nil {
+			s.Fatal(err)
+		}
+	}
+	nobody := func() {}
+	return map[string]fault{
+		"look for a new release of tailscale": {
+			func() {
+				s.upstream.Intercept(func(w http.ResponseWriter, req *http.Request) bool {
+					if !strings.HasSuffix(req.URL.Path, "/@v/list") {
+						return false
+					}
+					http.Error(w, "no", http.StatusForbidden)
+					return true
+				})
+			},
+			func() { s.upstream.Intercept(nil) }, "403 Forbidden",
+		},
+		"look whether the lock's release is published": {func() { s.github.Fail(githubtest.Refused) }, nobody, "403 Forbidden"},
+		"build all platforms, record what came out": {
+			func() { s.upstream.Tamper(s.T, module.Version{Path: lock.TailscaleModule, Version: version}) },
+			func() { s.upstream.PublishModule(s.T, version) }, "checksum mismatch",
+		},
+		// Nothing but the machine can fail here.
+		"build all platforms, compare with the lock": {},
+		"make the runner ready for containers of all platforms": {
+			// What is checked out is what is on main when the run begins.
+			func() { push(".ci/prepare", "#!/bin/sh\necho no emulators >&2\nexit 1\n") },
+			func() { push(".ci/prepare", "#!/bin/sh\n") }, "no emulators",
+		},
+		"test the image": {},
+		"push by digest to all repositories, read it back": refuse(s.two, registrytest.Unauthorized, writes),
+		"rebuild it and compare": refuse(s.one, registrytest.Corrupt, func(q registrytest.Request) bool {
+			return q.Method == http.MethodGet && strings.Contains(q.Path, "/blobs/")
+		}),
+		"sign and attest": {
+			func() { s.sigstore.Break("/api/v2/signingCert", 1000, "no") },
+			func() { s.sigstore.Break("/api/v2/signingCert", 0, "") }, "Fulcio",
+		},
+		"move the tags, in all repositories": refuse(s.two, registrytest.Unauthorized, writes),
+		"commit the lock": {
+			func() {
+				l := s.lockOn(lock.File)
+				l.Outputs = nil
+				content, err := l.Bytes()
+				if err != nil {
+					s.Fatal(err)
+				}
+				push(lock.File, string(content))
+			},
+			nobody, "somebody else changed it",
+		},
+		"publish the release notes": {func() { s.github.Fail(githubtest.Refused) }, nobody, "403 Forbidden"},
+	}
+}
+
+// failAt releases a version, in a run that fails at a step and in another one. With
+// lost, the machine is gone after it has done the step; else the step meets its fault.
+func (s *stage) failAt(step string, lost bool, version string) {
+	s.Helper()
+	job, name, _ := strings.Cut(step, ": ")
+	if name == "look whether the lock's release is published" && !lost {
+		version = s.lockOn(lock.File).Inputs.Tailscale.Version // a new lock is known not to be
+	} else {
+		s.next(version)
+	}
+	f, known := s.faults(version)[name]
+	if !known {
+		s.Fatalf("what can happen to %q?", step)
+	}
+	gone := errors.New("the machine is gone")
+	s.runner.Before = func(this workflowtest.Step) error {
+		switch {
+		case lost || this.String() != step:
+		case f.begin == nil:
+			return gone
+		default:
+			f.begin()
+		}
+		return nil
+	}
+	s.runner.After = func(this workflowtest.Step) error {
+		if lost && this.String() == step {
+			return gone
+		}
+		return nil
+	}
+	tags, before := s.tags(), s.github.File(lock.File)
+	s.github.CloseIssues()
+	failed, jobs := s.run()
+	s.runner.Before, s.runner.After = nil, nil
+	if !lost && f.begin != nil {
+		f.end()
+	}
+
+	if !slices.Contains(failed, job) {
+		s.Errorf("%s did not fail:\n%s", step, logs(jobs))
+	}
+	tagging := slices.Index(s.commands, "stable / tag: move the tags, in all repositories")
+	moved := tagging >= 0 && (lost || !strings.Contains(step, "move the tags"))
+	for tag, was := range s.tags() {
+		if old := tags[tag]; !moved && old != "" && old != was {
+			s.Errorf("%s: %s has moved", step, tag)
+		} else if isNew := old == ""; !moved && isNew && tagging < 0 {
+			s.Errorf("%s: %s is new", step, tag)
+		}
+	}
+	committed := slices.Contains(s.commands, "stable / record: commit the lock") && (lost || name != "commit the lock")
+	if after := s.github.File(lock.File); !committed && name != "commit the lock" && after != before {
+		s.Errorf("%s: main has another lock", step)
+	}
+	said := gone.Error()
+	if !lost && f.begin != nil {
+		said = f.says
+	}
+	issues := slices.DeleteFunc(s.github.Issues(), func(i githubtest.Issue) bool { return i.Title != releaseTitle })
+	if len(issues) != 1 || !strings.Contains(issues[0].Body, "### "+step+"\n") || !strings.Contains(issues[0].Body, said) {
+		s.Errorf("%s: wants an issue that says %q: %+v", step, said, issues)
+	}
+
+	s.mustRun()
+	s.isReleased(version)
+}

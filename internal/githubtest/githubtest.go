@@ -142,6 +142,17 @@ func (s *Server) CloseIssues() {
 	s.issues = nil
 }
 
+// DeleteReleases makes this the GitHub of somebody who has released nothing. The git
+// tags go, too.
+func (s *Server) DeleteReleases() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.releases {
+		s.git("", "update-ref", "-d", "refs/tags/"+r.Tag)
+	}
+	s.releases = nil
+}
+
 // SetJobs says how the jobs of the workflow run stand.
 func (s *Server) SetJobs(jobs []Job) {
 	s.mu.Lock()
