@@ -50,7 +50,7 @@ type Verifier struct {
 	Modules *modproxy.Client
 	// Keychain has the credentials for registries; nil for those of docker login.
 	Keychain authn.Keychain
-	Display *progress.Display
+	Display  *progress.Display
 	// Lock is the lock at hand, nil for none. What it says of a release must agree.
 	Lock *lock.Lock
 	// Platforms are those to verify; nil for all.
