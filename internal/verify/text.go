@@ -60,7 +60,9 @@ func (s *Subject) writeText(b *strings.Builder) {
 		field(says, "tailscale %s, commit %s of %s", m.Version, m.Commit, m.Time.Format(time.RFC3339))
 		field("", "%s, CA roots %s, layer format %d", m.Go, m.Roots, m.LayerFormat)
 	}
-	b.WriteByte('\n')
+	if len(s.Inputs)+len(s.Rebuilders) > 0 {
+		b.WriteByte('\n')
+	}
 	tw := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	row := func(r Result, level Level, name, note string) {
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r, level, name, note)
