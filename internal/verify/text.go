@@ -88,6 +88,10 @@ func (s *Subject) writeText(b *strings.Builder) {
 	}
 	tw.Flush()
 	for i, e := range s.Explanations {
+		if i == maxExplained {
+			fmt.Fprintf(b, "\nand %d more, which the report in JSON has\n", len(s.Explanations)-i)
+			break
+		}
 		title := "why"
 		if i > 0 {
 			title = "also"
@@ -114,6 +118,9 @@ func (s *Subject) writeText(b *strings.Builder) {
 		fmt.Fprintf(b, "\n%s: %s\n", s.Verdict, s.Ref)
 	}
 }
+
+// maxExplained is how many things that differ are told on a terminal.
+const maxExplained = 12
 
 // summary is a platform in one line.
 func (p *Platform) summary() string {

@@ -259,6 +259,9 @@ func (j *job) verify(ctx context.Context) error {
 	}
 	s := j.subject
 	s.conclude(j.asked)
+	if s.Verdict == Differs {
+		s.revision = j.revision(ctx)
+	}
 	s.explain()
 	s.mean(j.Verifier, j.found.tag)
 	if s.Statement, err = j.statement(); err != nil {
