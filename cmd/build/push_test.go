@@ -123,7 +123,7 @@ func TestKilledPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tags, err := registry.Tags(release.Version, registry.Stable)
+		tags, err := registry.Tags(release.Version, lock.Stable)
 		if err != nil {
 			t.Fatal(err)
 		}
