@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ Exit code 1 says that something is missing, or is by somebody else.`
 
 const verifySignatureExample = `  build verify-signature --key cosign.pub registry.example.com/derper:1.102.3
   build verify-signature camllia/derper:1.102.3 --issuer https://token.actions.githubusercontent.com \
-    --identity https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main`
+    --identity https://github.com/xavieralpha/derper/.github/workflows/sign.yml@refs/heads/main`
 
 // verifySignatureResult is what build verify-signature says, in JSON.
 type verifySignatureResult struct {
@@ -119,11 +120,7 @@ func printVerified(w io.Writer, r verifySignatureResult) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "PLATFORM\tDIGEST\tSIGNATURE\tPROVENANCE\tSBOM")
 	for _, s := range r.Subjects {
-		name := string(s.Platform)
-		if name == "" {
-			name = "index"
-		}
-		fmt.Fprintf(tw, "%s\t%s", name, s.Digest)
+		fmt.Fprintf(tw, "%s\t%s", cmp.Or(string(s.Platform), "index"), s.Digest)
 		for _, typ := range attest.Types {
 			word := "ok"
 			if s.Verified[typ] == nil {
@@ -135,15 +132,27 @@ func printVerified(w io.Writer, r verifySignatureResult) {
 	}
 	tw.Flush()
 	fmt.Fprintln(w)
-	// Many statements lack for the same reason, which is said once.
-	said := map[string]bool{}
+	// Many statements are refused for the same reason, which is said once.
+	var reasons []string
+	about := map[string][]string{}
 	for _, s := range r.Subjects {
 		for _, typ := range attest.Types {
-			if why := s.Problems[typ]; why != "" && !said[why] {
-				said[why] = true
-				fmt.Fprintf(w, "%s of %s: %s\n", kinds[typ], s.Digest, why)
+			why := s.Problems[typ]
+			if why == "" {
+				continue
 			}
+			if about[why] == nil {
+				reasons = append(reasons, why)
+			}
+			about[why] = append(about[why], kinds[typ]+" of "+cmp.Or(string(s.Platform), "index"))
 		}
+	}
+	for _, why := range reasons {
+		what := about[why][0]
+		if more := len(about[why]) - 1; more > 0 {
+			what += fmt.Sprintf(" and %d more", more)
+		}
+		fmt.Fprintf(w, "%s: %s\n", what, why)
 	}
 	if r.Verified {
 		fmt.Fprintf(w, "signed by %s\n", r.Signer)

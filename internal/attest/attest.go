@@ -21,13 +21,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
@@ -113,7 +116,7 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	if err := compare(b.Lock, subjects[0], contents); err != nil {
+	if err := compare(b.Lock, b.Index, subjects[0], contents); err != nil {
 		return nil, err
 	}
 	set := &Set{Subjects: subjects, inputs: b.Lock.Inputs, SBOMs: make([][]byte, len(subjects))}
@@ -167,8 +170,18 @@ func subjects(index v1.ImageIndex) ([]Subject, error) {
 }
 
 // compare refuses an image that the lock does not stand for.
-func compare(l *lock.Lock, index Subject, contents []*content) error {
-	built := &lock.Outputs{Index: index.Descriptor.Digest.String()}
+func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*content) error {
+	m, err := index.IndexManifest()
+	if err != nil {
+		return fmt.Errorf("attest: index: %w", err)
+	}
+	want := image.Annotations(l.Inputs)
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if m.Annotations[name] != want[name] {
+			return fmt.Errorf("attest: the index has %s %s, the lock has %s", name, m.Annotations[name], want[name])
+		}
+	}
+	built := &lock.Outputs{Index: subject.Descriptor.Digest.String()}
 	for _, c := range contents {
 		if err := c.check(l.Inputs); err != nil {
 			return fmt.Errorf("attest: %s: %w", c.platform, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -47,7 +48,7 @@ func Check(ctx context.Context, r Reader, index v1.ImageIndex, trust *Trust) ([]
 		list = append(list, c)
 	}
 	if missing > 0 {
-		return list, fmt.Errorf("%s@%s %w: %d of %d statements lack", r, subjects[0].Descriptor.Digest, ErrUnverified, missing, len(list)*len(Types))
+		return list, fmt.Errorf("%s@%s %w: %d of %d statements are missing or refused", r, subjects[0].Descriptor.Digest, ErrUnverified, missing, len(list)*len(Types))
 	}
 	return list, nil
 }
@@ -55,14 +56,14 @@ func Check(ctx context.Context, r Reader, index v1.ImageIndex, trust *Trust) ([]
 // check verifies the bundles of one digest.
 func check(bundles [][]byte, digest v1.Hash, trust *Trust) Checked {
 	c := Checked{Digest: digest.String(), Verified: map[string]*Verified{}}
-	var reasons []string
+	reasons := map[string][]string{}
 	for _, b := range bundles {
 		v, err := trust.Verify(b, digest)
-		if err != nil {
-			reasons = append(reasons, err.Error())
-			continue
-		}
-		if c.Verified[v.Type] == nil {
+		var refused *RefusedError
+		switch {
+		case errors.As(err, &refused):
+			reasons[refused.Type] = append(reasons[refused.Type], refused.Why)
+		case err == nil && c.Verified[v.Type] == nil:
 			c.Verified[v.Type] = v
 		}
 	}
@@ -70,12 +71,10 @@ func check(bundles [][]byte, digest v1.Hash, trust *Trust) Checked {
 		if c.Verified[typ] != nil {
 			continue
 		}
-		why := "nothing is attached"
-		if len(bundles) > 0 {
-			why = fmt.Sprintf("none of the %d bundles is one", len(bundles))
-		}
-		if len(reasons) > 0 {
-			why = strings.Join(reasons, "; ")
+		why := "is not attached"
+		if list := reasons[typ]; len(list) > 0 {
+			slices.Sort(list)
+			why = strings.Join(slices.Compact(list), "; ")
 		}
 		if c.Problems == nil {
 			c.Problems = map[string]string{}

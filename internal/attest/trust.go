@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -23,7 +25,7 @@ type Trust struct {
 	material root.TrustedMaterial
 	verifier *verify.Verifier
 	policy   verify.PolicyOption
-	who      string
+	who      string // key sha256:… or identity … of …
 }
 
 // TrustKey trusts what a key has signed, logged or not.
@@ -47,7 +49,7 @@ func TrustKey(key crypto.PublicKey) (*Trust, error) {
 		return nil, fmt.Errorf("key: %w", err)
 	}
 	sum := sha256.Sum256(der)
-	return &Trust{material, verifier, verify.WithKey(), "key sha256:" + hex.EncodeToString(sum[:])}, nil
+	return &Trust{material, verifier, verify.WithKey(), keyName(sum[:])}, nil
 }
 
 // TrustIdentity trusts what an identity has signed with a certificate of the trusted
@@ -68,7 +70,13 @@ func TrustIdentity(trusted root.TrustedMaterial, identity, issuer string) (*Trus
 	if err != nil {
 		return nil, fmt.Errorf("trust: %w", err)
 	}
-	return &Trust{trusted, verifier, verify.WithCertificateIdentity(id), fmt.Sprintf("identity %s of %s", identity, issuer)}, nil
+	return &Trust{trusted, verifier, verify.WithCertificateIdentity(id), identityName(identity, issuer)}, nil
+}
+
+func keyName(sum []byte) string { return "key sha256:" + hex.EncodeToString(sum) }
+
+func identityName(identity, issuer string) string {
+	return fmt.Sprintf("identity %s of %s", identity, issuer)
 }
 
 // String names the key or the identity.
@@ -99,11 +107,11 @@ func (t *Trust) Verify(data []byte, about v1.Hash) (*Verified, error) {
 	// The signature before the subject: that a statement is about something else
 	// means little while it is not known who says so.
 	if _, err := t.verifier.Verify(b, verify.NewPolicy(verify.WithoutArtifactUnsafe(), t.policy)); err != nil {
-		return nil, fmt.Errorf("%s is not signed by %s: %w", s.PredicateType, t.who, err)
+		return nil, &RefusedError{s.PredicateType, t.why(b, err), false}
 	}
 	result, err := t.verifier.Verify(b, verify.NewPolicy(verify.WithArtifactDigest(about.Algorithm, digest), t.policy))
 	if err != nil {
-		return nil, fmt.Errorf("%s %w: %w", s.PredicateType, ErrOtherDigest, err)
+		return nil, &RefusedError{s.PredicateType, "is about another digest than " + about.String(), true}
 	}
 	v := &Verified{Type: s.PredicateType, Statement: envelope.Payload, Signer: t.who}
 	for _, stamp := range result.VerifiedTimestamps {
@@ -112,15 +120,51 @@ func (t *Trust) Verify(data []byte, about v1.Hash) (*Verified, error) {
 	return v, nil
 }
 
+// A RefusedError says why a statement does not count.
+type RefusedError struct {
+	// Type is the type of its predicate.
+	Type string
+	// Why is a phrase about the statement: is signed by …, not by ….
+	Why string
+
+	otherDigest bool
+}
+
+func (e *RefusedError) Error() string { return e.Type + " " + e.Why }
+
+// Is reports whether it is an ErrOtherDigest.
+func (e *RefusedError) Is(target error) bool { return e.otherDigest && target == ErrOtherDigest }
+
+// why says what is wrong with a signature, from whom it claims to be by.
+func (t *Trust) why(b *bundle.Bundle, err error) string {
+	claims := "nobody"
+	if content, cerr := b.VerificationContent(); cerr == nil {
+		if cert := content.Certificate(); cert != nil {
+			if summary, serr := certificate.SummarizeCertificate(cert); serr == nil {
+				claims = identityName(summary.SubjectAlternativeName, summary.Issuer)
+			}
+		} else if key := content.PublicKey(); key != nil {
+			claims = "another key"
+			if sum, herr := base64.StdEncoding.DecodeString(key.Hint()); herr == nil && len(sum) == sha256.Size {
+				claims = keyName(sum)
+			}
+		}
+	}
+	if claims != t.who {
+		return fmt.Sprintf("is signed by %s, not by %s", claims, t.who)
+	}
+	return fmt.Sprintf("is not what %s signed: %v", t.who, err)
+}
+
 // Verified is a statement whose signature holds.
 type Verified struct {
 	// Type is the type of its predicate.
-	Type string
+	Type string `json:"-"`
 	// Statement is the in-toto statement.
-	Statement []byte
+	Statement []byte `json:"-"`
 	// Signer is the key or the identity that signed it.
-	Signer string
+	Signer string `json:"signer"`
 	// Time is when, according to a transparency log or a timestamp authority; zero
 	// with a key.
-	Time time.Time
+	Time time.Time `json:"time,omitzero"`
 }

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/sigstoretest"
+)
+
+// What must never be seen.
+const (
+	keyPassword      = "word-of-the-key"
+	registryPassword = "word-of-the-registry"
+)
+
+// TestAttestScripts runs the scenarios in testdata/attest: build attest, sign and
+// verify-signature on a small release, docker-registry with a password, and a Sigstore
+// on loopback.
+func TestAttestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/attest",
+		Setup: func(env *testscript.Env) error {
+			tb := env.T().(testing.TB)
+			release := releasetest.New(tb, "../..")
+			registry := registrytest.Docker(tb, registrytest.Options{Username: "user", Password: registryPassword})
+			sigstore := sigstoretest.New(tb, "https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main")
+			secrets := []string{keyPassword, registryPassword, sigstore.Bearer, sigstore.IDToken}
+			prefix := variablePrefix(registry.Host)
+			for name, value := range map[string]string{
+				"GOPROXY":            release.Proxy,
+				testSumDB:            release.SumDB,
+				"CACHE":              releasetest.CacheDir(tb),
+				"VERSION":            release.Inputs.Tailscale.Version,
+				"REPO":               registry.Repository("derper"),
+				prefix + "_USERNAME": "user",
+				prefix + "_PASSWORD": registryPassword,
+				"COSIGN_PASSWORD":    keyPassword,
+				"IDENTITY":           sigstore.Identity,
+				"ISSUER":             sigstoretest.Issuer,
+				"TRUSTED_ROOT":       sigstore.TrustedRoot,
+				"SIGNING_CONFIG":     sigstore.SigningConfig,
+				"TOKEN_URL":          sigstore.TokenURL,
+				"BEARER":             sigstore.Bearer,
+			} {
+				env.Setenv(name, value)
+			}
+			for _, name := range []string{"signer", "other"} {
+				secret, err := writeKeys(filepath.Join(env.WorkDir, name))
+				if err != nil {
+					return err
+				}
+				secrets = append(secrets, secret)
+			}
+			env.Values["secrets"] = secrets
+			l := &lock.Lock{Schema: lock.SchemaVersion, Inputs: release.Inputs}
+			return l.Write(filepath.Join(env.WorkDir, lock.File))
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			// otherlock time|index lets the lock have another time of the release, or
+			// record another index.
+			"otherlock": func(ts *testscript.TestScript, _ bool, args []string) {
+				l, err := lock.Read(ts.MkAbs(lock.File))
+				ts.Check(err)
+				switch args[0] {
+				case "time":
+					l.Inputs.Tailscale.Time = l.Inputs.Tailscale.Time.Add(time.Hour)
+				case "index":
+					l.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+				}
+				ts.Check(l.Write(ts.MkAbs(lock.File)))
+			},
+			// nosecret looks through all that the last command has said.
+			"nosecret": func(ts *testscript.TestScript, _ bool, _ []string) {
+				said := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+				for _, secret := range ts.Value("secrets").([]string) {
+					if strings.Contains(said, secret) {
+						ts.Fatalf("a secret in %q", said)
+					}
+				}
+			},
+		},
+	})
+}
+
+// writeKeys writes a pair of keys, name.key and name.pub, as cosign does, and a plain
+// one, name.pem. It returns the secret line of the plain one.
+func writeKeys(name string) (string, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", err
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return "", err
+	}
+	sealed, err := encrypted.Encrypt(private, []byte(keyPassword))
+	if err != nil {
+		return "", err
+	}
+	plain := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	for ext, data := range map[string]string{
+		".key": string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED SIGSTORE PRIVATE KEY", Bytes: sealed})),
+		".pub": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
+		".pem": plain,
+	} {
+		if err := os.WriteFile(name+ext, []byte(data), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return strings.Split(plain, "\n")[1], nil
+}

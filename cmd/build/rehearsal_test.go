@@ -1,0 +1,374 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/xavieralpha/derper/internal/githubtest"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/sigstoretest"
+	"github.com/xavieralpha/derper/internal/suite"
+	"github.com/xavieralpha/derper/internal/workflowtest"
+)
+
+// Variables by which the program of a rehearsal learns where things are. The program
+// itself has no such variables.
+const (
+	testUpstream = "DERPER_TEST_UPSTREAM" // tailscale's git repository
+	testSigstore = "DERPER_TEST_SIGSTORE" // trusted root and signing config
+)
+
+// rehearse makes this program the one that a rehearsal's workflows run. It differs
+// from the real one in three things. Where tailscale's repository, the checksum
+// database and Sigstore are is the rehearsal's. build test looks whether the images
+// are whole, and runs none of them: what the small release has for a relay only
+// prints its name. build verify starts with the toolchain and the compiled standard
+// library of the machine's cache, which has nothing else.
+func rehearse() {
+	repository := os.Getenv(testUpstream)
+	if repository == "" {
+		return
+	}
+	upstreamRepository = repository
+	publicSigstore.root, publicSigstore.config, _ = strings.Cut(os.Getenv(testSigstore), string(os.PathListSeparator))
+	for i := range commands {
+		switch run := commands[i].run; commands[i].name {
+		case "test":
+			commands[i].run = lookOnly
+		case "verify":
+			commands[i].run = func(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+				return run(ctx, append(slices.Clone(args), "--trust-cache"), stdout, stderr)
+			}
+		}
+	}
+}
+
+// lookOnly is build test without containers.
+func lookOnly(_ context.Context, args []string, stdout, _ io.Writer) error {
+	justParse = true
+	if err := runTest(context.Background(), args, stdout, io.Discard); !errors.Is(err, errParsed) {
+		return err
+	}
+	index, err := openLayout(args[len(args)-1])
+	if err != nil {
+		return err
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return err
+	}
+	for _, d := range manifest.Manifests {
+		img, err := index.Image(d.Digest)
+		if err != nil {
+			return err
+		}
+		if err := suite.Ours(img); err != nil {
+			return fmt.Errorf("%s: %w", d.Platform, err)
+		}
+	}
+	fmt.Fprintf(stdout, "%d images\n", len(manifest.Manifests))
+	return nil
+}
+
+// A stage is all that a release meets: a GitHub, tailscale's repository, the module
+// proxy, two registries, Sigstore, and the runner of the workflows.
+type stage struct {
+	*testing.T
+	github   *githubtest.Server
+	upstream *releasetest.Repository
+	one, two *registrytest.Proxy
+	sigstore *sigstoretest.Sigstore
+	runner   *workflowtest.Runner
+	commands []string // that were run, as job: step
+	writes   int      // to the registries, by the last run
+}
+
+const releaseTitle = "The release of the stable channel failed"
+
+func newStage(t *testing.T) *stage {
+	files, err := workflowtest.Load("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{
+		T:        t,
+		upstream: releasetest.NewRepository(t, releasetest.New(t, "../..")),
+		one:      registrytest.NewProxy(t, registrytest.Docker(t, registrytest.Options{})),
+		two:      registrytest.NewProxy(t, registrytest.Memory(t, registrytest.Options{})),
+	}
+	s.upstream.Commit(t, map[string]string{
+		"go.sum":                 "",
+		"cmd/tailscaled/main.go": "package main\n\nimport \"tailscale.com/version\"\n\nfunc main() { println(version.Short(), version.Commit()) }\n",
+		"version/version.go":     "package version\n\nvar shortStamp, longStamp, gitCommitStamp string\n\nfunc Long() string { return longStamp }\nfunc Commit() string { return gitCommitStamp }\nfunc Short() string { return shortStamp }\n",
+	})
+	platforms := []lock.Platform{"linux/amd64", "linux/arm64"}
+	stable := &lock.Lock{Schema: lock.SchemaVersion, Inputs: s.upstream.Inputs}
+	stable.Inputs.Platforms = platforms
+	content, err := stable.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.github = githubtest.New(t, map[string]string{lock.File: string(content), ".ci/prepare": "#!/bin/sh\n", "README.md": "rehearsal\n"})
+	s.sigstore = sigstoretest.New(t, "https://git.example.com/"+githubtest.Repository+"/.github/workflows/sign.yml@refs/heads/main")
+	for _, r := range []*registrytest.Proxy{s.one, s.two} {
+		r.Hook(func(q registrytest.Request) {
+			if q.Method != http.MethodGet && q.Method != http.MethodHead {
+				s.writes++
+			}
+		})
+	}
+	s.runner = &workflowtest.Runner{
+		Files:   files,
+		Dir:     t.TempDir(),
+		Secrets: map[string]any{},
+		Vars:    map[string]any{"IMAGES": fmt.Sprintf("[%q, %q]", s.one.Repository("derper"), s.two.Repository("me/derper"))},
+		GitHub: map[string]any{
+			"repository": githubtest.Repository, "actor": "somebody", "ref": "refs/heads/main", "ref_name": "main",
+		},
+		Checkout: func(dir string) error {
+			if out, err := exec.Command("git", "clone", "--quiet", s.github.Dir, dir).CombinedOutput(); err != nil {
+				return fmt.Errorf("git clone: %w: %s", err, out)
+			}
+			return nil
+		},
+		Token:   s.github.Grant,
+		Job:     s.machine,
+		Running: s.running,
+	}
+	return s
+}
+
+// machine is another machine for each job: an empty cache, but for the toolchain and
+// the compiled standard library.
+func (s *stage) machine(dir string, grants map[string]string) ([]string, error) {
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return nil, err
+	}
+	program, err := exec.LookPath("build")
+	if err != nil {
+		return nil, err
+	}
+	script := "#!/bin/sh\n[ \"$1 $2\" = 'run ./cmd/build' ] || { echo \"go: not in a rehearsal: $*\" >&2; exit 1; }\nshift 2\nexec " + program + " \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(bin, "go"), []byte(script), 0o755); err != nil {
+		return nil, err
+	}
+	cache := filepath.Join(dir, "home", ".cache", "derper")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, err
+	}
+	releasetest.ShareInto(s.T, cache)
+	env := []string{
+		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "TMPDIR=" + dir, "LANG=C.UTF-8",
+		"GOPROXY=" + s.upstream.Proxy, testSumDB + "=" + s.upstream.SumDB, testUpstream + "=" + s.upstream.URL,
+		testSigstore + "=" + s.sigstore.TrustedRoot + string(os.PathListSeparator) + s.sigstore.SigningConfig,
+		"GITHUB_ACTIONS=true", "GITHUB_API_URL=" + s.github.URL, "GITHUB_SERVER_URL=https://git.example.com",
+		"GITHUB_REPOSITORY=" + githubtest.Repository, "GITHUB_REF_NAME=main", "GITHUB_RUN_ID=42", "GITHUB_RUN_ATTEMPT=1",
+		"GITHUB_WORKFLOW_REF=" + githubtest.Repository + "/.github/workflows/release.yml@refs/heads/main",
+	}
+	if grants["id-token"] == "write" {
+		env = append(env, "ACTIONS_ID_TOKEN_REQUEST_URL="+s.sigstore.TokenURL, "ACTIONS_ID_TOKEN_REQUEST_TOKEN="+s.sigstore.Bearer)
+	}
+	return env, nil
+}
+
+// running tells GitHub how the jobs stand.
+func (s *stage) running(jobs []*workflowtest.Job) {
+	var list []githubtest.Job
+	for _, j := range jobs {
+		list = append(list, githubtest.Job{Name: j.Name, Conclusion: j.Result, Steps: j.Steps, Failed: j.Failed, Log: j.Log})
+	}
+	s.github.SetJobs(list)
+}
+
+// run carries out release.yml and returns the jobs that failed.
+func (s *stage) run() (failed []string, jobs []*workflowtest.Job) {
+	s.Helper()
+	s.commands, s.writes = nil, 0
+	before, after := s.runner.Before, s.runner.After
+	defer func() { s.runner.Before, s.runner.After = before, after }()
+	s.runner.Before = func(step workflowtest.Step) error {
+		s.commands = append(s.commands, step.String())
+		if before != nil {
+			return before(step)
+		}
+		return nil
+	}
+	jobs, err := s.runner.Run(s.Context(), "release.yml", map[string]any{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, j := range jobs {
+		if j.Result != "success" {
+			failed = append(failed, j.Name)
+		}
+	}
+	return failed, jobs
+}
+
+// mustRun carries out release.yml, which must succeed.
+func (s *stage) mustRun() {
+	s.Helper()
+	if failed, jobs := s.run(); len(failed) > 0 {
+		s.Fatalf("failed: %q\n%s", failed, logs(jobs))
+	}
+}
+
+func logs(jobs []*workflowtest.Job) string {
+	var b strings.Builder
+	for _, j := range jobs {
+		if j.Result != "success" {
+			fmt.Fprintf(&b, "== %s: %s\n%s", j.Name, j.Failed, j.Log)
+		}
+	}
+	return b.String()
+}
+
+// tags are the tags of both repositories and where they point. Those that hold
+// signatures where a registry has no API for them are left out.
+func (s *stage) tags() map[string]string {
+	s.Helper()
+	all := map[string]string{}
+	for _, r := range []string{s.one.Repository("derper"), s.two.Repository("me/derper")} {
+		repository, err := name.NewRepository(r)
+		if err != nil {
+			s.Fatal(err)
+		}
+		list, err := remote.List(repository)
+		if err != nil && !strings.Contains(err.Error(), "NAME_UNKNOWN") {
+			s.Fatal(err)
+		}
+		for _, tag := range list {
+			if strings.HasPrefix(tag, "sha256-") {
+				continue
+			}
+			d, err := remote.Head(repository.Tag(tag))
+			if err != nil {
+				s.Fatal(err)
+			}
+			all[repository.RepositoryStr()+":"+tag] = d.Digest.String()
+		}
+	}
+	return all
+}
+
+// lockOn is a lock on main.
+func (s *stage) lockOn(file string) *lock.Lock {
+	s.Helper()
+	l, err := lock.Parse([]byte(s.github.File(file)))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return l
+}
+
+// isReleased checks everything that a release of the stable channel leaves.
+func (s *stage) isReleased(version string) {
+	s.Helper()
+	l := s.lockOn(lock.File)
+	if l.Inputs.Tailscale.Version != version || l.Outputs == nil {
+		s.Fatalf("main's lock is of %s, not %s, or has no outputs", l.Inputs.Tailscale.Version, version)
+	}
+	short := strings.TrimPrefix(version, "v")
+	minor := short[:strings.LastIndex(short, ".")]
+	tags := s.tags()
+	for _, repository := range []string{"derper", "me/derper"} {
+		for _, tag := range []string{version, short, minor, "latest"} {
+			if got := tags[repository+":"+tag]; got != l.Outputs.Index {
+				s.Errorf("%s:%s is %s, not %s", repository, tag, got, l.Outputs.Index)
+			}
+		}
+	}
+	var found *githubtest.Release
+	for _, r := range s.github.Releases() {
+		if r.Tag == version {
+			found = &r
+		}
+	}
+	switch {
+	case found == nil:
+		s.Errorf("GitHub has no release %s", version)
+	case found.Prerelease, !found.Latest, !strings.Contains(found.Body, l.Outputs.Index), !strings.Contains(found.Body, "/sign.yml@refs/heads/main"):
+		s.Errorf("GitHub's release: %+v", found)
+	}
+	at, err := exec.Command("git", "-C", s.github.Dir, "show", found.Commit+":"+lock.File).Output()
+	if err != nil || string(at) != s.github.File(lock.File) {
+		s.Errorf("the release's commit %s has another lock: %v", found.Commit, err)
+	}
+	for _, r := range []string{s.one.Repository("derper"), s.two.Repository("me/derper")} {
+		var out, errs strings.Builder
+		if code := run(s.Context(), []string{"verify-signature", "--trusted-root", s.sigstore.TrustedRoot, "--issuer", sigstoretest.Issuer,
+			"--identity", s.sigstore.Identity, r + "@" + l.Outputs.Index}, &out, &errs); code != exitOK {
+			s.Errorf("%s: signatures: exit code %d: %s", r, code, errs.String())
+		}
+	}
+}
+
+// isQuiet checks that a day without news asks, and does nothing.
+func (s *stage) isQuiet() {
+	s.Helper()
+	tags, commits := s.tags(), s.github.Commits()
+	s.mustRun()
+	want := []string{
+		"stable / update: look for a new release of tailscale", "stable / update: look whether the lock's release is published",
+		"unstable / update: look for a new release of tailscale", "unstable / update: look whether the lock's release is published",
+	}
+	if !slices.Equal(s.commands, want) {
+		s.Errorf("nothing new, and yet it did %q", s.commands)
+	}
+	if s.writes > 0 || !maps.Equal(s.tags(), tags) || len(s.github.Commits()) != len(commits) {
+		s.Errorf("nothing new, and yet something was written: %d requests", s.writes)
+	}
+}
+
+// next publishes a release of tailscale.
+func (s *stage) next(version string) {
+	s.Helper()
+	s.upstream.Commit(s.T, map[string]string{"VERSION.txt": version})
+	s.upstream.Publish(s.T, version)
+}
+
+// TestRehearsal carries out release.yml, as it is, against a module proxy, git
+// repositories, registries, a GitHub and a Sigstore on loopback: from nothing
+// published through a release to nothing new, and through a failure at each step.
+func TestRehearsal(t *testing.T) {
+	s := newStage(t)
+	s.next("v1.104.0")
+	s.next("v1.105.0-pre")
+	began := time.Now()
+	s.mustRun()
+	t.Logf("from nothing published: %d commands, %v", len(s.commands), time.Since(began).Round(time.Second))
+	s.isReleased("v1.104.0")
+	all := s.commands
+	if u := s.lockOn("versions-unstable.json"); u.Inputs.Tailscale.Version != "v1.105.0-pre" || s.tags()["derper:unstable"] != u.Outputs.Index {
+		t.Errorf("unstable: %s", u.Inputs.Tailscale.Version)
+	}
+	began = time.Now()
+	s.isQuiet()
+	t.Logf("nothing new: %v", time.Since(began).Round(10*time.Millisecond))
+	if t.Failed() {
+		return
+	}
+	s.throughFailures(all)
+}
+
+var _ = v1.Hash{}
+
+func (s *stage) throughFailures([]string) {}
