@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
@@ -69,12 +70,17 @@ func TestAttestScripts(t *testing.T) {
 			return l.Write(filepath.Join(env.WorkDir, lock.File))
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"edit": edit,
-			// otherindex lets the lock record another index.
-			"otherindex": func(ts *testscript.TestScript, _ bool, _ []string) {
+			// otherlock time|index lets the lock have another time of the release, or
+			// record another index.
+			"otherlock": func(ts *testscript.TestScript, _ bool, args []string) {
 				l, err := lock.Read(ts.MkAbs(lock.File))
 				ts.Check(err)
-				l.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+				switch args[0] {
+				case "time":
+					l.Inputs.Tailscale.Time = l.Inputs.Tailscale.Time.Add(time.Hour)
+				case "index":
+					l.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+				}
 				ts.Check(l.Write(ts.MkAbs(lock.File)))
 			},
 			// nosecret looks through all that the last command has said.

@@ -19,7 +19,6 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
-	"github.com/xavieralpha/derper/internal/upstream"
 )
 
 const githubSynopsis = `github does what a release needs of GitHub. Each command can be run again at any time.
@@ -202,7 +201,7 @@ func githubRelease(ctx context.Context, c *github.Client, f githubFlags, args []
 	}
 	version := l.Inputs.Tailscale.Version
 	address, err := c.Release(ctx, github.Release{
-		Tag: version, Commit: commit, Notes: string(notes), Index: l.Outputs.Index, Prerelease: upstream.ChannelOf(version) == upstream.Unstable,
+		Tag: version, Commit: commit, Notes: string(notes), Index: l.Outputs.Index, Prerelease: lock.ChannelOf(version) == lock.Unstable,
 	})
 	if err != nil {
 		return err

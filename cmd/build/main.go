@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -74,15 +75,16 @@ func main() {
 		// not come to an end by itself is not waited for: the next run removes
 		// what it leaves.
 		time.Sleep(patience(os.Args[1:]))
-		os.Exit(interrupted(os.Stderr))
+		os.Exit(interrupted(os.Args[1:], os.Stderr))
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // patience is how long a command may take to end after a signal. Docker needs some
-// time to remove a container, and a push that is moving tags moves them all.
+// time to remove a container, a push that is moving tags moves them all, and a cache
+// of its own that verify has filled is removed.
 func patience(args []string) time.Duration {
-	if len(args) > 0 && (args[0] == "test" || args[0] == "push") {
+	if len(args) > 0 && slices.Contains([]string{"test", "push", "verify"}, args[0]) {
 		return 15 * time.Second
 	}
 	return 2 * time.Second
@@ -90,7 +92,7 @@ func patience(args []string) time.Duration {
 
 // run runs the program and returns its exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	c := commands[0]
+	c, all := commands[0], args
 	if len(args) > 0 {
 		switch name := args[0]; {
 		case name == "-h" || name == "-help" || name == "--help" || name == "help":
@@ -118,7 +120,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errNew):
 		return exitNew
 	case ctx.Err() != nil:
-		return interrupted(stderr)
+		return interrupted(all, stderr)
 	case errors.As(err, &coded):
 		fmt.Fprintf(stderr, "build: %v\n", err)
 		if coded.hint != "" {
@@ -133,8 +135,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-func interrupted(stderr io.Writer) int {
-	fmt.Fprintln(stderr, "build: interrupted\nhint: what was finished is kept; the next run goes on from there")
+func interrupted(args []string, stderr io.Writer) int {
+	fmt.Fprintln(stderr, "build: interrupted")
+	if len(args) == 0 || args[0] != "verify" { // which begins from nothing
+		fmt.Fprintln(stderr, "hint: what was finished is kept; the next run goes on from there")
+	}
 	return exitInterrupted
 }
 

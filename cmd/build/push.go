@@ -66,7 +66,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	l, err := lock.Read(*lockFile)
+	l, _, err := (&inputFlags{lockFile: *lockFile, platforms: "all"}).read()
 	if err != nil {
 		return err
 	}
@@ -124,12 +124,12 @@ func tagsOf(version, channel string, names []string) ([]registry.Tag, error) {
 		}
 		return registry.NamedTags(version, names)
 	}
-	c, err := registry.ChannelOf(version)
+	c := lock.ChannelOf(version)
 	if channel != "" {
-		c, err = registry.ParseChannel(channel)
-	}
-	if err != nil {
-		return nil, err
+		var err error
+		if c, err = lock.ParseChannel(channel); err != nil {
+			return nil, fmt.Errorf("--channel: %w", err)
+		}
 	}
 	return registry.Tags(version, c)
 }

@@ -74,7 +74,7 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	key := flags.String("key", "", "sign with the private key in `file`")
 	keyless := flags.Bool("keyless", false, "sign as the GitHub workflow that this runs in")
 	var repositories []string
-	flags.Func("repo", "`repository` to attach to, may be repeated (default that of the reference; for a layout "+strings.Join(registry.Default, " and ")+")", collect(&repositories))
+	flags.Func("repo", "`repository` to attach to, may be repeated, or a list with commas (default that of the reference; for a layout "+strings.Join(registry.Default, " and ")+")", collect(&repositories))
 	var instance sigstoreFlags
 	flags.StringVar(&instance.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
 	flags.StringVar(&instance.config, "signing-config", "", "signing config `file` of another Sigstore than the public one")

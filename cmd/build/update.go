@@ -33,7 +33,7 @@ type updateResult struct {
 	New      bool                  `json:"new"`
 	Written  bool                  `json:"written"`
 	Release  string                `json:"release"`
-	Channel  upstream.Channel      `json:"channel"`
+	Channel  lock.Channel          `json:"channel"`
 	Changes  []upstream.Change     `json:"changes"`
 	Compare  string                `json:"compare,omitempty"`
 	Flags    []upstream.FlagChange `json:"flags"`
@@ -59,7 +59,7 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	if w.Channel, err = upstream.ParseChannel(*channel); err != nil {
+	if w.Channel, err = lock.ParseChannel(*channel); err != nil {
 		return usageError("--channel: %w", err)
 	}
 	result, err := updateLock(ctx, &in, w, *repository, *check, stderr)
@@ -112,7 +112,7 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 		return nil, &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
 	}
 	result.New, result.Release = u.IsNew(), u.New.Tailscale.Version
-	result.Channel = upstream.ChannelOf(result.Release)
+	result.Channel = lock.ChannelOf(result.Release)
 	result.Changes = append(result.Changes, u.Changes()...)
 	result.Flags = append(result.Flags, u.Flags...)
 	result.Pending = append(result.Pending, u.Pending...)

@@ -11,10 +11,16 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
 )
 
@@ -25,17 +31,25 @@ archive. The image itself says which release it claims to be; every sum comes fr
 database, and no checkout is needed. Without a REF, it rebuilds what the lock has as inputs and
 compares with what the lock records.
 
+With --source, the release is also proven from upstream's git repository: that its tag names the commit,
+and that the commit's tree is the module. With --attest, what was found is signed and attached to the
+image in its registry; with --require N, N of the rebuilders that you name must have done so.
+
 Exit code 0 says that everything asked for was verified, 3 that something differs, 1 that it could not
 be found out.`
 
 const verifyExample = `  build verify docker.io/camllia/derper:latest
-  build verify --platform host --html report.html ghcr.io/xavieralpha/derper@sha256:…
+  build verify --platform host --html report.html ghcr.io/xavieralpha/derper@sha256:...
+  build verify --source --require 1 --rebuilder alice.pub camllia/derper
   build verify`
 
 // verifyOptions are the flags of build verify.
 type verifyOptions struct {
 	lockFile, platforms, cacheDir, html string
-	trustCache, asJSON                  bool
+	trustCache, asJSON, source          bool
+	repository, attest                  string
+	require                             int
+	rebuilders                          []string
 }
 
 // runVerify is build verify. The report goes to stdout, as text or as JSON.
@@ -48,12 +62,17 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&o.cacheDir, "cache", "", "cache `folder` that --trust-cache trusts; default is derper in the user cache directory")
 	flags.StringVar(&o.html, "html", "", "also write the report to `file`, as one HTML page")
 	flags.BoolVar(&o.asJSON, "json", false, "print the report as JSON")
+	flags.BoolVar(&o.source, "source", false, "also prove that git tag, commit, module and checksum database agree; needs git")
+	flags.StringVar(&o.repository, "repository", upstream.Repository, "`URL` or folder of tailscale's git repository, for --source")
+	flags.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in\nwith the word keyless, and attach it to the image")
+	flags.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
+	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", collect(&o.rebuilders))
 	refs, err := flags.parse(args)
 	if err != nil {
 		return err
 	}
-	if o.cacheDir != "" && !o.trustCache {
-		return usageError("--cache names what --trust-cache trusts: give both, or none")
+	if err := o.check(refs); err != nil {
+		return err
 	}
 	v := &verify.Verifier{Fresh: !o.trustCache}
 	if o.platforms != "all" {
@@ -69,6 +88,18 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 			return usageError("--html: %w", err)
 		}
 	}
+	if v.Keychain, err = verifyKeychain(refs); err != nil {
+		return err
+	}
+	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
+		return err
+	}
+	var signer *attest.Signer
+	if o.attest != "" { // before, too: it may ask for a password
+		if signer, err = openSigner(ctx, o.attest, stderr); err != nil {
+			return err
+		}
+	}
 	c, remove, err := verifyCache(o)
 	if err != nil {
 		return err
@@ -76,6 +107,9 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	defer remove()
 	v.Cache, v.Modules, v.Display = c, modules(c), progress.New(stderr)
 	c.Warn = v.Display.Printf
+	if o.source {
+		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.repository, Warn: c.Warn}
+	}
 	report, err := verifyAll(ctx, v, o.lockFile, refs)
 	v.Display.Close()
 	if err != nil {
@@ -94,7 +128,103 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err := write(stdout); err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
+	if signer != nil {
+		if err := attestRebuilds(ctx, report, signer, v.Keychain, stderr); err != nil {
+			return err
+		}
+	}
 	return verdict(report)
+}
+
+// check refuses flags that do not go together.
+func (o *verifyOptions) check(refs []string) error {
+	switch {
+	case o.cacheDir != "" && !o.trustCache:
+		return usageError("--cache names what --trust-cache trusts: give both, or none")
+	case o.attest != "" && o.trustCache:
+		return usageError("--attest says that the image was rebuilt from nothing: it cannot be had with --trust-cache")
+	case o.require < 0, (o.require > 0) != (len(o.rebuilders) > 0):
+		return usageError("--require and --rebuilder belong together: how many, and of whom")
+	case o.require > len(o.rebuilders):
+		return usageError("--require %d: only %d are named with --rebuilder", o.require, len(o.rebuilders))
+	case len(refs) == 0 && (o.attest != "" || o.require > 0):
+		return usageError("--attest and --require are about an image in a registry: name it")
+	}
+	return nil
+}
+
+// openRebuilders is whom the flags trust to have rebuilt an image.
+func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, error) {
+	r := verify.Rebuilders{Require: o.require}
+	seen := map[string]bool{}
+	for _, word := range o.rebuilders {
+		key, identity, issuer := word, "", ""
+		if _, err := os.Stat(word); err != nil {
+			if before, after, ok := strings.Cut(word, ","); ok {
+				key, identity, issuer = "", before, after
+			}
+		}
+		trust, err := openTrust(ctx, key, identity, issuer, &sigstoreFlags{})
+		if err != nil {
+			return r, fmt.Errorf("verify: --rebuilder %s: %w", word, err)
+		}
+		if seen[trust.String()] {
+			return r, usageError("--rebuilder %s: is named twice", word)
+		}
+		seen[trust.String()] = true
+		r.Trust = append(r.Trust, trust)
+	}
+	return r, nil
+}
+
+// verifyKeychain has the credentials for the images that are in a registry.
+func verifyKeychain(refs []string) (authn.Keychain, error) {
+	var repositories []string
+	for _, ref := range refs {
+		if _, err := os.Stat(ref); err == nil {
+			continue
+		}
+		if repository, _, err := splitReference(ref); err == nil { // else it is said when it is opened
+			repositories = append(repositories, repository)
+		}
+	}
+	return credentials(repositories)
+}
+
+func openSigner(ctx context.Context, key string, stderr io.Writer) (*attest.Signer, error) {
+	if key == "keyless" {
+		return keylessSigner(ctx, &sigstoreFlags{})
+	}
+	return keySigner(key, stderr)
+}
+
+// attestRebuilds signs what was found and attaches it to the images.
+func attestRebuilds(ctx context.Context, report *verify.Report, signer *attest.Signer, keychain authn.Keychain, stderr io.Writer) error {
+	client := &registry.Client{Keychain: keychain}
+	for _, s := range report.Subjects {
+		if s.Statement == nil {
+			fmt.Fprintf(stderr, "%s: not attested: it is in no registry, or was not found out about\n", s.Ref)
+			continue
+		}
+		repository, _, err := splitReference(s.Ref)
+		if err != nil {
+			return err
+		}
+		r, err := client.Open(ctx, repository)
+		if err != nil {
+			return fmt.Errorf("verify: attest: %w", err)
+		}
+		done, err := attest.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []attest.Repository{attest.Writable{Repository: r}}, func(int, int) {})
+		if err != nil {
+			return fmt.Errorf("verify: attest %s: %w", s.Ref, err)
+		}
+		what := "attached to"
+		if done[0].Attached == 0 {
+			what = "was there already, attached to"
+		}
+		fmt.Fprintf(stderr, "%s: attestation by %s %s %s\n", s.Ref, signer.Trust, what, s.Digest)
+	}
+	return nil
 }
 
 func verifyAll(ctx context.Context, v *verify.Verifier, lockFile string, refs []string) (*verify.Report, error) {
@@ -179,7 +309,28 @@ func verdict(r *verify.Report) error {
 	case r.Verdict == verify.Differs:
 		return &codedError{fmt.Errorf("verify: %s: differs from what was rebuilt", strings.Join(failed, ", ")), exitDiffers, "the report says what differs, and what that means"}
 	case first != nil:
-		return &codedError{fmt.Errorf("verify: %w", first), exitFailed, hintFor(first)}
+		return &codedError{fmt.Errorf("verify: %w", first), exitFailed, verifyHint(first)}
 	}
 	return fmt.Errorf("verify: %s: nothing that was asked for could be compared", strings.Join(failed, ", "))
+}
+
+// verifyHint is what to do about an image that could not be verified.
+func verifyHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"
+	case errors.Is(err, verify.ErrNotFound):
+		return "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, or an archive of docker save or skopeo"
+	case errors.Is(err, verify.ErrUnreachable):
+		return "check the registry's name and the network, or HTTPS_PROXY"
+	case errors.Is(err, verify.ErrDamaged):
+		return "no container runtime takes it as it is: fetch or push it again"
+	case errors.Is(err, verify.ErrNotOurs):
+		return "verify is for images that this project's program made: those say what they were made of"
+	case errors.Is(err, verify.ErrRebuilders):
+		return "ask others to rebuild it: " + self() + " verify --attest KEY REF"
+	case errors.Is(err, upstream.ErrRepository):
+		return "check the network, or name a copy of the repository with --repository"
+	}
+	return hintFor(err)
 }

@@ -20,7 +20,7 @@ Exit code 1 says that something is missing, or is by somebody else.`
 
 const verifySignatureExample = `  build verify-signature --key cosign.pub registry.example.com/derper:1.102.3
   build verify-signature camllia/derper:1.102.3 --issuer https://token.actions.githubusercontent.com \
-    --identity https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main`
+    --identity https://github.com/xavieralpha/derper/.github/workflows/sign.yml@refs/heads/main`
 
 // verifySignatureResult is what build verify-signature says, in JSON.
 type verifySignatureResult struct {

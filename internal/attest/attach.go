@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/partial"
@@ -57,12 +58,24 @@ func Attach(ctx context.Context, set *Set, signer *Signer, repositories []Reposi
 	if err != nil {
 		return nil, err
 	}
+	return AttachStatements(ctx, statements, signer, repositories, step)
+}
+
+// AttachStatements is [Attach] for statements of any type. The first subject of the
+// first one must be in the repositories.
+func AttachStatements(ctx context.Context, statements []Statement, signer *Signer, repositories []Repository, step func(done, total int)) ([]Attached, error) {
 	total, done := 0, 0
+	var subjects []Subject
 	for _, s := range statements {
 		total += len(s.Subjects) * len(repositories)
+		for _, subject := range s.Subjects {
+			if !slices.ContainsFunc(subjects, func(have Subject) bool { return have.Descriptor.Digest == subject.Descriptor.Digest }) {
+				subjects = append(subjects, subject)
+			}
+		}
 	}
 	for _, r := range repositories {
-		index := set.Subjects[0].Descriptor.Digest
+		index := subjects[0].Descriptor.Digest
 		has, err := r.Has(ctx, index)
 		if err == nil && !has {
 			err = ErrNotThere
@@ -71,8 +84,9 @@ func Attach(ctx context.Context, set *Set, signer *Signer, repositories []Reposi
 			return nil, fmt.Errorf("%s: %s: %w", r, index, err)
 		}
 	}
+	var err error
 	known := map[place][][]byte{}
-	for _, s := range set.Subjects {
+	for _, s := range subjects {
 		digest := s.Descriptor.Digest
 		for i, r := range repositories {
 			if known[place{i, digest}], err = r.Bundles(ctx, digest); err != nil {

@@ -82,6 +82,10 @@ func identityName(identity, issuer string) string {
 // String names the key or the identity.
 func (t *Trust) String() string { return t.who }
 
+// ErrOtherDigest says that a statement was signed by whom it should, and is about
+// another digest than it is attached to.
+var ErrOtherDigest = errors.New("is about another digest")
+
 // Verify verifies a bundle, and that its statement is about the digest.
 func (t *Trust) Verify(data []byte, about v1.Hash) (*Verified, error) {
 	b := new(bundle.Bundle)
@@ -103,11 +107,11 @@ func (t *Trust) Verify(data []byte, about v1.Hash) (*Verified, error) {
 	// The signature before the subject: that a statement is about something else
 	// means little while it is not known who says so.
 	if _, err := t.verifier.Verify(b, verify.NewPolicy(verify.WithoutArtifactUnsafe(), t.policy)); err != nil {
-		return nil, &RefusedError{s.PredicateType, t.why(b, err)}
+		return nil, &RefusedError{s.PredicateType, t.why(b, err), false}
 	}
 	result, err := t.verifier.Verify(b, verify.NewPolicy(verify.WithArtifactDigest(about.Algorithm, digest), t.policy))
 	if err != nil {
-		return nil, &RefusedError{s.PredicateType, "is about another digest than " + about.String()}
+		return nil, &RefusedError{s.PredicateType, "is about another digest than " + about.String(), true}
 	}
 	v := &Verified{Type: s.PredicateType, Statement: envelope.Payload, Signer: t.who}
 	for _, stamp := range result.VerifiedTimestamps {
@@ -122,9 +126,14 @@ type RefusedError struct {
 	Type string
 	// Why is a phrase about the statement: is signed by …, not by ….
 	Why string
+
+	otherDigest bool
 }
 
 func (e *RefusedError) Error() string { return e.Type + " " + e.Why }
+
+// Is reports whether it is an ErrOtherDigest.
+func (e *RefusedError) Is(target error) bool { return e.otherDigest && target == ErrOtherDigest }
 
 // why says what is wrong with a signature, from whom it claims to be by.
 func (t *Trust) why(b *bundle.Bundle, err error) string {

@@ -36,24 +36,20 @@ type manifest struct {
 func (m *manifest) RawManifest() ([]byte, error)        { return m.raw, nil }
 func (m *manifest) MediaType() (types.MediaType, error) { return m.mediaType, nil }
 
-// what can be read of an image and of an index.
+// readable is what can be read of an image and of an index.
 type readable interface {
 	RawManifest() ([]byte, error)
 	MediaType() (types.MediaType, error)
-	Digest() (v1.Hash, error)
 }
 
-// add adds an image or index itself; want is the digest under which it is named.
-func (c *content) add(m readable) error {
+// add adds an image or index itself. What it is named by, want, is compared with its
+// content: a layout's images believe that they are what they hold.
+func (c *content) add(m readable, want v1.Hash) error {
 	raw, err := m.RawManifest()
 	if err != nil {
 		return err
 	}
 	mediaType, err := m.MediaType()
-	if err != nil {
-		return err
-	}
-	want, err := m.Digest()
 	if err != nil {
 		return err
 	}
@@ -69,7 +65,7 @@ func (c *content) add(m readable) error {
 }
 
 // addImage adds an image with its blobs.
-func (c *content) addImage(img v1.Image) error {
+func (c *content) addImage(img v1.Image, want v1.Hash) error {
 	layers, err := img.Layers()
 	if err != nil {
 		return err
@@ -83,7 +79,7 @@ func (c *content) addImage(img v1.Image) error {
 			return err
 		}
 	}
-	return c.add(img)
+	return c.add(img, want)
 }
 
 func (c *content) addBlob(l v1.Layer) error {
@@ -101,7 +97,7 @@ func (c *content) addBlob(l v1.Layer) error {
 }
 
 // addIndex adds an index with its images.
-func (c *content) addIndex(index v1.ImageIndex) error {
+func (c *content) addIndex(index v1.ImageIndex, want v1.Hash) error {
 	list, err := index.IndexManifest()
 	if err != nil {
 		return err
@@ -111,11 +107,11 @@ func (c *content) addIndex(index v1.ImageIndex) error {
 		if err != nil {
 			return fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
-		if err := c.addImage(img); err != nil {
+		if err := c.addImage(img, d.Digest); err != nil {
 			return fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
 	}
-	return c.add(index)
+	return c.add(index, want)
 }
 
 // counted is a blob whose reading is counted, and checked: what does not have its

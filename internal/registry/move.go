@@ -57,11 +57,19 @@ func inPlace(moves [][]*move) bool {
 }
 
 // lookUp finds out where a tag is and whether it may move. What it points at is
-// kept, so that the tag can be put back.
-func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag) (*move, error) {
+// kept, so that the tag can be put back. Before the upload, a registry may refuse to
+// say: the repository may not exist.
+func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
 	to := p.Release.content.manifests[len(p.Release.content.manifests)-1]
 	m := &move{repository: r, tag: tag, to: to}
 	found, err := r.head(ctx, r.name.Tag(tag.Name))
+	if broken(err) {
+		// A tag that nobody can read names nothing, if it is only the tag.
+		_, err = r.head(ctx, r.Digest(to.digest))
+	}
+	if !uploaded && forbidden(err) {
+		return m, nil
+	}
 	if err != nil || found == nil {
 		return m, err
 	}
@@ -235,10 +243,10 @@ func (c *Client) putBack(ctx context.Context, moves []*move, cause error) error 
 func (m *move) back(ctx context.Context) (at bool, err error) {
 	ref := m.repository.name.Tag(m.tag.Name)
 	found, err := m.repository.head(ctx, ref)
-	if err != nil {
+	if err != nil && !broken(err) {
 		return false, err
 	}
-	if found == nil || found.Digest != m.to.digest {
+	if err == nil && (found == nil || found.Digest != m.to.digest) {
 		return false, nil // it never moved, or somebody else has moved it since
 	}
 	if m.from != nil {

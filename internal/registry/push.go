@@ -68,7 +68,7 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Report, error) {
 	if err != nil {
 		return report, err
 	}
-	moves, err := c.lookUp(ctx, p, targets)
+	moves, err := c.lookUp(ctx, p, targets, false)
 	if err != nil {
 		return report, err
 	}
@@ -90,7 +90,7 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Report, error) {
 		return report, err
 	}
 	// Minutes may have passed: who else has moved tags?
-	if moves, err = c.lookUp(ctx, p, targets); err != nil {
+	if moves, err = c.lookUp(ctx, p, targets, true); err != nil {
 		return report, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -154,14 +154,14 @@ func (c *Client) targets(ctx context.Context, names []string) ([]*Repository, er
 
 // lookUp finds out where the tags are, in every repository, and whether they may
 // move.
-func (c *Client) lookUp(ctx context.Context, p Plan, targets []*Repository) ([][]*move, error) {
+func (c *Client) lookUp(ctx context.Context, p Plan, targets []*Repository, uploaded bool) ([][]*move, error) {
 	found := make([][]*move, len(targets))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, t := range targets {
 		found[i] = make([]*move, len(p.Tags))
 		for j, tag := range p.Tags {
 			g.Go(func() error {
-				m, err := t.lookUp(gctx, p, tag)
+				m, err := t.lookUp(gctx, p, tag, uploaded)
 				found[i][j] = m
 				return c.failed(t, "tag "+tag.Name, err)
 			})

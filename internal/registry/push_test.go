@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/registrytest"
+
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // hasty is the patience of tests: many attempts, no time.
@@ -33,11 +36,7 @@ func planFor(t testing.TB, r *registrytest.Release, repositories ...string) Plan
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := ChannelOf(release.Version)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tags, err := Tags(release.Version, c)
+	tags, err := Tags(release.Version, lock.ChannelOf(release.Version))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,6 +293,31 @@ func TestMount(t *testing.T) {
 	}
 	if mounted != 5 || sent != 5 {
 		t.Errorf("%d blobs mounted, %d sent; want 5 and 5: %v", mounted, sent, r.Requests())
+	}
+}
+
+// TestNewRepository guards the first push to a registry that says of a repository
+// which does not exist that one may not look into it.
+func TestNewRepository(t *testing.T) {
+	r := registrytest.Docker(t, registrytest.Options{})
+	release := registrytest.NewRelease(t, "v1.102.3", 1000)
+	var exists atomic.Bool
+	var refused atomic.Bool
+	base := roundTripper(func(req *http.Request) (*http.Response, error) {
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err == nil && resp.StatusCode == http.StatusNotFound && !exists.Load() {
+			resp.StatusCode = http.StatusForbidden
+			refused.Store(true)
+		}
+		if req.Method == http.MethodPut && strings.Contains(req.URL.Path, "/manifests/") {
+			exists.Store(true)
+		}
+		return resp, err
+	})
+	push(t, newClient(base, r), planFor(t, release, r.Repository("derper")))
+	whole(t, r, "derper", release.Lock.Outputs.Index)
+	if !refused.Load() {
+		t.Error("nothing was refused: the test tested nothing")
 	}
 }
 

@@ -22,11 +22,14 @@ const largest = 64 << 20
 // Write pushes an image, or an artifact in an image's form, by digest, and reads it
 // back. What is there already is not sent again. No tag moves.
 func (r *Repository) Write(ctx context.Context, img v1.Image) (v1.Hash, error) {
-	var c content
-	if err := c.addImage(img); err != nil {
-		return v1.Hash{}, fmt.Errorf("%s: %w", r, err)
+	digest, err := img.Digest()
+	if err != nil {
+		return digest, fmt.Errorf("%s: %w", r, err)
 	}
-	digest := c.manifests[0].digest
+	var c content
+	if err := c.addImage(img, digest); err != nil {
+		return digest, fmt.Errorf("%s: %w", r, err)
+	}
 	lacks, err := r.missing(ctx, &c)
 	if err == nil {
 		err = r.upload(ctx, &c, lacks, nil, func(int64) {})
@@ -57,7 +60,7 @@ func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, er
 		return digest, err
 	}
 	var c content
-	if err := c.addImage(artifact); err != nil {
+	if err := c.add(artifact, digest); err != nil {
 		return digest, fmt.Errorf("%s: %w", r, err)
 	}
 	err = r.client.again(ctx, func() error {

@@ -89,7 +89,7 @@ func read(dir string, l *lock.Lock) (*Release, error) {
 		return nil, err
 	}
 	r := &Release{Version: l.Inputs.Tailscale.Short(), Digest: digest}
-	if err := r.content.addIndex(index); err != nil {
+	if err := r.content.addIndex(index, digest); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
 		}
@@ -102,7 +102,7 @@ func read(dir string, l *lock.Lock) (*Release, error) {
 func ourIndex(top v1.ImageIndex) (v1.ImageIndex, v1.Hash, error) {
 	list, err := top.IndexManifest()
 	if err != nil {
-		return nil, v1.Hash{}, err
+		return nil, v1.Hash{}, fmt.Errorf("%w: %w", ErrNoLayout, err)
 	}
 	if len(list.Manifests) != 1 || !list.Manifests[0].MediaType.IsIndex() {
 		return nil, v1.Hash{}, ErrNotOurs

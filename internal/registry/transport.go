@@ -1,10 +1,9 @@
 package registry
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -22,7 +21,35 @@ func newTransport(base http.RoundTripper, p Patience, s *secrets, plain func(hos
 	t = &listening{inner: t, secrets: s}
 	t = &stalling{inner: t, after: p.Stall}
 	t = &retrying{inner: t, patience: p}
-	return &referring{inner: t}
+	t = &referring{inner: t}
+	return &presuming{inner: t}
+}
+
+// lacking is a context for requests about blobs that a registry is known to lack.
+func lacking(ctx context.Context) context.Context { return context.WithValue(ctx, lackingKey{}, true) }
+
+type lackingKey struct{}
+
+// presuming is a RoundTripper that answers 404 when go-containerregistry is about to
+// ask once more for a blob that is known to be lacking.
+type presuming struct{ inner http.RoundTripper }
+
+func (t *presuming) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodHead && strings.Contains(req.URL.Path, "/blobs/") && req.Context().Value(lackingKey{}) != nil {
+		return notFoundAnswer(req), nil
+	}
+	return t.inner.RoundTrip(req)
+}
+
+func notFoundAnswer(req *http.Request) *http.Response {
+	return &http.Response{
+		Status:     "404 Not Found",
+		StatusCode: http.StatusNotFound,
+		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:  http.Header{},
+		Body:    http.NoBody,
+		Request: req,
+	}
 }
 
 // errPlain says that a registry would have been spoken to without encryption.
@@ -73,12 +100,5 @@ func (t *referring) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	drop(resp)
-	return &http.Response{
-		Status:     "404 Not Found",
-		StatusCode: http.StatusNotFound,
-		Proto:      resp.Proto, ProtoMajor: resp.ProtoMajor, ProtoMinor: resp.ProtoMinor,
-		Header:  http.Header{},
-		Body:    io.NopCloser(bytes.NewReader(nil)),
-		Request: req,
-	}, nil
+	return notFoundAnswer(req), nil
 }

@@ -34,18 +34,22 @@ func (r *Repository) missing(ctx context.Context, c *content) (*content, error) 
 	g.SetLimit(jobs)
 	for i, l := range c.blobs {
 		g.Go(func() error {
-			return r.client.again(gctx, func() (err error) {
+			err := r.client.again(gctx, func() (err error) {
 				haveBlob[i], err = r.hasBlob(gctx, l)
 				return err
 			})
+			if broken(err) || forbidden(err) {
+				return nil
+			}
+			return err
 		})
 	}
 	for i, m := range c.manifests {
 		g.Go(func() error {
 			found, err := r.head(gctx, r.Digest(m.digest))
 			haveManifest[i] = found != nil
-			if err != nil && !spoken(err) && gctx.Err() == nil {
-				return nil // there is something else under this digest: put it again
+			if broken(err) || forbidden(err) || err != nil && !spoken(err) && gctx.Err() == nil {
+				return nil // what is under this digest is something else, or nothing
 			}
 			return err
 		})
@@ -129,8 +133,16 @@ func (r *Repository) uploadBlob(ctx context.Context, l v1.Layer, from *Repositor
 	if from != nil {
 		blob = &remote.MountableLayer{Layer: b, Reference: from.Digest(digest)}
 	}
+	first := true
 	err = r.client.again(ctx, func() error {
-		return b.err(remote.WriteLayer(r.name, blob, r.Options(ctx)...))
+		if !first {
+			// The answer that was lost may have been that it has it.
+			if has, err := r.hasBlob(ctx, l); err == nil && has {
+				return nil
+			}
+		}
+		first = false
+		return b.err(remote.WriteLayer(r.name, blob, r.Options(lacking(ctx))...))
 	})
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", digest, err)
@@ -222,6 +234,21 @@ func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descri
 // put writes a manifest under a digest or a tag.
 func (r *Repository) put(ctx context.Context, ref name.Reference, m *manifest) error {
 	return r.client.again(ctx, func() error { return remote.Put(ref, m, r.Options(ctx)...) })
+}
+
+// broken reports whether a registry has said, and kept saying, that it cannot tell
+// what it has. docker-registry does so of a link that it could not write because its
+// disk was full; writing it again is what helps.
+func broken(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusInternalServerError
+}
+
+// forbidden reports whether a registry has refused to say. Some do so of a repository
+// that does not exist yet; whether one may push there, an upload shows.
+func forbidden(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusForbidden
 }
 
 // spoken reports whether an error is that of a connection or of a registry, and not

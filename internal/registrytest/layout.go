@@ -18,7 +18,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// A Release is a small image of two platforms as a build leaves it: a layout and the
+// A Release is a small image as a build leaves it: a layout and the
 // lock that records it.
 type Release struct {
 	// Dir is the layout's folder, LockFile the lock's file.
@@ -27,12 +27,13 @@ type Release struct {
 }
 
 // NewRelease makes a release of a version, as v1.102.3, with layers of about so many
-// bytes. Releases of different versions share their lowest layer.
-func NewRelease(t testing.TB, version string, bytes int) *Release {
+// bytes, for the given platforms or for two. Releases of different versions share
+// their lowest layer.
+func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platform) *Release {
 	t.Helper()
 	dir := t.TempDir()
 	r := &Release{Dir: filepath.Join(dir, "dist"), LockFile: filepath.Join(dir, lock.File)}
-	r.Lock = &lock.Lock{Schema: lock.SchemaVersion, Inputs: inputs(version), Outputs: &lock.Outputs{}}
+	r.Lock = &lock.Lock{Schema: lock.SchemaVersion, Inputs: inputs(version, platforms), Outputs: &lock.Outputs{}}
 	var images []v1.Image
 	for _, p := range r.Lock.Inputs.Platforms {
 		layers := []*image.Layer{
@@ -64,14 +65,17 @@ func NewRelease(t testing.TB, version string, bytes int) *Release {
 	return r
 }
 
-func inputs(version string) lock.Inputs {
+func inputs(version string, platforms []lock.Platform) lock.Inputs {
+	if len(platforms) == 0 {
+		platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
+	}
 	sum := sha256.Sum256([]byte(version))
 	h1 := "h1:" + base64.StdEncoding.EncodeToString(sum[:])
 	in := lock.Inputs{
 		Tailscale:   lock.Tailscale{Version: version, Commit: hex.EncodeToString(sum[:20]), Time: time.Unix(1_700_000_000, 0).UTC(), Sum: h1},
 		Go:          lock.Go{Version: "go1.26.0", Sums: map[string]string{}},
 		Roots:       lock.Module{Version: "v0.0.0-20261030153154-30a33513ff6d", Sum: h1},
-		Platforms:   []lock.Platform{"linux/amd64", "linux/arm/v7"},
+		Platforms:   platforms,
 		LayerFormat: lock.LayerFormat,
 	}
 	for _, host := range lock.Hosts {
@@ -98,7 +102,7 @@ func layer(t testing.TB, name, seed string, size int) *image.Layer {
 
 func output(t testing.TB, p lock.Platform, img v1.Image, layers []*image.Layer) lock.PlatformOutput {
 	t.Helper()
-	out := lock.PlatformOutput{Platform: p}
+	out := lock.PlatformOutput{Platform: p, Binaries: []lock.Binary{}}
 	for _, l := range layers {
 		out.Layers = append(out.Layers, lock.Layer{Name: l.Name, DiffID: l.Tar, Digest: l.Blob})
 	}

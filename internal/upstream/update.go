@@ -13,7 +13,7 @@ import (
 // A Wish says which release a lock is to have.
 type Wish struct {
 	// Channel is that of which the newest release is taken.
-	Channel Channel
+	Channel lock.Channel
 	// Version, if not empty, is taken instead, older than the lock's or not.
 	Version string
 	// Downgrade allows the newest release to be older than the lock's.

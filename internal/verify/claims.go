@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -130,14 +132,21 @@ func (v *Verifier) inputs(ctx context.Context, r *Release, platforms []lock.Plat
 	if in.Roots.Sum, err = sum(lock.RootsModule, r.Roots); err != nil {
 		return in, checks, err
 	}
+	// The form of what is claimed is checked as a lock's is.
+	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: in}).Bytes(); err != nil {
+		return in, checks, fmt.Errorf("%w: %w", ErrNotOurs, err)
+	}
 	origin, err := v.time(ctx, r, &in, &checks)
 	if err != nil {
 		return in, checks, err
 	}
-	checks = append(checks, v.commit(r, origin))
-	// The form of what is claimed is checked as a lock's is.
-	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: in}).Bytes(); err != nil {
-		return in, checks, fmt.Errorf("%w: %w", ErrNotOurs, err)
+	proof, err := v.prove(ctx, in.Tailscale)
+	if err != nil {
+		return in, checks, err
+	}
+	checks = append(checks, v.commit(r, origin, proof))
+	if proof != nil {
+		checks = append(checks, *proof)
 	}
 	return in, checks, nil
 }
@@ -164,13 +173,16 @@ func (v *Verifier) time(ctx context.Context, r *Release, in *lock.Inputs, checks
 
 // commit checks the commit, which is stamped into the programs, as far as there is
 // something to check it against. No checksum database knows of commits.
-func (v *Verifier) commit(r *Release, origin string) Check {
+func (v *Verifier) commit(r *Release, origin string, proof *Check) Check {
 	c := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: r.Commit, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
-	locked := ""
+	proven, locked := "", ""
+	if proof != nil && proof.Result == Pass {
+		proven = r.Commit
+	}
 	if v.sameRelease(r) {
 		locked = v.Lock.Inputs.Tailscale.Commit
 	}
-	for _, o := range []struct{ commit, who string }{{locked, "the lock at hand"}, {origin, "the module proxy"}} {
+	for _, o := range []struct{ commit, who string }{{proven, "the git tag"}, {locked, "the lock at hand"}, {origin, "the module proxy"}} {
 		switch o.commit {
 		case "":
 		case r.Commit:
@@ -183,6 +195,25 @@ func (v *Verifier) commit(r *Release, origin string) Check {
 		}
 	}
 	return c
+}
+
+// prove proves from upstream's git repository that a release is one source. It
+// returns nil when no proof is asked for.
+func (v *Verifier) prove(ctx context.Context, t lock.Tailscale) (*Check, error) {
+	if v.Source == nil {
+		return nil, nil
+	}
+	c := &Check{Level: LevelInput, Name: "source " + t.Version, Result: Pass, Rebuilt: t.Commit,
+		Note: "the git tag names the commit, and the commit's tree is the module that the checksum database knows"}
+	err := v.Source.Prove(ctx, t)
+	switch {
+	case err == nil:
+	case errors.As(err, new(*upstream.MissingError)), errors.As(err, new(*upstream.Disagreement)), errors.As(err, new(*modproxy.SumError)):
+		c.Result, c.Rebuilt, c.Image, c.Note = Fail, "", t.Commit, diff.Printable(err.Error())
+	default:
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	return c, nil
 }
 
 // sameRelease reports whether there is a lock at hand that names this release.

@@ -56,16 +56,22 @@ func (s *Subject) explain() {
 	for i := range list {
 		list[i].Text = s.paragraph(&list[i])
 		if i == 0 && entrypoint {
-			list[i].Text += " " + anotherRevision
+			list[i].Text += " " + s.anotherRevision()
 		}
 	}
 	s.Explanations = list
 }
 
-// anotherRevision is what it most likely means that only the entrypoint differs.
-const anotherRevision = "All else is the same. The entrypoint is the one program that is compiled from this project's own source, which " +
-	"no label names: so the image was most likely made by another revision of this project. Its provenance names the commit; to verify with the " +
-	"program of that revision: go run github.com/xavieralpha/derper/cmd/build@COMMIT verify REF"
+// anotherRevision says what it most likely means that only the entrypoint differs.
+func (s *Subject) anotherRevision() string {
+	names, commit := "Its provenance names the commit", "COMMIT"
+	if s.revision != "" {
+		names, commit = "Its provenance, of which the signature was not verified here, names commit "+s.revision, s.revision
+	}
+	return "All else is the same. The entrypoint is the one program that is compiled from this project's own source, which no label " +
+		"names: so the image was most likely made by another revision of this project. " + names + "; to verify with the program of " +
+		"that revision: go run github.com/xavieralpha/derper/cmd/build@" + commit + " verify " + s.Ref
+}
 
 // onlyEntrypoint reports whether what differs is what comes from this project's own
 // source: the entrypoint, and the defaults of its variables.
@@ -106,6 +112,9 @@ func (s *Subject) paragraph(e *Explanation) string {
 	case LevelInput:
 		return fmt.Sprintf("An input is not what it should be (%s): %s.", names, note)
 	case LevelBinary:
+		if s.Kind == KindLock {
+			return fmt.Sprintf("%s%s is not the program that the inputs give: %s.", names, where, note)
+		}
 		return fmt.Sprintf("%s%s is not the program that the inputs give. %s.", names, where, note)
 	case LevelEntry:
 		if strings.HasPrefix(names, "layer ") {
@@ -170,6 +179,15 @@ func (s *Subject) mean(v *Verifier, tag bool) {
 	}
 	if len(skipped) > 0 {
 		add(no, "%s: not compared", join(skipped))
+	}
+	if n := len(s.Rebuilders); n > 0 && s.Verdict == Verified {
+		attested := 0
+		for _, c := range s.Rebuilders {
+			if c.Result == Pass {
+				attested++
+			}
+		}
+		add(yes, "%d of %s attest the same of their own rebuilds", attested, count(n, "rebuilder")+" that you trust")
 	}
 	for _, p := range s.Platforms {
 		for _, c := range p.Checks {

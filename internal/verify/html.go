@@ -4,7 +4,7 @@ import (
 	_ "embed"
 	"html/template"
 	"io"
-	"strings"
+	"slices"
 	"time"
 )
 
@@ -23,36 +23,18 @@ var pages = template.Must(template.New("report").Funcs(template.FuncMap{
 		}
 		return "skip"
 	},
-	"time":  func(t time.Time) string { return t.Format(time.RFC3339) },
-	"join":  strings.Join,
-	"short": shortDigest,
+	"time": func(t time.Time) string { return t.Format(time.RFC3339) },
 }).Parse(page))
 
-// shortDigest is enough of a digest or sum to tell it from others by eye.
-func shortDigest(s string) string {
-	if rest, ok := strings.CutPrefix(s, "sha256:"); ok && len(rest) == 64 {
-		return "sha256:" + rest[:12] + "…"
-	}
-	return s
+// Passed are the checks that passed, NotPassed the others.
+func (p *Platform) Passed() []Check {
+	return slices.DeleteFunc(slices.Clone(p.Checks), func(c Check) bool { return c.Result != Pass })
 }
 
-// Groups are a platform's checks for a page: what did not pass first.
-func (p *Platform) Groups() (failed, rest []Check) {
-	for _, c := range p.Checks {
-		if c.Result == Pass {
-			rest = append(rest, c)
-		} else {
-			failed = append(failed, c)
-		}
-	}
-	return failed, rest
+// NotPassed are the checks that did not pass.
+func (p *Platform) NotPassed() []Check {
+	return slices.DeleteFunc(slices.Clone(p.Checks), func(c Check) bool { return c.Result == Pass })
 }
-
-// NotPassed are the checks that did not pass, Passed the others.
-func (p *Platform) NotPassed() []Check { failed, _ := p.Groups(); return failed }
-
-// Passed are the checks that passed.
-func (p *Platform) Passed() []Check { _, rest := p.Groups(); return rest }
 
 // Summary is a platform in one line.
 func (p *Platform) Summary() string { return p.summary() }

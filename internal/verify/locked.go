@@ -83,7 +83,15 @@ func (j *job) lockedInputs(ctx context.Context) (sound bool, err error) {
 			return false, err
 		}
 	}
-	return sound, check(module.Version{Path: lock.RootsModule, Version: in.Roots.Version}, in.Roots.Sum)
+	if err := check(module.Version{Path: lock.RootsModule, Version: in.Roots.Version}, in.Roots.Sum); err != nil {
+		return false, err
+	}
+	proof, err := j.prove(ctx, in.Tailscale)
+	if proof != nil {
+		j.subject.Inputs = append(j.subject.Inputs, *proof)
+		sound = sound && proof.Result == Pass
+	}
+	return sound, err
 }
 
 // lockedOutputs compares what was rebuilt with what the lock records.

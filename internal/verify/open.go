@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -31,9 +32,9 @@ var (
 
 // Limits of what is read of an image.
 const (
-	maxManifest = 4 << 20 // bytes; registries need not take more, OCI distribution-spec
+	maxManifest = 1 << 20 // bytes, of a config too; real ones have 3 kB
 	maxImages   = 64      // in an index; a real one has nine
-	maxLayers   = 64      // in an image; a real one has four
+	maxLayers   = 16      // in an image; a real one has four
 )
 
 // found is the image, or the index of images, that is to be verified, as it was
@@ -45,7 +46,10 @@ type found struct {
 	images []*foundImage
 	others []v1.Descriptor // what an index has beside images
 	tag    bool            // it was named by a tag, which may move
-	close  func() error
+	// repository is where it is in a registry, "" for nowhere, and top what it is there.
+	repository string
+	top        v1.Descriptor
+	close      func() error
 }
 
 // foundImage is one image.
@@ -82,7 +86,7 @@ type store interface {
 
 // open finds an image: a layout's folder, an archive's file, or a reference in a
 // registry.
-func open(ctx context.Context, ref string) (*found, error) {
+func open(ctx context.Context, ref string, keychain authn.Keychain) (*found, error) {
 	info, err := os.Stat(ref)
 	switch {
 	case err == nil && info.IsDir():
@@ -92,7 +96,7 @@ func open(ctx context.Context, ref string) (*found, error) {
 	case strings.HasPrefix(ref, ".") || filepath.IsAbs(ref) || strings.HasSuffix(ref, ".tar"):
 		return nil, fmt.Errorf("no such file or folder: %w", ErrNotFound)
 	}
-	return openRegistry(ctx, ref)
+	return openRegistry(ctx, ref, keychain)
 }
 
 // read reads what a descriptor names, an index or an image, with all documents below.
@@ -181,8 +185,14 @@ func (i *foundImage) readConfig() (err error) {
 	if i.configFile, err = v1.ParseConfigFile(strings.NewReader(string(i.config))); err != nil {
 		return fmt.Errorf("config: %w: %w", ErrDamaged, err)
 	}
-	i.name = platformName(*i.configFile.Platform())
+	i.name = platformName(i.ownPlatform())
 	return nil
+}
+
+// ownPlatform is the platform that the config names.
+func (i *foundImage) ownPlatform() v1.Platform {
+	c := i.configFile
+	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
 }
 
 // document reads a document and checks that it is what its digest names.

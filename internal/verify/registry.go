@@ -24,13 +24,12 @@ type repository struct {
 
 // openRegistry finds an image by tag or by digest. A tag is asked for once; all that
 // follows is by digest.
-func openRegistry(ctx context.Context, s string) (*found, error) {
+func openRegistry(ctx context.Context, s string, keychain authn.Keychain) (*found, error) {
 	ref, err := name.ParseReference(s)
 	if err != nil {
 		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", ErrNotFound, err)
 	}
-	// The credentials are those of docker login.
-	puller, err := remote.NewPuller(remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	puller, err := remote.NewPuller(remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain))
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +39,7 @@ func openRegistry(ctx context.Context, s string) (*found, error) {
 		// Some registries answer no HEAD, and none says why it does not.
 		got, err := puller.Get(ctx, ref)
 		if err != nil {
-			return nil, r.explain(ctx, err)
+			return nil, explain(ctx, r.name.RegistryStr(), err)
 		}
 		top = &got.Descriptor
 	}
@@ -49,13 +48,14 @@ func openRegistry(ctx context.Context, s string) (*found, error) {
 		return nil, err
 	}
 	_, f.tag = ref.(name.Tag)
+	f.repository, f.top = ref.Context().String(), *top
 	return f, nil
 }
 
 func (r *repository) manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
 	got, err := r.puller.Get(ctx, r.name.Digest(digest.String()))
 	if err != nil {
-		return nil, r.explain(ctx, err)
+		return nil, explain(ctx, r.name.RegistryStr(), err)
 	}
 	return got.Manifest, nil
 }
@@ -63,21 +63,21 @@ func (r *repository) manifest(ctx context.Context, digest v1.Hash) ([]byte, erro
 func (r *repository) blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
 	l, err := r.puller.Layer(ctx, r.name.Digest(digest.String()))
 	if err != nil {
-		return nil, r.explain(ctx, err)
+		return nil, explain(ctx, r.name.RegistryStr(), err)
 	}
 	content, err := l.Compressed()
 	if err != nil {
-		return nil, r.explain(ctx, err)
+		return nil, explain(ctx, r.name.RegistryStr(), err)
 	}
 	return content, nil
 }
 
 // explain says what an error of a registry means.
-func (r *repository) explain(ctx context.Context, err error) error {
+func explain(ctx context.Context, registry string, err error) error {
 	var answer *transport.Error
 	var request *url.Error
 	var network net.Error
-	switch registry := r.name.RegistryStr(); {
+	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
@@ -87,5 +87,5 @@ func (r *repository) explain(ctx context.Context, err error) error {
 	case errors.As(err, &answer) && answer.StatusCode >= 500, errors.As(err, &request), errors.As(err, &network):
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, registry, err)
 	}
-	return fmt.Errorf("%s: %w", r.name.RegistryStr(), err)
+	return fmt.Errorf("%s: %w", registry, err)
 }

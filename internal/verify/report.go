@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/attest"
 )
 
 // Result is what became of one check.
@@ -40,6 +42,9 @@ const (
 	LevelManifest    Level = "manifest"    // what an image consists of
 	LevelIndex       Level = "index"       // which images there are, for which platforms
 )
+
+// LevelRebuilder is no level: it is what others have found.
+const LevelRebuilder Level = "rebuilder"
 
 var levels = []Level{LevelInput, LevelBinary, LevelEntry, LevelCompression, LevelConfig, LevelManifest, LevelIndex}
 
@@ -94,6 +99,8 @@ type Subject struct {
 	Platforms []*Platform `json:"platforms,omitempty"`
 	// Index are the checks of what holds the platforms together.
 	Index []Check `json:"index,omitempty"`
+	// Rebuilders are those who are trusted, and what they attest.
+	Rebuilders []Check `json:"rebuilders,omitempty"`
 	// Explanations say what differs, innermost first: the first is the cause, as
 	// far as that can be said.
 	Explanations []Explanation `json:"explanations,omitempty"`
@@ -101,6 +108,13 @@ type Subject struct {
 	Means    []string `json:"means,omitempty"`
 	MeansNot []string `json:"meansNot,omitempty"`
 	Seconds  float64  `json:"seconds"`
+
+	// Statement is what can be attested of it, nil for nothing: everything must have
+	// been made from nothing, and the image must be in a registry.
+	Statement *attest.Statement `json:"-"`
+	// revision is the commit of this project that the image's provenance names, ""
+	// if it names none. Nobody vouches for it here.
+	revision string
 }
 
 // Release is what an image claims to be made of.

@@ -53,10 +53,16 @@ func (s *Subject) writeText(b *strings.Builder) {
 		field(string(s.Kind), "%s", s.Digest)
 	}
 	if m := s.Release; m != nil {
-		field("claims", "tailscale %s, commit %s of %s", m.Version, m.Commit, m.Time.Format(time.RFC3339))
+		says := "claims"
+		if s.Kind == KindLock {
+			says = "inputs"
+		}
+		field(says, "tailscale %s, commit %s of %s", m.Version, m.Commit, m.Time.Format(time.RFC3339))
 		field("", "%s, CA roots %s, layer format %d", m.Go, m.Roots, m.LayerFormat)
 	}
-	b.WriteByte('\n')
+	if len(s.Inputs)+len(s.Rebuilders) > 0 {
+		b.WriteByte('\n')
+	}
 	tw := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	row := func(r Result, level Level, name, note string) {
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r, level, name, note)
@@ -77,8 +83,15 @@ func (s *Subject) writeText(b *strings.Builder) {
 		}
 		row(c.Result, c.Level, c.Name, note)
 	}
+	for _, c := range s.Rebuilders {
+		row(c.Result, c.Level, c.Name, c.Note)
+	}
 	tw.Flush()
 	for i, e := range s.Explanations {
+		if i == maxExplained {
+			fmt.Fprintf(b, "\nand %d more, which the report in JSON has\n", len(s.Explanations)-i)
+			break
+		}
 		title := "why"
 		if i > 0 {
 			title = "also"
@@ -106,11 +119,19 @@ func (s *Subject) writeText(b *strings.Builder) {
 	}
 }
 
+// maxExplained is how many things that differ are told on a terminal.
+const maxExplained = 12
+
 // summary is a platform in one line.
 func (p *Platform) summary() string {
 	switch p.Result {
 	case Pass:
-		return fmt.Sprintf("%s: %s, %s, config", p.Digest, count(p.Count(Pass, LevelBinary), "program"), count(p.files()-p.Count(Pass, LevelBinary), "other file"))
+		programs := p.Count(Pass, LevelBinary)
+		what := count(programs, "program")
+		if others := p.files() - programs; others > 0 {
+			what += ", " + count(others, "other file")
+		}
+		return fmt.Sprintf("%s: %s, %s, config", p.Digest, what, count(p.Count(Pass, LevelEntry)+programs-p.files(), "layer"))
 	case Skip:
 		for _, c := range p.Checks {
 			if c.Result == Skip {

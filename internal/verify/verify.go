@@ -12,7 +12,8 @@
 // What an image claims besides is compared like all of it. Two claims cannot be made
 // again from the checksum database, which does not know them: the commit, which is
 // stamped into the programs, and the commit's time. The time is the module proxy's
-// word; for the commit, the report says what confirms it.
+// word; for the commit, the report says what confirms it, which a proof from upstream's
+// git repository does.
 //
 // Where things differ, an explanation begins at the innermost of them, since all that
 // is around it then differs, too. It is exact about what differs. Why it does is read
@@ -29,11 +30,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -44,14 +48,28 @@ type Verifier struct {
 	Cache   *cache.Cache
 	Fresh   bool
 	Modules *modproxy.Client
-	Display *progress.Display
+	// Keychain has the credentials for registries; nil for those of docker login.
+	Keychain authn.Keychain
+	Display  *progress.Display
 	// Lock is the lock at hand, nil for none. What it says of a release must agree.
 	Lock *lock.Lock
 	// Platforms are those to verify; nil for all.
 	Platforms []lock.Platform
+	// Source proves that a release's git tag, its module and the checksum database
+	// agree; nil for no proof.
+	Source *upstream.Source
+	// Rebuilders are others whose word is wanted, too.
+	Rebuilders Rebuilders
 
 	disk     int64 // the most that the cache took, in bytes
 	contents map[string]*diff.Layer
+}
+
+func (v *Verifier) keychain() authn.Keychain {
+	if v.Keychain == nil {
+		return authn.DefaultKeychain
+	}
+	return v.Keychain
 }
 
 // asked reports whether a platform is to be verified.
@@ -162,7 +180,7 @@ func (j *job) read(ctx context.Context) (err error) {
 	s := j.subject
 	task := j.Display.Start("read "+s.Ref, "layers")
 	defer func() { task.End(err) }()
-	if j.found, err = open(ctx, s.Ref); err != nil {
+	if j.found, err = open(ctx, s.Ref, j.keychain()); err != nil {
 		return err
 	}
 	s.Kind, s.Digest = j.found.kind, j.found.digest
@@ -176,6 +194,9 @@ func (j *job) read(ctx context.Context) (err error) {
 		return err
 	}
 	s.Inputs = append(s.Inputs, j.againstLock(s.Release, j.inputs)...)
+	if err := j.rebuilders(ctx); err != nil {
+		return err
+	}
 	have := map[string]*diff.Layer{}
 	for i, img := range j.found.images {
 		if slices.Contains(j.build, img.platform()) {
@@ -203,7 +224,7 @@ func (j *job) choose() error {
 			return fmt.Errorf("is for %s, for which this program builds no image: %w", j.found.images[0].name, ErrNotOurs)
 		}
 		if !j.asked(string(have[0])) {
-			return fmt.Errorf("is an image for %s only: %w", have[0], ErrNotFound)
+			return fmt.Errorf("is an image for %s only, which was not asked for", have[0])
 		}
 		j.expected = have[:1]
 	case j.sameRelease(j.subject.Release):
@@ -238,7 +259,13 @@ func (j *job) verify(ctx context.Context) error {
 	}
 	s := j.subject
 	s.conclude(j.asked)
+	if s.Verdict == Differs {
+		s.revision = j.revision(ctx)
+	}
 	s.explain()
 	s.mean(j.Verifier, j.found.tag)
+	if s.Statement, err = j.statement(); err != nil {
+		return fmt.Errorf("%s: %w", s.Ref, err)
+	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (d *differ) code(w, g *program) (err error) {
 		return err
 	}
 	functions := d.functions(w.elf, g.elf)
-	// An entry for strings that are linked in, or for debugging: the linker's flags.
+	// Symbols and debugging information are there by the linker's flags.
 	var debugging []string
 	for _, name := range onlyGot {
 		if name == ".symtab" || strings.HasPrefix(name, ".debug_") || strings.HasPrefix(name, ".zdebug_") {
@@ -39,16 +39,16 @@ func (d *differ) code(w, g *program) (err error) {
 	d.list(sections, "section")
 	switch {
 	case len(functions) > 0:
-		d.set(CauseCode, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and yet their code differs (%s): that of the image's was changed after it was compiled, or its source or its compiler was.", functions[0])
+		d.set(CauseCode, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and yet their code differs (%s). The image's program was changed after it was compiled, or its source or its compiler was.", functions[0])
 	case len(sections) > 0:
-		d.set(CauseData, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and their functions are the same, but not their data (%s): the image's was changed after it was compiled, or was linked with other flags or from other embedded files.", sections[0])
+		d.set(CauseData, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and their functions are the same, but not their data (%s). The image's program was changed after it was compiled, or was linked with other flags or from other embedded files.", sections[0])
 	default:
 		at, n, err := compare(d, io.NewSectionReader(w.file, 0, 1<<62), io.NewSectionReader(g.file, 0, 1<<62))
 		if err != nil {
 			return err
 		}
 		d.detail("outside of all sections: %s, the first at offset %#x of the file", plural(int(n), "byte"), at)
-		d.set(CauseElsewhere, "All sections of the two programs are the same; %s outside of them differ, the first at offset %#x of the file: the image's was changed after it was linked, by something that no compiler does.", plural(int(n), "byte"), at)
+		d.set(CauseElsewhere, "All sections of the two programs are the same; what is outside of them differs (%s, the first at offset %#x of the file). The image's program was changed after it was linked.", plural(int(n), "byte"), at)
 	}
 	return nil
 }
@@ -76,7 +76,7 @@ func (d *differ) sections(w, g *elf.File) (lines, onlyGot []string, err error) {
 				return nil, nil, err
 			}
 			if n > 0 {
-				lines = append(lines, fmt.Sprintf("section %s: %d of %s differ, the first at %#x", Printable(s.Name), n, plural(int(s.Size), "byte"), s.Addr+uint64(at)))
+				lines = append(lines, fmt.Sprintf("section %s: other content, %d of %s, the first at %#x", Printable(s.Name), n, plural(int(s.Size), "byte"), s.Addr+uint64(at)))
 			}
 		}
 	}
@@ -156,7 +156,7 @@ func (d *differ) functions(w, g *elf.File) (lines []string) {
 			moved++
 		default:
 			if n, at := count(wantText[o.from:o.to], a); n > 0 {
-				changed = append(changed, fmt.Sprintf("function %s: %s differ, the first at %#x", Printable(name), plural(n, "byte"), f.entry+uint64(at)))
+				changed = append(changed, fmt.Sprintf("function %s: other code, %s, the first at %#x", Printable(name), plural(n, "byte"), f.entry+uint64(at)))
 			}
 		}
 	}

@@ -183,7 +183,7 @@ func (d *differ) modules(want, got []*debug.Module) {
 	}
 	lines := d.maps("module", byPath(want), byPath(got))
 	if len(lines) > 0 {
-		d.set(CauseModules, "The image's program links other modules than the rebuilt one; %s.", plural(len(lines), "module")+" differ")
+		d.set(CauseModules, "The image's program links other modules than the rebuilt one: %s, and the like (%d).", strings.TrimPrefix(lines[0], "module "), len(lines))
 	}
 	d.list(lines, "module")
 }

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"dagger.io/dagger"
+	"golang.org/x/mod/semver"
+)
+
+// Variables of Dagger's own.
+const (
+	cliVariable     = "_EXPERIMENTAL_DAGGER_CLI_BIN"     // the CLI that the SDK starts
+	runnerVariable  = "_EXPERIMENTAL_DAGGER_RUNNER_HOST" // where the engine is
+	sessionVariable = "DAGGER_SESSION_PORT"              // set by dagger run
+)
+
+// patience is how long an engine that is said to run has to answer. Left alone, the
+// SDK waits for five minutes.
+var patience = 8 * time.Second
+
+const installHint = "install the Dagger CLI " + wanted + " (https://docs.dagger.io/install), or name it with " + cliVariable +
+	"; go run ./cmd/build builds the same image without Dagger"
+
+const engineHint = "start an engine " + wanted + ", or name one that runs with " + runnerVariable + " (unix://, tcp://, kube-pod://); docs/dagger.md says how"
+
+// connect connects to the engine: through the session that dagger run made, or else
+// through the CLI and to the engine that Dagger's variables name.
+func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
+	running := os.Getenv(sessionVariable) != ""
+	provided := os.Getenv(runnerVariable) != ""
+	if !running {
+		cli, err := findCLI(ctx)
+		if err != nil {
+			return nil, &codedError{err, exitFailed, installHint}
+		}
+		if err := reachable(ctx, os.Getenv(runnerVariable)); err != nil {
+			return nil, &codedError{err, exitFailed, engineHint}
+		}
+		// The SDK looks for no CLI in PATH: it would download one.
+		if err := os.Setenv(cliVariable, cli); err != nil {
+			return nil, err
+		}
+	}
+	// The context lives as long as the session, so the deadline is not in it. A CLI
+	// that is left behind ends with this program: it reads its standard input.
+	type answer struct {
+		client *dagger.Client
+		err    error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		client, err := dagger.Connect(ctx, dagger.WithLogOutput(stderr))
+		if err == nil {
+			err = checkEngine(ctx, client)
+		}
+		answers <- answer{client, err}
+	}()
+	var late <-chan time.Time
+	if running || provided {
+		late = time.After(patience) // an engine that Dagger starts itself may have to be fetched
+	}
+	select {
+	case a := <-answers:
+		if a.err != nil {
+			if a.client != nil {
+				a.client.Close()
+			}
+			return nil, coded(a.err, engineHint)
+		}
+		return a.client, nil
+	case <-late:
+		where := os.Getenv(runnerVariable)
+		if running {
+			where = "the other end of the session that dagger run made"
+		}
+		return nil, &codedError{fmt.Errorf("dagger: the engine at %s did not answer within %v", where, patience), exitFailed, engineHint}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// coded gives an error that has no hint of its own one.
+func coded(err error, hint string) error {
+	var c *codedError
+	if errors.As(err, &c) {
+		return err
+	}
+	return &codedError{fmt.Errorf("dagger: %w", err), exitFailed, hint}
+}
+
+// findCLI finds the CLI and checks its version.
+func findCLI(ctx context.Context) (string, error) {
+	name := os.Getenv(cliVariable)
+	if name == "" {
+		name = "dagger"
+	}
+	cli, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("dagger: no CLI: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, cli, "version")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("dagger: %s version did not answer within %v", cli, patience)
+	}
+	if err != nil {
+		return "", fmt.Errorf("dagger: %s version: %w", cli, err)
+	}
+	// dagger v0.21.8 (where its engine is) linux/amd64
+	words := strings.Fields(string(out))
+	if len(words) < 2 || words[0] != "dagger" || !semver.IsValid(words[1]) {
+		return "", fmt.Errorf("dagger: %s is not the CLI of Dagger: its version is %q", cli, strings.TrimSpace(string(out)))
+	}
+	if !fits(words[1]) {
+		return "", fmt.Errorf("dagger: %s is %s, wants %s", cli, words[1], wanted)
+	}
+	return cli, nil
+}
+
+// fits reports whether a release of Dagger has the API of the wanted one: the same
+// minor version, and not an older one of it.
+func fits(version string) bool {
+	return semver.MajorMinor(version) == semver.MajorMinor(wanted) && semver.Compare(version, wanted) >= 0
+}
+
+// checkEngine checks the version of the engine.
+func checkEngine(ctx context.Context, client *dagger.Client) error {
+	version, err := client.Version(ctx)
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(version, "v") {
+		version = "v" + version
+	}
+	if !fits(version) {
+		err := fmt.Errorf("dagger: the engine is %s, wants %s", version, wanted)
+		return &codedError{err, exitFailed, "update the engine and the CLI to " + wanted + " (https://docs.dagger.io/install)"}
+	}
+	return nil
+}
+
+// starters are the commands with which the CLI starts an engine.
+var starters = []string{"docker", "podman", "nerdctl", "finch", "container"}
+
+// reachable reports whether there is anything at the address of an engine; "" stands
+// for one that the CLI starts.
+func reachable(ctx context.Context, address string) error {
+	if address == "" {
+		for _, name := range starters {
+			if _, err := exec.LookPath(name); err == nil {
+				return nil
+			}
+		}
+		return fmt.Errorf("dagger: no engine: %s names none, and there is none of %s to start one with", runnerVariable, strings.Join(starters, ", "))
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return fmt.Errorf("dagger: %s: %w", runnerVariable, err)
+	}
+	needs := ""
+	switch scheme, _, _ := strings.Cut(u.Scheme, "+"); scheme {
+	case "unix", "tcp":
+		where := u.Host
+		if scheme == "unix" {
+			where = u.Path
+		}
+		d := net.Dialer{Timeout: patience / 2}
+		c, err := d.DialContext(ctx, scheme, where)
+		if err != nil {
+			return fmt.Errorf("dagger: no engine: %w", err)
+		}
+		return c.Close()
+	case "kube-pod":
+		needs = "kubectl"
+	case "ssh":
+		needs = "ssh"
+	case "docker-image", "docker-container":
+		needs = "docker"
+	}
+	if needs != "" {
+		if _, err := exec.LookPath(needs); err != nil {
+			return fmt.Errorf("dagger: %s: %w", address, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"dagger.io/dagger"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// volume names the cache on the engine. Every checkout shares it: what is in it is
+// known by everything that decides about it.
+const volume = "derper"
+
+// An engine runs steps.
+type engine struct {
+	client  *dagger.Client
+	o       *options
+	program *dagger.File
+	lock    *dagger.File
+	layout  *dagger.Directory // once it was made
+	relay   *dagger.Service   // once there is an image to run
+}
+
+// carryOut runs the command's pipeline and prints what came out.
+func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, stderr io.Writer) error {
+	platform, err := client.DefaultPlatform(ctx)
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "derper-ci-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	built, err := program(ctx, work, string(platform))
+	if err != nil {
+		return err
+	}
+	e := &engine{client: client, o: o}
+	// An include list keeps everything else on the client.
+	e.program = client.Host().Directory(filepath.Dir(built), dagger.HostDirectoryOpts{Include: []string{filepath.Base(built)}}).File(filepath.Base(built))
+	e.lock = client.Host().Directory(filepath.Dir(o.lockFile), dagger.HostDirectoryOpts{Include: []string{filepath.Base(o.lockFile)}}).File(filepath.Base(o.lockFile))
+	host, err := lock.ParsePlatform(string(platform))
+	if err != nil {
+		return fmt.Errorf("the engine: %w", err)
+	}
+	p := compose(o, host)
+	if o.command != "build" && o.command != "verify" && p.archive == nil {
+		fmt.Fprintf(stderr, "ci: probe: NOT RUN: the engine runs %s, which is not among %v\n", host, o.platforms)
+	}
+	if err := os.MkdirAll(o.reports, 0o755); err != nil {
+		return err
+	}
+
+	g, gctx := errgroup.WithContext(ctx)
+	for _, s := range p.compile {
+		g.Go(func() error {
+			_, err := e.run(gctx, s)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if p.assemble != nil {
+		c, err := e.run(ctx, *p.assemble)
+		if err != nil {
+			return err
+		}
+		e.layout = c.Directory(p.assemble.makes)
+		if err := e.takeLayout(ctx, stdout); err != nil {
+			return err
+		}
+	}
+	if p.archive != nil {
+		c, err := e.run(ctx, *p.archive)
+		if err != nil {
+			return err
+		}
+		e.relay = service(client, c.File(p.archive.makes))
+	}
+	for _, s := range p.after {
+		c, err := e.run(ctx, s)
+		if err != nil {
+			return err
+		}
+		if s.makes != "" {
+			if _, err := c.Directory(s.makes).Export(ctx, filepath.Join(o.reports, filepath.Base(s.makes))); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+		fmt.Fprintf(stdout, "%-10s ok (%s)\n", s.name, filepath.Join(o.reports, s.report()))
+	}
+	return nil
+}
+
+// run runs a step and writes its report.
+func (e *engine) run(ctx context.Context, s step) (*dagger.Container, error) {
+	c, err := e.container(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	var failed error
+	report, err := c.Stdout(ctx)
+	if exec := (*dagger.ExecError)(nil); errors.As(err, &exec) {
+		report, err = exec.Stdout, nil
+		failed = why(s, exec.Stderr, exec.ExitCode)
+	}
+	if err == nil && s.live {
+		// A failure of such a step is an answer, too.
+		var code int
+		if code, err = c.ExitCode(ctx); err == nil && code != 0 {
+			var said string
+			said, err = c.Stderr(ctx)
+			failed = why(s, said, code)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	if err := replace(filepath.Join(e.o.reports, s.report()), report); err != nil {
+		return nil, err
+	}
+	return c, failed
+}
+
+// container is the container of a step, with what it runs.
+func (e *engine) container(ctx context.Context, s step) (*dagger.Container, error) {
+	c := e.client.Container().
+		WithFile(programFile, e.program, dagger.ContainerWithFileOpts{Permissions: 0o755}).
+		WithFile(lockFile, e.lock)
+	if s.cache {
+		c = c.WithMountedTemp(scratchDir) // in memory: what takes room is in the cache
+	} else {
+		c = c.WithDirectory(scratchDir, e.client.Directory())
+	}
+	c, err := e.surroundings(c)
+	if err != nil {
+		return nil, err
+	}
+	if s.cache {
+		// Programs in several containers share it as they do on one machine: by locks
+		// on files, and by names that appear when what they name is whole.
+		c = c.WithMountedCache(cacheDir, e.client.CacheVolume(volume), dagger.ContainerWithMountedCacheOpts{Sharing: dagger.CacheSharingModeShared})
+	}
+	if s.layout {
+		c = c.WithMountedDirectory(layoutDir, e.layout)
+	}
+	if s.relay {
+		c = c.WithServiceBinding(relayName, e.relay)
+	}
+	if s.secrets {
+		if c, err = e.credentials(c); err != nil {
+			return nil, err
+		}
+	}
+	opts := dagger.ContainerWithExecOpts{InsecureRootCapabilities: s.privileged}
+	if s.live {
+		opts.Expect = dagger.ReturnTypeAny
+		c = c.WithEnvVariable("CI_RUN", strconv.FormatInt(time.Now().UnixNano(), 36))
+	}
+	return c.WithExec(append([]string{programFile}, s.args...), opts), nil
+}
+
+// surroundings gives a container what build takes from its surroundings: the module
+// proxy, and the CA roots of a network that has its own.
+func (e *engine) surroundings(c *dagger.Container) (*dagger.Container, error) {
+	if os.Getenv("GOPROXY") != "" {
+		// It can have a password in it, and decides about the way only, never about
+		// what comes out.
+		c = e.secretVariable(c, "GOPROXY")
+	}
+	if name := os.Getenv("SSL_CERT_FILE"); name != "" {
+		name, err := filepath.Abs(name)
+		if err != nil {
+			return nil, err
+		}
+		c = c.WithMountedFile(name, e.client.Host().File(name)).WithEnvVariable("SSL_CERT_FILE", name)
+	}
+	return c, nil
+}
+
+// secretVariable gives a container a variable of this program's. Another value of it is
+// no reason to run anything again.
+func (e *engine) secretVariable(c *dagger.Container, name string) *dagger.Container {
+	return c.WithSecretVariable(name, e.client.Secret("env://"+name, dagger.SecretOpts{CacheKey: name}))
+}
+
+// service is the image as a relay that lets everybody in. Nothing but the tests'
+// containers reaches it.
+func service(client *dagger.Client, tarball *dagger.File) *dagger.Service {
+	return client.Container().Import(tarball).
+		WithEnvVariable("VERIFY_CLIENTS", "false").
+		WithEnvVariable("HOSTNAME", relayName).
+		WithExposedPort(443).
+		WithExposedPort(80).
+		AsService(dagger.ContainerAsServiceOpts{UseEntrypoint: true})
+}
+
+// why is what the build program said at its end: the error and its hint.
+func why(s step, messages string, code int) error {
+	out := &codedError{fmt.Errorf("%s: exit code %d", s.name, code), code, ""}
+	for _, line := range strings.Split(messages, "\n") {
+		if text, ok := strings.CutPrefix(line, "build: "); ok {
+			out.error, out.hint = fmt.Errorf("%s: %s", s.name, text), ""
+		}
+		if text, ok := strings.CutPrefix(line, "hint: "); ok {
+			out.hint = text
+		}
+	}
+	return out
+}
+
+// replace writes a file, whole or not at all.
+func replace(name, content string) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".derper-tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // fails once renamed
+	_, err = io.Copy(tmp, bytes.NewReader([]byte(content)))
+	if err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// Places in a container. There is nothing else in it but what the engine puts into
+// every one: /etc/resolv.conf, /dev, /proc, /sys.
+const (
+	programFile = "/build"
+	lockFile    = "/" + lock.File
+	cacheDir    = "/cache" // the volume that all steps share
+	layoutDir   = "/dist"
+	scratchDir  = "/tmp"
+	tarballFile = "/image.tar"
+	attestDir   = "/attestations"
+)
+
+// relayName is the name under which a client reaches the image that runs as a service.
+const relayName = "relay"
+
+// A step is a command of the build program, run in a container of its own.
+type step struct {
+	// name is for people, and as a file name the report's.
+	name string
+	// args are the program's arguments.
+	args []string
+	// cache is set when the shared cache is mounted.
+	cache bool
+	// makes is the file or folder that the step is run for, if it is not only its
+	// report.
+	makes string
+	// layout and relay say what else there is: the layout that was made, the image
+	// as a service.
+	layout, relay bool
+	// live is set when what the step says is true of a moment, so that the engine
+	// must not answer from what it said before: it looks at something that runs, or
+	// at what a registry has, or changes that.
+	live bool
+	// privileged is set when the step makes containers itself.
+	privileged bool
+	// secrets is set when the step gets the client's credentials for registries.
+	secrets bool
+}
+
+// report is the name of the file for what a step says.
+func (s step) report() string {
+	return strings.NewReplacer(" ", "-", "/", "-").Replace(s.name) + ".json"
+}
+
+// A pipeline is what a command of this program runs.
+type pipeline struct {
+	// compile is run first, side by side: a step for each platform. What they leave
+	// is in the cache, and nothing but the cache passes between them, so that their
+	// order means nothing.
+	compile []step
+	// assemble makes the layout, which is brought to the client. It finds everything
+	// in the cache; on an engine that has none to share it makes it again, and the same.
+	assemble *step
+	// archive makes a tarball of the engine's own platform for the service, if there
+	// is any use for it.
+	archive *step
+	// after is run last, a step after the other.
+	after []step
+}
+
+// compose composes the pipeline of a command for an engine that runs containers of
+// the platform host.
+func compose(o *options, host lock.Platform) pipeline {
+	if o.command == "verify" {
+		return pipeline{after: []step{{
+			name: "verify", args: append([]string{"verify", "--lock", lockFile, "--platform", o.asked, "--json"}, o.passed...), live: true, secrets: true,
+		}}}
+	}
+	var p pipeline
+	image := func(name string, platforms string, more ...string) step {
+		args := []string{"image", "--lock", lockFile, "--cache", cacheDir, "--platform", platforms, "--json"}
+		return step{name: name, args: append(args, more...), cache: true}
+	}
+	var names []string
+	native := false
+	for _, platform := range o.platforms {
+		names = append(names, string(platform))
+		native = native || platform == host
+		p.compile = append(p.compile, image("compile "+string(platform), string(platform), "--output", scratchDir+"/dist"))
+	}
+	all := strings.Join(names, ",")
+	assemble := image("build", all, "--output", layoutDir)
+	assemble.makes = layoutDir
+	p.assemble = &assemble
+	if o.command == "build" {
+		return p
+	}
+	if native {
+		archive := image("archive", string(host), "--output", scratchDir+"/dist", "--tarball", tarballFile)
+		archive.makes = tarballFile
+		p.archive = &archive
+		p.after = append(p.after, step{
+			name: "probe", args: []string{"probe", "--insecure", "--json", relayName}, relay: true, live: true,
+		})
+	}
+	p.after = append(p.after, step{
+		name: "test", args: []string{"test", "--platform", all, "--json", layoutDir}, layout: true, live: true, privileged: true,
+	})
+	if o.command == "release" {
+		push := append([]string{"push", "--lock", lockFile, "--json"}, o.passed...)
+		p.after = append(p.after, step{
+			name: "attest", args: []string{"attest", "--lock", lockFile, "--output", attestDir, "--json", layoutDir}, layout: true, makes: attestDir,
+		}, step{
+			name: "push", args: append(push, layoutDir), layout: true, live: true, secrets: true,
+		})
+	}
+	return p
+}

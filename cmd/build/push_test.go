@@ -1,0 +1,396 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/crane"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/registrytest"
+)
+
+// pusher runs build push as a process of its own, to two registries.
+type pusher struct {
+	release    *registrytest.Release
+	registries []*registrytest.Registry
+	names      []string
+}
+
+func (p *pusher) command(args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
+	args = append([]string{"push", "--lock", p.release.LockFile, "--json"}, args...)
+	for _, n := range p.names {
+		args = append(args, "--repo", n)
+	}
+	cmd := exec.Command("build", append(args, p.release.Dir)...)
+	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+filepath.Dir(p.release.LockFile))
+	for _, n := range p.names {
+		host, _, _ := strings.Cut(n, "/")
+		prefix := strings.NewReplacer(".", "_", ":", "_").Replace(host)
+		cmd.Env = append(cmd.Env, prefix+"_USERNAME=ann", prefix+"_PASSWORD="+pushPassword)
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	return cmd, &stdout, &stderr
+}
+
+const pushPassword = "correct-horse/battery+staple"
+
+// run runs a push that must work.
+func (p *pusher) run(t *testing.T, args ...string) registry.Report {
+	t.Helper()
+	cmd, stdout, stderr := p.command(args...)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("build push: %v\n%s", err, stderr)
+	}
+	if out := stdout.String() + stderr.String(); strings.Contains(out, pushPassword) || strings.Contains(out, "correct-horse") {
+		t.Errorf("the password is in the output:\n%s", out)
+	}
+	var r registry.Report
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		t.Fatalf("result is not JSON: %v\n%s", err, stdout)
+	}
+	return r
+}
+
+// tags are where the tags of a repository are, by name.
+func (p *pusher) tags(t *testing.T, side int) map[string]string {
+	t.Helper()
+	_, repository, _ := strings.Cut(p.names[side], "/")
+	name := p.registries[side].Repository(repository)
+	options := []crane.Option{crane.WithAuthFromKeychain(registrytest.Keychain(p.registries...))}
+	found := map[string]string{}
+	list, err := crane.ListTags(name, options...)
+	if err != nil {
+		return found // nothing was pushed yet
+	}
+	for _, tag := range list {
+		if found[tag], err = crane.Digest(name+":"+tag, options...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return found
+}
+
+// whole checks the pushed release, read with go-containerregistry alone.
+func (p *pusher) whole(t *testing.T, side int, digest string) {
+	t.Helper()
+	_, repository, _ := strings.Cut(p.names[side], "/")
+	img, err := crane.Pull(p.registries[side].Repository(repository)+"@"+digest,
+		crane.WithAuthFromKeychain(registrytest.Keychain(p.registries...)), crane.WithPlatform(&v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
+	if err == nil {
+		err = validate.Image(img)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", p.names[side], err)
+	}
+}
+
+// TestKilledPush guards a push to two registries against kill -9 at random moments,
+// and at each moment between the first tag and the last. What is promised, and
+// checked: whatever a tag names is whole; a tag is where it was or at the release;
+// no tag that moves has moved before those of the version are in place on both
+// registries; and running it again completes it, with the blobs that arrived before.
+func TestKilledPush(t *testing.T) {
+	options := registrytest.Options{Username: "ann", Password: pushPassword}
+	registries := []*registrytest.Registry{registrytest.Docker(t, options), registrytest.Memory(t, options)}
+	old, next := registrytest.NewRelease(t, "v1.102.2", 20_000), registrytest.NewRelease(t, "v1.102.3", 300_000)
+	number := 0
+	start := func(t *testing.T) (*pusher, []*registrytest.Proxy) {
+		number++
+		p := &pusher{release: next, registries: registries}
+		var proxies []*registrytest.Proxy
+		for _, r := range registries {
+			proxies = append(proxies, registrytest.NewProxy(t, r))
+			p.names = append(p.names, proxies[len(proxies)-1].Repository("derper"+string(rune('a'+number%26))+strings.Repeat("x", number/26)))
+		}
+		release, err := registry.Read(old.Dir, old.Lock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tags, err := registry.Tags(release.Version, lock.Stable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &registry.Client{Keychain: registrytest.Keychain(proxies[0].Registry, proxies[1].Registry)}
+		if _, err := c.Push(t.Context(), registry.Plan{Release: release, Repositories: p.names, Tags: tags}); err != nil {
+			t.Fatal(err)
+		}
+		return p, proxies
+	}
+	calm, _ := start(t)
+	began := time.Now()
+	calm.run(t)
+	took := time.Since(began)
+
+	const kills = 50
+	nothing, window, completed, inWindow := 0, 0, 0, 0
+	judge := func(t *testing.T, p *pusher) (moved int) {
+		t.Helper()
+		fixed, moving := 0, 0
+		for side := range registries {
+			tags := p.tags(t, side)
+			for _, tag := range []string{"v1.102.3", "1.102.3", "1.102", "latest"} {
+				moves := !strings.HasSuffix(tag, "1.102.3")
+				switch want := map[bool]string{true: old.Lock.Outputs.Index}[moves]; tags[tag] {
+				case next.Lock.Outputs.Index:
+					moved++
+					if moves {
+						moving++
+					} else {
+						fixed++
+					}
+				case want:
+				default:
+					t.Errorf("%s:%s is at %q", p.names[side], tag, tags[tag])
+				}
+			}
+		}
+		if moving > 0 && fixed < 4 {
+			t.Errorf("%d moving tags have moved, and only %d of 4 tags of the version are in place", moving, fixed)
+		}
+		if moved > 0 {
+			for side := range registries {
+				p.whole(t, side, next.Lock.Outputs.Index)
+			}
+		}
+		return moved
+	}
+	again := func(t *testing.T, p *pusher) {
+		t.Helper()
+		p.run(t)
+		if moved := judge(t, p); moved != 8 {
+			t.Errorf("running it again: %d of 8 tags at the release", moved)
+		}
+	}
+	for range kills {
+		p, _ := start(t)
+		cmd, _, _ := p.command()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rand.N(took))
+		cmd.Process.Kill()
+		cmd.Wait()
+		switch judge(t, p) {
+		case 0:
+			nothing++
+		case 8:
+			completed++
+		default:
+			window++
+		}
+		again(t, p)
+	}
+	t.Logf("%d pushes killed at random moments: %d before a tag moved, %d after all had, %d between; all completed when run again", kills, nothing, completed, window)
+	if nothing == kills || completed == kills {
+		t.Error("the moments were not spread: the test tested less than it means to")
+	}
+
+	// The time between is short: kill at each request in it, before the registry has
+	// it. There are 8 that move a tag.
+	for n := 1; n <= 8; n++ {
+		p, proxies := start(t)
+		cmd, _, _ := p.command()
+		var mu sync.Mutex
+		seen, killed := 0, make(chan struct{})
+		for _, proxy := range proxies {
+			proxy.Hook(func(q registrytest.Request) {
+				if q.Method != "PUT" || !strings.Contains(q.Path, "/manifests/") || strings.Contains(q.Path, "/manifests/sha256:") {
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if seen++; seen == n {
+					cmd.Process.Kill()
+					close(killed)
+				}
+				if seen >= n {
+					panic(http.ErrAbortHandler) // what was on its way does not arrive
+				}
+			})
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		select {
+		case <-killed:
+		default:
+			t.Fatalf("request %d that moves a tag never came", n)
+		}
+		moved := judge(t, p)
+		if moved >= 8 {
+			t.Errorf("killed at request %d of 8, and %d tags moved", n, moved)
+		}
+		if moved > 0 {
+			inWindow++
+		}
+		for _, proxy := range proxies {
+			proxy.Hook(nil)
+		}
+		again(t, p)
+	}
+	t.Logf("killed at each of the 8 requests that move a tag: %d with some tags moved and others not; all completed when run again", inWindow)
+}
+
+// TestPushRealImage guards the real thing: the image for this machine, built from this
+// repository's lock, to two registries over one command; others pull what was built.
+func TestPushRealImage(t *testing.T) {
+	dir, err := realBuild()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := lock.Read("../../" + lock.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A lock of this machine's platform only, so that the layout is all of it.
+	img := onlyImage(t, dir)
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := func(p lock.Platform) bool { return p.Arch() == config.Architecture && p.Variant() == config.Variant }
+	l.Inputs.Platforms = slices.DeleteFunc(l.Inputs.Platforms, func(p lock.Platform) bool { return !mine(p) })
+	l.Outputs.Platforms = slices.DeleteFunc(l.Outputs.Platforms, func(p lock.PlatformOutput) bool { return !mine(p.Platform) })
+	top, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := top.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Outputs.Index = list.Manifests[0].Digest.String()
+	lockFile := filepath.Join(t.TempDir(), lock.File)
+	if err := l.Write(lockFile); err != nil {
+		t.Fatal(err)
+	}
+	options := registrytest.Options{Username: "ann", Password: pushPassword}
+	p := &pusher{
+		release:    &registrytest.Release{Dir: dir, LockFile: lockFile, Lock: l},
+		registries: []*registrytest.Registry{registrytest.Docker(t, options), registrytest.Memory(t, options)},
+	}
+	for _, r := range p.registries {
+		p.names = append(p.names, r.Repository("derper"))
+	}
+	began := time.Now()
+	report := p.run(t)
+	t.Logf("pushed %d bytes to each of two registries in %s", report.Repositories[0].Missing.Bytes, time.Since(began).Round(time.Millisecond))
+	for side, r := range p.registries {
+		p.whole(t, side, l.Outputs.Index)
+		r.Forget()
+	}
+	began = time.Now()
+	p.run(t)
+	for _, r := range p.registries {
+		t.Logf("second push, after %s: %v", time.Since(began).Round(time.Millisecond), r.Requests())
+		for _, q := range r.Requests() {
+			if q.Uploads() {
+				t.Errorf("second push uploads: %s", q)
+			}
+		}
+	}
+}
+
+// TestPushTLS guards a registry with a CA of its own, named by SSL_CERT_FILE, and
+// credentials from Docker's configuration.
+func TestPushTLS(t *testing.T) {
+	r := registrytest.Docker(t, registrytest.Options{Username: "ann", Password: pushPassword, TLS: true})
+	p := &pusher{release: registrytest.NewRelease(t, "v1.103.1", 1000)}
+	home := t.TempDir()
+	config := `{"auths":{"` + r.Host + `":{"username":"ann","password":"` + pushPassword + `"}}}`
+	if err := os.WriteFile(filepath.Join(home, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, says string
+		code       int
+		env        []string
+	}{
+		{"no CA", "certificate signed by unknown authority", exitFailed, []string{"DOCKER_CONFIG=" + home}},
+		{"no password", "docker login", exitFailed, []string{"SSL_CERT_FILE=" + r.CA, "DOCKER_CONFIG=" + t.TempDir()}},
+		{"half of the variables", "_PASSWORD is not", exitUsage, []string{strings.NewReplacer(".", "_", ":", "_").Replace(r.Host) + "_USERNAME=ann"}},
+		{"both", r.Repository("derper") + "@" + p.release.Lock.Outputs.Index, exitOK, []string{"SSL_CERT_FILE=" + r.CA, "DOCKER_CONFIG=" + home}},
+	} {
+		cmd := exec.Command("build", "push", "--lock", p.release.LockFile, "--repo", r.Repository("derper"), p.release.Dir)
+		cmd.Env = append(os.Environ(), test.env...)
+		out, _ := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != test.code || !strings.Contains(string(out), test.says) {
+			t.Errorf("%s: exit code %d, want %d with %q:\n%s", test.name, cmd.ProcessState.ExitCode(), test.code, test.says, out)
+		}
+		if strings.Contains(string(out), pushPassword) {
+			t.Errorf("%s: the password is in the output:\n%s", test.name, out)
+		}
+	}
+}
+
+// TestPushSays guards what build push tells its user: exit codes, reasons, and what to
+// do next.
+func TestPushSays(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	r := registrytest.Docker(t, registrytest.Options{})
+	release, rebuilt := registrytest.NewRelease(t, "v1.102.3", 1000), registrytest.NewRelease(t, "v1.102.3", 1001)
+	partial, next := registrytest.NewRelease(t, "v1.102.3", 1000, "linux/amd64"), registrytest.NewRelease(t, "v1.102.4", 1000)
+	digest := release.Lock.Outputs.Index
+	repo := []string{"--repo", r.Repository("derper")}
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		out  []string // on stdout if it works, on stderr if not
+	}{
+		{"a layout that is not there", append(repo, "--lock", release.LockFile, t.TempDir()+"/none"), exitFailed,
+			[]string{"is not an OCI layout", "hint: build all platforms with "}},
+		{"one platform of two", append(repo, "--lock", release.LockFile, partial.Dir), exitFailed,
+			[]string{"is incomplete: it lacks linux/arm64", "hint: build all platforms with "}},
+		{"a build that is not on record", append(repo, "--lock", release.LockFile, rebuilt.Dir), exitDiffers,
+			[]string{"manifest differs from the lock", "hint: only what the lock records is published"}},
+		{"a tag in the repository's name", []string{"--repo", r.Repository("derper:latest")}, exitUsage, []string{"without tag or digest"}},
+		{"two ways to choose tags", append(repo, "--lock", release.LockFile, "--channel", "stable", "--tag", "x", release.Dir), exitUsage, []string{"--channel chooses tags, and so does --tag"}},
+		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), exitUsage, []string{`channel "beta"`}},
+		{"two layouts", append(repo, "--lock", release.LockFile, "a", "b"), exitUsage, []string{`unexpected argument "b"`}},
+		{"dry run", append(repo, "--lock", release.LockFile, "--dry-run", release.Dir), exitOK,
+			[]string{r.Repository("derper") + "@" + digest, "missing: 5 blobs (", "3 manifests", digest, "latest    new", "dry run: nothing was uploaded and no tag has moved"}},
+		{"push", append(repo, "--lock", release.LockFile, release.Dir), exitOK,
+			[]string{r.Repository("derper") + "@" + digest, "uploaded: 5 blobs", "v1.102.3  new", "latest    new"}},
+		{"push again", append(repo, "--lock", release.LockFile, release.Dir), exitOK, []string{"nothing to do: all tags are there", "latest    as it was"}},
+		{"another tag", append(repo, "--lock", release.LockFile, "--tag", "edge", release.Dir), exitOK, []string{"uploaded: nothing", "edge  new"}},
+		{"another digest of the version", append(repo, "--lock", rebuilt.LockFile, rebuilt.Dir), exitFailed,
+			[]string{"1.102.3: it names " + digest + " already", "hint: nothing was uploaded and no tag has moved; --retag moves it all the same"}},
+		{"dry run of the next", append(repo, "--lock", next.LockFile, "--dry-run", next.Dir), exitOK, []string{"latest    from " + digest, "missing: 4 blobs"}},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), append([]string{"push"}, test.args...), &stdout, &stderr)
+		said := &stderr
+		if test.code == exitOK {
+			said = &stdout
+		} else if stdout.Len() > 0 {
+			t.Errorf("%s: a failure prints a result: %s", test.name, &stdout)
+		}
+		if code != test.code {
+			t.Errorf("%s: exit code %d, want %d\n%s", test.name, code, test.code, &stderr)
+		}
+		for _, want := range test.out {
+			if !strings.Contains(said.String(), want) {
+				t.Errorf("%s: does not say %q:\n%s", test.name, want, said)
+			}
+		}
+	}
+}

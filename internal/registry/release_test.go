@@ -1,0 +1,144 @@
+package registry
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registrytest"
+)
+
+// TestRead guards that only what the lock records is read, and that the reason for
+// anything else is named.
+func TestRead(t *testing.T) {
+	r := registrytest.NewRelease(t, "v1.102.3", 1000)
+	if got, err := Read(r.Dir, r.Lock); err != nil || got.Digest.String() != r.Lock.Outputs.Index || got.Version != "1.102.3" {
+		t.Fatalf("the release itself: %+v, %v", got, err)
+	}
+	blob := func(r *registrytest.Release, digest string) string {
+		return filepath.Join(r.Dir, "blobs/sha256", strings.TrimPrefix(digest, "sha256:"))
+	}
+	var difference *lock.Difference
+	for _, test := range []struct {
+		name   string
+		change func(r *registrytest.Release)
+		is     func(error) bool
+		says   string
+	}{
+		{"no folder", func(r *registrytest.Release) { os.RemoveAll(r.Dir) }, is(ErrNoLayout), "is not an OCI layout"},
+		{"garbage", func(r *registrytest.Release) { write(r.Dir+"/index.json", "{") }, is(ErrNoLayout), "is not an OCI layout"},
+		{"no outputs", func(r *registrytest.Release) { r.Lock.Outputs = nil }, is(lock.ErrNoOutputs), "records no outputs"},
+		{"another image", func(r *registrytest.Release) { other(t, r.Dir) }, is(ErrNotOurs), "has no index of a derper image"},
+		{"another version", func(r *registrytest.Release) { r.Lock = registrytest.NewRelease(t, "v1.102.2", 1000).Lock },
+			func(err error) bool { return errors.As(err, &difference) }, "version differs from the lock: recorded 1.102.2, built 1.102.3"},
+		{"another build", func(r *registrytest.Release) { r.Lock = registrytest.NewRelease(t, "v1.102.3", 1001).Lock },
+			func(err error) bool { return errors.As(err, &difference) }, "linux/amd64: manifest differs"},
+		{"a platform too few", func(r *registrytest.Release) {
+			r.Lock.Inputs.Platforms = append(r.Lock.Inputs.Platforms, "linux/s390x", "linux/386")
+		}, is(ErrIncomplete), "it lacks linux/s390x, linux/386"},
+		{"a platform too many", func(r *registrytest.Release) {
+			r.Lock.Inputs.Platforms = r.Lock.Inputs.Platforms[:1]
+			r.Lock.Outputs.Platforms = r.Lock.Outputs.Platforms[:1]
+			r.Lock.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+		}, func(err error) bool { return errors.As(err, &difference) }, "index differs"},
+		{"no index", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Index)) }, is(ErrIncomplete), "is incomplete"},
+		{"a manifest missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Platforms[1].Manifest)) }, is(ErrIncomplete), "is incomplete"},
+		{"a config missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Platforms[1].Config)) }, is(ErrIncomplete), "is incomplete"},
+		{"a layer missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Platforms[1].Layers[1].Digest)) }, is(ErrIncomplete), "is incomplete"},
+		{"a layer cut off", func(r *registrytest.Release) {
+			os.Truncate(blob(r, r.Lock.Outputs.Platforms[1].Layers[1].Digest), 10)
+		}, is(errDamaged), "damaged: it has 10 bytes"},
+		{"a manifest changed", func(r *registrytest.Release) {
+			name := blob(r, r.Lock.Outputs.Platforms[1].Manifest)
+			data, _ := os.ReadFile(name)
+			write(name, strings.Replace(string(data), "Tailscale's", "Somebody's ", 1))
+		}, is(errDamaged), "damaged: its content has digest"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := registrytest.NewRelease(t, "v1.102.3", 1000)
+			dir := r.Dir
+			test.change(r)
+			_, err := Read(dir, r.Lock)
+			if err == nil || !test.is(err) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("says %v; want %q and the folder in it", err, test.says)
+			}
+		})
+	}
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func write(name, content string) { _ = os.WriteFile(name, []byte(content), 0o644) }
+
+func other(t testing.TB, dir string) {
+	t.Helper()
+	os.RemoveAll(dir)
+	index, err := random.Index(100, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := layout.Write(dir, index)
+	if err == nil {
+		err = p.AppendIndex(index)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTags guards the names of a release, the same in every registry.
+func TestTags(t *testing.T) {
+	for _, test := range []struct {
+		version string
+		channel lock.Channel
+		fixed   []string
+		moving  []string
+	}{
+		{"1.102.3", lock.Stable, []string{"v1.102.3", "1.102.3"}, []string{"1.102", "latest"}},
+		{"v1.102.0", lock.Stable, []string{"v1.102.0", "1.102.0"}, []string{"1.102", "latest"}},
+		{"1.103.12", lock.Unstable, []string{"v1.103.12", "1.103.12"}, []string{"unstable"}},
+		{"1.102.3-pre", lock.Unstable, []string{"v1.102.3-pre", "1.102.3-pre"}, []string{"unstable"}},
+	} {
+		if c := lock.ChannelOf(test.version); c != test.channel {
+			t.Errorf("%s is %s, want %s", test.version, c, test.channel)
+		}
+		tags, err := Tags(test.version, test.channel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fixed, moving []string
+		for _, tag := range tags {
+			if tag.Moves {
+				moving = append(moving, tag.Name)
+			} else {
+				fixed = append(fixed, tag.Name)
+			}
+		}
+		if !slices.Equal(fixed, test.fixed) || !slices.Equal(moving, test.moving) {
+			t.Errorf("%s: tags %v and %v, want %v and %v", test.version, fixed, moving, test.fixed, test.moving)
+		}
+	}
+	for _, bad := range []string{"", "latest", "1.102", "v1", "1.102.3+build", "1.102.x"} {
+		if _, err := Tags(bad, lock.Stable); err == nil {
+			t.Errorf("version %q is taken", bad)
+		}
+	}
+	named, err := NamedTags("1.102.3", []string{"edge", "v1.102.3", "edge", "1.102.3"})
+	if want := []Tag{{"v1.102.3", false}, {"1.102.3", false}, {"edge", true}}; err != nil || !slices.Equal(named, want) {
+		t.Errorf("named: %v, %v; want %v", named, err, want)
+	}
+	for _, bad := range []string{"", ".x", "-x", "a b", "a:b", "ä", strings.Repeat("x", 129)} {
+		if _, err := NamedTags("1.102.3", []string{bad}); err == nil {
+			t.Errorf("tag %q is taken", bad)
+		}
+	}
+}

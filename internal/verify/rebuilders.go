@@ -1,0 +1,188 @@
+package verify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/verify/diff"
+)
+
+// ErrRebuilders says that fewer rebuilders than required have attested an image.
+var ErrRebuilders = errors.New("too few rebuilders attest it")
+
+// Rebuilders says whose attestations of a rebuild count, and how many there must be.
+type Rebuilders struct {
+	// Require is the least number of those in Trust who must attest that the image is
+	// what they rebuilt, on all platforms that are to be verified.
+	Require int
+	Trust   []*attest.Trust
+}
+
+// rebuilders looks who has attested an image. It comes before the rebuild: what is
+// missing is known within seconds.
+func (j *job) rebuilders(ctx context.Context) error {
+	r := j.Verifier.Rebuilders
+	if r.Require == 0 {
+		return nil
+	}
+	if j.found.repository == "" {
+		return fmt.Errorf("%w: it is in no registry, so nothing is attached to it", ErrRebuilders)
+	}
+	repository, err := attest.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
+	if err != nil {
+		return err
+	}
+	bundles, err := repository.Bundles(ctx, j.found.top.Digest)
+	if err != nil {
+		return fmt.Errorf("attestations: %w", explain(ctx, registryOf(j.found.repository), err))
+	}
+	count := 0
+	for _, trust := range r.Trust {
+		c := j.rebuilder(bundles, trust)
+		if c.Result == Pass {
+			count++
+		}
+		j.subject.Rebuilders = append(j.subject.Rebuilders, c)
+	}
+	if count < r.Require {
+		var notes []string
+		for _, c := range j.subject.Rebuilders {
+			if c.Result != Pass {
+				notes = append(notes, c.Name+" "+c.Note)
+			}
+		}
+		return fmt.Errorf("%w: %d of those trusted, %d are required: %s", ErrRebuilders, count, r.Require, strings.Join(notes, "; "))
+	}
+	return nil
+}
+
+// rebuilder looks what one of those who are trusted has attested.
+func (j *job) rebuilder(bundles [][]byte, trust *attest.Trust) Check {
+	c := Check{Level: LevelRebuilder, Name: trust.String(), Result: Skip, Note: "has attested nothing"}
+	for _, b := range bundles {
+		v, err := trust.Verify(b, j.found.top.Digest)
+		if err != nil {
+			// Also what others have attested comes here: they did not sign with this
+			// key. What this one signed about another image is told apart.
+			if errors.Is(err, attest.ErrOtherDigest) {
+				c.Note = "has attested another image, and that attestation is attached to this one"
+			}
+			continue
+		}
+		if v.Type != attest.TestResult {
+			continue
+		}
+		passed, failed, err := attest.ParseRebuild(v.Statement)
+		switch {
+		case err != nil:
+			c.Note = "has attested something else: " + diff.Printable(err.Error())
+		case len(failed) > 0:
+			c.Result, c.Note = Fail, "attests that what it rebuilt differs on "+diff.Printable(strings.Join(failed, ", "))
+			return c
+		default:
+			lacks := slices.DeleteFunc(j.names(), func(p string) bool { return slices.Contains(passed, p) })
+			if len(lacks) > 0 {
+				c.Note = "attests a rebuild, but not of " + strings.Join(lacks, ", ")
+				continue
+			}
+			c.Result, c.Note = Pass, "attests that it rebuilt the same, bit for bit"
+		}
+	}
+	return c
+}
+
+// names are the platforms to verify.
+func (j *job) names() (names []string) {
+	for _, p := range j.expected {
+		if j.asked(string(p)) {
+			names = append(names, string(p))
+		}
+	}
+	return names
+}
+
+// revision is the commit of this project that an image's provenance names, as a hint
+// for an explanation: no signature is verified, and what cannot be read is left out.
+func (j *job) revision(ctx context.Context) string {
+	if j.found.repository == "" {
+		return ""
+	}
+	repository, err := attest.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
+	if err != nil {
+		return ""
+	}
+	bundles, err := repository.Bundles(ctx, j.found.top.Digest)
+	if err != nil {
+		return ""
+	}
+	for _, data := range bundles {
+		var bundle struct{ DSSEEnvelope struct{ Payload []byte } }
+		if json.Unmarshal(data, &bundle) != nil {
+			continue
+		}
+		p, err := attest.ParseProvenance(bundle.DSSEEnvelope.Payload)
+		if err != nil {
+			continue
+		}
+		for _, d := range p.BuildDefinition.ResolvedDependencies {
+			if commit := d.Digest["gitCommit"]; d.Name == "derper" && isCommit.MatchString(commit) {
+				return commit
+			}
+		}
+	}
+	return ""
+}
+
+var isCommit = regexp.MustCompile(`^[0-9a-f]{40}$`)
+
+// statement is what is to be attested of a verification: of one that made everything
+// from nothing, and came to an end.
+func (j *job) statement() (*attest.Statement, error) {
+	s := j.subject
+	if !j.Fresh || j.found.repository == "" || s.Verdict == Unverified {
+		return nil, nil
+	}
+	r := attest.Rebuild{Inputs: j.inputs, Host: program().Host, Version: program().Version}
+	about := []attest.Subject{{Descriptor: j.found.top}}
+	for _, p := range s.Platforms {
+		switch p.Result {
+		case Pass:
+			r.Passed = append(r.Passed, p.Platform)
+			if digest, err := v1.NewHash(p.Digest); err == nil && p.Digest != s.Digest {
+				about = append(about, attest.Subject{Platform: lock.Platform(p.Platform), Descriptor: v1.Descriptor{Digest: digest}})
+			}
+		case Fail:
+			r.Failed = append(r.Failed, p.Platform)
+		}
+	}
+	for _, c := range s.Index {
+		r.Whole = c.Result == Pass
+		if c.Result == Fail && !c.Follows {
+			r.Failed = append(r.Failed, "index")
+		}
+	}
+	for _, c := range s.Inputs {
+		if c.Result == Fail {
+			r.Failed = append(r.Failed, "inputs")
+			break
+		}
+	}
+	statement, err := r.Statement(about...)
+	return &statement, err
+}
+
+// registryOf is the registry of a repository, by name.
+func registryOf(repository string) string {
+	registry, _, _ := strings.Cut(repository, "/")
+	return registry
+}

@@ -1,0 +1,224 @@
+package verify
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/registrytest"
+)
+
+// TestRebuilders guards that only attestations count that are about this image, of
+// all its platforms, by those who are trusted, and each of them once.
+func TestRebuilders(t *testing.T) {
+	f := newFixture(t)
+	for name, start := range map[string]func(testing.TB, registrytest.Options) *registrytest.Registry{
+		"docker-registry":      registrytest.Docker, // has no referrers API
+		"registry with an API": registrytest.Memory,
+	} {
+		t.Run(name, func(t *testing.T) { testRebuilders(t, f, start(t, registrytest.Options{})) })
+	}
+}
+
+func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
+	push := func(t *testing.T, repository string, index v1.ImageIndex) string {
+		ref, err := name.NewTag(server.Repository(repository) + ":1")
+		if err == nil {
+			err = remote.WriteIndex(ref, index)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ref.String()
+	}
+	// attestBy verifies as another rebuilder does, and attaches what it found.
+	attestBy := func(t *testing.T, ref string, by *attest.Signer, platforms ...lock.Platform) {
+		t.Helper()
+		v := f.verifier(t)
+		v.Fresh, v.Platforms = true, platforms
+		s := f.run(t, v, ref)
+		if s.Statement == nil {
+			t.Fatalf("nothing to attest:\n%s", text(s))
+		}
+		attach(t, ref, by, *s.Statement)
+	}
+	require := func(t *testing.T, ref string, n int, by ...*attest.Signer) *Subject {
+		t.Helper()
+		v := f.verifier(t)
+		v.Rebuilders = Rebuilders{Require: n}
+		for _, s := range by {
+			v.Rebuilders.Trust = append(v.Rebuilders.Trust, s.Trust)
+		}
+		return f.run(t, v, ref)
+	}
+	alice, bob, eve := newSigner(t), newSigner(t), newSigner(t)
+
+	t.Run("enough", func(t *testing.T) {
+		ref := push(t, "enough", f.index)
+		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "0 of those trusted, 1 are required: "+alice.Trust.String()+" has attested nothing")
+		attestBy(t, ref, alice)
+		s := require(t, ref, 1, alice, bob)
+		wantVerified(t, s)
+		if says := strings.Join(s.Means, "\n"); !strings.Contains(says, "1 of 2 rebuilders that you trust attest the same") {
+			t.Errorf("does not say what others attest:\n%s", says)
+		}
+		// Twice by the same counts once, and a stranger's does not count.
+		attestBy(t, ref, alice, f.platforms...)
+		attestBy(t, ref, eve)
+		wantError(t, require(t, ref, 2, alice, bob), ErrRebuilders, "1 of those trusted, 2 are required")
+		attestBy(t, ref, bob)
+		wantVerified(t, require(t, ref, 2, alice, bob))
+	})
+	t.Run("some platforms", func(t *testing.T) {
+		ref := push(t, "some", f.index)
+		attestBy(t, ref, alice, f.platforms[0])
+		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "attests a rebuild, but not of linux/arm64")
+		v := f.verifier(t)
+		v.Platforms = f.platforms[:1]
+		v.Rebuilders = Rebuilders{Require: 1, Trust: []*attest.Trust{alice.Trust}}
+		wantVerified(t, f.run(t, v, ref))
+	})
+	t.Run("an attestation of another image", func(t *testing.T) {
+		good := push(t, "good", f.index)
+		evil := f.with(mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image))
+		index, err := image.Index(f.release.Inputs, f.platforms, evil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := push(t, "bad", index)
+		v := f.verifier(t)
+		v.Fresh = true
+		statement := *f.run(t, v, good).Statement
+		top, err := index.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What alice said of the good image, word for word, attached to the bad one.
+		statement.Subjects = []attest.Subject{{Descriptor: descriptor(t, index, top)}}
+		attach(t, bad, alice, statement)
+		wantError(t, require(t, bad, 1, alice), ErrRebuilders, "has attested another image, and that attestation is attached to this one")
+	})
+	t.Run("one that found a difference", func(t *testing.T) {
+		evil := f.with(mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image))
+		index, err := image.Index(f.release.Inputs, f.platforms, evil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref := push(t, "differs", index)
+		attestBy(t, ref, alice)
+		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "attests that what it rebuilt differs on linux/amd64")
+	})
+	t.Run("another statement by a rebuilder", func(t *testing.T) {
+		ref := push(t, "other", f.index)
+		v := f.verifier(t)
+		v.Fresh = true
+		statement := *f.run(t, v, ref).Statement
+		statement.Type = attest.Signature
+		statement.Payload = []byte(strings.Replace(string(statement.Payload), attest.TestResult, attest.Signature, 1))
+		attach(t, ref, alice, statement)
+		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "has attested nothing")
+	})
+	t.Run("another revision of this project", func(t *testing.T) {
+		images := f.with(f.edit(t, "entrypoint", replace("entrypoint", func(b []byte) []byte { return flip(t, b, "main.main") })))
+		index, err := image.Index(f.release.Inputs, f.platforms, images)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref := push(t, "revision", index)
+		top, err := index.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit := strings.Repeat("0123456789", 4)
+		payload := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{"buildDefinition":{"buildType":%q,`+
+			`"resolvedDependencies":[{"name":"derper","digest":{"gitCommit":%q}}]}}}`, top.Hex, attest.SLSA, attest.BuildType, commit)
+		attach(t, ref, eve, attest.Statement{Type: attest.SLSA, Payload: []byte(payload), Subjects: []attest.Subject{{Descriptor: descriptor(t, index, top)}}})
+		wantFirst(t, f.verify(t, ref), LevelBinary, "made by another revision of this project",
+			"names commit "+commit, "of which the signature was not verified", "cmd/build@"+commit+" verify "+ref)
+	})
+	t.Run("not in a registry", func(t *testing.T) {
+		wantError(t, require(t, f.layoutOf(t, f.index, f.images), 1, alice), ErrRebuilders, "it is in no registry")
+	})
+	t.Run("the statement", func(t *testing.T) {
+		ref := push(t, "statement", f.index)
+		v := f.verifier(t)
+		if s := f.run(t, v, ref); s.Statement != nil {
+			t.Error("a verification with a cache that was trusted can be attested")
+		}
+		v.Fresh = true
+		first, second := f.run(t, v, ref).Statement, f.run(t, v, ref).Statement
+		if string(first.Payload) != string(second.Payload) {
+			t.Errorf("the same finding, told in two ways:\n%s\n%s", first.Payload, second.Payload)
+		}
+		var s struct {
+			Subject   []struct{ Digest map[string]string }
+			Predicate struct {
+				Result      string
+				PassedTests []string
+			}
+		}
+		if err := json.Unmarshal(first.Payload, &s); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Subject) != 3 || "sha256:"+s.Subject[0].Digest["sha256"] != f.outputs.Index || "sha256:"+s.Subject[2].Digest["sha256"] != f.outputs.Platforms[1].Manifest {
+			t.Errorf("is not about the index and its images: %s", first.Payload)
+		}
+		if s.Predicate.Result != "PASSED" || strings.Join(s.Predicate.PassedTests, ",") != "rebuild linux/amd64,rebuild linux/arm64,rebuild index" {
+			t.Errorf("does not say what passed: %s", first.Payload)
+		}
+	})
+}
+
+func descriptor(t *testing.T, index v1.ImageIndex, digest v1.Hash) v1.Descriptor {
+	t.Helper()
+	mediaType, err := index.MediaType()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := index.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v1.Descriptor{MediaType: mediaType, Digest: digest, Size: size}
+}
+
+func attach(t *testing.T, ref string, by *attest.Signer, statement attest.Statement) {
+	t.Helper()
+	parsed, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := (&registry.Client{}).Open(t.Context(), parsed.Context().String())
+	if err == nil {
+		_, err = attest.AttachStatements(t.Context(), []attest.Statement{statement}, by, []attest.Repository{attest.Writable{Repository: r}}, func(int, int) {})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newSigner(t *testing.T) *attest.Signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := attest.NewSigner(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

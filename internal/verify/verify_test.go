@@ -1,0 +1,632 @@
+package verify
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/mod/module"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/upstream"
+)
+
+// TestSources guards that an image is found and verified wherever it is, and that
+// what a place does not have is said to be skipped.
+func TestSources(t *testing.T) {
+	f := newFixture(t)
+	dir := f.layoutOf(t, f.index, f.images)
+
+	t.Run("registry", func(t *testing.T) {
+		r := registrytest.Docker(t, registrytest.Options{})
+		tag := r.Repository("derper") + ":1"
+		ref, err := name.NewTag(tag)
+		if err == nil {
+			err = remote.WriteIndex(ref, f.index)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := f.verify(t, tag)
+		wantVerified(t, s)
+		if says := strings.Join(s.MeansNot, "\n"); !strings.Contains(says, "what the tag will name next: this is about "+f.outputs.Index) {
+			t.Errorf("does not warn of a tag:\n%s", says)
+		}
+		s = f.verify(t, r.Repository("derper")+"@"+f.outputs.Index)
+		wantVerified(t, s)
+		if says := strings.Join(s.MeansNot, "\n"); strings.Contains(says, "tag") {
+			t.Errorf("warns of a tag where there is none:\n%s", says)
+		}
+		// One platform's image, by its own digest.
+		s = f.verify(t, r.Repository("derper")+"@"+f.outputs.Platforms[1].Manifest)
+		wantVerified(t, s)
+		if s.Kind != KindImage || len(s.Platforms) != 1 || s.Platforms[0].Platform != "linux/arm64" {
+			t.Errorf("is about a %s of %v", s.Kind, s.Platforms)
+		}
+	})
+	t.Run("OCI archive", func(t *testing.T) {
+		archive := filepath.Join(t.TempDir(), "oci.tar")
+		pack := tarFolder(t, dir)
+		writeFile(t, archive, pack)
+		wantVerified(t, f.verify(t, archive))
+		writeFile(t, archive, pack[:len(pack)/2])
+		wantError(t, f.verify(t, archive), ErrDamaged, archive+": damaged: the archive ends too early")
+	})
+	t.Run("docker archive", func(t *testing.T) {
+		archive := filepath.Join(t.TempDir(), "docker.tar")
+		if err := image.WriteTarball(archive, "derper:1", f.images[0]); err != nil {
+			t.Fatal(err)
+		}
+		s := f.verify(t, archive)
+		wantVerified(t, s)
+		wantSkip(t, s, LevelManifest, "a docker archive has none")
+		if s.Platforms[0].Count(Pass, LevelCompression) != 4 {
+			t.Errorf("the compression of the layers is there, and was not compared:\n%s", text(s))
+		}
+	})
+	t.Run("docker save, layers unpacked", func(t *testing.T) {
+		archive := filepath.Join(t.TempDir(), "save.tar")
+		writeFile(t, archive, dockerSave(t, f.images[0]))
+		s := f.verify(t, archive)
+		wantVerified(t, s)
+		wantSkip(t, s, LevelManifest, "a docker archive has none")
+		wantSkip(t, s, LevelCompression, "the archive has the layer uncompressed")
+		for _, want := range []string{"manifest of linux/amd64: a docker archive has none", "layer derper of linux/amd64: the archive has"} {
+			if says := strings.Join(s.MeansNot, "\n"); !strings.Contains(says, want) {
+				t.Errorf("does not say what was not compared: %q:\n%s", want, says)
+			}
+		}
+	})
+	t.Run("without a lock at hand", func(t *testing.T) {
+		v := f.verifier(t)
+		v.Lock, v.Platforms = nil, f.platforms[:1]
+		s := f.run(t, v, dir)
+		wantVerified(t, s)
+		wantCheck(t, s.Inputs, "commit", Skip, "the image's own claim")
+		// All that this program knows must be there when all are asked for.
+		v.Platforms = nil
+		s = f.run(t, v, dir)
+		wantFirst(t, s, LevelIndex, "the index has no image for linux/386", "this program builds for linux/amd64, ")
+	})
+	t.Run("a lock of another release", func(t *testing.T) {
+		v := f.verifier(t)
+		v.Lock.Inputs.Tailscale.Version = "v1.0.1"
+		v.Platforms = f.platforms
+		s := f.run(t, v, dir)
+		wantVerified(t, s)
+		wantCheck(t, s.Inputs, "lock at hand", Skip, "names another release, v1.0.1")
+	})
+	t.Run("a lock with other sums", func(t *testing.T) {
+		v := f.verifier(t)
+		v.Lock.Inputs.Tailscale.Sum = "h1:" + strings.Repeat("A", 43) + "="
+		wantFirst(t, f.run(t, v, dir), LevelInput, "lock at hand", "tailscale.com@"+f.release.Inputs.Tailscale.Version+": the lock has h1:AAAA", "the checksum database h1:")
+	})
+	t.Run("one platform of several", func(t *testing.T) {
+		v := f.verifier(t)
+		v.Platforms = f.platforms[1:]
+		s := f.run(t, v, dir)
+		wantVerified(t, s)
+		if p := s.Platforms[0]; p.Result != Skip || p.Platform != "linux/amd64" {
+			t.Errorf("%s: %s, want it skipped", p.Platform, p.Result)
+		}
+		wantCheck(t, s.Index, "index", Skip, "1 of its 2 platforms were rebuilt")
+		v.Platforms = []lock.Platform{"linux/s390x"}
+		if s := f.run(t, v, dir); s.Verdict != Unverified {
+			t.Errorf("nothing was compared, and the verdict is %q:\n%s", s.Verdict, text(s))
+		}
+	})
+}
+
+// TestCannotVerify guards what is said of an image that cannot be verified, and that
+// nothing is compiled for it.
+func TestCannotVerify(t *testing.T) {
+	f := newFixture(t, "linux/amd64")
+	layout := func(t *testing.T) string { return f.layoutOf(t, f.index, f.images) }
+	blob := func(dir, digest string) string {
+		return filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))
+	}
+	derper := f.outputs.Platforms[0].Layers[2].Digest
+
+	t.Run("no such folder", func(t *testing.T) {
+		wantError(t, f.verify(t, "./nowhere"), ErrNotFound, "./nowhere: no such file or folder")
+	})
+	t.Run("no reference", func(t *testing.T) {
+		wantError(t, f.verify(t, "UPPER CASE"), ErrNotFound, "neither a file, nor a folder, nor a reference")
+	})
+	t.Run("no layout", func(t *testing.T) {
+		wantError(t, f.verify(t, t.TempDir()), ErrNotFound, "has no index.json")
+	})
+	t.Run("no archive", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "image.tar.gz")
+		writeFile(t, file, bytes.Repeat([]byte("no archive "), 200))
+		wantError(t, f.verify(t, file), ErrNotFound, "not a tar archive, or a compressed one")
+	})
+	t.Run("not in the registry", func(t *testing.T) {
+		r := registrytest.Memory(t, registrytest.Options{})
+		wantError(t, f.verify(t, r.Repository("derper")+":1"), ErrNotFound, "no such image in "+r.Host)
+	})
+	t.Run("no permission", func(t *testing.T) {
+		r := registrytest.Docker(t, registrytest.Options{Username: "alice", Password: "secret"})
+		wantError(t, f.verify(t, r.Repository("derper")+":1"), ErrNotFound, "or no permission to read it (docker login "+r.Host+")")
+	})
+	t.Run("registry away", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		wantError(t, f.verify(t, l.Addr().String()+"/derper:1"), ErrUnreachable, "registry cannot be reached: "+l.Addr().String())
+	})
+	t.Run("a blob is missing", func(t *testing.T) {
+		dir := layout(t)
+		if err := os.Remove(blob(dir, derper)); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, f.verify(t, dir), ErrDamaged, "layer 3 of linux/amd64: "+derper+": damaged: the layout does not have it")
+	})
+	t.Run("a blob is cut off", func(t *testing.T) {
+		dir := layout(t)
+		if err := os.Truncate(blob(dir, derper), 1000); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, f.verify(t, dir), ErrDamaged, "layer 3 of linux/amd64: "+derper+": damaged: the content has digest sha256:")
+	})
+	t.Run("a manifest is another", func(t *testing.T) {
+		dir := layout(t)
+		manifest := f.outputs.Platforms[0].Manifest
+		data := bytes.ReplaceAll(readAllOf(t, blob(dir, manifest)), []byte("derper"), []byte("DERPER"))
+		writeFile(t, blob(dir, manifest), data)
+		wantError(t, f.verify(t, dir), ErrDamaged, manifest+": damaged: the content has digest sha256:")
+	})
+	t.Run("not ours", func(t *testing.T) {
+		img, err := random.Image(1000, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, f.verify(t, oneImage(t, img)), ErrNotOurs, "is not an image of this project: nothing in it says org.opencontainers.image.version")
+	})
+	claims := func(t *testing.T, name, value string) string {
+		config, err := f.images[0].ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		config = config.DeepCopy()
+		config.Config.Labels[name] = value
+		img, err := mutate.ConfigFile(f.images[0], config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return oneImage(t, mutate.Annotations(img, map[string]string{name: value}).(v1.Image))
+	}
+	t.Run("another layer format", func(t *testing.T) {
+		s := f.verify(t, claims(t, claimLayerFormat, "99"))
+		wantError(t, s, nil, "its layers are of format 99, this program writes format 1: verify with the program of the revision")
+	})
+	t.Run("a release that is not", func(t *testing.T) {
+		v := f.verifier(t)
+		// Where the proxy does not have it, it is asked for directly, which is here, too.
+		v.Modules = &modproxy.Client{Proxies: f.release.Proxy, SumDB: f.release.SumDB + " " + f.release.Proxy + "/sumdb/sum.example.com", Dir: t.TempDir(), Temp: t.TempDir()}
+		s := f.run(t, v, claims(t, claimVersion, "1.99.99"))
+		wantError(t, s, nil, "claims to be made of tailscale.com@v1.99.99, which the checksum database does not know")
+	})
+	t.Run("a release that is no version", func(t *testing.T) {
+		wantError(t, f.verify(t, claims(t, claimVersion, "../../x\x1b")), ErrNotOurs, `claims "tailscale.com@v../../x\x1b"`)
+	})
+	t.Run("a commit that is none", func(t *testing.T) {
+		wantError(t, f.verify(t, claims(t, claimCommit, "abc")), ErrNotOurs, `"abc" is no git commit`)
+	})
+	t.Run("module proxy away", func(t *testing.T) {
+		v := f.verifier(t)
+		v.Modules.Dir = t.TempDir() // else it still knows the sums
+		f.release.Close()
+		s := f.run(t, v, layout(t))
+		if s.Verdict != Unverified || s.Err == nil {
+			t.Errorf("verdict is %q:\n%s", s.Verdict, text(s))
+		}
+	})
+	for _, r := range f.release.Requests() {
+		if strings.Contains(r, "v1.99.99.zip") {
+			t.Errorf("asked for %s", r)
+		}
+	}
+}
+
+// TestManyReferences guards that one run verifies several images, that one which
+// cannot be verified keeps no other from it, and that what all need is made once.
+func TestManyReferences(t *testing.T) {
+	f := newFixture(t, "linux/amd64")
+	good := f.layoutOf(t, f.index, f.images)
+	bad := f.layout(t, f.platforms, []v1.Image{mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image)})
+	v := f.verifier(t)
+	v.Fresh = true // so that what is no longer needed is dropped
+	report, err := v.References(t.Context(), []string{good, "./nowhere", bad, good})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Verdict != Differs {
+		t.Errorf("verdict of all is %q, want %q", report.Verdict, Differs)
+	}
+	for i, want := range []Verdict{Verified, Unverified, Differs, Verified} {
+		if got := report.Subjects[i].Verdict; got != want {
+			t.Errorf("%s: %q, want %q", report.Subjects[i].Ref, got, want)
+		}
+	}
+	if report.DiskBytes < 1<<20 {
+		t.Errorf("took %d bytes on disk at most", report.DiskBytes)
+	}
+	runs, err := f.builder().Build(t.Context(), f.platforms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range runs.Runs {
+		if !r.Cached {
+			t.Errorf("%s was dropped while a later image needed it", r.Action.ID())
+		}
+	}
+	if _, err := v.References(t.Context(), []string{good, "./nowhere"}); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(f.cache.Dir(), "actions", "*.json")); len(left) > 0 {
+		t.Errorf("nothing needs these results any more: %v", left)
+	}
+	if left, _ := filepath.Glob(filepath.Join(f.cache.Temp(), "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestLocked guards verification of a lock: what it records must be what comes out.
+func TestLocked(t *testing.T) {
+	f := newFixture(t)
+	verify := func(t *testing.T, change func(l *lock.Lock)) *Subject {
+		v := f.verifier(t)
+		v.Lock = new(lock.Lock)
+		data, err := json.Marshal(f.lock()) // deep, for change
+		if err == nil {
+			err = json.Unmarshal(data, v.Lock)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(v.Lock)
+		r, err := v.Locked(t.Context(), "versions.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Subjects[0]
+	}
+	other := "sha256:" + strings.Repeat("0", 64)
+	t.Run("right", func(t *testing.T) { wantVerified(t, verify(t, func(*lock.Lock) {})) })
+	t.Run("binary", func(t *testing.T) {
+		s := verify(t, func(l *lock.Lock) { l.Outputs.Platforms[0].Binaries[0].Digest = other })
+		wantFirst(t, s, LevelBinary, "derper on linux/amd64", "the lock records "+other)
+	})
+	t.Run("layer", func(t *testing.T) {
+		s := verify(t, func(l *lock.Lock) { l.Outputs.Platforms[0].Layers[0].DiffID = other })
+		wantFirst(t, s, LevelEntry, "layer base on linux/amd64", "the lock records "+other)
+	})
+	t.Run("compression", func(t *testing.T) {
+		s := verify(t, func(l *lock.Lock) { l.Outputs.Platforms[0].Layers[0].Digest = other })
+		wantFirst(t, s, LevelCompression, "layer base on linux/amd64", "the lock records "+other)
+	})
+	t.Run("index", func(t *testing.T) {
+		s := verify(t, func(l *lock.Lock) { l.Outputs.Index = other })
+		wantFirst(t, s, LevelIndex, "the lock records "+other)
+		wantOnly(t, s)
+	})
+	t.Run("sum", func(t *testing.T) {
+		s := verify(t, func(l *lock.Lock) { l.Inputs.Roots.Sum = l.Inputs.Tailscale.Sum })
+		wantFirst(t, s, LevelInput, "the lock has the sum "+f.release.Inputs.Tailscale.Sum)
+		if len(s.Platforms) > 0 {
+			t.Error("built from inputs that are wrong")
+		}
+	})
+	t.Run("nothing recorded", func(t *testing.T) {
+		v := f.verifier(t)
+		v.Lock.Outputs = nil
+		if _, err := v.Locked(t.Context(), "versions.json"); !errors.Is(err, lock.ErrNoOutputs) {
+			t.Errorf("error is %v, want %v", err, lock.ErrNoOutputs)
+		}
+	})
+}
+
+// TestSource guards the proof from upstream's git repository.
+func TestSource(t *testing.T) {
+	repository := releasetest.NewRepository(t, releasetest.New(t, "../.."))
+	// A release that compiles.
+	repository.Commit(t, map[string]string{
+		"cmd/derper/derper.go":   "package main\n\nfunc main() {}\n",
+		"cmd/tailscaled/main.go": "package main\n\nfunc main() {}\n",
+		"go.sum":                 "",
+	})
+	const version = "v1.102.4"
+	release := &repository.Inputs.Tailscale
+	release.Version = version
+	release.Commit, release.Time = repository.Publish(t, version)
+	modules := &modproxy.Client{Proxies: repository.Proxy, SumDB: repository.SumDB, Dir: t.TempDir(), Temp: t.TempDir()}
+	var err error
+	if release.Sum, err = modules.Sum(t.Context(), module.Version{Path: lock.TailscaleModule, Version: version}); err != nil {
+		t.Fatal(err)
+	}
+	built := buildFixture(t, repository.Release, "linux/amd64")
+	dir := built.layoutOf(t, built.index, built.images)
+	source := func(t *testing.T) *Subject {
+		v := built.verifier(t)
+		v.Lock = nil
+		v.Platforms = built.platforms
+		v.Source = &upstream.Source{Modules: v.Modules, Repository: repository.URL, Warn: t.Logf}
+		return built.run(t, v, dir)
+	}
+	s := source(t)
+	wantVerified(t, s)
+	wantCheck(t, s.Inputs, "source "+version, Pass, "the git tag names the commit")
+	wantCheck(t, s.Inputs, "commit", Pass, "the git tag names the same")
+
+	repository.Commit(t, map[string]string{"cmd/derper/evil.go": "package main\n"})
+	repository.Tag(t, version)
+	s = source(t)
+	wantFirst(t, s, LevelInput, "source "+version, "commit")
+}
+
+// TestReport guards the report's forms: JSON that has all of it, and a page that
+// stands for itself and runs nothing that an image brings along.
+func TestReport(t *testing.T) {
+	f := newFixture(t, "linux/amd64")
+	const evil = "<script>alert(1)</script>"
+	dir := f.layout(t, f.platforms, []v1.Image{mutate.Annotations(f.images[0], map[string]string{evil: evil}).(v1.Image)})
+	r, err := f.verifier(t).References(t.Context(), []string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data, page bytes.Buffer
+	if err := errors.Join(r.WriteJSON(&data), r.WriteHTML(&page)); err != nil {
+		t.Fatal(err)
+	}
+	var back Report
+	if err := json.Unmarshal(data.Bytes(), &back); err != nil {
+		t.Fatal(err)
+	}
+	if back.Verdict != Differs || len(back.Subjects[0].Platforms[0].Checks) != len(r.Subjects[0].Platforms[0].Checks) {
+		t.Error("the JSON does not have all of the report")
+	}
+	if strings.Contains(page.String(), evil) || !strings.Contains(page.String(), "&lt;script&gt;alert(1)") {
+		t.Error("what the image says is not escaped")
+	}
+	for _, outside := range []string{"<script", "<link", "<img", "@import", "url("} {
+		if strings.Contains(page.String(), outside) {
+			t.Errorf("the page has %q: it is to need nothing from elsewhere", outside)
+		}
+	}
+	for _, want := range []string{"What differs", "linux/amd64", "FAIL", "usr/local/bin/derper", "no PASS"} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+}
+
+// TestPageInBrowser guards that a browser shows the page: with its verdict, without an
+// error, and not wider than a phone.
+func TestPageInBrowser(t *testing.T) {
+	browser := ""
+	for _, name := range []string{"chromium-headless-shell", "chromium", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil && browser == "" {
+			browser = path
+		}
+	}
+	if browser == "" {
+		t.Skip("NOT TESTED: needs a browser: install chromium-headless-shell; .ci/run does")
+	}
+	f := newFixture(t, "linux/amd64")
+	dir := f.layout(t, f.platforms, []v1.Image{f.edit(t, "derper", replace(derperFile, func(b []byte) []byte { return flip(t, b, "main.main") }))})
+	r, err := f.verifier(t).References(t.Context(), []string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page bytes.Buffer
+	if err := r.WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	page.WriteString(`<script>document.title = "shown " + innerWidth + " " + document.documentElement.scrollWidth + " " +
+		getComputedStyle(document.querySelector(".verdict")).display + " " + document.querySelectorAll("details[open]").length;</script>`)
+	file := filepath.Join(t.TempDir(), "report.html")
+	writeFile(t, file, page.Bytes())
+	home := t.TempDir()
+	cmd := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=390,800", "--user-data-dir="+home, "--dump-dom", "file://"+file)
+	cmd.Env = append(os.Environ(), "HOME="+home)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inner, width, open int
+	var display string
+	_, title, _ := strings.Cut(string(out), "<title>")
+	if _, err := fmt.Sscanf(title, "shown %d %d %s %d", &inner, &width, &display, &open); err != nil {
+		t.Fatalf("%v: %.200s", err, title)
+	}
+	if width > inner || inner > 600 {
+		t.Errorf("the page is %d pixels wide in a window of %d", width, inner)
+	}
+	if display != "inline-block" || open != 1 {
+		t.Errorf("the verdict is shown as %s, and %d platforms are open, want the one that failed", display, open)
+	}
+}
+
+// TestVerdict guards that SKIP never counts as PASS.
+func TestVerdict(t *testing.T) {
+	pass := func(l Level) Check { return Check{Level: l, Result: Pass} }
+	skip := func(l Level) Check { return Check{Level: l, Result: Skip} }
+	fail := func(l Level) Check { return Check{Level: l, Result: Fail} }
+	whole := []Check{pass(LevelBinary), pass(LevelEntry), pass(LevelCompression), pass(LevelConfig), pass(LevelManifest)}
+	for name, test := range map[string]struct {
+		checks []Check
+		index  Check
+		want   Verdict
+	}{
+		"all pass":              {whole, pass(LevelIndex), Verified},
+		"nothing":               {nil, pass(LevelIndex), Unverified},
+		"all skipped":           {[]Check{skip(LevelBinary), skip(LevelConfig)}, skip(LevelIndex), Unverified},
+		"binary skipped":        {append(whole[1:5:5], skip(LevelBinary)), pass(LevelIndex), Unverified},
+		"entry skipped":         {append(whole[:5:5], skip(LevelEntry)), pass(LevelIndex), Unverified},
+		"config skipped":        {append(whole[:3:3], skip(LevelConfig)), pass(LevelIndex), Unverified},
+		"manifest not there":    {append(whole[:4:4], skip(LevelManifest)), skip(LevelIndex), Verified},
+		"compression not there": {append([]Check{whole[0], whole[1], whole[3]}, skip(LevelCompression)), skip(LevelIndex), Verified},
+		"one fails":             {append(whole[:5:5], fail(LevelEntry)), pass(LevelIndex), Differs},
+		"index fails":           {whole, fail(LevelIndex), Differs},
+		"fail beats skip":       {[]Check{skip(LevelBinary), fail(LevelConfig)}, skip(LevelIndex), Differs},
+	} {
+		s := &Subject{Platforms: []*Platform{{Platform: "linux/amd64", Checks: test.checks}}, Index: []Check{test.index}}
+		s.conclude(func(string) bool { return true })
+		if s.Verdict != test.want {
+			t.Errorf("%s: %q, want %q", name, s.Verdict, test.want)
+		}
+	}
+	for want, verdicts := range map[Verdict][]Verdict{
+		Verified:   {Verified, Verified},
+		Differs:    {Verified, Unverified, Differs},
+		Unverified: {Verified, Unverified},
+	} {
+		r := &Report{}
+		for _, v := range verdicts {
+			r.Subjects = append(r.Subjects, &Subject{Verdict: v})
+		}
+		if r.conclude(); r.Verdict != want {
+			t.Errorf("%v: %q, want %q", verdicts, r.Verdict, want)
+		}
+	}
+}
+
+// wantError checks that an image could not be verified, and why.
+func wantError(t *testing.T, s *Subject, is error, words string) {
+	t.Helper()
+	if s.Verdict != Unverified || s.Err == nil {
+		t.Fatalf("verdict is %q, error %v, want an error:\n%s", s.Verdict, s.Err, text(s))
+	}
+	if is != nil && !errors.Is(s.Err, is) {
+		t.Errorf("error is %v, want one that is %v", s.Err, is)
+	}
+	if !strings.Contains(s.Error, words) && !strings.Contains(s.Err.Error(), words) {
+		t.Errorf("error is %s, want it to say %s", s.Error, words)
+	}
+	if len(s.Platforms) > 0 || len(s.Means) > 0 {
+		t.Errorf("claims to have compared something:\n%s", text(s))
+	}
+}
+
+func wantCheck(t *testing.T, checks []Check, name string, r Result, words string) {
+	t.Helper()
+	for _, c := range checks {
+		if c.Name == name && c.Result == r && strings.Contains(c.Note, words) {
+			return
+		}
+	}
+	t.Errorf("no check %s with %s and %q: %+v", name, r, words, checks)
+}
+
+func wantSkip(t *testing.T, s *Subject, level Level, words string) {
+	t.Helper()
+	for _, c := range s.Platforms[0].Checks {
+		if c.Level == level && c.Result == Skip && strings.Contains(c.Note, words) {
+			return
+		}
+	}
+	t.Errorf("nothing of the %s is skipped because %q:\n%s", level, words, text(s))
+}
+
+// oneImage is a layout of one image, without an index of platforms.
+func oneImage(t *testing.T, img v1.Image) string {
+	t.Helper()
+	dir := t.TempDir()
+	path, err := ocilayout.Write(dir, empty.Index)
+	if err == nil {
+		err = path.AppendImage(img)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func tarFolder(t *testing.T, dir string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.AddFS(os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// dockerSave writes what docker save, up to version 24, makes of an image: layers
+// unpacked, and a link for one that repeats.
+func dockerSave(t *testing.T, img v1.Image) []byte {
+	t.Helper()
+	config, err := img.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := []part{{tar.Header{Name: "config.json", Mode: 0o644}, config}}
+	var names []string
+	for i, l := range layers {
+		r, err := l.Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		file := string(rune('a'+i)) + "/layer.tar"
+		parts = append(parts, part{tar.Header{Name: file, Mode: 0o644}, data})
+		names = append(names, file)
+	}
+	parts = append(parts, part{tar.Header{Name: "z/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../d/layer.tar"}, nil})
+	names[3] = "z/layer.tar"
+	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "Layers": names}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tarOf(t, append(parts, part{tar.Header{Name: "manifest.json", Mode: 0o644}, manifest}))
+}
+
+func writeFile(t *testing.T, name string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(name, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readAllOf(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
