@@ -221,9 +221,12 @@ func (v *Verifier) sameRelease(r *Release) bool {
 	return v.Lock != nil && v.Lock.Inputs.Tailscale.Version == r.Version
 }
 
+// lockAtHand is the name of the check against it.
+const lockAtHand = "lock at hand"
+
 // againstLock compares the inputs made again with those of the lock at hand.
 func (v *Verifier) againstLock(r *Release, in lock.Inputs) []Check {
-	c := Check{Level: LevelInput, Name: "lock at hand", Result: Skip}
+	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
 	switch {
 	case v.Lock == nil:
 		return nil

@@ -197,6 +197,9 @@ func (s *Subject) mean(v *Verifier, tag bool) {
 		}
 	}
 	if s.Verdict == Verified {
+		if !slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && c.Result == Pass }) && s.Kind != KindLock {
+			add(no, "that these are the inputs that you would choose: the image did, and an old release or an old Go is old in every rebuild")
+		}
 		add(no, "that the inputs are free of faults or malice: what is wrong in the source is wrong in every rebuild of it")
 		add(no, "that the Go toolchain, an input in compiled form, is what its own source gives")
 		add(no, "that this machine and this program are sound: another's verification, elsewhere, counts for more than a second one here")
