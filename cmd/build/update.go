@@ -69,10 +69,16 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
 		return err
 	}
-	if *asJSON {
+	var text strings.Builder
+	if err = printUpdate(&text, *result, in.lockFile, args); err == nil {
+		err = addSummary(fenced(text.String()))
+	}
+	switch {
+	case err != nil:
+	case *asJSON:
 		err = printJSON(stdout, result)
-	} else {
-		err = printUpdate(stdout, *result, in.lockFile, args)
+	default:
+		_, err = io.WriteString(stdout, text.String())
 	}
 	if err == nil && result.New && *check {
 		return errNew

@@ -26,7 +26,7 @@ var policy = &Policy{
 		"ci.yml/image":                {"contents: read"},
 		"dagger.yml/build":            {"contents: read"},
 		"description.yml/description": {"contents: read"},
-		"verify.yml/verify":           {"contents: read"},
+		"verify.yml/verify":           {"contents: read", "packages: read"},
 		"verify.yml/report":           {"actions: read", "contents: read", "issues: write"},
 		// A caller must have what any job of the called workflow has.
 		"release.yml/stable":   {"actions: read", "contents: write", "id-token: write", "issues: write", "packages: write"},
