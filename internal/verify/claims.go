@@ -159,11 +159,12 @@ func (v *Verifier) time(ctx context.Context, r *Release, in *lock.Inputs, checks
 	if err != nil {
 		return "", err
 	}
-	c := Check{Level: LevelInput, Name: "commit time", Result: Pass, Rebuilt: info.Time.Format(time.RFC3339), Image: r.Time.Format(time.RFC3339), Note: "the time is the module proxy's"}
-	if !info.Time.Equal(r.Time) {
+	at := info.Time.Truncate(time.Second) // as git has it
+	c := Check{Level: LevelInput, Name: "commit time", Result: Pass, Rebuilt: at.Format(time.RFC3339), Image: r.Time.Format(time.RFC3339), Note: "the time is the module proxy's"}
+	if !at.Equal(r.Time) {
 		c.Result, c.Note = Fail, fmt.Sprintf("the image claims that the commit is of %s, the module proxy says %s", c.Image, c.Rebuilt)
 	}
-	in.Tailscale.Time = info.Time.Truncate(time.Second)
+	in.Tailscale.Time = at
 	*checks = append(*checks, c)
 	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+r.Version {
 		commit = info.Origin.Hash
