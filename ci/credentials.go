@@ -3,16 +3,31 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"dagger.io/dagger"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
-// secretsDir is where a container has its config.json of Docker's form.
-const secretsDir = "/secrets"
+// secretsDir is where a container has its config.json of Docker's form, and the private
+// key that signs.
+const (
+	secretsDir = "/secrets"
+	keyFile    = secretsDir + "/key"
+)
+
+// signing are the variables from which build sign takes the key's password, the token
+// of a workflow that signs without a key, and what the provenance says of it.
+var signing = []string{
+	"COSIGN_PASSWORD", "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+	"GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_SHA", "GITHUB_WORKFLOW_REF", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT",
+}
 
 // credentials gives a container the client's credentials for the registries that
 // the arguments name, and no others. They are secrets of the engine's: it keeps them
@@ -28,36 +43,53 @@ func (e *engine) credentials(c *dagger.Container) (*dagger.Container, error) {
 			WithMountedSecret(secretsDir+"/config.json", e.client.SetSecret("docker-config", config)).
 			WithEnvVariable("DOCKER_CONFIG", secretsDir)
 	}
-	for _, v := range variables(hosts) {
-		if os.Getenv(v) != "" {
-			c = e.secretVariable(c, v)
+	given := variables(hosts)
+	if e.o.command == "release" {
+		for _, v := range signing {
+			given[v] = v
 		}
+	}
+	for _, inside := range slices.Sorted(maps.Keys(given)) {
+		if _, ok := os.LookupEnv(given[inside]); ok {
+			c = e.secretVariable(c, inside, given[inside])
+		}
+	}
+	if e.o.key != "" {
+		c = c.WithMountedSecret(keyFile, e.client.SetSecret("key", e.o.key))
 	}
 	return c, nil
 }
 
 // variables are those in which build push looks for credentials before it looks
-// anywhere else: REGISTRY_EXAMPLE_COM_5000_USERNAME and the like.
-func variables(hosts []name.Registry) []string {
-	var out []string
+// anywhere else: REGISTRY_EXAMPLE_COM_5000_USERNAME and the like. To each belongs the
+// name that it has on this machine.
+func variables(hosts []name.Registry) map[string]string {
+	given := map[string]string{}
 	for _, r := range hosts {
-		host := r.RegistryStr()
-		if host == name.DefaultRegistry {
-			host = "docker.io"
-		}
-		prefix := strings.Map(func(c rune) rune {
-			if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' {
-				return c
+		for _, host := range outside(r.RegistryStr()) {
+			for _, what := range []string{"_USERNAME", "_PASSWORD"} {
+				inside, here := prefix(r.RegistryStr())+what, prefix(host)+what
+				if _, ok := os.LookupEnv(here); ok || given[inside] == "" {
+					given[inside] = here
+				}
 			}
-			return '_'
-		}, strings.ToUpper(host))
-		out = append(out, prefix+"_USERNAME", prefix+"_PASSWORD")
+		}
 	}
-	return out
+	return given
 }
 
-// published are the repositories that a release goes to when none is named.
-var published = []string{"docker.io/camllia/derper", "ghcr.io/xavieralpha/derper"}
+// prefix is how the names of a registry's variables begin.
+func prefix(host string) string {
+	if host == name.DefaultRegistry {
+		host = "docker.io"
+	}
+	return strings.Map(func(c rune) rune {
+		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' {
+			return c
+		}
+		return '_'
+	}, strings.ToUpper(host))
+}
 
 // registries are those that the arguments for build name.
 func registries(o *options) []name.Registry {
@@ -74,12 +106,14 @@ func registries(o *options) []name.Registry {
 		if _, value, ok := strings.Cut(arg, "="); ok {
 			arg = value
 		}
-		if strings.Contains(arg, "/") {
-			add(arg)
+		for _, word := range strings.Split(arg, ",") {
+			if strings.Contains(word, "/") && word != keyFile {
+				add(word)
+			}
 		}
 	}
 	if len(out) == 0 && o.command == "release" {
-		for _, s := range published {
+		for _, s := range registry.Default {
 			add(s)
 		}
 	}
@@ -92,22 +126,29 @@ func registries(o *options) []name.Registry {
 func dockerConfig(keychain authn.Keychain, registries []name.Registry) (string, error) {
 	auths := map[string]authn.AuthConfig{}
 	for _, r := range registries {
-		a, err := keychain.Resolve(r)
-		if err != nil {
-			return "", fmt.Errorf("credentials for %s: %w", r, err)
+		for _, host := range outside(r.RegistryStr()) {
+			here, err := name.NewRegistry(host)
+			if err != nil {
+				return "", err
+			}
+			a, err := keychain.Resolve(here)
+			if err != nil {
+				return "", fmt.Errorf("credentials for %s: %w", here, err)
+			}
+			if a == authn.Anonymous {
+				continue
+			}
+			config, err := a.Authorization()
+			if err != nil {
+				return "", fmt.Errorf("credentials for %s: %w", here, err)
+			}
+			key := r.RegistryStr()
+			if key == name.DefaultRegistry {
+				key = authn.DefaultAuthKey
+			}
+			auths[key] = *config
+			break
 		}
-		if a == authn.Anonymous {
-			continue
-		}
-		config, err := a.Authorization()
-		if err != nil {
-			return "", fmt.Errorf("credentials for %s: %w", r, err)
-		}
-		key := r.RegistryStr()
-		if key == name.DefaultRegistry {
-			key = authn.DefaultAuthKey
-		}
-		auths[key] = *config
 	}
 	if len(auths) == 0 {
 		return "", nil

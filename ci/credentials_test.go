@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +14,8 @@ import (
 func TestRegistries(t *testing.T) {
 	for _, test := range []struct{ command, passed, want string }{
 		{"release", "", "index.docker.io ghcr.io"},
-		{"release", "--dry-run", "index.docker.io ghcr.io"},
-		{"release", "--repo registry.example.com:5000/derper --repo=quay.io/a/derper", "registry.example.com:5000 quay.io"},
+		{"release", "--key /secrets/key", "index.docker.io ghcr.io"},
+		{"release", "--repo registry.example.com:5000/derper --repo=quay.io/a/derper,quay.io/b/derper", "registry.example.com:5000 quay.io"},
 		{"release", "--repo http://10.87.0.1:5000/derper", "10.87.0.1:5000"},
 		{"verify", "", ""},
 		{"verify", "camllia/derper:latest", "index.docker.io"},
@@ -31,11 +32,17 @@ func TestRegistries(t *testing.T) {
 }
 
 func TestVariables(t *testing.T) {
-	o := &options{command: "release", passed: []string{"--repo", "camllia/derper", "--repo", "registry.example.com:5000/derper"}}
-	got := strings.Join(variables(registries(o)), " ")
-	const want = "DOCKER_IO_USERNAME DOCKER_IO_PASSWORD REGISTRY_EXAMPLE_COM_5000_USERNAME REGISTRY_EXAMPLE_COM_5000_PASSWORD"
-	if got != want {
-		t.Errorf("%s, want %s", got, want)
+	t.Setenv("127_0_0_1_5000_PASSWORD", "secret")
+	o := &options{command: "release", passed: []string{"camllia/derper,registry.example.com:5000/derper", "http://client.localhost:5000/derper"}}
+	want := map[string]string{
+		"DOCKER_IO_USERNAME": "DOCKER_IO_USERNAME", "DOCKER_IO_PASSWORD": "DOCKER_IO_PASSWORD",
+		"REGISTRY_EXAMPLE_COM_5000_USERNAME": "REGISTRY_EXAMPLE_COM_5000_USERNAME",
+		"REGISTRY_EXAMPLE_COM_5000_PASSWORD": "REGISTRY_EXAMPLE_COM_5000_PASSWORD",
+		"CLIENT_LOCALHOST_5000_USERNAME":     "LOCALHOST_5000_USERNAME",
+		"CLIENT_LOCALHOST_5000_PASSWORD":     "127_0_0_1_5000_PASSWORD",
+	}
+	if got := variables(registries(o)); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
@@ -47,6 +54,7 @@ func TestCredentials(t *testing.T) {
 	config := `{"credHelpers": {"helped.example.com": "test"}, "auths": {
 		"https://index.docker.io/v1/": {"auth": "aHViOmh1YnBhc3M="},
 		"registry.example.com": {"username": "me", "password": "mypass"},
+		"localhost:5000": {"username": "local", "password": "localpass"},
 		"other.example.com": {"auth": "b3RoZXI6b3RoZXJwYXNz"}}}`
 	if err := os.WriteFile(filepath.Join(theirs, "config.json"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -54,7 +62,7 @@ func TestCredentials(t *testing.T) {
 	script(t, filepath.Join(theirs, "docker-credential-test"), `echo '{"Username": "helped", "Secret": "helppass"}'`)
 	t.Setenv("PATH", theirs+":"+os.Getenv("PATH"))
 
-	o := &options{command: "release", passed: []string{"camllia/derper", "registry.example.com/derper", "helped.example.com/derper", "open.example.com/derper"}}
+	o := &options{command: "release", passed: []string{"camllia/derper", "registry.example.com/derper", "helped.example.com/derper", "open.example.com/derper", "http://client.localhost:5000/derper"}}
 	given, err := dockerConfig(authn.DefaultKeychain, registries(o))
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +74,7 @@ func TestCredentials(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", ours)
 	for host, want := range map[string]string{
 		"index.docker.io": "hub:hubpass", "registry.example.com": "me:mypass", "helped.example.com": "helped:helppass",
-		"open.example.com": ":", "other.example.com": ":",
+		"client.localhost:5000": "local:localpass", "open.example.com": ":", "other.example.com": ":",
 	} {
 		r, err := name.NewRegistry(host)
 		if err != nil {

@@ -92,13 +92,16 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 	}
 	for _, s := range p.after {
 		c, err := e.run(ctx, s)
+		if c != nil && s.makes != "" && (err == nil || s.live) {
+			// A step that failed and made something all the same made it for the next
+			// run: the journal of a release. The layout is here already.
+			made := c.Directory(s.makes).WithoutDirectory("dist")
+			if _, eerr := made.Export(ctx, filepath.Join(o.reports, filepath.Base(s.makes))); eerr != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", s.name, eerr))
+			}
+		}
 		if err != nil {
 			return err
-		}
-		if s.makes != "" {
-			if _, err := c.Directory(s.makes).Export(ctx, filepath.Join(o.reports, filepath.Base(s.makes))); err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
 		}
 		fmt.Fprintf(stdout, "%-10s ok (%s)\n", s.name, filepath.Join(o.reports, s.report()))
 	}
@@ -154,6 +157,12 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		// on files, and by names that appear when what they name is whole.
 		c = c.WithMountedCache(cacheDir, e.client.CacheVolume(volume), dagger.ContainerWithMountedCacheOpts{Sharing: dagger.CacheSharingModeShared})
 	}
+	if s.makes == releaseDir {
+		// The journal that an earlier run left.
+		if _, err := os.Stat(filepath.Join(e.o.reports, filepath.Base(releaseDir))); err == nil {
+			c = c.WithDirectory(releaseDir, e.client.Host().Directory(filepath.Join(e.o.reports, filepath.Base(releaseDir))))
+		}
+	}
 	if s.layout {
 		c = c.WithMountedDirectory(layoutDir, e.layout)
 	}
@@ -161,7 +170,7 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		c = c.WithServiceBinding(relayName, e.relay)
 	}
 	if s.secrets {
-		if c, err = e.credentials(c); err != nil {
+		if c, err = e.credentials(e.forward(c)); err != nil {
 			return nil, err
 		}
 	}
@@ -179,7 +188,7 @@ func (e *engine) surroundings(c *dagger.Container) (*dagger.Container, error) {
 	if os.Getenv("GOPROXY") != "" {
 		// It can have a password in it, and decides about the way only, never about
 		// what comes out.
-		c = e.secretVariable(c, "GOPROXY")
+		c = e.secretVariable(c, "GOPROXY", "GOPROXY")
 	}
 	if name := os.Getenv("SSL_CERT_FILE"); name != "" {
 		name, err := filepath.Abs(name)
@@ -191,10 +200,10 @@ func (e *engine) surroundings(c *dagger.Container) (*dagger.Container, error) {
 	return c, nil
 }
 
-// secretVariable gives a container a variable of this program's. Another value of it is
-// no reason to run anything again.
-func (e *engine) secretVariable(c *dagger.Container, name string) *dagger.Container {
-	return c.WithSecretVariable(name, e.client.Secret("env://"+name, dagger.SecretOpts{CacheKey: name}))
+// secretVariable gives a container a variable with the value of one of this program's.
+// Another value of it is no reason to run anything again.
+func (e *engine) secretVariable(c *dagger.Container, inside, here string) *dagger.Container {
+	return c.WithSecretVariable(inside, e.client.Secret("env://"+here, dagger.SecretOpts{CacheKey: here}))
 }
 
 // service is the image as a relay that lets everybody in. Nothing but the tests'

@@ -5,12 +5,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/lock"
 )
@@ -25,6 +35,8 @@ var engineTests = []struct {
 	{"unchanged", testUnchanged},
 	{"entrypoint", testEntrypoint},
 	{"service", testService},
+	{"release", testRelease},
+	{"killed", testKilled},
 }
 
 // TestEngine runs the tests that need an engine. Which one, Dagger's variables say.
@@ -48,10 +60,10 @@ func TestEngine(t *testing.T) {
 const platforms = "linux/amd64,linux/arm64"
 
 // pipe runs the program, which must work, with dir for what it writes.
-func pipe(t *testing.T, dir, lockFile, command string) (stdout string) {
+func pipe(t *testing.T, dir, lockFile, command string, more ...string) (stdout string) {
 	t.Helper()
 	var out bytes.Buffer
-	args := []string{command, "--lock", lockFile, "--platform", platforms, "--output", dir + "/dist", "--reports", dir + "/reports"}
+	args := append([]string{command, "--lock", lockFile, "--output", dir + "/dist", "--reports", dir + "/reports"}, more...)
 	if code := run(t.Context(), args, &out, os.Stderr); code != exitOK {
 		t.Fatalf("%v: exit code %d", args, code)
 	}
@@ -82,7 +94,7 @@ func readReport(t *testing.T, name string, v any) {
 // client is that.
 func testDigests(t *testing.T) {
 	dir := t.TempDir()
-	pipe(t, dir, checkedIn, "build")
+	pipe(t, dir, checkedIn, "build", "--platform", platforms)
 	var s said
 	readReport(t, dir+"/reports/build.json", &s)
 	l, err := lock.Read(checkedIn)
@@ -110,12 +122,12 @@ func testDigests(t *testing.T) {
 // before, to the time that was taken.
 func testUnchanged(t *testing.T) {
 	dir := t.TempDir()
-	pipe(t, dir, checkedIn, "build")
+	pipe(t, dir, checkedIn, "build", "--platform", platforms)
 	before, err := os.ReadFile(dir + "/reports/build.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := pipe(t, dir, checkedIn, "build")
+	out := pipe(t, dir, checkedIn, "build", "--platform", platforms)
 	after, err := os.ReadFile(dir + "/reports/build.json")
 	if err != nil || string(before) != string(after) {
 		t.Errorf("the build step ran again (%v)", err)
@@ -161,7 +173,7 @@ func testEntrypoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Chdir(dir)
-	pipe(t, out, lock.File, "build")
+	pipe(t, out, lock.File, "build", "--platform", platforms)
 	for _, platform := range strings.Split(platforms, ",") {
 		var s said
 		readReport(t, out+"/reports/"+step{name: "compile " + platform}.report(), &s)
@@ -180,7 +192,7 @@ func testEntrypoint(t *testing.T) {
 // testService: the image runs as a service and does what clients need of it.
 func testService(t *testing.T) {
 	dir := t.TempDir()
-	pipe(t, dir, checkedIn, "test")
+	pipe(t, dir, checkedIn, "test", "--platform", platforms)
 	var probe struct {
 		Checks []struct{ Name, Result string }
 	}
@@ -198,5 +210,125 @@ func testService(t *testing.T) {
 	readReport(t, dir+"/reports/test.json", &suite)
 	if !suite.Passed {
 		t.Error("build test did not pass")
+	}
+}
+
+// small is a lock of one platform, with what a build of it gives.
+func small(t *testing.T) (file, digest string) {
+	t.Helper()
+	l, err := lock.Read(checkedIn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorded := l.Outputs.Platforms
+	l.Inputs.Platforms, l.Outputs = []lock.Platform{"linux/" + lock.Platform(runtime.GOARCH)}, nil
+	dir := t.TempDir()
+	file = filepath.Join(dir, lock.File)
+	if err := l.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	pipe(t, dir, file, "build")
+	var s said
+	readReport(t, dir+"/reports/build.json", &s)
+	l.Outputs = &lock.Outputs{Index: s.Digest}
+	for _, p := range recorded {
+		if p.Platform == l.Inputs.Platforms[0] {
+			l.Outputs.Platforms = append(l.Outputs.Platforms, p)
+		}
+	}
+	if err := l.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	return file, s.Digest
+}
+
+// loopbackRegistry is a registry on this machine's loopback. It hands each request to
+// watch before it answers it.
+func loopbackRegistry(t *testing.T, watch func(*http.Request)) (repository name.Repository) {
+	t.Helper()
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		watch(r)
+		inner.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") + "/derper")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return repository
+}
+
+// testRelease: a release goes to a registry on this machine's loopback, with the digest
+// that was built; the second time there is nothing to do.
+func testRelease(t *testing.T) {
+	file, digest := small(t)
+	repository := loopbackRegistry(t, func(*http.Request) {})
+	dir := t.TempDir()
+	for _, published := range []bool{true, false} {
+		pipe(t, dir, file, "release", "--", "--unsigned", "--repo", repository.Name())
+		var r struct{ Published bool }
+		if readReport(t, dir+"/reports/release.json", &r); r.Published != published {
+			t.Errorf("published: %v, want %v", r.Published, published)
+		}
+		head, err := remote.Head(repository.Tag("latest"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if head.Digest.String() != digest {
+			t.Errorf("latest is %s, want %s", head.Digest, digest)
+		}
+	}
+	for _, name := range []string{"release/notes.md", "release/test.xml", "attestations/provenance.json", "attestations/index.spdx.json"} {
+		if _, err := os.Stat(filepath.Join(dir, "reports", name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// testKilled: a client that is killed in the middle of a push leaves nothing published,
+// and the next run publishes.
+func testKilled(t *testing.T) {
+	file, digest := small(t)
+	reached, over := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	repository := loopbackRegistry(t, func(r *http.Request) {
+		if r.Method == http.MethodPatch || r.Method == http.MethodPut {
+			once.Do(func() {
+				close(reached)
+				<-r.Context().Done() // whoever pushes is gone
+				close(over)
+			})
+		}
+	})
+	ci := filepath.Join(t.TempDir(), "ci")
+	if out, err := exec.Command("go", "build", "-o", ci, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), ci, "release", "--lock", file, "--output", dir+"/dist", "--reports", dir+"/reports",
+		"--", "--unsigned", "--repo", repository.Name())
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-reached:
+	case err := <-ended:
+		t.Fatalf("it ended before it pushed: %v", err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	<-over
+	if tags, err := remote.List(repository); err == nil && len(tags) > 0 {
+		t.Errorf("published by a client that was killed: %v", tags)
+	}
+	pipe(t, dir, file, "release", "--", "--unsigned", "--repo", repository.Name())
+	if head, err := remote.Head(repository.Tag("latest")); err != nil || head.Digest.String() != digest {
+		t.Errorf("latest: %v %v, want %s", head, err, digest)
 	}
 }

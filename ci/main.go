@@ -104,6 +104,8 @@ type options struct {
 	output    string // folder for the layout
 	reports   string // folder for the reports
 	passed    []string
+	key       string // the private key among what is passed on
+	ports     []int  // of this machine's loopback, for registries among what is passed on
 }
 
 // commands names what the pipeline does, and what it hands arguments on to.
@@ -111,7 +113,7 @@ var commands = []struct{ name, summary string }{
 	{"build", "build the image: a container for each platform, then the layout; what happens when no command is named"},
 	{"test", "build it, ask it as a service what clients need of it, and run build test in a container"},
 	{"verify", "run build verify in a container; arguments after -- are for it"},
-	{"release", "build, test, and run build attest and build push in containers; arguments after -- are for push"},
+	{"release", "build it, ask it as a service, and run build release in a container; arguments after -- are for it"},
 }
 
 // parse reads the command line.
@@ -155,8 +157,44 @@ func parse(args []string, stdout io.Writer) (*options, error) {
 		return nil, usageError("unexpected argument %q: what build %s is to get comes after --", rest[1], o.command)
 	case len(o.passed) > 0 && (o.command == "build" || o.command == "test"):
 		return nil, usageError("%s takes no arguments after --", o.command)
+	case o.command == "release" && slices.ContainsFunc(o.passed, isUpdate):
+		return nil, usageError("--update: the engine builds what the lock names by now: run build update before")
 	}
+	if err := o.takeKey(); err != nil {
+		return nil, err
+	}
+	o.takeLoopback()
 	return o, o.choose()
+}
+
+func isUpdate(arg string) bool {
+	name, value, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	return strings.HasPrefix(arg, "-") && name == "update" && value != "false"
+}
+
+// takeKey takes the file of a private key from the arguments that are passed on, and
+// names in them where the container has it.
+func (o *options) takeKey() error {
+	for i, arg := range o.passed {
+		name, value, ok := strings.Cut(arg, "=")
+		if name != "--key" && name != "-key" {
+			continue
+		}
+		switch {
+		case ok:
+			o.passed[i] = name + "=" + keyFile
+		case i+1 < len(o.passed):
+			value, o.passed[i+1] = o.passed[i+1], keyFile
+		default:
+			return usageError("%s: no file given", arg)
+		}
+		key, err := os.ReadFile(value)
+		if err != nil {
+			return &codedError{fmt.Errorf("%s: %w", name, err), exitFailed, ""}
+		}
+		o.key = string(key)
+	}
+	return nil
 }
 
 // choose reads the lock and takes those of its platforms that are asked for, in its
@@ -226,7 +264,7 @@ func usage(w io.Writer, f *flag.FlagSet) {
 	fmt.Fprintf(w, `
 examples:
   go run ./ci build --platform linux/amd64,linux/arm64
-  dagger run go run ./ci release -- --repo registry.example.com/derper
+  dagger run go run ./ci release -- --key cosign.key --repo registry.example.com/derper
 
 It wants the Dagger CLI %s and an engine of that release; docs/dagger.md says how to reach one.
 The exit code is that of the command of build that failed, %d when it was interrupted.

@@ -32,6 +32,10 @@ func TestParse(t *testing.T) {
 		{"test -- --run probe/", "test takes no arguments after --"},
 		{"--platform linux/mips", "unknown platform"},
 		{"--platform linux/amd64,", "unknown platform"},
+		{"release -- --update", "run build update before"},
+		{"release -- --update=false", ""},
+		{"release -- --key", "--key: no file given"},
+		{"release -- --key nowhere.key", "nowhere.key"},
 		{"release --platform linux/amd64", "a release has all platforms"},
 		{"--load", "not defined: -load"},
 		{"--lock nowhere.json", "nowhere.json"},
@@ -77,6 +81,25 @@ func join(platforms []lock.Platform) string {
 		words = append(words, string(p))
 	}
 	return strings.Join(words, " ")
+}
+
+// TestKey guards against a private key that a container cannot find, or that it gets by
+// its command line.
+func TestKey(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cosign.key")
+	if err := os.WriteFile(file, []byte("the key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--key", file}, {"--key=" + file}, {"-key", file}} {
+		o, err := parse(append([]string{"release", "--lock", checkedIn, "--"}, args...), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		passed := strings.Join(o.passed, " ")
+		if o.key != "the key" || strings.Contains(passed, file) || !strings.HasSuffix(passed, keyFile) {
+			t.Errorf("%v: passed on %s, key %q", args, passed, o.key)
+		}
+	}
 }
 
 // TestHelp guards against a help that goes to stderr, or that counts as a failure.

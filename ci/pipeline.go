@@ -16,6 +16,7 @@ const (
 	scratchDir  = "/tmp"
 	tarballFile = "/image.tar"
 	attestDir   = "/attestations"
+	releaseDir  = "/release"
 )
 
 // relayName is the name under which a client reaches the image that runs as a service.
@@ -101,16 +102,19 @@ func compose(o *options, host lock.Platform) pipeline {
 			name: "probe", args: []string{"probe", "--insecure", "--json", relayName}, relay: true, live: true,
 		})
 	}
-	p.after = append(p.after, step{
-		name: "test", args: []string{"test", "--platform", all, "--json", layoutDir}, layout: true, live: true, privileged: true,
-	})
-	if o.command == "release" {
-		push := append([]string{"push", "--lock", lockFile, "--json"}, o.passed...)
+	if o.command == "test" {
 		p.after = append(p.after, step{
-			name: "attest", args: []string{"attest", "--lock", lockFile, "--output", attestDir, "--json", layoutDir}, layout: true, makes: attestDir,
-		}, step{
-			name: "push", args: append(push, layoutDir), layout: true, live: true, secrets: true,
+			name: "test", args: []string{"test", "--platform", all, "--json", layoutDir}, layout: true, live: true, privileged: true,
 		})
+		return p
 	}
+	// What the flags say last holds: these are the container's, whatever comes after --.
+	release := append(append([]string{"release"}, o.passed...), "--lock", lockFile, "--cache", cacheDir, "--folder", releaseDir, "--json")
+	p.after = append(p.after, step{
+		name: "attest", args: []string{"attest", "--lock", lockFile, "--output", attestDir, "--json", layoutDir}, layout: true, makes: attestDir,
+	}, step{
+		// It tests all platforms itself, before it pushes.
+		name: "release", args: release, cache: true, makes: releaseDir, live: true, privileged: true, secrets: true,
+	})
 	return p
 }

@@ -29,7 +29,8 @@ import (
 	"github.com/xavieralpha/derper/internal/testlock"
 )
 
-// helperEnv makes this test binary a tester that starts a container and waits to be killed.
+// helperEnv makes this test binary a tester that starts a container and waits to be
+// killed, or, as binfmt, what looks for emulators in a container.
 const helperEnv = "CONTAINER_TEST_HELPER"
 
 func TestMain(m *testing.M) {

@@ -2,10 +2,12 @@ package container
 
 import (
 	"archive/tar"
+	"errors"
 	"io"
 	"log"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -142,7 +144,7 @@ func TestRunnable(t *testing.T) {
 		{"linux/arm64", "amd64", binfmt, ""},
 		{"linux/arm64", "amd64", "/none", "binfmt_misc is not mounted\nhint: mount"},
 		{"linux/386", "arm64", binfmt, "qemu-i386 is not registered"},
-		{"linux/riscv64", "amd64", binfmt, "emulator qemu-riscv64 is not registered in " + binfmt + "\nhint: apt-get install qemu-user-static"},
+		{"linux/riscv64", "amd64", binfmt, "emulator qemu-riscv64 is not registered with binfmt_misc\nhint: apt-get install qemu-user-static"},
 		{"linux/arm/v6", "amd64", binfmt, "qemu-arm is switched off"},
 		{"linux/s390x", "amd64", binfmt, "without flag F"},
 		{"linux/sparc", "amd64", binfmt, "no emulator is known"},
@@ -157,6 +159,30 @@ func TestRunnable(t *testing.T) {
 			t.Errorf("%s on %s: %v, want %q", tt.platform, tt.host, err, tt.want)
 		}
 	}
+}
+
+// TestHiddenBinfmt guards against a privileged container, whose /proc is its own, that
+// takes the host's emulators for missing.
+func TestHiddenBinfmt(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: needs root")
+	}
+	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--mount-proc", os.Args[0])
+	cmd.Env = append(os.Environ(), helperEnv+"=binfmt")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// hiddenBinfmt is the part of TestHiddenBinfmt in the container.
+func hiddenBinfmt() error {
+	if _, err := os.Stat(binfmtDir + "/status"); err == nil {
+		return errors.New("binfmt_misc is mounted here: nothing is tested")
+	}
+	dir, done := openBinfmt()
+	defer done()
+	_, err := os.ReadFile(dir + "/status")
+	return err
 }
 
 // TestForeign runs programs of other architectures: one emulated, and one that an amd64 kernel runs by itself.

@@ -21,6 +21,13 @@ import (
 // helper is a tester that starts a container of the image in the tarball os.Args[1] and hangs.
 func helper() {
 	r := Native()
+	if os.Getenv(helperEnv) == "binfmt" {
+		if err := hiddenBinfmt(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv(helperEnv) == "docker" {
 		r = Docker()
 	}

@@ -39,3 +39,5 @@ func socketsOf(int) socketFunc { return nil }
 func (socketFunc) connect(*forwards, Spec) (map[string]netip.AddrPort, error) {
 	return nil, errors.New("an isolated container in Docker needs Linux, and root")
 }
+
+func openBinfmt() (dir string, closeIt func()) { return binfmtDir, func() {} }

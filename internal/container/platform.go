@@ -20,7 +20,11 @@ var qemu = map[string]string{
 }
 
 // Runnable says what is missing on this machine to run programs of a platform; nil if nothing is.
-func Runnable(p v1.Platform) error { return runnable(p, runtime.GOARCH, binfmtDir) }
+func Runnable(p v1.Platform) error {
+	dir, done := openBinfmt()
+	defer done()
+	return runnable(p, runtime.GOARCH, dir)
+}
 
 func runnable(p v1.Platform, host, binfmt string) error {
 	if p.OS != "linux" {
@@ -41,16 +45,16 @@ func runnable(p v1.Platform, host, binfmt string) error {
 	}
 	const install = "apt-get install qemu-user-static binfmt-support, or docker run --privileged --rm tonistiigi/binfmt --install all"
 	if _, err := os.Stat(binfmt + "/status"); err != nil {
-		return missing("binfmt_misc is not mounted", "mount -t binfmt_misc binfmt_misc "+binfmt+"; then "+install)
+		return missing("binfmt_misc is not mounted", "mount -t binfmt_misc binfmt_misc "+binfmtDir+"; then "+install)
 	}
 	b, err := os.ReadFile(binfmt + "/" + handler)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return missing("emulator "+handler+" is not registered in "+binfmt, install)
+		return missing("emulator "+handler+" is not registered with binfmt_misc", install)
 	case err != nil:
 		return fmt.Errorf("%s: %w", p, err)
 	case !strings.HasPrefix(string(b), "enabled"):
-		return missing("emulator "+handler+" is switched off", "echo 1 >"+binfmt+"/"+handler)
+		return missing("emulator "+handler+" is switched off", "echo 1 >"+binfmtDir+"/"+handler)
 	}
 	for line := range strings.Lines(string(b)) {
 		if flags, ok := strings.CutPrefix(line, "flags:"); ok && strings.Contains(flags, "F") {
