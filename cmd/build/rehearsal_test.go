@@ -469,8 +469,8 @@ func (s *stage) faults(version string) map[string]fault {
 			return q.Method == http.MethodGet && strings.Contains(q.Path, "/blobs/")
 		}),
 		"sign and attest": {
-			func() { s.sigstore.Break("/api/v2/signingCert", 1000, "no") },
-			func() { s.sigstore.Break("/api/v2/signingCert", 0, "") }, "Fulcio",
+			func() { s.sigstore.Break("/api/v1/timestamp", 1000, "no") },
+			func() { s.sigstore.Break("/api/v1/timestamp", 0, "") }, "build: sign: ",
 		},
 		"move the tags, in all repositories": refuse(s.two, registrytest.Unauthorized, writes),
 		"commit the lock": {
