@@ -201,6 +201,12 @@ func (s *stage) running(jobs []*workflowtest.Job) {
 // run carries out release.yml and returns the jobs that failed.
 func (s *stage) run() (failed []string, jobs []*workflowtest.Job) {
 	s.Helper()
+	return s.dispatch(map[string]any{})
+}
+
+// dispatch is run with inputs, as by hand.
+func (s *stage) dispatch(inputs map[string]any) (failed []string, jobs []*workflowtest.Job) {
+	s.Helper()
 	s.commands, s.writes = nil, 0
 	before, after := s.runner.Before, s.runner.After
 	defer func() { s.runner.Before, s.runner.After = before, after }()
@@ -211,7 +217,7 @@ func (s *stage) run() (failed []string, jobs []*workflowtest.Job) {
 		}
 		return nil
 	}
-	jobs, err := s.runner.Run(s.Context(), "release.yml", map[string]any{})
+	jobs, err := s.runner.Run(s.Context(), "release.yml", inputs)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -383,6 +389,7 @@ func TestRehearsal(t *testing.T) {
 		}
 	}
 	s.isQuiet()
+	s.again()
 	t.Logf("%d failures, at %d steps: after each, the next run released", count, len(steps))
 }
 
@@ -416,6 +423,21 @@ func (s *stage) theFork() {
 	}
 	if l := s.lockOn(lock.File); l.Outputs.Index != before.Outputs.Index {
 		s.Errorf("the lock has another index: %s", l.Outputs.Index)
+	}
+}
+
+// again checks that a run by hand goes through everything and changes nothing.
+func (s *stage) again() {
+	s.Helper()
+	tags, commits, releases := s.tags(), s.github.Commits(), s.github.Releases()
+	if failed, jobs := s.dispatch(map[string]any{"again": true}); len(failed) > 0 {
+		s.Fatalf("failed: %q\n%s", failed, logs(jobs))
+	}
+	if !slices.Contains(s.commands, "stable / record: publish the release notes") {
+		s.Errorf("it did only %q", s.commands)
+	}
+	if !maps.Equal(s.tags(), tags) || len(s.github.Commits()) != len(commits) || len(s.github.Releases()) != len(releases) || s.writes > 0 {
+		s.Errorf("something was published anew: %d requests", s.writes)
 	}
 }
 

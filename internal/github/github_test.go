@@ -176,9 +176,11 @@ func TestRelease(t *testing.T) {
 		t.Errorf("address %s", address)
 	}
 
-	// The same again changes nothing.
+	// The same image again changes nothing, whatever is said of it now.
 	before := w.writes()
-	_, err = w.client.Release(t.Context(), r)
+	again := r
+	again.Notes = "poorer notes"
+	_, err = w.client.Release(t.Context(), again)
 	w.no(err)
 	if w.writes() != before {
 		t.Errorf("requests %q", w.server.Requests())

@@ -38,8 +38,9 @@ type Runner struct {
 	// is under way.
 	Running func(jobs []*Job)
 
-	jobs  []*Job
-	count int
+	jobs     []*Job
+	count    int
+	uploaded map[string]bool // artifacts
 }
 
 // A Step is a step that is a command line.
@@ -68,7 +69,7 @@ type Job struct {
 // jobs that were begun; their names have the matrix's values in no other way than
 // their order. The error is of the workflow or of this runner: a job that fails is none.
 func (r *Runner) Run(ctx context.Context, name string, inputs map[string]any) ([]*Job, error) {
-	r.jobs, r.count = nil, 0
+	r.jobs, r.count, r.uploaded = nil, 0, map[string]bool{}
 	if err := os.RemoveAll(r.artifacts()); err != nil {
 		return nil, err
 	}
@@ -365,9 +366,10 @@ func (r *Runner) action(s *scope, m *machine, a *actionlint.ExecAction) (failure
 		return nil, nil
 	case "actions/upload-artifact":
 		to := filepath.Join(r.artifacts(), with("name"))
-		if _, e := os.Stat(to); e == nil {
-			return nil, fmt.Errorf("artifact %s is there already", with("name"))
+		if r.uploaded[to] {
+			return nil, fmt.Errorf("two jobs make the artifact %s", with("name"))
 		}
+		r.uploaded[to] = true
 		from := filepath.Join(m.workspace, with("path"))
 		info, e := os.Stat(from)
 		if e != nil {
