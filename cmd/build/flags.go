@@ -17,6 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/upstream"
 )
 
 // flagSet is a command's flags, with its help.
@@ -84,6 +85,7 @@ func (f *flagSet) parseOnly(args []string) error {
 type inputFlags struct {
 	lockFile, platforms, cacheDir string
 	verifyCache                   bool
+	create                        bool // of update: a lock that does not exist is made
 }
 
 func (f *inputFlags) register(flags *flagSet) {
@@ -154,6 +156,13 @@ func (f *inputFlags) openCache() (*cache.Cache, error) {
 // sumDB is the checksum database in modproxy's form; empty means sum.golang.org.
 // Tests have one of their own.
 var sumDB string
+
+// upstreamRepository and publicSigstore are where tailscale's git repository and
+// Sigstore are unless a flag says otherwise. Tests have theirs.
+var (
+	upstreamRepository = upstream.Repository
+	publicSigstore     sigstoreFlags
+)
 
 // modules is the client through which modules are fetched. GOPROXY is the one
 // variable of Go's that counts, and it decides only about the way.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,9 +12,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/upstream"
+	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/release"
 )
 
 const githubSynopsis = `github does what a release needs of GitHub. Each command can be run again at any time.
@@ -22,7 +27,8 @@ const githubSynopsis = `github does what a release needs of GitHub. Each command
                 its index
   commit FILE   commits FILE, a lock with outputs, in the place of the lock, unless somebody else
                 changed that since the checkout
-  release FILE  makes the release of FILE's version, or replaces its notes
+  release FILE  makes the release of FILE's version, or replaces its notes; without --notes, they are made
+                of what the first repository has
   issue [FILE]  opens an issue with the run's failed jobs, the ends of their logs, and the files;
                 if one with that title is open, it gets a comment
 
@@ -30,12 +36,13 @@ In a workflow, GITHUB_REPOSITORY and its like are set; give it GITHUB_TOKEN.`
 
 const githubExample = `  build github released
   build github commit --branch main out/versions.json
-  build github release --branch main --notes notes.md out/versions.json
+  build github release --branch main out/versions.json
   build github issue --title 'the release failed' report.txt`
 
 // githubFlags are the flags of build github.
 type githubFlags struct {
-	lockFile, branch, notes, title string
+	lockFile, branch, notes, title, jobs string
+	repositories                         []string
 }
 
 // githubCommands are the words that build github takes.
@@ -53,7 +60,9 @@ func runGitHub(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags.StringVar(&f.lockFile, "lock", lock.File, "the lock `file`")
 	flags.StringVar(&f.branch, "branch", os.Getenv("GITHUB_REF_NAME"), "the `branch` that has the lock; default is the workflow's")
 	flags.StringVar(&f.notes, "notes", "", "`file` with the release's notes, in Markdown")
+	flags.Func("repo", "`repository` that the release is in, may be repeated, or a list with commas (default "+strings.Join(registry.Default, " and ")+")", collect(&f.repositories))
 	flags.StringVar(&f.title, "title", "a workflow failed", "the issue's `title`")
+	flags.StringVar(&f.jobs, "jobs", "", "report only jobs whose names begin so")
 	words, err := flags.parse(args)
 	if err != nil {
 		return err
@@ -170,14 +179,19 @@ func builtLock(name string) (*lock.Lock, error) {
 }
 
 func githubRelease(ctx context.Context, c *github.Client, f githubFlags, args []string, stdout io.Writer) error {
-	if len(args) != 1 || f.notes == "" {
-		return usageError("github release: wants one FILE and --notes")
+	if len(args) != 1 {
+		return usageError("github release: wants one FILE")
 	}
 	l, err := builtLock(args[0])
 	if err != nil {
 		return err
 	}
-	notes, err := os.ReadFile(f.notes)
+	var notes []byte
+	if f.notes != "" {
+		notes, err = os.ReadFile(f.notes)
+	} else {
+		notes, err = makeNotes(ctx, l, f)
+	}
 	if err != nil {
 		return err
 	}
@@ -187,13 +201,73 @@ func githubRelease(ctx context.Context, c *github.Client, f githubFlags, args []
 	}
 	version := l.Inputs.Tailscale.Version
 	address, err := c.Release(ctx, github.Release{
-		Tag: version, Commit: commit, Notes: string(notes), Index: l.Outputs.Index, Prerelease: upstream.ChannelOf(version) == upstream.Unstable,
+		Tag: version, Commit: commit, Notes: string(notes), Index: l.Outputs.Index, Prerelease: lock.ChannelOf(version) == lock.Unstable,
 	})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(stdout, address)
-	return nil
+	return addSummary(string(notes))
+}
+
+// makeNotes makes the notes of a lock's release as the first repository has it,
+// compared with that of the lock in the checkout.
+func makeNotes(ctx context.Context, l *lock.Lock, f githubFlags) ([]byte, error) {
+	n := &release.Notes{Repositories: f.repositories}
+	if len(n.Repositories) == 0 {
+		n.Repositories = registry.Default
+	}
+	tags, err := tagsOf(l.Inputs.Tailscale.Version, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tags {
+		n.Tags = append(n.Tags, t.Name)
+	}
+	keychain, err := credentials(n.Repositories)
+	if err != nil {
+		return nil, err
+	}
+	repository, err := (&registry.Client{Keychain: keychain}).Open(ctx, n.Repositories[0])
+	if err != nil {
+		return nil, err
+	}
+	describe := func(digest string) (*release.Image, error) {
+		h, err := v1.NewHash(digest)
+		if err != nil {
+			return nil, err
+		}
+		index, err := remote.Index(repository.Digest(h), repository.Options(ctx)...)
+		if err != nil {
+			return nil, fmt.Errorf("%s@%s: %w", n.Repositories[0], digest, err)
+		}
+		return release.Describe(index)
+	}
+	if n.Image, err = describe(l.Outputs.Index); err != nil {
+		return nil, err
+	}
+	// The first release of a channel or a repository has none before it.
+	if old, err := lock.Read(f.lockFile); err == nil && old.Outputs != nil && old.Outputs.Index != l.Outputs.Index {
+		if before, err := describe(old.Outputs.Index); err == nil {
+			n.Before = before
+		}
+	}
+	for _, r := range n.Repositories {
+		n.Verify = append(n.Verify, verifySignatureCommand(os.Getenv)+strings.TrimPrefix(r, "http://")+"@"+l.Outputs.Index)
+	}
+	var b bytes.Buffer
+	err = n.Write(&b)
+	return b.Bytes(), err
+}
+
+// signer is the workflow that signs what the workflows here publish.
+const signer = ".github/workflows/sign.yml"
+
+// verifySignatureCommand is how anybody checks who signed what this workflow published.
+func verifySignatureCommand(env func(string) string) string {
+	server := strings.TrimRight(orElse(env("GITHUB_SERVER_URL"), "https://github.com"), "/")
+	return fmt.Sprintf("build verify-signature --issuer https://token.actions.githubusercontent.com --identity %s/%s/%s@refs/heads/%s ",
+		server, env("GITHUB_REPOSITORY"), signer, env("GITHUB_REF_NAME"))
 }
 
 func githubIssue(ctx context.Context, c *github.Client, f githubFlags, args []string, stdout io.Writer) error {
@@ -207,6 +281,9 @@ func githubIssue(ctx context.Context, c *github.Client, f githubFlags, args []st
 			fmt.Fprintf(&b, "\nIts jobs could not be asked for: %v\n", err)
 		}
 		for _, failure := range failures {
+			if !strings.HasPrefix(failure.Job, f.jobs) {
+				continue
+			}
 			fmt.Fprintf(&b, "\n### %s\n", strings.TrimSuffix(failure.Job+": "+failure.Step, ": "))
 			if failure.Log != "" {
 				b.WriteString(fenced(failure.Log))

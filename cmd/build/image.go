@@ -88,6 +88,9 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err != nil {
 		return err
 	}
+	if err := setOutputs("digest", built.Outputs.Index); err != nil {
+		return err
+	}
 	ref := "derper:" + l.Inputs.Tailscale.Short()
 	if *tarballFile != "" {
 		if err := image.WriteTarball(*tarballFile, ref, built.Images[0]); err != nil {

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"build": func() {
 			sumDB = os.Getenv(testSumDB)
+			rehearse()
 			main()
 		},
 	})

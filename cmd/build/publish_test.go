@@ -67,6 +67,7 @@ func newKeyFile(t *testing.T) string {
 // TestRelease stops a release at each of its steps in turn: nothing is tagged, and
 // the next run goes on where it stopped.
 func TestRelease(t *testing.T) {
+	aloneWithContainers(t)
 	lockFile, folder := releasing(t)
 	one := registrytest.NewProxy(t, registrytest.Docker(t, registrytest.Options{}))
 	two := registrytest.NewProxy(t, registrytest.Memory(t, registrytest.Options{}))

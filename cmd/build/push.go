@@ -124,12 +124,12 @@ func tagsOf(version, channel string, names []string) ([]registry.Tag, error) {
 		}
 		return registry.NamedTags(version, names)
 	}
-	c, err := registry.ChannelOf(version)
+	c := lock.ChannelOf(version)
 	if channel != "" {
-		c, err = registry.ParseChannel(channel)
-	}
-	if err != nil {
-		return nil, err
+		var err error
+		if c, err = lock.ParseChannel(channel); err != nil {
+			return nil, fmt.Errorf("--channel: %w", err)
+		}
 	}
 	return registry.Tags(version, c)
 }

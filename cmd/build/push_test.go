@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,7 +124,7 @@ func TestKilledPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tags, err := registry.Tags(release.Version, registry.Stable)
+		tags, err := registry.Tags(release.Version, lock.Stable)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,10 +134,12 @@ func TestKilledPush(t *testing.T) {
 		}
 		return p, proxies
 	}
-	calm, _ := start(t)
-	began := time.Now()
+	calm, proxies := start(t)
+	var total atomic.Int64
+	for _, proxy := range proxies {
+		proxy.Hook(func(registrytest.Request) { total.Add(1) })
+	}
 	calm.run(t)
-	took := time.Since(began)
 
 	const kills = 50
 	nothing, window, completed, inWindow := 0, 0, 0, 0
@@ -179,14 +182,25 @@ func TestKilledPush(t *testing.T) {
 		}
 	}
 	for range kills {
-		p, _ := start(t)
+		// At a request and not at a time, which a busy machine would stretch.
+		p, proxies := start(t)
 		cmd, _, _ := p.command()
+		var seen atomic.Int64
+		at := 1 + rand.N(total.Load())
+		for _, proxy := range proxies {
+			proxy.Hook(func(registrytest.Request) {
+				if seen.Add(1) == at {
+					time.AfterFunc(rand.N(2*time.Millisecond), func() { cmd.Process.Kill() })
+				}
+			})
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(rand.N(took))
-		cmd.Process.Kill()
 		cmd.Wait()
+		for _, proxy := range proxies {
+			proxy.Hook(nil)
+		}
 		switch judge(t, p) {
 		case 0:
 			nothing++
@@ -364,7 +378,7 @@ func TestPushSays(t *testing.T) {
 			[]string{"manifest differs from the lock", "hint: only what the lock records is published"}},
 		{"a tag in the repository's name", []string{"--repo", r.Repository("derper:latest")}, exitUsage, []string{"without tag or digest"}},
 		{"two ways to choose tags", append(repo, "--lock", release.LockFile, "--channel", "stable", "--tag", "x", release.Dir), exitUsage, []string{"--channel chooses tags, and so does --tag"}},
-		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), exitUsage, []string{`channel "beta"`}},
+		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), exitUsage, []string{`--channel: "beta"`}},
 		{"two layouts", append(repo, "--lock", release.LockFile, "a", "b"), exitUsage, []string{`unexpected argument "b"`}},
 		{"dry run", append(repo, "--lock", release.LockFile, "--dry-run", release.Dir), exitOK,
 			[]string{r.Repository("derper") + "@" + digest, "missing: 5 blobs (", "3 manifests", digest, "latest    new", "dry run: nothing was uploaded and no tag has moved"}},

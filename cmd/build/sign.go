@@ -44,6 +44,9 @@ type sigstoreFlags struct{ root, config string }
 // open reads the instance that the flags name, or fetches the public one.
 func (f *sigstoreFlags) open(ctx context.Context) (*attest.Sigstore, error) {
 	if f.root == "" && f.config == "" {
+		*f = publicSigstore
+	}
+	if f.root == "" && f.config == "" {
 		s, err := attest.PublicSigstore(ctx)
 		if err != nil {
 			return nil, &codedError{fmt.Errorf("sigstore: %w", err), exitFailed, "check the network, or name the instance's files with --trusted-root and --signing-config"}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os/exec"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ type updateResult struct {
 	New      bool                  `json:"new"`
 	Written  bool                  `json:"written"`
 	Release  string                `json:"release"`
-	Channel  upstream.Channel      `json:"channel"`
+	Channel  lock.Channel          `json:"channel"`
 	Changes  []upstream.Change     `json:"changes"`
 	Compare  string                `json:"compare,omitempty"`
 	Flags    []upstream.FlagChange `json:"flags"`
@@ -50,14 +51,15 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	channel := flags.String("channel", "stable", "`channel` of which the newest release is taken: stable or unstable")
 	flags.StringVar(&w.Version, "version", "", "take this `version`, such as v1.102.3, be it older or newer")
 	flags.BoolVar(&w.Downgrade, "allow-downgrade", false, "go back when the channel's newest release is older than the lock's")
-	repository := flags.String("repository", upstream.Repository, "`URL` or folder of tailscale's git repository")
+	repository := flags.String("repository", upstreamRepository, "`URL` or folder of tailscale's git repository")
+	flags.BoolVar(&in.create, "create", false, "make the lock, with all platforms, when there is none")
 	check := flags.Bool("check", false, fmt.Sprintf("change nothing; the exit code is %d when there is something new", exitNew))
 	asJSON := flags.Bool("json", false, "print the result as JSON")
 	err := flags.parseOnly(args)
 	if err != nil {
 		return err
 	}
-	if w.Channel, err = upstream.ParseChannel(*channel); err != nil {
+	if w.Channel, err = lock.ParseChannel(*channel); err != nil {
 		return usageError("--channel: %w", err)
 	}
 	result, err := updateLock(ctx, &in, w, *repository, *check, stderr)
@@ -67,10 +69,16 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
 		return err
 	}
-	if *asJSON {
+	var text strings.Builder
+	if err = printUpdate(&text, *result, in.lockFile, args); err == nil {
+		err = addSummary(fenced(text.String()))
+	}
+	switch {
+	case err != nil:
+	case *asJSON:
 		err = printJSON(stdout, result)
-	} else {
-		err = printUpdate(stdout, *result, in.lockFile, args)
+	default:
+		_, err = io.WriteString(stdout, text.String())
 	}
 	if err == nil && result.New && *check {
 		return errNew
@@ -78,11 +86,13 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	return err
 }
 
-// printUpdate says what happened, or with --check among the arguments would.
 // updateLock finds out what is new, and writes it into the lock unless it is only to
 // check.
 func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository string, check bool, stderr io.Writer) (*updateResult, error) {
 	l, _, err := in.read()
+	if in.create && errors.Is(err, fs.ErrNotExist) {
+		l, err = &lock.Lock{Schema: lock.SchemaVersion, Inputs: lock.Inputs{Platforms: slices.Clone(lock.Known)}}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +118,11 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 		return nil, &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
 	}
 	result.New, result.Release = u.IsNew(), u.New.Tailscale.Version
-	result.Channel = upstream.ChannelOf(result.Release)
+	result.Channel = lock.ChannelOf(result.Release)
 	result.Changes = append(result.Changes, u.Changes()...)
 	result.Flags = append(result.Flags, u.Flags...)
 	result.Pending = append(result.Pending, u.Pending...)
-	if from := u.Old.Tailscale.Version; from != result.Release {
+	if from := u.Old.Tailscale.Version; from != "" && from != result.Release {
 		result.Compare = upstream.CompareURL(from, result.Release)
 	}
 	if u.IsNew() && !check {
@@ -124,6 +134,7 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 	return result, nil
 }
 
+// printUpdate says what happened, or with --check among the arguments would.
 func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) error {
 	var b strings.Builder
 	if !r.New {
@@ -132,7 +143,7 @@ func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) er
 		tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(tw, "INPUT\tOLD\tNEW")
 		for _, c := range r.Changes {
-			fmt.Fprintf(tw, "%s\t%s\t%s\n", c.Input, c.Old, c.New)
+			fmt.Fprintf(tw, "%s\t%s\t%s\n", c.Input, orElse(c.Old, "none"), c.New)
 		}
 		tw.Flush()
 	}

@@ -63,7 +63,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&o.html, "html", "", "also write the report to `file`, as one HTML page")
 	flags.BoolVar(&o.asJSON, "json", false, "print the report as JSON")
 	flags.BoolVar(&o.source, "source", false, "also prove that git tag, commit, module and checksum database agree; needs git")
-	flags.StringVar(&o.repository, "repository", upstream.Repository, "`URL` or folder of tailscale's git repository, for --source")
+	flags.StringVar(&o.repository, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --source")
 	flags.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in\nwith the word keyless, and attach it to the image")
 	flags.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
 	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", collect(&o.rebuilders))
@@ -120,6 +120,13 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		if err := errors.Join(report.WriteHTML(&page), writeFile(o.html, page.Bytes())); err != nil {
 			return fmt.Errorf("--html: %w", err)
 		}
+	}
+	var text strings.Builder
+	if err = report.WriteText(&text); err == nil {
+		err = addSummary(fenced(text.String()))
+	}
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
 	}
 	write := report.WriteText
 	if o.asJSON {

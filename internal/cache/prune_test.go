@@ -116,3 +116,46 @@ func TestPruneWhileInUse(t *testing.T) {
 	c, _ := open(t, dir)
 	put(t, c, "key", "content")
 }
+
+// Drop takes results only: what the next build is made with stays.
+func TestDrop(t *testing.T) {
+	c, warned := open(t, t.TempDir())
+	kept := put(t, c, "kept", "what both made")
+	dropped := put(t, c, "dropped", "what one made")
+	put(t, c, "dropped-too", "what both made")
+	module := filepath.Join(c.Dir(), "mod", "a.go")
+	if err := os.MkdirAll(filepath.Dir(module), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(module, make([]byte, 12345), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(c.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := func(key string) bool { return key == "kept" }
+	if freed, err := c.Drop(keep); !errors.Is(err, ErrInUse) || freed != 0 {
+		t.Errorf("while another uses it: %d, %v, not ErrInUse", freed, err)
+	}
+	other.Close()
+	if freed, err := c.Drop(keep); err != nil || freed < int64(len("what one made")) || freed > 5000 {
+		t.Errorf("%d bytes freed, %v", freed, err)
+	}
+	if _, err := os.Stat(module); err != nil {
+		t.Errorf("a module was removed: %v", err)
+	}
+	if _, err := os.Stat(c.Path(dropped)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a blob was left: %v", err)
+	}
+	if r, err := c.Get("dropped-too"); r != nil || err != nil {
+		t.Errorf("a result was left: %v, %v", r, err)
+	}
+	if got, err := read(c, kept); got != "what both made" || err != nil {
+		t.Errorf("kept: %q, %v", got, err)
+	}
+	put(t, c, "dropped", "again")
+	if len(*warned) != 0 {
+		t.Errorf("said: %q", *warned)
+	}
+}

@@ -176,9 +176,11 @@ func TestRelease(t *testing.T) {
 		t.Errorf("address %s", address)
 	}
 
-	// The same again changes nothing.
+	// The same image again changes nothing, whatever is said of it now.
 	before := w.writes()
-	_, err = w.client.Release(t.Context(), r)
+	again := r
+	again.Notes = "poorer notes"
+	_, err = w.client.Release(t.Context(), again)
 	w.no(err)
 	if w.writes() != before {
 		t.Errorf("requests %q", w.server.Requests())
@@ -354,3 +356,23 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A token that may only read does nothing by halves.
+func TestWithoutPermission(t *testing.T) {
+	w := newWorld(t)
+	w.client.Token = w.server.Grant(map[string]string{"contents": "read", "issues": "read"})
+	for name, err := range map[string]error{
+		"commit":  second(w.client.Commit(t.Context(), lockChange())),
+		"report":  second(w.client.Report(t.Context(), "t", "b")),
+		"release": second(w.client.Release(t.Context(), Release{Tag: "v1", Commit: "main", Index: "i"})),
+	} {
+		if !is(err, 403) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(w.server.Commits()) != 1 || len(w.server.Issues()) != 0 || len(w.server.Releases()) != 0 {
+		t.Error("something was done")
+	}
+}
+
+func second(_ string, err error) error { return err }

@@ -37,8 +37,8 @@ type release struct {
 // mark is the line of the notes that says which index was released.
 func mark(index string) string { return "<!-- index: " + index + " -->" }
 
-// Release creates a release and returns its address. If there is one with that tag,
-// its notes are replaced; the git tag stays where it is, because Go's module proxies
+// Release creates a release and returns its address. If there is one with that tag and
+// another index, its notes are replaced; the git tag stays where it is, because Go's module proxies
 // never forget what a tag named first.
 func (c *Client) Release(ctx context.Context, r Release) (address string, err error) {
 	err = c.do(ctx, func() error {
@@ -69,8 +69,8 @@ func (c *Client) release(ctx context.Context, r Release) (string, error) {
 		if errors.As(err, &e) && e.Status == http.StatusUnprocessableEntity && strings.Contains(e.Message, "already_exists") {
 			return "", again{err} // made meanwhile; now there is one to change
 		}
-	case there.Body == want.Body && there.Name == want.Name && there.Prerelease == want.Prerelease:
-		return there.Address, nil
+	case strings.Contains(there.Body, mark(r.Index)):
+		return there.Address, nil // its notes compare with what was before it
 	default:
 		err = c.call(ctx, http.MethodPatch, fmt.Sprintf("/releases/%d", there.ID), want, &made)
 	}

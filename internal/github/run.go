@@ -42,7 +42,10 @@ func (c *Client) failures(ctx context.Context, run string) ([]Failure, error) {
 	if err := c.call(ctx, http.MethodGet, "/actions/runs/"+run+"/jobs?filter=latest&per_page=100", nil, &page); err != nil {
 		return nil, err
 	}
-	failed := func(o outcome) bool { return o.Conclusion == "failure" || o.Conclusion == "timed_out" }
+	failed := func(o outcome) bool {
+		// A job that took too long is cancelled, as is what somebody stops.
+		return o.Conclusion == "failure" || o.Conclusion == "timed_out" || o.Conclusion == "cancelled"
+	}
 	var list []Failure
 	for _, job := range page.Jobs {
 		if !failed(job.outcome) {

@@ -20,7 +20,7 @@ import (
 // Repository is the name of the repository that is served.
 const Repository = "example/derper"
 
-// Token is the token that requests must have.
+// Token is a token that may do everything.
 const Token = "ghs_secretForTestsOnly0123456789"
 
 // A Server is a GitHub with one repository.
@@ -36,6 +36,7 @@ type Server struct {
 	issues   []*Issue
 	releases []*Release
 	jobs     []Job
+	grants   map[string]map[string]string // by token
 }
 
 // An Issue is an open issue.
@@ -141,6 +142,17 @@ func (s *Server) CloseIssues() {
 	s.issues = nil
 }
 
+// DeleteReleases makes this the GitHub of somebody who has released nothing. The git
+// tags go, too.
+func (s *Server) DeleteReleases() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.releases {
+		s.git("", "update-ref", "-d", "refs/tags/"+r.Tag)
+	}
+	s.releases = nil
+}
+
 // SetJobs says how the jobs of the workflow run stand.
 func (s *Server) SetJobs(jobs []Job) {
 	s.mu.Lock()
@@ -154,6 +166,28 @@ func (s *Server) Push(files map[string]string) error {
 	defer s.mu.Unlock()
 	_, err := s.commit(files, "somebody else's change")
 	return err
+}
+
+// Grant makes a token that may do no more than the permissions say, as contents: write.
+func (s *Server) Grant(permissions map[string]string) (token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	token = fmt.Sprintf("%s_%d", Token, len(s.grants)+1)
+	if s.grants == nil {
+		s.grants = map[string]map[string]string{}
+	}
+	s.grants[token] = permissions
+	return token
+}
+
+// may says whether a token may make a request.
+func (s *Server) may(token string, req *http.Request, what string) bool {
+	if token == Token {
+		return true
+	}
+	scope := map[string]string{"contents": "contents", "commits": "contents", "releases": "contents", "issues": "issues", "actions": "actions"}[what]
+	right := s.grants[token][scope]
+	return right == "write" || right == "read" && req.Method == http.MethodGet
 }
 
 // File is a file's content on main, "" for no such file.
@@ -190,7 +224,11 @@ func (s *Server) commit(files map[string]string, message string) (string, error)
 		b.WriteString("from refs/heads/main^0\n")
 	}
 	for path, content := range files {
-		fmt.Fprintf(&b, "M 100644 inline %q\ndata %d\n%s\n", path, len(content), content)
+		mode := "100644"
+		if strings.HasPrefix(content, "#!") {
+			mode = "100755"
+		}
+		fmt.Fprintf(&b, "M %s inline %q\ndata %d\n%s\n", mode, path, len(content), content)
 	}
 	b.WriteString("get-mark :1\n")
 	out, err := s.git(b.String(), "fast-import", "--quiet")
@@ -233,7 +271,8 @@ func (s *Server) route(w http.ResponseWriter, req *http.Request) {
 		s.storedLog(w, req)
 		return
 	}
-	if req.Header.Get("Authorization") != "Bearer "+Token {
+	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+	if token != Token && s.grants[token] == nil {
 		answer(w, http.StatusUnauthorized, message("Bad credentials"))
 		return
 	}
@@ -247,6 +286,10 @@ func (s *Server) route(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	what, rest, _ := strings.Cut(path, "/")
+	if !s.may(token, req, what) {
+		answer(w, http.StatusForbidden, message("Resource not accessible by integration"))
+		return
+	}
 	var status int
 	var result any
 	switch what {

@@ -66,14 +66,14 @@ func TestGoldenKeys(t *testing.T) {
 		"compile linux/arm/v6":          "4b448806a55a02cdaf0c1b3bce4b133bbc9b4ca2a7bd6e090dd6cbf99d510caa",
 		"entrypoint linux/amd64":        "5d7e227fa8626b7f76da75a186e1ea258ec1928e7ff3e9fd80a600f0e238a33e",
 		"entrypoint linux/arm/v6":       "3483b819a93460cfaca2d44636452413caaed1c197e2b010f3d5deb70a3a8762",
-		"layer base linux/amd64":        "8198e0bbef4ea8f3e8c9225d4f8fad0ddb5cd21969cf15ffaa2978aa19421d63",
-		"layer base linux/arm/v6":       "5ceb3904a4ee4c899957598caea03742fff23a58fe294d867de2927b05ea22b3",
-		"layer derper linux/amd64":      "5a227663ce5b5a677a8c0df4951fbf25cb4325a97e588244839e980eb5a72955",
-		"layer derper linux/arm/v6":     "d29f8c0e0879b21bff1b6e71185ac00229d16b66510b4f187822fc73d2cbfdc8",
-		"layer entrypoint linux/amd64":  "4d54b0041ce01b050bb32422938ce1139134586708b0bf3b592f1a3f5b10608c",
-		"layer entrypoint linux/arm/v6": "a8cca2c7c8327d9ac006c7657210eea6af4e8f629e6bdfed9f0db27b3c7f8a6b",
-		"layer tailscaled linux/amd64":  "50b3ea87d7c1f813944b83c4a355578017fcffe610c81b2daf116fc572949c73",
-		"layer tailscaled linux/arm/v6": "a8f89f69d870286c2a0683a8f23e5dff5f9a892524e4c2661a7972dba11ca9a1",
+		"layer base linux/amd64":        "6c94f9250d4127708dd1e5f3428fe373e48bb1b3da3e6dc94c9e27c141e61c71",
+		"layer base linux/arm/v6":       "b43440fdfbc49eb67dc3405d0b067df667bd4dad36ae426af2dab111d83f1f5d",
+		"layer derper linux/amd64":      "9c233ea5e469e4c72e6f9acf43f48e0a8a751303dcd0a23e1459520ba3e07585",
+		"layer derper linux/arm/v6":     "92f2d1b32de6dd346d797f60db166efa94fc8f8133fcde2f41f70fa7eb309167",
+		"layer entrypoint linux/amd64":  "7decccc6f4ae34186047d4375306d97278b807f866e289f7335607eb2d6935b7",
+		"layer entrypoint linux/arm/v6": "10b55b13104379507a8f51e356fb7c7f51e48cd87355a48ddac1ab7ffba890f3",
+		"layer tailscaled linux/amd64":  "8ba2429b0f813165a725e2dab2bd88ff69e3bc5adb7ca6b58d57f321c8ab9974",
+		"layer tailscaled linux/arm/v6": "a69ac24271f2b7b8de1a71d8ab8dfbc409dc8c308b1bafea9a05d5be1da2be77",
 		"roots":                         "2b792170ae00df28c113acafa8a5efe8063103942b8746e0ff0eafe372510fd9",
 	}
 	got := keys(t, newPlan(t, inputs(), sources(), host))
@@ -149,6 +149,7 @@ func TestInputsMoveKeys(t *testing.T) {
 		"Roots":       {func(_ *lock.Inputs, s *Sources) { s.Roots = moved }, roots + sep + base},
 		"Licence":     {func(_ *lock.Inputs, s *Sources) { s.Licence = moved }, base},
 		"Etc":         {func(_ *lock.Inputs, s *Sources) { s.Etc = moved }, base},
+		"Encoder":     {func(_ *lock.Inputs, s *Sources) { s.Encoder = moved }, layers},
 	}
 	before := keys(t, newPlan(t, inputs(), sources(), host))
 	for name, test := range tests {

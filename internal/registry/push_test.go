@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/registrytest"
+
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // hasty is the patience of tests: many attempts, no time.
@@ -34,11 +36,7 @@ func planFor(t testing.TB, r *registrytest.Release, repositories ...string) Plan
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := ChannelOf(release.Version)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tags, err := Tags(release.Version, c)
+	tags, err := Tags(release.Version, lock.ChannelOf(release.Version))
 	if err != nil {
 		t.Fatal(err)
 	}

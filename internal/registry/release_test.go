@@ -99,18 +99,17 @@ func other(t testing.TB, dir string) {
 func TestTags(t *testing.T) {
 	for _, test := range []struct {
 		version string
-		channel Channel
+		channel lock.Channel
 		fixed   []string
 		moving  []string
 	}{
-		{"1.102.3", Stable, []string{"v1.102.3", "1.102.3"}, []string{"1.102", "latest"}},
-		{"v1.102.0", Stable, []string{"v1.102.0", "1.102.0"}, []string{"1.102", "latest"}},
-		{"1.103.12", Unstable, []string{"v1.103.12", "1.103.12"}, []string{"unstable"}},
-		{"1.102.3-pre", Unstable, []string{"v1.102.3-pre", "1.102.3-pre"}, []string{"unstable"}},
+		{"1.102.3", lock.Stable, []string{"v1.102.3", "1.102.3"}, []string{"1.102", "latest"}},
+		{"v1.102.0", lock.Stable, []string{"v1.102.0", "1.102.0"}, []string{"1.102", "latest"}},
+		{"1.103.12", lock.Unstable, []string{"v1.103.12", "1.103.12"}, []string{"unstable"}},
+		{"1.102.3-pre", lock.Unstable, []string{"v1.102.3-pre", "1.102.3-pre"}, []string{"unstable"}},
 	} {
-		c, err := ChannelOf(test.version)
-		if err != nil || c != test.channel {
-			t.Errorf("%s is %s, want %s (%v)", test.version, c, test.channel, err)
+		if c := lock.ChannelOf(test.version); c != test.channel {
+			t.Errorf("%s is %s, want %s", test.version, c, test.channel)
 		}
 		tags, err := Tags(test.version, test.channel)
 		if err != nil {
@@ -129,7 +128,7 @@ func TestTags(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "latest", "1.102", "v1", "1.102.3+build", "1.102.x"} {
-		if _, err := Tags(bad, Stable); err == nil {
+		if _, err := Tags(bad, lock.Stable); err == nil {
 			t.Errorf("version %q is taken", bad)
 		}
 	}

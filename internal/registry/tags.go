@@ -3,45 +3,12 @@ package registry
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/lock"
 )
-
-// A Channel is a line of releases.
-type Channel string
-
-// Upstream gives stable releases an even minor version, unstable ones an odd one.
-const (
-	Stable   Channel = "stable"
-	Unstable Channel = "unstable"
-)
-
-// ParseChannel reads a channel's name.
-func ParseChannel(s string) (Channel, error) {
-	if c := Channel(s); c == Stable || c == Unstable {
-		return c, nil
-	}
-	return "", fmt.Errorf("channel %q: is neither %s nor %s", s, Stable, Unstable)
-}
-
-// ChannelOf is the channel of a version, as 1.102.3 or v1.102.3. Pre-releases are
-// unstable.
-func ChannelOf(version string) (Channel, error) {
-	v, err := canonical(version)
-	if err != nil {
-		return "", err
-	}
-	minor, err := strconv.ParseUint(strings.Split(semver.MajorMinor(v), ".")[1], 10, 32)
-	if err != nil {
-		return "", fmt.Errorf("version %q: %w", version, err)
-	}
-	if minor%2 == 1 || semver.Prerelease(v) != "" {
-		return Unstable, nil
-	}
-	return Stable, nil
-}
 
 // A Tag is a name for a release in a repository.
 type Tag struct {
@@ -53,16 +20,16 @@ type Tag struct {
 
 // Tags are the names that a release has in every repository: the version's own, then
 // those that move to it.
-func Tags(version string, c Channel) ([]Tag, error) {
+func Tags(version string, c lock.Channel) ([]Tag, error) {
 	v, err := canonical(version)
 	if err != nil {
 		return nil, err
 	}
 	tags := []Tag{{Name: v}, {Name: v[1:]}}
-	if c == Stable {
+	if c == lock.Stable {
 		return append(tags, Tag{Name: semver.MajorMinor(v)[1:], Moves: true}, Tag{Name: "latest", Moves: true}), nil
 	}
-	return append(tags, Tag{Name: string(Unstable), Moves: true}), nil
+	return append(tags, Tag{Name: string(lock.Unstable), Moves: true}), nil
 }
 
 // NamedTags are tags that somebody chose for a version. Any that is not the version

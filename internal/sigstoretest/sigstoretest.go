@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -156,6 +157,24 @@ func (s *Sigstore) makeKeys(t testing.TB) {
 	}
 	s.tsa.leaf, err = ca.GenerateTSALeafCert(time.Now().Add(-time.Minute), s.tsa.leafKey, s.tsa.cert, s.tsa.key)
 	must(err)
+	s.tsa.leaf, err = lasting(s.tsa.leaf, s.tsa.leafKey, s.tsa.cert, s.tsa.key)
+	must(err)
+}
+
+// lasting is a timestamp authority's certificate that is good for hours. The one that
+// it is made of is good for ten minutes, and some tests take longer.
+func lasting(short *x509.Certificate, key *ecdsa.PrivateKey, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	c := &x509.Certificate{SerialNumber: short.SerialNumber, NotBefore: short.NotBefore, NotAfter: parent.NotAfter, KeyUsage: short.KeyUsage}
+	for _, e := range short.Extensions {
+		if e.Critical && e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 37}) { // extended key usage
+			c.ExtraExtensions = append(c.ExtraExtensions, e)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, parentKey)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
 }
 
 // logHost is the name of the log, which stands in its checkpoints.

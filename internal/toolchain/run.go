@@ -100,7 +100,12 @@ func wait(ctx context.Context, cmd *exec.Cmd, name string, line func(string)) er
 		return ctx.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w\n\t%s", name, err, strings.Join(tail, "\n\t"))
+		text := strings.Join(tail, "\n\t")
+		if strings.Contains(text, syscall.ENOSPC.Error()) {
+			// Said by a compiler or a linker, and as much a full disk as one of ours.
+			err = fmt.Errorf("%w: %w", err, syscall.ENOSPC)
+		}
+		return fmt.Errorf("%s: %w\n\t%s", name, err, text)
 	}
 	return nil
 }

@@ -31,13 +31,13 @@ func (r *releases) all() []string {
 }
 
 // newest is the channel's newest release.
-func (r *releases) newest(c Channel) string {
-	return newest(r.all(), func(v string) bool { return ChannelOf(v) == c && !r.retracted.has(v) })
+func (r *releases) newest(c lock.Channel) string {
+	return newest(r.all(), func(v string) bool { return lock.ChannelOf(v) == c && !r.retracted.has(v) })
 }
 
 // find asks both sources. When one gives no answer, the error says what the other
 // has.
-func (s *Source) find(ctx context.Context, c Channel) (*releases, error) {
+func (s *Source) find(ctx context.Context, c lock.Channel) (*releases, error) {
 	r := new(releases)
 	var proxyErr, gitErr error
 	var both sync.WaitGroup
@@ -66,7 +66,7 @@ func (s *Source) find(ctx context.Context, c Channel) (*releases, error) {
 }
 
 // oneSource is the error when only one source gave an answer.
-func (s *Source) oneSource(err error, other string, r *releases, c Channel) error {
+func (s *Source) oneSource(err error, other string, r *releases, c lock.Channel) error {
 	if v := r.newest(c); v != "" {
 		return fmt.Errorf("%w; the %s alone says that the newest %s release is %s", err, other, c, v)
 	}
@@ -111,10 +111,10 @@ func (r *releases) notServed(version string, err error) error {
 
 // compare warns of releases above the lock's that only one source has. The chosen
 // one is examined elsewhere, and is no warning.
-func (s *Source) compare(r *releases, c Channel, locked, chosen string) {
+func (s *Source) compare(r *releases, c lock.Channel, locked, chosen string) {
 	var listed, tagged []string
 	for _, v := range r.all() {
-		if v == chosen || ChannelOf(v) != c || semver.Compare(v, locked) <= 0 {
+		if v == chosen || lock.ChannelOf(v) != c || semver.Compare(v, locked) <= 0 {
 			continue
 		}
 		if _, ok := r.tags[v]; !ok {

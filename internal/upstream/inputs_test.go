@@ -65,7 +65,7 @@ func TestToolchainNotListedYet(t *testing.T) {
 	w.AddToolchain("go1.27.4", lock.Hosts...)
 	w.next("v1.104.0", map[string]string{"go.mod": "module tailscale.com\n\ngo 1.27.4\n"})
 	w.answer("golang.org/toolchain/@v/list", http.StatusOK, "")
-	if g := w.update(Wish{Channel: Stable}).New.Go; g.Version != "go1.27.4" {
+	if g := w.update(Wish{Channel: lock.Stable}).New.Go; g.Version != "go1.27.4" {
 		t.Errorf("%+v", g)
 	}
 }

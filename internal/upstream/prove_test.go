@@ -32,7 +32,7 @@ func TestTags(t *testing.T) {
 		w.PublishModule(t, version)
 		tag()
 		want := head()
-		u := w.update(Wish{Channel: Stable, Version: version})
+		u := w.update(Wish{Channel: lock.Stable, Version: version})
 		if u.New.Tailscale.Commit != want {
 			t.Errorf("%s: commit is %s, want %s", version, u.New.Tailscale.Commit, want)
 		}
@@ -44,7 +44,7 @@ func TestTags(t *testing.T) {
 	w.Commit(t, nil)
 	w.PublishModule(t, "v1.104.3")
 	w.Git(t, "tag", "v1.104.3", "HEAD^{tree}")
-	w.refused(Wish{Channel: Stable}, "git: ")
+	w.refused(Wish{Channel: lock.Stable}, "git: ")
 }
 
 // TestRetagged moves a release's tag after the proxy has seen it, in each of the
@@ -59,11 +59,11 @@ func TestRetagged(t *testing.T) {
 		{"to another tree", func(w *world) { w.Commit(t, map[string]string{"evil.go": "package evil\n"}) }, isSum, "git commit "},
 		{"to another time", func(w *world) { w.Commit(t, nil) }, isAbout("commit time"), "sources disagree on its commit time"},
 		{"and only the origin tells", func(w *world) {
-			w.SetInfo("v1.104.0", w.update(Wish{Channel: Stable}).New.Tailscale.Time, w.Git(t, "rev-parse", "HEAD"))
+			w.SetInfo("v1.104.0", w.update(Wish{Channel: lock.Stable}).New.Tailscale.Time, w.Git(t, "rev-parse", "HEAD"))
 			w.Git(t, "commit", "--quiet", "--amend", "--allow-empty", "--message=the same, but not quite")
 		}, isAbout("commit"), "module proxy says"},
 		{"and only the lock tells", func(w *world) {
-			w.Inputs = w.update(Wish{Channel: Stable}).New
+			w.Inputs = w.update(Wish{Channel: lock.Stable}).New
 			w.Git(t, "commit", "--quiet", "--amend", "--allow-empty", "--message=the same, but not quite")
 		}, isAbout("commit"), "lock says"},
 	} {
@@ -72,7 +72,7 @@ func TestRetagged(t *testing.T) {
 			w.next("v1.104.0", nil)
 			test.move(w)
 			w.Tag(t, "v1.104.0")
-			for _, wish := range []Wish{{Channel: Stable}, {Channel: Stable, Version: "v1.104.0"}} {
+			for _, wish := range []Wish{{Channel: lock.Stable}, {Channel: lock.Stable, Version: "v1.104.0"}} {
 				if err := w.refused(wish, "v1.104.0", test.text); !test.refused(err) {
 					t.Errorf("%#v", err)
 				}
@@ -101,7 +101,7 @@ func TestZipIsNotTheTree(t *testing.T) {
 	w.Git(t, "rm", "--quiet", "cmd/derper/backdoor.go")
 	w.Git(t, "commit", "--quiet", "--amend", "--allow-empty", "--message=what is to be seen")
 	w.Tag(t, "v1.104.0")
-	if err := w.refused(Wish{Channel: Stable}, "tailscale.com@v1.104.0: sum does not match", "checksum database", w.Git(t, "rev-parse", "HEAD")); !isSum(err) {
+	if err := w.refused(Wish{Channel: lock.Stable}, "tailscale.com@v1.104.0: sum does not match", "checksum database", w.Git(t, "rev-parse", "HEAD")); !isSum(err) {
 		t.Errorf("%#v", err)
 	}
 }
@@ -184,7 +184,7 @@ func TestUserGit(t *testing.T) {
 	if !bytes.Equal(got.Bytes(), want.Bytes()) {
 		t.Errorf("the zip is another one: %d bytes, want %d", got.Len(), want.Len())
 	}
-	if u := w.update(Wish{Channel: Stable}); u.New.Tailscale.Commit != commit {
+	if u := w.update(Wish{Channel: lock.Stable}); u.New.Tailscale.Commit != commit {
 		t.Errorf("%+v", u.New.Tailscale)
 	}
 }
@@ -196,7 +196,7 @@ func TestFolderAsRepository(t *testing.T) {
 	t.Chdir(filepath.Dir(w.Dir))
 	for _, name := range []string{w.Dir, filepath.Base(w.Dir), "file://" + w.Dir} {
 		w.source.Repository = name
-		if u := w.update(Wish{Channel: Stable}); u.New.Tailscale.Version != "v1.104.0" {
+		if u := w.update(Wish{Channel: lock.Stable}); u.New.Tailscale.Version != "v1.104.0" {
 			t.Errorf("%s: %+v", name, u.New.Tailscale)
 		}
 	}
@@ -205,7 +205,7 @@ func TestFolderAsRepository(t *testing.T) {
 func TestNoGit(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("PATH", t.TempDir())
-	if err := w.refused(Wish{Channel: Stable}, "git"); !errors.Is(err, exec.ErrNotFound) {
+	if err := w.refused(Wish{Channel: lock.Stable}, "git"); !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("%#v", err)
 	}
 }
@@ -216,7 +216,7 @@ func TestHostileRepository(t *testing.T) {
 	mark := filepath.Join(t.TempDir(), "mark")
 	for _, name := range []string{"ext::touch " + mark, "--upload-pack=touch " + mark, "ssh://-oProxyCommand=touch " + mark + "/x"} {
 		w.source.Repository = name
-		if err := w.refused(Wish{Channel: Stable}); !errors.Is(err, ErrRepository) {
+		if err := w.refused(Wish{Channel: lock.Stable}); !errors.Is(err, ErrRepository) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // A Wish says which release a lock is to have.
 type Wish struct {
 	// Channel is that of which the newest release is taken.
-	Channel Channel
+	Channel lock.Channel
 	// Version, if not empty, is taken instead, older than the lock's or not.
 	Version string
 	// Downgrade allows the newest release to be older than the lock's.
@@ -53,6 +53,9 @@ func changes(from, to lock.Inputs) (list []Change) {
 		{"roots", from.Roots.Version, to.Roots.Version},
 		{"layer format", fmt.Sprint(from.LayerFormat), fmt.Sprint(to.LayerFormat)},
 	} {
+		if c.Old == "0" {
+			c.Old = "" // of a new lock
+		}
 		if c.Old != c.New {
 			list = append(list, c)
 		}
@@ -60,7 +63,8 @@ func changes(from, to lock.Inputs) (list []Change) {
 	return list
 }
 
-// Update finds out what a lock's inputs are to become. Nothing is returned that is
+// Update finds out what a lock's inputs are to become; those of a new lock are its
+// platforms only. Nothing is returned that is
 // not proven. Errors are a [*DowngradeError], those of [Source.Prove], and
 // [ErrRepository] or [modproxy.ErrUnreachable] when a source gives no answer.
 func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update, error) {
@@ -73,7 +77,7 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if err != nil {
 		return nil, err
 	}
-	if w.Version == "" {
+	if w.Version == "" && locked != "" {
 		s.compare(r, w.Channel, locked, version)
 	}
 	if r.retracted.has(version) {
@@ -88,7 +92,7 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 		return s.same(ctx, r, c, have)
 	}
 	var old []string
-	if version != locked && r.tags[locked] == have.Tailscale.Commit {
+	if locked != "" && version != locked && r.tags[locked] == have.Tailscale.Commit {
 		old = []string{locked}
 	}
 	u := &Update{Old: have}
@@ -100,6 +104,9 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 			return nil, err
 		}
 		return u, nil
+	}
+	if locked == "" {
+		return u, nil // a new lock; there is nothing to compare with
 	}
 	if old == nil {
 		s.Warn("%s: the git repository has no tag of this name at commit %s: derper's flags are not compared", locked, have.Tailscale.Commit)

@@ -37,7 +37,7 @@ func TestNewStable(t *testing.T) {
 	w.AddToolchain("go1.26.9", lock.Hosts...)
 	w.AddToolchain("go1.27.0", lock.Hosts...)
 
-	u := w.update(Wish{Channel: Stable})
+	u := w.update(Wish{Channel: lock.Stable})
 	in := u.New
 	if want := w.Git(t, "rev-parse", "v1.104.1^{commit}"); in.Tailscale.Version != "v1.104.1" || in.Tailscale.Commit != want {
 		t.Errorf("release is %+v, want v1.104.1 at %s", in.Tailscale, want)
@@ -63,7 +63,7 @@ func TestNewStable(t *testing.T) {
 	w.warned()
 	// Once it is in the lock, there is nothing new.
 	w.Inputs = in
-	if u := w.update(Wish{Channel: Stable}); u.IsNew() || u.Pending != nil {
+	if u := w.update(Wish{Channel: lock.Stable}); u.IsNew() || u.Pending != nil {
 		t.Errorf("again: %+v", u.Changes())
 	}
 }
@@ -74,11 +74,11 @@ func TestNewUnstable(t *testing.T) {
 	w.next("v1.104.0", nil)
 	for _, version := range []string{"v1.103.7", "v1.105.0-pre", "v1.106.0-rc.1"} {
 		w.next(version, nil)
-		if u := w.update(Wish{Channel: Unstable}); u.New.Tailscale.Version != version {
+		if u := w.update(Wish{Channel: lock.Unstable}); u.New.Tailscale.Version != version {
 			t.Errorf("the newest unstable is %s, want %s", u.New.Tailscale.Version, version)
 		}
 	}
-	if u := w.update(Wish{Channel: Stable}); u.New.Tailscale.Version != "v1.104.0" {
+	if u := w.update(Wish{Channel: lock.Stable}); u.New.Tailscale.Version != "v1.104.0" {
 		t.Errorf("the newest stable is %s", u.New.Tailscale.Version)
 	}
 }
@@ -87,18 +87,18 @@ func TestNewUnstable(t *testing.T) {
 // they are told, and who asks for the release by name gets them.
 func TestNothingNew(t *testing.T) {
 	w := newWorld(t)
-	u := w.update(Wish{Channel: Stable})
+	u := w.update(Wish{Channel: lock.Stable})
 	if u.IsNew() || len(u.Pending) != 0 {
 		t.Errorf("there is something new: %+v, %+v", u.Changes(), u.Pending)
 	}
 	w.addRoots(newRoots)
 	w.AddToolchain("go1.26.9", lock.Hosts...)
-	u = w.update(Wish{Channel: Stable})
+	u = w.update(Wish{Channel: lock.Stable})
 	want := []Change{{"go", w.Inputs.Go.Version, "go1.26.9"}, {"roots", w.Inputs.Roots.Version, newRoots}}
 	if u.IsNew() || !slices.Equal(u.Pending, want) {
 		t.Errorf("pending is %+v, new %+v", u.Pending, u.Changes())
 	}
-	u = w.update(Wish{Channel: Stable, Version: w.Inputs.Tailscale.Version})
+	u = w.update(Wish{Channel: lock.Stable, Version: w.Inputs.Tailscale.Version})
 	if !u.IsNew() || !slices.Equal(u.Changes(), want) {
 		t.Errorf("new is %+v", u.Changes())
 	}
@@ -112,18 +112,18 @@ func TestRetracted(t *testing.T) {
 	w.next("v1.104.2", map[string]string{"go.mod": releasetest.GoMod + "\nretract [v1.104.1, v1.104.2] // by accident\n"})
 	// A pre-release does not decide when there are releases.
 	w.next("v1.105.0-pre", map[string]string{"go.mod": releasetest.GoMod + "\nretract v1.104.0\n"})
-	if u := w.update(Wish{Channel: Stable}); u.New.Tailscale.Version != "v1.104.0" {
+	if u := w.update(Wish{Channel: lock.Stable}); u.New.Tailscale.Version != "v1.104.0" {
 		t.Errorf("%s was chosen", u.New.Tailscale.Version)
 	}
 	w.warned()
-	if u := w.update(Wish{Channel: Stable, Version: "v1.104.1"}); u.New.Tailscale.Version != "v1.104.1" {
+	if u := w.update(Wish{Channel: lock.Stable, Version: "v1.104.1"}); u.New.Tailscale.Version != "v1.104.1" {
 		t.Errorf("%s was chosen", u.New.Tailscale.Version)
 	}
 	w.warned("v1.104.1: upstream has retracted it")
 	// The lock's own release is retracted, and there is none newer.
-	w.Inputs = w.update(Wish{Channel: Stable, Version: "v1.104.1"}).New
+	w.Inputs = w.update(Wish{Channel: lock.Stable, Version: "v1.104.1"}).New
 	var downgrade *DowngradeError
-	if err := w.refused(Wish{Channel: Stable}, "v1.104.0", "v1.104.1, which upstream has retracted"); !errors.As(err, &downgrade) || !downgrade.Retracted {
+	if err := w.refused(Wish{Channel: lock.Stable}, "v1.104.0", "v1.104.1, which upstream has retracted"); !errors.As(err, &downgrade) || !downgrade.Retracted {
 		t.Errorf("%#v", err)
 	}
 }
@@ -132,13 +132,13 @@ func TestDowngrade(t *testing.T) {
 	w := newWorld(t)
 	first := w.Inputs
 	w.next("v1.105.0-pre", nil)
-	w.Inputs = w.update(Wish{Channel: Unstable}).New
+	w.Inputs = w.update(Wish{Channel: lock.Unstable}).New
 	var downgrade *DowngradeError
-	if err := w.refused(Wish{Channel: Stable}); !errors.As(err, &downgrade) ||
-		*downgrade != (DowngradeError{Locked: "v1.105.0-pre", Newest: first.Tailscale.Version, Channel: Stable}) {
+	if err := w.refused(Wish{Channel: lock.Stable}); !errors.As(err, &downgrade) ||
+		*downgrade != (DowngradeError{Locked: "v1.105.0-pre", Newest: first.Tailscale.Version, Channel: lock.Stable}) {
 		t.Errorf("%v", err)
 	}
-	for _, wish := range []Wish{{Channel: Stable, Downgrade: true}, {Channel: Stable, Version: first.Tailscale.Version}} {
+	for _, wish := range []Wish{{Channel: lock.Stable, Downgrade: true}, {Channel: lock.Stable, Version: first.Tailscale.Version}} {
 		if u := w.update(wish); u.New.Tailscale != first.Tailscale {
 			t.Errorf("%+v: %+v", wish, u.New.Tailscale)
 		}
@@ -153,7 +153,7 @@ func TestProxyRefusesOneVersion(t *testing.T) {
 			w.next("v1.104.0", nil)
 			w.answer("/tailscale.com/@v/"+file, status, "no")
 			var missing *MissingError
-			err := w.refused(Wish{Channel: Stable}, "v1.104.0", "git repository has it, module proxy does not", file, fmt.Sprint(status))
+			err := w.refused(Wish{Channel: lock.Stable}, "v1.104.0", "git repository has it, module proxy does not", file, fmt.Sprint(status))
 			if !errors.As(err, &missing) {
 				t.Errorf("%s, %d: %#v", file, status, err)
 			}
@@ -166,7 +166,7 @@ func TestNotListedYet(t *testing.T) {
 	w := newWorld(t)
 	w.next("v1.104.0", nil)
 	w.answer("/tailscale.com/@v/list", http.StatusOK, w.Inputs.Tailscale.Version+"\n")
-	if u := w.update(Wish{Channel: Stable}); u.New.Tailscale.Version != "v1.104.0" {
+	if u := w.update(Wish{Channel: lock.Stable}); u.New.Tailscale.Version != "v1.104.0" {
 		t.Errorf("%s was chosen", u.New.Tailscale.Version)
 	}
 }
@@ -176,31 +176,31 @@ func TestReleaseThatOneSourceLacks(t *testing.T) {
 	w.next("v1.104.0", nil)
 	w.Git(t, "tag", "--delete", "v1.104.0")
 	var missing *MissingError
-	if err := w.refused(Wish{Channel: Stable}, "v1.104.0: module proxy has it, git repository", w.URL); !errors.As(err, &missing) {
+	if err := w.refused(Wish{Channel: lock.Stable}, "v1.104.0: module proxy has it, git repository", w.URL); !errors.As(err, &missing) {
 		t.Errorf("%#v", err)
 	}
 	w.Tag(t, "v1.104.2")
-	if err := w.refused(Wish{Channel: Stable}, "v1.104.2: git repository has it, module proxy does not"); !errors.As(err, &missing) {
+	if err := w.refused(Wish{Channel: lock.Stable}, "v1.104.2: git repository has it, module proxy does not"); !errors.As(err, &missing) {
 		t.Errorf("%#v", err)
 	}
 	// Others than the chosen one are told, and are no reason to stop.
 	w.Git(t, "tag", "--delete", "v1.104.2")
 	w.Tag(t, "v1.104.1")
 	w.next("v1.104.3", nil)
-	w.update(Wish{Channel: Stable})
+	w.update(Wish{Channel: lock.Stable})
 	w.warned("only the module proxy has v1.104.0", "only the git repository has v1.104.1")
 	// Neither has it.
-	if err := w.refused(Wish{Channel: Stable, Version: "v1.110.0"}, "v1.110.0", "neither"); errors.As(err, &missing) {
+	if err := w.refused(Wish{Channel: lock.Stable, Version: "v1.110.0"}, "v1.110.0", "neither"); errors.As(err, &missing) {
 		t.Errorf("%#v", err)
 	}
-	w.refused(Wish{Channel: Stable, Version: "v1.110"}, `"v1.110" is no release such as`)
+	w.refused(Wish{Channel: lock.Stable, Version: "v1.110"}, `"v1.110" is no release such as`)
 }
 
 func TestOneSourceUnreachable(t *testing.T) {
 	w := newWorld(t)
 	w.next("v1.104.0", nil)
 	w.source.Repository = strings.Replace(w.URL, "http://", "http://user:secret@", 1) + "/elsewhere"
-	err := w.refused(Wish{Channel: Stable}, "git repository cannot be reached: http://user:xxxxx@", "elsewhere",
+	err := w.refused(Wish{Channel: lock.Stable}, "git repository cannot be reached: http://user:xxxxx@", "elsewhere",
 		"; the module proxy alone says that the newest stable release is v1.104.0")
 	if !errors.Is(err, ErrRepository) || strings.Contains(err.Error(), "secret") {
 		t.Error(err)
@@ -208,11 +208,11 @@ func TestOneSourceUnreachable(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	w.source.Modules.Proxies = gone.URL
-	if err := w.refused(Wish{Channel: Stable}, gone.URL, "elsewhere"); !errors.Is(err, ErrRepository) || !errors.Is(err, modproxy.ErrUnreachable) {
+	if err := w.refused(Wish{Channel: lock.Stable}, gone.URL, "elsewhere"); !errors.Is(err, ErrRepository) || !errors.Is(err, modproxy.ErrUnreachable) {
 		t.Error(err)
 	}
 	w.source.Repository = w.URL
-	err = w.refused(Wish{Channel: Stable}, gone.URL, "; the git repository alone says that the newest stable release is v1.104.0")
+	err = w.refused(Wish{Channel: lock.Stable}, gone.URL, "; the git repository alone says that the newest stable release is v1.104.0")
 	if !errors.Is(err, modproxy.ErrUnreachable) {
 		t.Error(err)
 	}
@@ -241,7 +241,7 @@ func TestNetworkDies(t *testing.T) {
 	var requests int64
 	for range 2 { // the first makes the checksum database grow
 		source, seen := dying(t, 1<<40)
-		if _, err := source.Update(t.Context(), w.Inputs, Wish{Channel: Stable}); err != nil {
+		if _, err := source.Update(t.Context(), w.Inputs, Wish{Channel: lock.Stable}); err != nil {
 			t.Fatal(err)
 		}
 		requests = seen.Load()
@@ -251,7 +251,7 @@ func TestNetworkDies(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			source, _ := dying(t, n)
-			u, err := source.Update(t.Context(), w.Inputs, Wish{Channel: Stable})
+			u, err := source.Update(t.Context(), w.Inputs, Wish{Channel: lock.Stable})
 			if err == nil || u != nil {
 				t.Fatalf("there is an update: %+v", u)
 			}
@@ -283,7 +283,7 @@ func TestTransferBreaksOff(t *testing.T) {
 	}))
 	t.Cleanup(front.Close)
 	w.source = w.from(t, front.URL)
-	if err := w.refused(Wish{Channel: Stable}); !errors.Is(err, ErrRepository) {
+	if err := w.refused(Wish{Channel: lock.Stable}); !errors.Is(err, ErrRepository) {
 		t.Error(err)
 	}
 	if cut.Load() == 0 {
@@ -303,7 +303,7 @@ func TestFlags(t *testing.T) {
 		"cmd/derper/more_test.go": "package main\n\nimport \"flag\"\n\nvar _ = flag.String(\"test-only\", \"\", \"\")\n",
 	})
 	var got []string
-	for _, f := range w.update(Wish{Channel: Stable}).Flags {
+	for _, f := range w.update(Wish{Channel: lock.Stable}).Flags {
 		got = append(got, f.String())
 	}
 	want := []string{
@@ -322,7 +322,7 @@ func TestFlags(t *testing.T) {
 	}
 	// The tag of the lock's release was moved: its source cannot be had any more.
 	w.Tag(t, w.Inputs.Tailscale.Version)
-	if u := w.update(Wish{Channel: Stable}); u.Flags != nil {
+	if u := w.update(Wish{Channel: lock.Stable}); u.Flags != nil {
 		t.Errorf("%+v", u.Flags)
 	}
 	w.warned("derper's flags are not compared")

@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
@@ -37,33 +35,6 @@ type Source struct {
 	Repository string
 	// Warn gets what a maintainer should know and what is no error.
 	Warn func(format string, args ...any)
-}
-
-// A Channel is one of upstream's two lines of releases.
-// Source: https://tailscale.com/kb/1083/install-unstable.
-type Channel string
-
-const (
-	Stable   Channel = "stable"   // an even minor version, no pre-release
-	Unstable Channel = "unstable" // an odd minor version, or a pre-release
-)
-
-// ParseChannel reads a channel's name.
-func ParseChannel(s string) (Channel, error) {
-	if c := Channel(s); c == Stable || c == Unstable {
-		return c, nil
-	}
-	return "", fmt.Errorf("%q is neither %s nor %s", s, Stable, Unstable)
-}
-
-// ChannelOf is the channel that a release belongs to.
-func ChannelOf(version string) Channel {
-	_, minor, _ := strings.Cut(semver.MajorMinor(version), ".")
-	n, err := strconv.Atoi(minor)
-	if err != nil || n%2 == 1 || semver.Prerelease(version) != "" {
-		return Unstable
-	}
-	return Stable
 }
 
 // CompareURL is the page that shows what changed between two releases.
@@ -105,7 +76,7 @@ func (e *Disagreement) Error() string {
 // A DowngradeError says that the newest release is older than the lock's.
 type DowngradeError struct {
 	Locked, Newest string
-	Channel        Channel
+	Channel        lock.Channel
 	Retracted      bool // upstream has retracted the lock's
 }
 

@@ -159,11 +159,12 @@ func (v *Verifier) time(ctx context.Context, r *Release, in *lock.Inputs, checks
 	if err != nil {
 		return "", err
 	}
-	c := Check{Level: LevelInput, Name: "commit time", Result: Pass, Rebuilt: info.Time.Format(time.RFC3339), Image: r.Time.Format(time.RFC3339), Note: "the time is the module proxy's"}
-	if !info.Time.Equal(r.Time) {
+	at := info.Time.Truncate(time.Second) // as git has it
+	c := Check{Level: LevelInput, Name: "commit time", Result: Pass, Rebuilt: at.Format(time.RFC3339), Image: r.Time.Format(time.RFC3339), Note: "the time is the module proxy's"}
+	if !at.Equal(r.Time) {
 		c.Result, c.Note = Fail, fmt.Sprintf("the image claims that the commit is of %s, the module proxy says %s", c.Image, c.Rebuilt)
 	}
-	in.Tailscale.Time = info.Time.Truncate(time.Second)
+	in.Tailscale.Time = at
 	*checks = append(*checks, c)
 	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+r.Version {
 		commit = info.Origin.Hash
@@ -221,9 +222,12 @@ func (v *Verifier) sameRelease(r *Release) bool {
 	return v.Lock != nil && v.Lock.Inputs.Tailscale.Version == r.Version
 }
 
+// lockAtHand is the name of the check against it.
+const lockAtHand = "lock at hand"
+
 // againstLock compares the inputs made again with those of the lock at hand.
 func (v *Verifier) againstLock(r *Release, in lock.Inputs) []Check {
-	c := Check{Level: LevelInput, Name: "lock at hand", Result: Skip}
+	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
 	switch {
 	case v.Lock == nil:
 		return nil

@@ -201,7 +201,7 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 		if err != nil {
 			return err
 		}
-		if check.Details = diff.Text(want, got); len(check.Details) > 0 {
+		if check.Details = few(diff.Text(want, got)); len(check.Details) > 0 {
 			check.Note += "; " + check.Details[0]
 		}
 		return nil

@@ -75,7 +75,17 @@ func compareDocuments(level Level, name string, want, got []byte, follows func(p
 	default:
 		check.Note = fmt.Sprintf("%s; and %d more", check.Details[0], n-1)
 	}
+	check.Details = few(check.Details)
 	return check
+}
+
+// few is a list that a person can read.
+func few(lines []string) []string {
+	const limit = 40
+	if len(lines) > limit {
+		lines = append(lines[:limit:limit], fmt.Sprintf("and %d more", len(lines)-limit))
+	}
+	return lines
 }
 
 // compareIndexes compares indexes, as far as they speak of the platforms that were

@@ -56,16 +56,22 @@ func (s *Subject) explain() {
 	for i := range list {
 		list[i].Text = s.paragraph(&list[i])
 		if i == 0 && entrypoint {
-			list[i].Text += " " + anotherRevision
+			list[i].Text += " " + s.anotherRevision()
 		}
 	}
 	s.Explanations = list
 }
 
-// anotherRevision is what it most likely means that only the entrypoint differs.
-const anotherRevision = "All else is the same. The entrypoint is the one program that is compiled from this project's own source, which " +
-	"no label names: so the image was most likely made by another revision of this project. Its provenance names the commit; to verify with the " +
-	"program of that revision: go run github.com/xavieralpha/derper/cmd/build@COMMIT verify REF"
+// anotherRevision says what it most likely means that only the entrypoint differs.
+func (s *Subject) anotherRevision() string {
+	names, commit := "Its provenance names the commit", "COMMIT"
+	if s.revision != "" {
+		names, commit = "Its provenance, of which the signature was not verified here, names commit "+s.revision, s.revision
+	}
+	return "All else is the same. The entrypoint is the one program that is compiled from this project's own source, which no label " +
+		"names: so the image was most likely made by another revision of this project. " + names + "; to verify with the program of " +
+		"that revision: go run github.com/xavieralpha/derper/cmd/build@" + commit + " verify " + s.Ref
+}
 
 // onlyEntrypoint reports whether what differs is what comes from this project's own
 // source: the entrypoint, and the defaults of its variables.
@@ -191,6 +197,9 @@ func (s *Subject) mean(v *Verifier, tag bool) {
 		}
 	}
 	if s.Verdict == Verified {
+		if !slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && c.Result == Pass }) && s.Kind != KindLock {
+			add(no, "that these are the inputs that you would choose: the image did, and an old release or an old Go is old in every rebuild")
+		}
 		add(no, "that the inputs are free of faults or malice: what is wrong in the source is wrong in every rebuild of it")
 		add(no, "that the Go toolchain, an input in compiled form, is what its own source gives")
 		add(no, "that this machine and this program are sound: another's verification, elsewhere, counts for more than a second one here")

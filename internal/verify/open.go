@@ -32,9 +32,9 @@ var (
 
 // Limits of what is read of an image.
 const (
-	maxManifest = 4 << 20 // bytes; registries need not take more, OCI distribution-spec
+	maxManifest = 1 << 20 // bytes, of a config too; real ones have 3 kB
 	maxImages   = 64      // in an index; a real one has nine
-	maxLayers   = 64      // in an image; a real one has four
+	maxLayers   = 16      // in an image; a real one has four
 )
 
 // found is the image, or the index of images, that is to be verified, as it was

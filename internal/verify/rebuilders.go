@@ -2,8 +2,10 @@ package verify
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -108,6 +110,40 @@ func (j *job) names() (names []string) {
 	}
 	return names
 }
+
+// revision is the commit of this project that an image's provenance names, as a hint
+// for an explanation: no signature is verified, and what cannot be read is left out.
+func (j *job) revision(ctx context.Context) string {
+	if j.found.repository == "" {
+		return ""
+	}
+	repository, err := attest.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
+	if err != nil {
+		return ""
+	}
+	bundles, err := repository.Bundles(ctx, j.found.top.Digest)
+	if err != nil {
+		return ""
+	}
+	for _, data := range bundles {
+		var bundle struct{ DSSEEnvelope struct{ Payload []byte } }
+		if json.Unmarshal(data, &bundle) != nil {
+			continue
+		}
+		p, err := attest.ParseProvenance(bundle.DSSEEnvelope.Payload)
+		if err != nil {
+			continue
+		}
+		for _, d := range p.BuildDefinition.ResolvedDependencies {
+			if commit := d.Digest["gitCommit"]; d.Name == "derper" && isCommit.MatchString(commit) {
+				return commit
+			}
+		}
+	}
+	return ""
+}
+
+var isCommit = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
 // statement is what is to be attested of a verification: of one that made everything
 // from nothing, and came to an end.

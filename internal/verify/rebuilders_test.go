@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -129,6 +130,24 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		statement.Payload = []byte(strings.Replace(string(statement.Payload), attest.TestResult, attest.Signature, 1))
 		attach(t, ref, alice, statement)
 		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "has attested nothing")
+	})
+	t.Run("another revision of this project", func(t *testing.T) {
+		images := f.with(f.edit(t, "entrypoint", replace("entrypoint", func(b []byte) []byte { return flip(t, b, "main.main") })))
+		index, err := image.Index(f.release.Inputs, f.platforms, images)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref := push(t, "revision", index)
+		top, err := index.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit := strings.Repeat("0123456789", 4)
+		payload := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{"buildDefinition":{"buildType":%q,`+
+			`"resolvedDependencies":[{"name":"derper","digest":{"gitCommit":%q}}]}}}`, top.Hex, attest.SLSA, attest.BuildType, commit)
+		attach(t, ref, eve, attest.Statement{Type: attest.SLSA, Payload: []byte(payload), Subjects: []attest.Subject{{Descriptor: descriptor(t, index, top)}}})
+		wantFirst(t, f.verify(t, ref), LevelBinary, "made by another revision of this project",
+			"names commit "+commit, "of which the signature was not verified", "cmd/build@"+commit+" verify "+ref)
 	})
 	t.Run("not in a registry", func(t *testing.T) {
 		wantError(t, require(t, f.layoutOf(t, f.index, f.images), 1, alice), ErrRebuilders, "it is in no registry")

@@ -112,6 +112,9 @@ type Subject struct {
 	// Statement is what can be attested of it, nil for nothing: everything must have
 	// been made from nothing, and the image must be in a registry.
 	Statement *attest.Statement `json:"-"`
+	// revision is the commit of this project that the image's provenance names, ""
+	// if it names none. Nobody vouches for it here.
+	revision string
 }
 
 // Release is what an image claims to be made of.

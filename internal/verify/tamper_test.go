@@ -118,7 +118,7 @@ func TestTampering(t *testing.T) {
 	})
 	t.Run("another entrypoint", func(t *testing.T) {
 		s := image1(t, f.edit(t, "entrypoint", replace("entrypoint", func(b []byte) []byte { return flip(t, b, "main.main") })))
-		wantFirst(t, s, LevelBinary, "entrypoint on linux/amd64", "made by another revision of this project", "cmd/build@COMMIT verify")
+		wantFirst(t, s, LevelBinary, "entrypoint on linux/amd64", "made by another revision of this project", "cmd/build@COMMIT verify ")
 		wantOnly(t, s)
 	})
 

@@ -60,7 +60,9 @@ func (s *Subject) writeText(b *strings.Builder) {
 		field(says, "tailscale %s, commit %s of %s", m.Version, m.Commit, m.Time.Format(time.RFC3339))
 		field("", "%s, CA roots %s, layer format %d", m.Go, m.Roots, m.LayerFormat)
 	}
-	b.WriteByte('\n')
+	if len(s.Inputs)+len(s.Rebuilders) > 0 {
+		b.WriteByte('\n')
+	}
 	tw := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	row := func(r Result, level Level, name, note string) {
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r, level, name, note)
@@ -86,6 +88,10 @@ func (s *Subject) writeText(b *strings.Builder) {
 	}
 	tw.Flush()
 	for i, e := range s.Explanations {
+		if i == maxExplained {
+			fmt.Fprintf(b, "\nand %d more, which the report in JSON has\n", len(s.Explanations)-i)
+			break
+		}
 		title := "why"
 		if i > 0 {
 			title = "also"
@@ -112,6 +118,9 @@ func (s *Subject) writeText(b *strings.Builder) {
 		fmt.Fprintf(b, "\n%s: %s\n", s.Verdict, s.Ref)
 	}
 }
+
+// maxExplained is how many things that differ are told on a terminal.
+const maxExplained = 12
 
 // summary is a platform in one line.
 func (p *Platform) summary() string {

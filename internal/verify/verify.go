@@ -224,7 +224,7 @@ func (j *job) choose() error {
 			return fmt.Errorf("is for %s, for which this program builds no image: %w", j.found.images[0].name, ErrNotOurs)
 		}
 		if !j.asked(string(have[0])) {
-			return fmt.Errorf("is an image for %s only: %w", have[0], ErrNotFound)
+			return fmt.Errorf("is an image for %s only, which was not asked for", have[0])
 		}
 		j.expected = have[:1]
 	case j.sameRelease(j.subject.Release):
@@ -259,6 +259,9 @@ func (j *job) verify(ctx context.Context) error {
 	}
 	s := j.subject
 	s.conclude(j.asked)
+	if s.Verdict == Differs {
+		s.revision = j.revision(ctx)
+	}
 	s.explain()
 	s.mean(j.Verifier, j.found.tag)
 	if s.Statement, err = j.statement(); err != nil {

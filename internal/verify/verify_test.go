@@ -103,6 +103,9 @@ func TestSources(t *testing.T) {
 		s := f.run(t, v, dir)
 		wantVerified(t, s)
 		wantCheck(t, s.Inputs, "commit", Skip, "the image's own claim")
+		if says := strings.Join(s.MeansNot, "\n"); !strings.Contains(says, "the inputs that you would choose") {
+			t.Errorf("does not say who chose the inputs:\n%s", says)
+		}
 		// All that this program knows must be there when all are asked for.
 		v.Platforms = nil
 		s = f.run(t, v, dir)

@@ -54,7 +54,7 @@ func (s *scope) condition(cond *actionlint.String) (bool, error) {
 	status := false
 	actionlint.VisitExprNode(node, func(n, _ actionlint.ExprNode, _ bool) {
 		if call, ok := n.(*actionlint.FuncCallNode); ok {
-			switch call.Callee {
+			switch strings.ToLower(call.Callee) {
 			case "always", "failure", "cancelled", "success":
 				status = true
 			}
@@ -145,7 +145,7 @@ func (s *scope) eval(n actionlint.ExprNode) (any, error) {
 			}
 			args = append(args, v)
 		}
-		return s.call(n.Callee, args)
+		return s.call(strings.ToLower(n.Callee), args)
 	}
 	return nil, fmt.Errorf("%T is not known", n)
 }

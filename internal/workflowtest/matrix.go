@@ -1,7 +1,6 @@
 package workflowtest
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,9 +19,8 @@ func (s *scope) matrices(job *actionlint.Job) ([]map[string]any, error) {
 		return nil, fmt.Errorf("%s: job %s: a matrix of an unknown form", s.file.Name, job.ID.Value)
 	}
 	all := []map[string]any{{}}
-	rows := slices.SortedFunc(maps.Values(m.Rows), func(a, b *actionlint.MatrixRow) int { return cmp.Compare(a.Name.Pos.Line, b.Name.Pos.Line) })
-	for _, row := range rows {
-		values, err := s.rowValues(row)
+	for _, name := range slices.Sorted(maps.Keys(m.Rows)) {
+		values, err := s.rowValues(name, m.Rows[name])
 		if err != nil {
 			return nil, err
 		}
@@ -30,7 +28,7 @@ func (s *scope) matrices(job *actionlint.Job) ([]map[string]any, error) {
 		for _, combination := range all {
 			for _, v := range values {
 				c := maps.Clone(combination)
-				c[row.Name.Value] = v
+				c[name] = v
 				more = append(more, c)
 			}
 		}
@@ -50,7 +48,7 @@ func (s *scope) matrices(job *actionlint.Job) ([]map[string]any, error) {
 	return all, nil
 }
 
-func (s *scope) rowValues(row *actionlint.MatrixRow) (values []any, err error) {
+func (s *scope) rowValues(name string, row *actionlint.MatrixRow) (values []any, err error) {
 	if row.Expression == nil {
 		for _, v := range row.Values {
 			values = append(values, plain(v))
@@ -64,7 +62,7 @@ func (s *scope) rowValues(row *actionlint.MatrixRow) (values []any, err error) {
 	}
 	values, ok := v.([]any)
 	if !ok {
-		return nil, fmt.Errorf("%s: matrix %s is no list: %v", s.file.Name, row.Name.Value, v)
+		return nil, fmt.Errorf("%s: matrix %s is no list: %v", s.file.Name, name, v)
 	}
 	return values, nil
 }

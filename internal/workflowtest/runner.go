@@ -25,8 +25,10 @@ type Runner struct {
 	// Checkout puts the repository into a folder, as actions/checkout does.
 	Checkout func(dir string) error
 	// Job readies another machine and returns its environment, as name=value; dir is
-	// a folder of the job's own, outside of its workspace.
-	Job func(dir string) ([]string, error)
+	// a folder of the job's own, outside of its workspace, grants are its permissions.
+	Job func(dir string, grants map[string]string) ([]string, error)
+	// Token makes the token of a job with these permissions.
+	Token func(grants map[string]string) string
 	// GitHub is the context github; Vars and Secrets are what the repository has.
 	GitHub, Vars, Secrets map[string]any
 	// Before and After are called around each step that is a command line; an error
@@ -36,8 +38,9 @@ type Runner struct {
 	// is under way.
 	Running func(jobs []*Job)
 
-	jobs  []*Job
-	count int
+	jobs     []*Job
+	count    int
+	uploaded map[string]bool // artifacts
 }
 
 // A Step is a step that is a command line.
@@ -66,18 +69,19 @@ type Job struct {
 // jobs that were begun; their names have the matrix's values in no other way than
 // their order. The error is of the workflow or of this runner: a job that fails is none.
 func (r *Runner) Run(ctx context.Context, name string, inputs map[string]any) ([]*Job, error) {
-	r.jobs, r.count = nil, 0
+	r.jobs, r.count, r.uploaded = nil, 0, map[string]bool{}
 	if err := os.RemoveAll(r.artifacts()); err != nil {
 		return nil, err
 	}
-	_, _, err := r.workflow(ctx, name, "", inputs, r.Secrets)
+	_, _, err := r.workflow(ctx, name, "", inputs, r.Secrets, nil)
 	return r.jobs, err
 }
 
 func (r *Runner) artifacts() string { return filepath.Join(r.Dir, "artifacts") }
 
-// workflow carries out one workflow, whose jobs' names begin with prefix.
-func (r *Runner) workflow(ctx context.Context, name, prefix string, inputs, secrets map[string]any) (result string, outputs map[string]any, err error) {
+// workflow carries out one workflow, whose jobs' names begin with prefix. None of
+// them may have more than the caller has; nil is for no caller.
+func (r *Runner) workflow(ctx context.Context, name, prefix string, inputs, secrets map[string]any, caller map[string]string) (result string, outputs map[string]any, err error) {
 	i := slices.IndexFunc(r.Files, func(f *File) bool { return f.Name == name })
 	if i < 0 {
 		return "", nil, fmt.Errorf("%s: no such workflow", name)
@@ -86,6 +90,13 @@ func (r *Runner) workflow(ctx context.Context, name, prefix string, inputs, secr
 	base := map[string]any{"github": r.GitHub, "vars": r.Vars, "inputs": inputs, "secrets": secrets}
 	needs := map[string]any{}
 	result = "success"
+	for _, job := range s.file.Jobs() {
+		for scope, right := range grantsOf(job) {
+			if has := caller[scope]; caller != nil && has != right && has != "write" {
+				return "", nil, fmt.Errorf("%s%s: wants %s: %s, and its caller has %q", prefix, job.ID.Value, scope, right, has)
+			}
+		}
+	}
 	for _, job := range inOrder(s.file.Jobs()) {
 		s.contexts = maps.Clone(base)
 		own := map[string]any{}
@@ -173,7 +184,7 @@ func (r *Runner) job(ctx context.Context, s *scope, job *actionlint.Job, prefix 
 				return "", nil, err
 			}
 		}
-		return r.workflow(ctx, file, title+" / ", inputs, secrets)
+		return r.workflow(ctx, file, title+" / ", inputs, secrets, grantsOf(job))
 	}
 	matrices, err := s.matrices(job)
 	if err != nil {
@@ -192,6 +203,17 @@ func (r *Runner) job(ctx context.Context, s *scope, job *actionlint.Job, prefix 
 		}
 	}
 	return result, outputs, nil
+}
+
+// grantsOf are a job's permissions.
+func grantsOf(job *actionlint.Job) map[string]string {
+	grants := map[string]string{}
+	if job.Permissions != nil {
+		for _, p := range job.Permissions.Scopes {
+			grants[p.Name.Value] = p.Value.Value
+		}
+	}
+	return grants
 }
 
 // whole is text, or the value itself of a string that is one expression.
@@ -218,9 +240,12 @@ func (r *Runner) steps(ctx context.Context, s *scope, job *actionlint.Job, title
 	if err := os.MkdirAll(m.workspace, 0o755); err != nil {
 		return "", nil, err
 	}
-	if m.env, err = r.Job(temp); err != nil {
+	if m.env, err = r.Job(temp, grantsOf(job)); err != nil {
 		return "", nil, err
 	}
+	github := maps.Clone(r.GitHub)
+	github["token"] = r.Token(grantsOf(job))
+	s.contexts["github"] = github
 	workflow, err := s.env(s.file.Workflow.Env, nil)
 	if err != nil {
 		return "", nil, err
@@ -341,9 +366,10 @@ func (r *Runner) action(s *scope, m *machine, a *actionlint.ExecAction) (failure
 		return nil, nil
 	case "actions/upload-artifact":
 		to := filepath.Join(r.artifacts(), with("name"))
-		if _, e := os.Stat(to); e == nil {
-			return nil, fmt.Errorf("artifact %s is there already", with("name"))
+		if r.uploaded[to] {
+			return nil, fmt.Errorf("two jobs make the artifact %s", with("name"))
 		}
+		r.uploaded[to] = true
 		from := filepath.Join(m.workspace, with("path"))
 		info, e := os.Stat(from)
 		if e != nil {

@@ -19,7 +19,8 @@ import (
 
 // Limits of what is read of a layer. A real one has some hundred files and some 50 MB.
 const (
-	maxEntries = 1 << 17
+	maxEntries = 1 << 14
+	maxHeaders = 8 << 20 // bytes, of names, links and PAX records in all
 	maxTar     = 8 << 30 // bytes
 )
 
@@ -75,6 +76,7 @@ func (l *Layer) read(blob io.Reader) error {
 	l.Compression = compression
 	content := &tee{r: io.LimitReader(unpacked, maxTar+1), hash: sha256.New()}
 	tr := tar.NewReader(content)
+	headers := 0
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -83,8 +85,12 @@ func (l *Layer) read(blob io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("tar: %w", err)
 		}
-		if len(l.Entries) == maxEntries {
-			return fmt.Errorf("tar: more than %d entries", maxEntries)
+		headers += len(h.Name) + len(h.Linkname) + len(h.Uname) + len(h.Gname)
+		for name, value := range h.PAXRecords {
+			headers += len(name) + len(value)
+		}
+		if len(l.Entries) == maxEntries || headers > maxHeaders {
+			return fmt.Errorf("tar: more than %d entries, or more than %d MiB of names", maxEntries, maxHeaders>>20)
 		}
 		e := Entry{Name: h.Name, Header: *h}
 		if h.Typeflag == tar.TypeReg {
