@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,14 +51,15 @@ func layoutOf(t *testing.T, img v1.Image) string {
 	return dir
 }
 
-// alone keeps other packages' tests of containers from running meanwhile.
-var alone = sync.OnceValue(testlock.Containers)
-
+// aloneWithContainers keeps other packages' tests of containers from running until
+// the test ends.
 func aloneWithContainers(t *testing.T) {
 	t.Helper()
-	if err := alone(); err != nil {
+	unlock, err := testlock.Containers()
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(unlock)
 }
 
 // TestTestRefuses guards against an hour of tests of the wrong thing, or a message that nobody can act on.

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(helperEnv) != "" {
 		helper()
 	}
-	if err := testlock.Containers(); err != nil {
+	if _, err := testlock.Containers(); err != nil {
 		fmt.Fprintln(os.Stderr, "container test:", err)
 		os.Exit(1)
 	}

@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) {
 	Init()
-	if err := testlock.Containers(); err != nil {
+	if _, err := testlock.Containers(); err != nil {
 		fmt.Fprintln(os.Stderr, "suite test:", err)
 		os.Exit(1)
 	}

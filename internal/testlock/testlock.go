@@ -11,21 +11,21 @@ import (
 )
 
 // Containers waits until no other test binary of this user runs containers, and
-// keeps others from it until this one ends.
-func Containers() error {
+// keeps others from it until unlock is called, or this one ends.
+func Containers() (unlock func(), err error) {
 	name := filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-containers-%d.lock", os.Getuid()))
-	// A bare descriptor: nothing closes it, and so gives the lock back, before the
-	// process ends.
+	// A bare descriptor: nothing but unlock closes it, and so gives the lock back,
+	// before the process ends.
 	fd, err := syscall.Open(name, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	// The runtime's own signals interrupt a long wait.
 	for err = syscall.EINTR; err == syscall.EINTR; {
 		err = syscall.Flock(fd, syscall.LOCK_EX)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return nil
+	return func() { syscall.Close(fd) }, nil
 }
