@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/freeport"
 )
 
 // TestDerper probes the real thing: derper of the tailscale version in our go.mod, built as upstream says.
@@ -76,23 +78,13 @@ func buildDerper(t *testing.T) string {
 	return filepath.Join(dir, "derper")
 }
 
-// freePort returns a port that is free for TCP and UDP at this moment.
 func freePort(t *testing.T, ip string) int {
 	t.Helper()
-	for range 20 {
-		l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		pc, err := net.ListenPacket("udp", l.Addr().String())
-		if err == nil {
-			pc.Close()
-			return l.Addr().(*net.TCPAddr).Port
-		}
+	port, err := freeport.Choose(ip)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free for both TCP and UDP")
-	return 0
+	return port
 }
 
 func waitListening(t *testing.T, addr string) {

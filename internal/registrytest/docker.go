@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/xavieralpha/derper/internal/freeport"
 )
 
 // Docker runs docker-registry on a free port until the test ends.
@@ -37,12 +38,11 @@ func Docker(t testing.TB, o Options) *Registry {
 
 func startDocker(t testing.TB, o Options) (*Registry, error) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Choose("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Host: l.Addr().String(), options: o, Transport: http.DefaultTransport, logs: true}
-	l.Close()
+	r := &Registry{Host: fmt.Sprintf("127.0.0.1:%d", port), options: o, Transport: http.DefaultTransport, logs: true}
 
 	dir := t.TempDir()
 	if o.Dir == "" {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -257,16 +256,6 @@ func (c *box) stop(ctx context.Context) (time.Duration, error) {
 		return took, fmt.Errorf("SIGTERM: exit code %d, wants 0", code)
 	}
 	return took, nil
-}
-
-// freePort returns a TCP port of 127.0.0.1 that is free at this moment.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func loopback(port int) netip.AddrPort {

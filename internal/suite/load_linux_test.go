@@ -31,6 +31,7 @@ import (
 	"tailscale.com/types/logger"
 
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/freeport"
 	"github.com/xavieralpha/derper/internal/releasetest"
 )
 
@@ -90,7 +91,7 @@ func bareDerper(t *testing.T) underLoad {
 	if err := releasetest.Programs(t.Context(), "../..", dir); err != nil {
 		t.Fatal(err)
 	}
-	port, err := freePort()
+	port, err := freeport.Choose("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ import (
 	"tailscale.com/types/key"
 
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/freeport"
 )
 
 // networkCases are about several containers.
@@ -42,7 +43,7 @@ func caseMesh(ctx context.Context, b *bed) error {
 	names := []string{"a.example", "b.example"}
 	var ports []int
 	for range names {
-		p, err := freePort()
+		p, err := freeport.Choose("127.0.0.1")
 		if err != nil {
 			return err
 		}

@@ -24,8 +24,8 @@ var verifyCases = []Case{
 	{Name: "verify/url-allow", run: verifyURL(answers(http.StatusOK, true), "", true)},
 	{Name: "verify/url-deny", run: verifyURL(answers(http.StatusOK, false), "", false)},
 	{Name: "verify/url-not-200", run: verifyURL(answers(http.StatusInternalServerError, true), "", false)},
-	{Name: "verify/url-unreachable-fail-open", run: verifyURL(nil, "true", true)},
-	{Name: "verify/url-unreachable-fail-closed", run: verifyURL(nil, "false", false)},
+	{Name: "verify/url-unreachable-fail-open", run: verifyURL(http.HandlerFunc(hangsUp), "true", true)},
+	{Name: "verify/url-unreachable-fail-closed", run: verifyURL(http.HandlerFunc(hangsUp), "false", false)},
 	{Name: "verify/tailscaled", run: caseVerifyTailscaled},
 	{Name: "verify/socket", run: caseVerifySocket},
 }
@@ -50,7 +50,11 @@ func answers(status int, allow bool) http.HandlerFunc {
 	}
 }
 
-// verifyURL verifies clients at a URL, where h answers, or nobody if it is nil, and expects a client to be let in or not.
+// hangsUp is an admission controller that cannot be reached: to derper behind the runner's forwarding, a closed port is
+// a connection that ends without an answer. A port that is closed in truth could be another case's before derper asks.
+func hangsUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+// verifyURL verifies clients at a URL, where h answers, and expects a client to be let in or not.
 func verifyURL(h http.Handler, failOpen string, want bool) func(context.Context, *bed) error {
 	return func(ctx context.Context, b *bed) error {
 		asked := make(chan struct{}, 100)
@@ -58,9 +62,6 @@ func verifyURL(h http.Handler, failOpen string, want bool) func(context.Context,
 			asked <- struct{}{}
 			h.ServeHTTP(w, r)
 		}))
-		if h == nil {
-			s.Close()
-		}
 		env := []string{open, "VERIFY_CLIENT_URL=" + s.URL + "/admit"}
 		if failOpen != "" {
 			env = append(env, "VERIFY_FAIL_OPEN="+failOpen)
@@ -79,7 +80,7 @@ func verifyURL(h http.Handler, failOpen string, want bool) func(context.Context,
 		if got != want {
 			return fmt.Errorf("client let in: %v, wants %v", got, want)
 		}
-		if h != nil && len(asked) == 0 {
+		if len(asked) == 0 {
 			return errors.New("nobody asked at the URL")
 		}
 		return nil

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/freeport"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -173,12 +173,12 @@ func TestCannotVerify(t *testing.T) {
 		wantError(t, f.verify(t, r.Repository("derper")+":1"), ErrNotFound, "or no permission to read it (docker login "+r.Host+")")
 	})
 	t.Run("registry away", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := freeport.Choose("127.0.0.1")
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.Close()
-		wantError(t, f.verify(t, l.Addr().String()+"/derper:1"), ErrUnreachable, "registry cannot be reached: "+l.Addr().String())
+		host := fmt.Sprintf("127.0.0.1:%d", port)
+		wantError(t, f.verify(t, host+"/derper:1"), ErrUnreachable, "registry cannot be reached: "+host)
 	})
 	t.Run("a blob is missing", func(t *testing.T) {
 		dir := layout(t)
