@@ -152,7 +152,7 @@ func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o 
 		return nil, false, err
 	}
 	defer unlock()
-	changed, err := image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, built.Images, o.cache.VerifyAll)
+	changed, err := image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, built.Manifests(), o.cache.VerifyAll)
 	return built, changed, err
 }
 

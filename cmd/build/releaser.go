@@ -26,6 +26,7 @@ import (
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/suite"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
@@ -42,7 +43,7 @@ type releaser struct {
 
 	journal  *release.Journal
 	keychain authn.Keychain
-	signer   *attest.Signer
+	signer   *sign.Signer
 	lock     *lock.Lock
 	built    *pipeline.Build
 	tags     []registry.Tag

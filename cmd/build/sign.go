@@ -16,6 +16,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/sign"
 )
 
 const signSynopsis = `sign signs an image by digest and attaches to its index and to each of its images, as OCI referrers: the
@@ -33,27 +34,27 @@ const signExample = `  build sign --keyless dist
 
 // signResult is what build sign says, in JSON.
 type signResult struct {
-	Index        string            `json:"index"`
-	Signer       string            `json:"signer"`
-	Repositories []attest.Attached `json:"repositories"`
+	Index        string          `json:"index"`
+	Signer       string          `json:"signer"`
+	Repositories []sign.Attached `json:"repositories"`
 }
 
 // sigstoreFlags name an instance of Sigstore other than the public one.
 type sigstoreFlags struct{ root, config string }
 
 // open reads the instance that the flags name, or fetches the public one.
-func (f *sigstoreFlags) open(ctx context.Context) (*attest.Sigstore, error) {
+func (f *sigstoreFlags) open(ctx context.Context) (*sign.Sigstore, error) {
 	if f.root == "" && f.config == "" {
 		*f = publicSigstore
 	}
 	if f.root == "" && f.config == "" {
-		s, err := attest.PublicSigstore(ctx)
+		s, err := sign.PublicSigstore(ctx)
 		if err != nil {
 			return nil, &codedError{fmt.Errorf("sigstore: %w", err), exitFailed, "check the network, or name the instance's files with --trusted-root and --signing-config"}
 		}
 		return s, nil
 	}
-	var s attest.Sigstore
+	var s sign.Sigstore
 	trusted, err := root.NewTrustedRootFromPath(f.root)
 	if err != nil {
 		return nil, fmt.Errorf("--trusted-root %s: %w", f.root, err)
@@ -93,7 +94,7 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case *key != "" && instance.root != "":
 		return usageError("sign: --trusted-root and --signing-config are for --keyless")
 	}
-	var signer *attest.Signer
+	var signer *sign.Signer
 	if *key != "" {
 		if signer, err = keySigner(*key, stderr); err != nil {
 			return err
@@ -136,7 +137,7 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 type signedImage struct {
 	source       string
 	index        v1.ImageIndex
-	repositories []attest.Repository
+	repositories []sign.Repository
 }
 
 // openSigned opens an image, from a layout or from a registry.
@@ -177,14 +178,14 @@ func openSigned(ctx context.Context, source string, repositories []string) (*sig
 		if err != nil {
 			return nil, fmt.Errorf("sign: %w", err)
 		}
-		img.repositories = append(img.repositories, attest.Writable{Repository: r})
+		img.repositories = append(img.repositories, sign.Writable{Repository: r})
 	}
 	if img.index == nil {
 		r, err := client.Open(ctx, from)
 		if err != nil {
 			return nil, fmt.Errorf("sign: %w", err)
 		}
-		if img.index, err = (attest.Writable{Repository: r}).Index(ctx, digest); err != nil {
+		if img.index, err = (sign.Writable{Repository: r}).Index(ctx, digest); err != nil {
 			return nil, fmt.Errorf("sign: %s: %w", source, err)
 		}
 	}
@@ -192,7 +193,7 @@ func openSigned(ctx context.Context, source string, repositories []string) (*sig
 }
 
 // signImage signs one image.
-func signImage(ctx context.Context, img *signedImage, lockFile string, run attest.Run, signer *attest.Signer, stderr io.Writer) (*signResult, error) {
+func signImage(ctx context.Context, img *signedImage, lockFile string, run attest.Run, signer *sign.Signer, stderr io.Writer) (*signResult, error) {
 	set, err := makeSet(ctx, lockFile, img.source, img.index, run, stderr)
 	if err != nil {
 		return nil, err
@@ -200,9 +201,9 @@ func signImage(ctx context.Context, img *signedImage, lockFile string, run attes
 	display := progress.New(stderr)
 	defer display.Close()
 	task := display.Start("sign "+img.source, "statements")
-	attached, err := attest.Attach(ctx, set, signer, img.repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
+	attached, err := sign.Attach(ctx, set, signer, img.repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
 	task.End(err)
-	if errors.Is(err, attest.ErrNotThere) {
+	if errors.Is(err, sign.ErrNotThere) {
 		return nil, &codedError{fmt.Errorf("sign: %w", err), exitFailed, "push it first; what is signed is what is there"}
 	}
 	if err != nil {
@@ -212,12 +213,12 @@ func signImage(ctx context.Context, img *signedImage, lockFile string, run attes
 }
 
 // keySigner reads a private key.
-func keySigner(file string, stderr io.Writer) (*attest.Signer, error) {
+func keySigner(file string, stderr io.Writer) (*sign.Signer, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("sign: --key: %w", err)
 	}
-	key, err := attest.ParsePrivateKey(data, func() ([]byte, error) {
+	key, err := sign.ParsePrivateKey(data, func() ([]byte, error) {
 		if word, ok := os.LookupEnv("COSIGN_PASSWORD"); ok {
 			return []byte(word), nil
 		}
@@ -231,12 +232,12 @@ func keySigner(file string, stderr io.Writer) (*attest.Signer, error) {
 	if err != nil {
 		return nil, &codedError{fmt.Errorf("sign: --key %s: %w", file, err), exitFailed, "the password comes from COSIGN_PASSWORD, or from the terminal; cosign generate-key-pair makes a key"}
 	}
-	return attest.NewSigner(key)
+	return sign.NewSigner(key)
 }
 
 // keylessSigner signs as the workflow.
-func keylessSigner(ctx context.Context, instance *sigstoreFlags) (*attest.Signer, error) {
-	tokens := attest.GitHub{URL: os.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL"), Bearer: os.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")}
+func keylessSigner(ctx context.Context, instance *sigstoreFlags) (*sign.Signer, error) {
+	tokens := sign.GitHub{URL: os.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL"), Bearer: os.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")}
 	if tokens.URL == "" || tokens.Bearer == "" {
 		return nil, &codedError{errors.New("sign: --keyless: nothing here vouches for who signs"), exitFailed,
 			"run it in a job of GitHub Actions that has the permission id-token: write, or sign with --key"}
@@ -245,7 +246,7 @@ func keylessSigner(ctx context.Context, instance *sigstoreFlags) (*attest.Signer
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	signer, err := attest.NewKeylessSigner(ctx, s, tokens)
+	signer, err := sign.NewKeylessSigner(ctx, s, tokens)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}

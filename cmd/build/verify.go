@@ -20,6 +20,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
 )
@@ -94,7 +95,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
 		return err
 	}
-	var signer *attest.Signer
+	var signer *sign.Signer
 	if o.attest != "" { // before, too: it may ask for a password
 		if signer, err = openSigner(ctx, o.attest, stderr); err != nil {
 			return err
@@ -198,7 +199,7 @@ func verifyKeychain(refs []string) (authn.Keychain, error) {
 	return credentials(repositories)
 }
 
-func openSigner(ctx context.Context, key string, stderr io.Writer) (*attest.Signer, error) {
+func openSigner(ctx context.Context, key string, stderr io.Writer) (*sign.Signer, error) {
 	if key == "keyless" {
 		return keylessSigner(ctx, &sigstoreFlags{})
 	}
@@ -206,7 +207,7 @@ func openSigner(ctx context.Context, key string, stderr io.Writer) (*attest.Sign
 }
 
 // attestRebuilds signs what was found and attaches it to the images.
-func attestRebuilds(ctx context.Context, report *verify.Report, signer *attest.Signer, keychain authn.Keychain, stderr io.Writer) error {
+func attestRebuilds(ctx context.Context, report *verify.Report, signer *sign.Signer, keychain authn.Keychain, stderr io.Writer) error {
 	client := &registry.Client{Keychain: keychain}
 	for _, s := range report.Subjects {
 		if s.Statement == nil {
@@ -221,7 +222,7 @@ func attestRebuilds(ctx context.Context, report *verify.Report, signer *attest.S
 		if err != nil {
 			return fmt.Errorf("verify: attest: %w", err)
 		}
-		done, err := attest.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []attest.Repository{attest.Writable{Repository: r}}, func(int, int) {})
+		done, err := sign.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []sign.Repository{sign.Writable{Repository: r}}, func(int, int) {})
 		if err != nil {
 			return fmt.Errorf("verify: attest %s: %w", s.Ref, err)
 		}

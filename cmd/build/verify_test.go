@@ -94,7 +94,8 @@ func (v *verifier) tampered() string {
 	}
 	images[0] = mutate.Annotations(images[0], map[string]string{"evil": "yes"}).(v1.Image)
 	in := v.release.Inputs
-	if index, err = image.Index(in, in.Platforms, images); err != nil {
+	n := len(in.Platforms)
+	if index, err = image.Index(in, in.Platforms, images[:n], images[n:]...); err != nil {
 		v.t.Fatal(err)
 	}
 	dir := filepath.Join(v.t.TempDir(), "tampered")

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/sign"
 )
 
 const verifySignatureSynopsis = `verify-signature verifies that the index of an image in a registry and each image in it has a signature,
@@ -24,11 +25,11 @@ const verifySignatureExample = `  build verify-signature --key cosign.pub regist
 
 // verifySignatureResult is what build verify-signature says, in JSON.
 type verifySignatureResult struct {
-	Reference string           `json:"reference"`
-	Digest    string           `json:"digest"`
-	Signer    string           `json:"signer"`
-	Verified  bool             `json:"verified"`
-	Subjects  []attest.Checked `json:"subjects"`
+	Reference string         `json:"reference"`
+	Digest    string         `json:"digest"`
+	Signer    string         `json:"signer"`
+	Verified  bool           `json:"verified"`
+	Subjects  []sign.Checked `json:"subjects"`
 }
 
 // kinds are the columns of build verify-signature.
@@ -65,7 +66,7 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	r, err := attest.NewReadable(repository, remote.WithAuthFromKeychain(keychain))
+	r, err := sign.NewReadable(repository, remote.WithAuthFromKeychain(keychain))
 	if err != nil {
 		return usageError("%s: %w", repository, err)
 	}
@@ -77,8 +78,8 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err != nil {
 		return fmt.Errorf("verify-signature: %s: %w", rest[0], err)
 	}
-	checked, err := attest.Check(ctx, r, index, trust)
-	if err != nil && !errors.Is(err, attest.ErrUnverified) {
+	checked, err := sign.Check(ctx, r, index, trust)
+	if err != nil && !errors.Is(err, sign.ErrUnverified) {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
 	result := verifySignatureResult{rest[0], digest.String(), trust.String(), err == nil, checked}
@@ -96,23 +97,23 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 }
 
 // openTrust is whom the flags trust.
-func openTrust(ctx context.Context, key, identity, issuer string, instance *sigstoreFlags) (*attest.Trust, error) {
+func openTrust(ctx context.Context, key, identity, issuer string, instance *sigstoreFlags) (*sign.Trust, error) {
 	if key == "" {
 		s, err := instance.open(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return attest.TrustIdentity(s.Root, identity, issuer)
+		return sign.TrustIdentity(s.Root, identity, issuer)
 	}
 	data, err := os.ReadFile(key)
 	if err != nil {
 		return nil, fmt.Errorf("--key: %w", err)
 	}
-	public, err := attest.ParsePublicKey(data)
+	public, err := sign.ParsePublicKey(data)
 	if err != nil {
 		return nil, &codedError{fmt.Errorf("--key %s: %w", key, err), exitFailed, "it wants the public key, as cosign.pub"}
 	}
-	return attest.TrustKey(public)
+	return sign.TrustKey(public)
 }
 
 func printVerified(w io.Writer, r verifySignatureResult) {

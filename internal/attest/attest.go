@@ -1,22 +1,21 @@
-// Package attest says of an image, in signed statements, what is in it and how it was
-// made: an SPDX SBOM for each platform, SLSA provenance, and the signature itself.
+// Package attest says of an image what is in it and how it was made: an SPDX SBOM for each
+// platform, and SLSA provenance, as in-toto statements.
 //
 // It promises that what it states was read out of the image: files from the layers,
 // modules from the build information that the Go linker left in each program. An image
 // that is not what its lock records is refused. The same image, lock and [Run] give the
-// same bytes, wherever and whenever they are made; only signatures differ.
+// same bytes, wherever and whenever they are made.
 //
-// Statements are in-toto statements in DSSE envelopes in Sigstore bundles, attached to
-// the digest that they are about as OCI 1.1 referrers. That is the form in which
-// cosign 3 looks for them first. The index itself holds no attestation manifests:
-// they would move its digest.
+// What names no [Run] is in the index itself, beside the images: see [Embed]. Package sign
+// signs the rest and attaches it.
 //
 // Specifications: https://spdx.github.io/spdx-spec/v2.3, https://slsa.dev/spec/v1.0,
-// https://github.com/in-toto/attestation, https://docs.sigstore.dev/about/bundle.
+// https://github.com/in-toto/attestation.
 package attest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,7 +99,7 @@ type Set struct {
 // Make makes the statements about an image. It reads all layers, one image for each
 // core at a time.
 func Make(ctx context.Context, b Build) (*Set, error) {
-	subjects, err := subjects(b.Index)
+	subjects, err := Subjects(b.Index)
 	if err != nil {
 		return nil, err
 	}
@@ -116,26 +115,37 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	for _, c := range contents {
+		embedded, err := embed(b.Lock.Inputs, b.Sources, c)
+		if err != nil {
+			return nil, err
+		}
+		digest, err := embedded.Digest()
+		if err != nil {
+			return nil, err
+		}
+		c.outputs.Attestation = digest.String()
+	}
 	if err := compare(b.Lock, b.Index, subjects[0], contents); err != nil {
 		return nil, err
 	}
 	set := &Set{Subjects: subjects, inputs: b.Lock.Inputs, SBOMs: make([][]byte, len(subjects))}
 	for i, c := range contents {
 		if set.SBOMs[i+1], err = imageSBOM(b.Lock.Inputs, c); err != nil {
-			return nil, fmt.Errorf("attest: SBOM of %s: %w", c.platform, err)
+			return nil, fmt.Errorf("attest: SBOM of %s: %w", c.subject.Platform, err)
 		}
 	}
 	if set.SBOMs[0], err = indexSBOM(b.Lock.Inputs, subjects, set.SBOMs); err != nil {
 		return nil, fmt.Errorf("attest: SBOM of the index: %w", err)
 	}
-	if set.Provenance, err = provenance(b, subjects, contents); err != nil {
+	if set.Provenance, err = provenance(b.Lock.Inputs, b.Sources, b.Run, subjects, contents...); err != nil {
 		return nil, fmt.Errorf("attest: provenance: %w", err)
 	}
 	return set, nil
 }
 
-// subjects lists an index and its images.
-func subjects(index v1.ImageIndex) ([]Subject, error) {
+// Subjects lists an index and its images.
+func Subjects(index v1.ImageIndex) ([]Subject, error) {
 	digest, err := index.Digest()
 	if err != nil {
 		return nil, fmt.Errorf("attest: index: %w", err)
@@ -150,6 +160,9 @@ func subjects(index v1.ImageIndex) ([]Subject, error) {
 	}
 	list := []Subject{{Descriptor: v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: size}}}
 	for _, d := range m.Manifests {
+		if _, ok := image.Attests(d); ok {
+			continue
+		}
 		if d.MediaType != types.OCIManifestSchema1 || d.Platform == nil {
 			return nil, fmt.Errorf("attest: index %s: %s is no image of a platform", digest, d.Digest)
 		}
@@ -181,10 +194,19 @@ func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*con
 			return fmt.Errorf("attest: the index has %s %s, the lock has %s", name, m.Annotations[name], want[name])
 		}
 	}
+	embedded := map[string]string{}
+	for _, d := range m.Manifests {
+		if about, ok := image.Attests(d); ok {
+			embedded[about] = d.Digest.String()
+		}
+	}
 	built := &lock.Outputs{Index: subject.Descriptor.Digest.String()}
 	for _, c := range contents {
 		if err := c.check(l.Inputs); err != nil {
-			return fmt.Errorf("attest: %s: %w", c.platform, err)
+			return fmt.Errorf("attest: %s: %w", c.subject.Platform, err)
+		}
+		if has := embedded[c.outputs.Manifest]; has != c.outputs.Attestation {
+			return fmt.Errorf("attest: %s: the index has the attestation %s, the image is %s", c.subject.Platform, cmp.Or(has, "none"), c.outputs.Attestation)
 		}
 		built.Platforms = append(built.Platforms, c.outputs)
 	}

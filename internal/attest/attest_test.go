@@ -1,4 +1,4 @@
-package attest
+package attest_test
 
 import (
 	"bytes"
@@ -23,6 +23,8 @@ import (
 	"github.com/spdx/tools-golang/spdx/v2/common"
 	"github.com/spdx/tools-golang/spdxlib"
 
+	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
@@ -30,29 +32,20 @@ import (
 	"github.com/xavieralpha/derper/internal/releasetest"
 )
 
-func makeTest(t testing.TB, b Build) *Set {
-	t.Helper()
-	set, err := Make(context.Background(), b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return set
-}
-
 // The digests of what is stated about a small image that never changes. They may change
 // with the layer format, the image's config, the plan, or what the statements say, and
 // then all provenance and SBOMs do; anything else that changes them breaks the promise that the same lock
 // gives the same bytes.
 func TestGolden(t *testing.T) {
 	for range 2 {
-		set := makeTest(t, testBuild(t, nil))
+		set := attesttest.Set(t, attesttest.Build(t, nil))
 		got := []string{digest(set.Provenance)}
 		for _, doc := range set.SBOMs {
 			got = append(got, digest(doc))
 		}
 		want := []string{
-			"54591cdfe8901342ca74cae2ab548e2b9317dcce2954679235682810e493d2d8",
-			"1743e0ebe2d2afe9d724d07a8bc3d9cf686c8dd49134640cf179047e9078d4f6",
+			"d3de3628333029cb8f83bd322ed0bcb28998518a943273ec4a49c25aaa88ba20",
+			"d043d060dabdaa6a49afc0f5d52998692aa2cd1e07bc81b77cae37c9d9620bed",
 			"2eee6fb8e418bb51b81b001358d5c82d3e7cd3eb97e0b9eb25fc7123b716f394",
 			"191ec122b06c0145deeff8a1993d29907052dab7d8f79736159ac6caaf0887b8",
 		}
@@ -116,7 +109,7 @@ func licences(doc *spdx.Document) map[string]string {
 }
 
 func TestSBOM(t *testing.T) {
-	set := makeTest(t, testBuild(t, nil))
+	set := attesttest.Set(t, attesttest.Build(t, nil))
 	doc := parseSBOM(t, set.SBOMs[2])
 	hex := set.Subjects[2].Descriptor.Digest.Hex
 	if want := "https://github.com/xavieralpha/derper/spdx/sha256/" + hex; doc.DocumentNamespace != want {
@@ -145,12 +138,12 @@ func TestSBOM(t *testing.T) {
 	}
 	wantPURLs := []string{
 		"pkg:oci/derper@sha256%3A" + hex + "?arch=arm%2Fv7&os=linux ",
-		"pkg:golang/example.com/dep@v1.0.0%2Bincompatible " + h1("dep"),
-		"pkg:golang/example.com/other@v0.1.0 " + h1("other"),
+		"pkg:golang/example.com/dep@v1.0.0%2Bincompatible " + attesttest.H1("dep"),
+		"pkg:golang/example.com/other@v0.1.0 " + attesttest.H1("other"),
 		"pkg:golang/github.com/xavieralpha/derper ",
-		"pkg:golang/golang.org/x/crypto/x509roots/fallback@v0.0.0-20260101000000-0123456789ab " + h1("roots"),
+		"pkg:golang/golang.org/x/crypto/x509roots/fallback@v0.0.0-20260101000000-0123456789ab " + attesttest.H1("roots"),
 		"pkg:golang/stdlib@1.99.1 ",
-		"pkg:golang/tailscale.com@v1.2.3 " + h1("tailscale"),
+		"pkg:golang/tailscale.com@v1.2.3 " + attesttest.H1("tailscale"),
 	}
 	if !slices.Equal(purls, wantPURLs) {
 		t.Errorf("package URLs\n%s\nnot\n%s", strings.Join(purls, "\n"), strings.Join(wantPURLs, "\n"))
@@ -160,7 +153,7 @@ func TestSBOM(t *testing.T) {
 	if !slices.Equal(got, wantRelations) {
 		t.Errorf("derper: %v, not %v", got, wantRelations)
 	}
-	if got := relations(doc, "./"+caBundle); !slices.Equal(got, []string{"GENERATED_FROM " + lock.RootsModule}) {
+	if got := relations(doc, "./"+"etc/ssl/certs/ca-certificates.crt"); !slices.Equal(got, []string{"GENERATED_FROM " + lock.RootsModule}) {
 		t.Errorf("CA bundle: %v", got)
 	}
 }
@@ -188,7 +181,7 @@ func relations(doc *spdx.Document, name string) []string {
 }
 
 func TestIndexSBOM(t *testing.T) {
-	set := makeTest(t, testBuild(t, nil))
+	set := attesttest.Set(t, attesttest.Build(t, nil))
 	doc := parseSBOM(t, set.SBOMs[0])
 	if len(doc.Packages) != 3 || len(doc.ExternalDocumentReferences) != 2 {
 		t.Fatalf("%d packages and %d documents, not 3 and 2", len(doc.Packages), len(doc.ExternalDocumentReferences))
@@ -227,10 +220,10 @@ func TestRealSBOM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := makeTest(t, Build{Lock: l, Sources: sources, Index: index})
+	set := attesttest.Set(t, attest.Build{Lock: l, Sources: sources, Index: index})
 	doc := parseSBOM(t, set.SBOMs[1])
 	for name, licence := range licences(doc) {
-		if licence == noAssertion {
+		if licence == attest.NoAssertion {
 			t.Errorf("%s: licence not known", name)
 		}
 	}
@@ -284,16 +277,16 @@ func TestRealSBOM(t *testing.T) {
 }
 
 func TestProvenance(t *testing.T) {
-	b := testBuild(t, nil)
-	set := makeTest(t, b)
-	p, err := ParseProvenance(set.Provenance)
+	b := attesttest.Build(t, nil)
+	set := attesttest.Set(t, b)
+	p, err := attest.ParseProvenance(set.Provenance)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := p.BuildDefinition.ExternalParameters.Lock; !reflect.DeepEqual(got, b.Lock.Inputs) {
 		t.Errorf("the lock comes back as %+v", got)
 	}
-	var s inToto
+	var s attest.InToto
 	if err := json.Unmarshal(set.Provenance, &s); err != nil {
 		t.Fatal(err)
 	}
@@ -320,8 +313,8 @@ func TestProvenance(t *testing.T) {
 	if strings.Contains(text, "invocationId") || strings.Contains(text, `"name":"derper","uri"`) {
 		t.Error("the provenance says more than it was told")
 	}
-	b.Run = Run{Builder: "https://example.com/workflow", Source: "https://example.com/fork", Commit: strings.Repeat("ab", 20), Invocation: "https://example.com/run/1"}
-	text = string(makeTest(t, b).Provenance)
+	b.Run = attest.Run{Builder: "https://example.com/workflow", Source: "https://example.com/fork", Commit: strings.Repeat("ab", 20), Invocation: "https://example.com/run/1"}
+	text = string(attesttest.Set(t, b).Provenance)
 	for _, want := range []string{
 		`"id":"https://example.com/workflow"`, `"invocationId":"https://example.com/run/1"`,
 		`"uri":"git+https://example.com/fork","digest":{"gitCommit":"` + b.Run.Commit,
@@ -330,7 +323,7 @@ func TestProvenance(t *testing.T) {
 			t.Errorf("the provenance of a run has no %s", want)
 		}
 	}
-	if _, err := ParseProvenance([]byte(`{"predicateType":"https://slsa.dev/provenance/v1","predicate":{"buildDefinition":{"buildType":"https://example.com"}}}`)); err == nil {
+	if _, err := attest.ParseProvenance([]byte(`{"predicateType":"https://slsa.dev/provenance/v1","predicate":{"buildDefinition":{"buildType":"https://example.com"}}}`)); err == nil {
 		t.Error("another build's provenance is taken for ours")
 	}
 }
@@ -351,44 +344,65 @@ func TestMakeRefuses(t *testing.T) {
 		change func(string, []image.File) []image.File
 		want   string
 	}{
-		"another Go": {only(plan.Derper, func(f image.File) image.File { return program(f.Name, "go1.98.0", "x", "") }),
+		"another Go": {only(plan.Derper, func(f image.File) image.File { return attesttest.Program(f.Name, "go1.98.0", "x", "") }),
 			"usr/local/bin/derper is compiled with go1.98.0, the lock has go1.99.1"},
 		"another source": {only(plan.Derper, func(f image.File) image.File {
-			return program(f.Name, "go1.99.1", "x", "mod\ttailscale.com\tv1.2.3\t"+h1("evil")+"\n")
-		}), "usr/local/bin/derper is compiled from v1.2.3 " + h1("evil")},
+			return attesttest.Program(f.Name, "go1.99.1", "x", "mod\ttailscale.com\tv1.2.3\t"+attesttest.H1("evil")+"\n")
+		}), "usr/local/bin/derper is compiled from v1.2.3 " + attesttest.H1("evil")},
 		"no build information": {only(plan.Entrypoint, func(f image.File) image.File { return image.Text(f.Name, "\x7fELF") }),
 			"entrypoint: says nothing of what it is made of"},
 	}
 	for name, test := range tests {
-		_, err := Make(context.Background(), testBuild(t, test.change))
+		_, err := attest.Make(context.Background(), attesttest.Build(t, test.change))
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, wants %q", name, err, test.want)
 		}
 	}
 	// An image of another commit, whose programs happen to be the same.
-	b := testBuild(t, nil)
+	b := attesttest.Build(t, nil)
 	b.Lock.Inputs.Tailscale.Commit = strings.Repeat("f", 40)
-	if _, err := Make(context.Background(), b); err == nil || !strings.Contains(err.Error(), "the index has org.opencontainers.image.revision 0123") {
+	if _, err := attest.Make(context.Background(), b); err == nil || !strings.Contains(err.Error(), "the index has org.opencontainers.image.revision 0123") {
 		t.Errorf("another commit: %v", err)
 	}
+	// An index that states other things beside its images than what they are, or nothing.
+	b = attesttest.Build(t, nil)
+	var images, attestations []v1.Image
+	for i, s := range mustSubjects(t, b.Index)[1:] {
+		img, err := b.Index.Image(s.Descriptor.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, img)
+		other := plan.Sources{Entrypoint: "sha256:another"}
+		attestations = append(attestations, attesttest.Attestation(t, b.Lock.Inputs, other, b.Lock.Inputs.Platforms[i], img))
+	}
+	for want, attestations := range map[string][]v1.Image{"linux/amd64: the index has the attestation sha256:": attestations, "linux/amd64: the index has the attestation none": nil} {
+		var err error
+		if b.Index, err = image.Index(b.Lock.Inputs, b.Lock.Inputs.Platforms, images, attestations...); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := attest.Make(t.Context(), b); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, wants %q", err, want)
+		}
+	}
 	// An image that differs from what the lock records.
-	b = testBuild(t, nil)
-	contents, err := readContent(context.Background(), b.Index, mustSubjects(t, b.Index)[1])
+	b = attesttest.Build(t, nil)
+	outputs, err := attest.Outputs(context.Background(), b.Index, mustSubjects(t, b.Index)[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	contents.outputs.Layers[2].DiffID = "sha256:other"
-	b.Lock.Outputs = &lock.Outputs{Platforms: []lock.PlatformOutput{contents.outputs}}
-	_, err = Make(context.Background(), b)
+	outputs.Layers[2].DiffID = "sha256:other"
+	b.Lock.Outputs = &lock.Outputs{Platforms: []lock.PlatformOutput{outputs}}
+	_, err = attest.Make(context.Background(), b)
 	var difference *lock.Difference
 	if !errors.As(err, &difference) || difference.What != "linux/amd64: content of layer derper" {
 		t.Errorf("an image with another layer than the lock's: %v", err)
 	}
 }
 
-func mustSubjects(t testing.TB, index v1.ImageIndex) []Subject {
+func mustSubjects(t testing.TB, index v1.ImageIndex) []attest.Subject {
 	t.Helper()
-	s, err := subjects(index)
+	s, err := attest.Subjects(index)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,13 +411,13 @@ func mustSubjects(t testing.TB, index v1.ImageIndex) []Subject {
 
 func TestIdentify(t *testing.T) {
 	for text, want := range map[string][]string{
-		bsd:                      {"BSD-3-Clause"},
-		mit:                      {"MIT"},
-		mit + "\n---\n\n" + bsd:  {"BSD-3-Clause", "MIT"},
-		"All rights reserved.\n": nil,
-		strings.Repeat("prose and more prose\n", 200) + mit: nil,
+		attesttest.BSD: {"BSD-3-Clause"},
+		attesttest.MIT: {"MIT"},
+		attesttest.MIT + "\n---\n\n" + attesttest.BSD:                  {"BSD-3-Clause", "MIT"},
+		"All rights reserved.\n":                                       nil,
+		strings.Repeat("prose and more prose\n", 200) + attesttest.MIT: nil,
 	} {
-		if got := identify([]byte(text)); !slices.Equal(got, want) {
+		if got := attest.Identify([]byte(text)); !slices.Equal(got, want) {
 			t.Errorf("%.40q…: %v, not %v", text, got, want)
 		}
 	}

@@ -47,16 +47,16 @@ func isLicence(name string) bool {
 // declared is the SPDX expression for a module whose notices lie in the given folder:
 // all licences that came with it, those of code that it has taken over too. A licence
 // that is not known makes it NOASSERTION.
-func declared(files []*file, folder string) string {
+func declared(files []*File, folder string) string {
 	var ids []string
 	for _, f := range files {
-		if !strings.HasPrefix(f.name, folder+"/") || !isLicence(f.name) {
+		if !strings.HasPrefix(f.Name, folder+"/") || !isLicence(f.Name) {
 			continue
 		}
-		if len(f.licences) == 0 {
+		if len(f.Licences) == 0 {
 			return noAssertion
 		}
-		ids = append(ids, f.licences...)
+		ids = append(ids, f.Licences...)
 	}
 	if len(ids) == 0 {
 		return noAssertion

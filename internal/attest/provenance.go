@@ -85,45 +85,45 @@ func ParseProvenance(statement []byte) (*Provenance, error) {
 	return p, nil
 }
 
-// provenance is the statement of how an index and its images were built.
-func provenance(b Build, subjects []Subject, contents []*content) ([]byte, error) {
+// provenance is the statement of how something was built: an image, or an index with
+// all images that are in it. The contents are the images'.
+func provenance(in lock.Inputs, sources plan.Sources, run Run, about []Subject, contents ...*content) ([]byte, error) {
 	var platforms []lock.Platform
-	for _, s := range subjects[1:] {
-		platforms = append(platforms, s.Platform)
+	for _, c := range contents {
+		platforms = append(platforms, c.subject.Platform)
 	}
-	actions, err := plan.New(b.Lock.Inputs, b.Sources, platforms, Host)
+	actions, err := plan.New(in, sources, platforms, Host)
 	if err != nil {
 		return nil, err
 	}
-	dependencies, err := dependencies(b, contents)
+	dependencies, err := dependencies(in, run, contents)
 	if err != nil {
 		return nil, err
 	}
 	var p Provenance
 	p.BuildDefinition.BuildType = BuildType
-	p.BuildDefinition.ExternalParameters.Lock = b.Lock.Inputs
+	p.BuildDefinition.ExternalParameters.Lock = in
 	p.BuildDefinition.InternalParameters.Host = Host
 	for _, a := range actions.Actions() {
 		p.BuildDefinition.InternalParameters.Actions = append(p.BuildDefinition.InternalParameters.Actions, action{a.Key(), a.JSON()})
 	}
 	p.BuildDefinition.ResolvedDependencies = dependencies
-	p.RunDetails.Builder.ID = cmp.Or(b.Run.Builder, Builder)
-	if b.Run.Invocation != "" {
-		p.RunDetails.Metadata = &metadata{b.Run.Invocation}
+	p.RunDetails.Builder.ID = cmp.Or(run.Builder, Builder)
+	if run.Invocation != "" {
+		p.RunDetails.Metadata = &metadata{run.Invocation}
 	}
-	return statement(SLSA, p, b.Lock.Inputs, subjects...)
+	return statement(SLSA, p, in, about...)
 }
 
 // dependencies lists what went into the image: sources first, then modules.
-func dependencies(b Build, contents []*content) ([]resource, error) {
-	in := b.Lock.Inputs
+func dependencies(in lock.Inputs, run Run, contents []*content) ([]resource, error) {
 	list := []resource{{
 		Name:   "tailscale",
 		URI:    upstream + "@refs/tags/" + in.Tailscale.Version,
 		Digest: map[string]string{"gitCommit": in.Tailscale.Commit},
 	}}
-	if b.Run.Commit != "" {
-		list = append(list, resource{Name: "derper", URI: "git+" + cmp.Or(b.Run.Source, image.Source), Digest: map[string]string{"gitCommit": b.Run.Commit}})
+	if run.Commit != "" {
+		list = append(list, resource{Name: "derper", URI: "git+" + cmp.Or(run.Source, image.Source), Digest: map[string]string{"gitCommit": run.Commit}})
 	}
 	sums := map[module.Version]string{
 		{Path: lock.TailscaleModule, Version: in.Tailscale.Version}: in.Tailscale.Sum,
@@ -133,11 +133,11 @@ func dependencies(b Build, contents []*content) ([]resource, error) {
 		sums[in.Go.Module(host)] = sum
 	}
 	for _, c := range contents {
-		for _, f := range c.files {
-			if f.info == nil {
+		for _, f := range c.Files {
+			if f.Info == nil {
 				continue
 			}
-			for _, d := range f.info.Deps {
+			for _, d := range f.Info.Deps {
 				m := effective(d)
 				sums[module.Version{Path: m.Path, Version: m.Version}] = m.Sum
 			}

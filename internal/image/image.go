@@ -115,15 +115,41 @@ func New(in lock.Inputs, platform lock.Platform, layers []*Layer) (v1.Image, err
 	return mutate.Annotations(img, Annotations(in)).(v1.Image), nil
 }
 
-// Index makes the index of images, one for each platform, in their order.
-func Index(in lock.Inputs, platforms []lock.Platform, images []v1.Image) (v1.ImageIndex, error) {
-	adds := make([]mutate.IndexAddendum, len(images))
+// Index makes the index of images, one for each platform, in their order. Behind them
+// stand their attestations, one for each image in the same order, or none at all.
+func Index(in lock.Inputs, platforms []lock.Platform, images []v1.Image, attestations ...v1.Image) (v1.ImageIndex, error) {
+	var adds []mutate.IndexAddendum
 	for i, img := range images {
 		p := platforms[i]
-		adds[i] = mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
+		adds = append(adds, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
 			Platform: &v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()},
-		}}
+		}})
+	}
+	for i, a := range attestations {
+		digest, err := images[i].Digest()
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", platforms[i], err)
+		}
+		adds = append(adds, mutate.IndexAddendum{Add: a, Descriptor: v1.Descriptor{
+			// What is for no platform is pulled and run by nobody.
+			Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Annotations: map[string]string{referenceType: attestationManifest, referenceDigest: digest.String()},
+		}})
 	}
 	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), adds...)
 	return mutate.Annotations(index, Annotations(in)).(v1.ImageIndex), nil
+}
+
+// Annotations of an attestation's entry in an index: what it is, and of which image.
+// Source: https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md.
+const (
+	referenceType       = "vnd.docker.reference.type"
+	referenceDigest     = "vnd.docker.reference.digest"
+	attestationManifest = "attestation-manifest"
+)
+
+// Attests reports whether an entry of an index is an attestation, and of the image with
+// which digest.
+func Attests(d v1.Descriptor) (digest string, ok bool) {
+	return d.Annotations[referenceDigest], d.Annotations[referenceType] == attestationManifest
 }

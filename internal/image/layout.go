@@ -32,7 +32,7 @@ const refName = "org.opencontainers.image.ref.name"
 // ErrNotOurs says that a folder has files that this program did not write.
 var ErrNotOurs = errors.New("is not a layout that build wrote")
 
-// WriteLayout writes an index and its images as an OCI layout to the folder dir,
+// WriteLayout writes an index and its images, which are all that it names, as an OCI layout to the folder dir,
 // under the name ref, and reports whether anything had to be written. What is there
 // already is looked at by its state, with verify by its content.
 //

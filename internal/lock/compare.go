@@ -11,7 +11,7 @@ var ErrNoOutputs = errors.New("lock: records no outputs")
 // A Difference is the first place at which a build and the lock differ.
 type Difference struct {
 	// What is the thing at fault, from the inside out: a binary, a layer, the
-	// config, the manifest, the index.
+	// config, the manifest, the attestation, the index.
 	What string
 	// Locked is what the lock records, Built what the build gave.
 	Locked, Built string
@@ -60,6 +60,7 @@ func comparePlatform(locked, built PlatformOutput) error {
 	}
 	compare("config", locked.Config, built.Config)
 	compare("manifest", locked.Manifest, built.Manifest)
+	compare("attestation", locked.Attestation, built.Attestation)
 	for _, err := range errs {
 		if err != nil {
 			return err

@@ -36,6 +36,8 @@ func TestCompareFromTheInsideOut(t *testing.T) {
 	}{
 		{func(o *Outputs) { o.Index = digest("0") },
 			Difference{"index", digest("f"), digest("0")}},
+		{func(o *Outputs) { o.Platforms[0].Attestation = digest("0") },
+			Difference{"linux/amd64: attestation", digest("7"), digest("0")}},
 		{func(o *Outputs) { o.Platforms[0].Manifest = digest("0") },
 			Difference{"linux/amd64: manifest", digest("6"), digest("0")}},
 		{func(o *Outputs) { o.Platforms[0].Config = digest("0") },

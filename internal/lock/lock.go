@@ -23,7 +23,8 @@ const SchemaVersion = 1
 
 // LayerFormat is the version of the layer format that this program writes: the
 // set of files of the image, their modes, their order, the tar dialect and the
-// gzip encoder. It changes when the same inputs would give other layers.
+// gzip encoder, and of what is attested of them in the index. It changes when the
+// same inputs would give another image.
 const LayerFormat = 1
 
 // Lock is the content of versions.json.
@@ -112,6 +113,9 @@ type PlatformOutput struct {
 	// Config and Manifest are the digests of those JSON documents.
 	Config   string `json:"config"`
 	Manifest string `json:"manifest"`
+	// Attestation is the digest of the manifest with the image's SBOM and
+	// provenance, which stands in the index beside the image.
+	Attestation string `json:"attestation"`
 }
 
 // Binary is a program in the image.

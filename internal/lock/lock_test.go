@@ -19,11 +19,12 @@ const sum = "h1:M1czCAtMuIcg+2Z+FBPbJyAk3ZEQGEFKnvHthtE1c6M="
 func sample() *Lock {
 	output := func(p Platform, c string) PlatformOutput {
 		return PlatformOutput{
-			Platform: p,
-			Binaries: []Binary{{"derper", digest(c)}, {"tailscaled", digest("b")}},
-			Layers:   []Layer{{"base", digest("1"), digest("2")}, {"derper", digest("3"), digest("4")}},
-			Config:   digest("5"),
-			Manifest: digest("6"),
+			Platform:    p,
+			Binaries:    []Binary{{"derper", digest(c)}, {"tailscaled", digest("b")}},
+			Layers:      []Layer{{"base", digest("1"), digest("2")}, {"derper", digest("3"), digest("4")}},
+			Config:      digest("5"),
+			Manifest:    digest("6"),
+			Attestation: digest("7"),
 		}
 	}
 	return &Lock{

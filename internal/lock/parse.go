@@ -117,6 +117,7 @@ func (o *Outputs) check(platforms []Platform, want func(ok bool, key, format str
 		}
 		digest(key+".config", po.Config)
 		digest(key+".manifest", po.Manifest)
+		digest(key+".attestation", po.Attestation)
 	}
 }
 

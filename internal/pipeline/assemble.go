@@ -1,52 +1,63 @@
 package pipeline
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"runtime"
 	"sort"
 	"strconv"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
 
-// assemble makes images of layers and the index of images. It reads no layer.
-func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
-	out := &Build{Outputs: &lock.Outputs{}, Runs: b.sortedRuns(p)}
-	var platforms []lock.Platform
-	for i, pp := range p.Platforms {
-		layers := make([]*image.Layer, len(pp.Layers))
-		for j, a := range pp.Layers {
-			r := results[i].layers[j]
-			blob := r.Blobs[a.Outputs[0]]
-			layers[j] = &image.Layer{
-				Name:     a.Name,
-				Tar:      r.Notes[noteDiffID],
-				Blob:     blob.Digest,
-				BlobSize: blob.Size,
-				Open:     b.Cache.Opener(blob),
-			}
-		}
-		img, err := image.New(b.Inputs, pp.Platform, layers)
-		if err != nil {
-			return nil, err
-		}
-		record, err := outputs(pp.Platform, img, layers, results[i])
-		if err != nil {
-			return nil, err
-		}
-		figures, err := b.figures(pp, img, results[i], out.Runs)
-		if err != nil {
-			return nil, err
-		}
-		platforms = append(platforms, pp.Platform)
-		out.Images = append(out.Images, img)
-		out.Outputs.Platforms = append(out.Outputs.Platforms, record)
-		out.Platforms = append(out.Platforms, figures)
+// assemble makes images of layers, their attestations, and the index of both. It reads
+// no layer.
+func (b *Builder) assemble(ctx context.Context, p *plan.Plan, results []*parts) (*Build, error) {
+	sources, err := Sources()
+	if err != nil {
+		return nil, err
 	}
-	index, err := image.Index(b.Inputs, platforms, out.Images)
+	n := len(p.Platforms)
+	out := &Build{
+		Images: make([]v1.Image, n), Attestations: make([]v1.Image, n), Platforms: make([]Platform, n),
+		Outputs: &lock.Outputs{Platforms: make([]lock.PlatformOutput, n)}, Runs: b.sortedRuns(p),
+	}
+	platforms := make([]lock.Platform, n)
+	g, _ := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.NumCPU())
+	for i, pp := range p.Platforms {
+		platforms[i] = pp.Platform
+		g.Go(func() error {
+			layers := b.layers(pp, results[i])
+			img, err := image.New(b.Inputs, pp.Platform, layers)
+			if err != nil {
+				return err
+			}
+			attestation, err := b.attestation(pp, sources, img, results[i])
+			if err != nil {
+				return err
+			}
+			out.Images[i], out.Attestations[i] = img, attestation
+			if out.Outputs.Platforms[i], err = outputs(pp.Platform, img, attestation, layers, results[i]); err != nil {
+				return err
+			}
+			out.Platforms[i], err = b.figures(pp, img, results[i], out.Runs)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	index, err := image.Index(b.Inputs, platforms, out.Images, out.Attestations...)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +69,30 @@ func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
 	return out, nil
 }
 
+// attestation is the manifest of an image's SBOM and provenance.
+func (b *Builder) attestation(pp *plan.PlatformPlan, sources plan.Sources, img v1.Image, r *parts) (v1.Image, error) {
+	file, err := b.Cache.Opener(r.inventory.Blobs[pp.Inventory.Outputs[0]])()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return nil, err
+	}
+	var inventory attest.Inventory
+	if err := json.Unmarshal(data, &inventory); err != nil {
+		return nil, fmt.Errorf("%s: %w", pp.Inventory.ID(), err)
+	}
+	d, err := partial.Descriptor(img)
+	if err != nil {
+		return nil, err
+	}
+	return attest.Embed(b.Inputs, sources, attest.Subject{Platform: pp.Platform, Descriptor: *d}, inventory)
+}
+
 // outputs is what the lock records of a platform.
-func outputs(platform lock.Platform, img v1.Image, layers []*image.Layer, r *parts) (lock.PlatformOutput, error) {
+func outputs(platform lock.Platform, img, attestation v1.Image, layers []*image.Layer, r *parts) (lock.PlatformOutput, error) {
 	out := lock.PlatformOutput{Platform: platform}
 	for name, blob := range r.programs.Blobs {
 		out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
@@ -79,7 +112,11 @@ func outputs(platform lock.Platform, img v1.Image, layers []*image.Layer, r *par
 	if err != nil {
 		return out, err
 	}
-	out.Config, out.Manifest = config.String(), manifest.String()
+	attested, err := attestation.Digest()
+	if err != nil {
+		return out, err
+	}
+	out.Config, out.Manifest, out.Attestation = config.String(), manifest.String(), attested.String()
 	return out, nil
 }
 

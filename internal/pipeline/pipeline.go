@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper"
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -72,13 +74,18 @@ type Run struct {
 
 // A Build is what came out.
 type Build struct {
-	Index     v1.ImageIndex
-	Images    []v1.Image // one for each platform
-	Platforms []Platform
-	Outputs   *lock.Outputs
+	Index  v1.ImageIndex
+	Images []v1.Image // one for each platform
+	// Attestations are the manifests of the images' SBOMs and provenance.
+	Attestations []v1.Image
+	Platforms    []Platform
+	Outputs      *lock.Outputs
 	// Runs are in the order of the plan.
 	Runs []Run
 }
+
+// Manifests are all that the index names: the images and their attestations.
+func (b *Build) Manifests() []v1.Image { return slices.Concat(b.Images, b.Attestations) }
 
 // A Platform is what came out for one platform, in figures.
 type Platform struct {
@@ -94,7 +101,9 @@ type Platform struct {
 }
 
 // Sources are the parts of this program that go into the image, by digest.
-func Sources() (plan.Sources, error) {
+var Sources = sync.OnceValues(sources)
+
+func sources() (plan.Sources, error) {
 	entrypoint, err := derper.EntrypointSource()
 	if err != nil {
 		return plan.Sources{}, err
@@ -111,7 +120,13 @@ func Sources() (plan.Sources, error) {
 	if err != nil {
 		return plan.Sources{}, err
 	}
-	return plan.Sources{Entrypoint: source, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder}, nil
+	taker, err := attest.Taker()
+	if err != nil {
+		return plan.Sources{}, err
+	}
+	return plan.Sources{
+		Entrypoint: source, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder, Inventory: taker,
+	}, nil
 }
 
 func digest(data []byte) string {
@@ -182,7 +197,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan) (*Build, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return b.assemble(p, results)
+	return b.assemble(ctx, p, results)
 }
 
 // do gets an action's result from the cache, or runs it in one of the slots.

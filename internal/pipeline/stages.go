@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -10,7 +12,10 @@ import (
 	"golang.org/x/mod/module"
 	"golang.org/x/sync/errgroup"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/xavieralpha/derper"
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -23,6 +28,7 @@ import (
 type parts struct {
 	programs, entrypoint *cache.Result
 	layers               []*cache.Result
+	inventory            *cache.Result
 }
 
 // platform carries out the actions for one platform.
@@ -34,14 +40,20 @@ func (b *Builder) platform(ctx context.Context, pp *plan.PlatformPlan, roots fun
 	}); err != nil {
 		return nil, err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	for i, a := range pp.Layers {
 		g.Go(func() (err error) {
-			done.layers[i], err = b.layer(ctx, pp, a, done, roots)
+			done.layers[i], err = b.layer(gctx, pp, a, done, roots)
 			return err
 		})
 	}
-	return done, g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	done.inventory, err = b.do(ctx, pp.Inventory, b.work, func(ctx context.Context, _ string) (*cache.Result, error) {
+		return b.takeInventory(ctx, pp, done)
+	})
+	return done, err
 }
 
 // layer writes one layer, after the actions that it takes from.
@@ -106,6 +118,46 @@ func (b *Builder) writeLayer(ctx context.Context, a *plan.Action, files []image.
 		Blobs: map[string]cache.Blob{a.Outputs[0]: blob},
 		Notes: map[string]string{noteDiffID: diffID, noteSize: fmt.Sprint(size)},
 	}, nil
+}
+
+// takeInventory lists what the layers of a platform hold.
+func (b *Builder) takeInventory(ctx context.Context, pp *plan.PlatformPlan, done *parts) (_ *cache.Result, err error) {
+	task := b.Display.Start(pp.Inventory.ID(), "")
+	defer func() { task.End(err) }()
+	var layers []v1.Layer
+	for _, l := range b.layers(pp, done) {
+		layers = append(layers, l)
+	}
+	inventory, err := attest.TakeInventory(ctx, layers)
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(inventory)
+	if err != nil {
+		return nil, err
+	}
+	blob, err := b.Cache.Add(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Result{Blobs: map[string]cache.Blob{pp.Inventory.Outputs[0]: blob}}, nil
+}
+
+// layers are the layers of a platform's image, lowest first.
+func (b *Builder) layers(pp *plan.PlatformPlan, done *parts) []*image.Layer {
+	layers := make([]*image.Layer, len(pp.Layers))
+	for i, a := range pp.Layers {
+		r := done.layers[i]
+		blob := r.Blobs[a.Outputs[0]]
+		layers[i] = &image.Layer{
+			Name:     a.Name,
+			Tar:      r.Notes[noteDiffID],
+			Blob:     blob.Digest,
+			BlobSize: blob.Size,
+			Open:     b.Cache.Opener(blob),
+		}
+	}
+	return layers
 }
 
 // stopWriter ends a long computation when it is no longer wanted.

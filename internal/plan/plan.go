@@ -20,7 +20,7 @@ import (
 
 // An Action is one step: what to run, on which inputs, with which settings.
 type Action struct {
-	// Kind is what is done: roots, compile, entrypoint or layer.
+	// Kind is what is done: roots, compile, entrypoint, layer or inventory.
 	Kind string `json:"kind"`
 	// Name tells actions of a kind apart, as the layer's name.
 	Name string `json:"name,omitempty"`
@@ -71,6 +71,7 @@ type Sources struct {
 	Licence    string // this project's licence
 	Etc        string // /etc/passwd and the like, which stand in this program
 	Encoder    string // what this program's tar and gzip make of a sample
+	Inventory  string // what this program lists of a sample's files
 }
 
 // A Plan is the actions of a build. Each comes after those it takes from.
@@ -86,6 +87,8 @@ type PlatformPlan struct {
 	Entrypoint *Action       `json:"entrypoint"`
 	// Layers are lowest first.
 	Layers []*Action `json:"layers"`
+	// Inventory lists what the layers hold, for the image's attestation.
+	Inventory *Action `json:"inventory"`
 }
 
 // Actions lists all actions in an order in which they can run.
@@ -94,6 +97,7 @@ func (p *Plan) Actions() []*Action {
 	for _, pp := range p.Platforms {
 		list = append(list, pp.Compile, pp.Entrypoint)
 		list = append(list, pp.Layers...)
+		list = append(list, pp.Inventory)
 	}
 	return list
 }
@@ -185,6 +189,15 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 				layer.Inputs[name] = "action:" + pp.Compile.Key()
 			}
 			pp.Layers = append(pp.Layers, layer)
+		}
+		pp.Inventory = &Action{
+			Kind:     "inventory",
+			Platform: platform,
+			Inputs:   map[string]string{"taker": sources.Inventory},
+			Outputs:  []string{"inventory.json"},
+		}
+		for _, l := range pp.Layers {
+			pp.Inventory.Inputs["layer "+l.Name] = "action:" + l.Key()
 		}
 		p.Platforms = append(p.Platforms, pp)
 	}

@@ -9,13 +9,16 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/plan"
 )
 
 // A Release is a small image as a build leaves it: a layout and the
@@ -34,7 +37,7 @@ func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platf
 	dir := t.TempDir()
 	r := &Release{Dir: filepath.Join(dir, "dist"), LockFile: filepath.Join(dir, lock.File)}
 	r.Lock = &lock.Lock{Schema: lock.SchemaVersion, Inputs: inputs(version, platforms), Outputs: &lock.Outputs{}}
-	var images []v1.Image
+	var images, attestations []v1.Image
 	for _, p := range r.Lock.Inputs.Platforms {
 		layers := []*image.Layer{
 			layer(t, "base", "", bytes),
@@ -45,9 +48,10 @@ func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platf
 			t.Fatal(err)
 		}
 		images = append(images, img)
-		r.Lock.Outputs.Platforms = append(r.Lock.Outputs.Platforms, output(t, p, img, layers))
+		attestations = append(attestations, attesttest.Attestation(t, r.Lock.Inputs, plan.Sources{}, p, img))
+		r.Lock.Outputs.Platforms = append(r.Lock.Outputs.Platforms, output(t, p, img, attestations[len(attestations)-1], layers))
 	}
-	index, err := image.Index(r.Lock.Inputs, r.Lock.Inputs.Platforms, images)
+	index, err := image.Index(r.Lock.Inputs, r.Lock.Inputs.Platforms, images, attestations...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +60,7 @@ func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platf
 		t.Fatal(err)
 	}
 	r.Lock.Outputs.Index = digest.String()
-	if _, err := image.WriteLayout(r.Dir, r.Lock.Inputs.Tailscale.Short(), index, images, false); err != nil {
+	if _, err := image.WriteLayout(r.Dir, r.Lock.Inputs.Tailscale.Short(), index, slices.Concat(images, attestations), false); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Lock.Write(r.LockFile); err != nil {
@@ -100,7 +104,7 @@ func layer(t testing.TB, name, seed string, size int) *image.Layer {
 	}
 }
 
-func output(t testing.TB, p lock.Platform, img v1.Image, layers []*image.Layer) lock.PlatformOutput {
+func output(t testing.TB, p lock.Platform, img, attestation v1.Image, layers []*image.Layer) lock.PlatformOutput {
 	t.Helper()
 	out := lock.PlatformOutput{Platform: p, Binaries: []lock.Binary{}}
 	for _, l := range layers {
@@ -114,6 +118,10 @@ func output(t testing.TB, p lock.Platform, img v1.Image, layers []*image.Layer) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	out.Config, out.Manifest = config.String(), manifest.String()
+	attested, err := attestation.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Config, out.Manifest, out.Attestation = config.String(), manifest.String(), attested.String()
 	return out
 }

@@ -9,6 +9,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -106,8 +107,10 @@ func compareIndexes(want, got []byte, rebuilt []string, failed map[string]bool) 
 	}
 	parts := compareDocuments(LevelIndex, "index", w, g, func(path string) bool {
 		for name := range failed {
-			at := fmt.Sprintf(".manifests[%q]", name)
-			if path == at || path == at+".digest" || path == at+".size" {
+			at, about := fmt.Sprintf(".manifests[%q]", name), fmt.Sprintf(".manifests[%q]", attestationOf+name)
+			switch {
+			case path == at, path == at+".digest", path == at+".size",
+				path == about, path == about+".digest", path == about+".size", strings.HasPrefix(path, about+".annotations"):
 				return true
 			}
 		}
@@ -119,6 +122,9 @@ func compareIndexes(want, got []byte, rebuilt []string, failed map[string]bool) 
 	}
 	return check, nil
 }
+
+// attestationOf begins the name of an attestation in byPlatform.
+const attestationOf = "attestation of "
 
 // byPlatform is an index with its manifests in an object, by platform, and their
 // order. Platforms that were not rebuilt are left out.
@@ -136,14 +142,26 @@ func byPlatform(data []byte, rebuilt []string) ([]byte, []string, error) {
 		keep[name] = true
 	}
 	manifests := map[string]json.RawMessage{}
+	platforms := map[string]string{} // by the digest of an image
 	var order []string
 	for _, raw := range list {
-		var d struct{ Platform v1.Platform }
+		var d struct {
+			Digest      string
+			Platform    v1.Platform
+			Annotations map[string]string
+		}
 		if err := json.Unmarshal(raw, &d); err != nil {
 			return nil, nil, err
 		}
 		name := platformName(d.Platform)
-		if keep[name] && manifests[name] == nil {
+		known := keep[name]
+		if about, ok := image.Attests(v1.Descriptor{Annotations: d.Annotations}); ok {
+			known = keep[platforms[about]]
+			name = attestationOf + platforms[about]
+		} else if platforms[d.Digest] == "" {
+			platforms[d.Digest] = name
+		}
+		if known && manifests[name] == nil {
 			manifests[name] = raw
 			order = append(order, name)
 		}

@@ -128,6 +128,10 @@ func (s *Subject) paragraph(e *Explanation) string {
 	case LevelManifest:
 		return fmt.Sprintf("The manifest%s, which says what %s consists of, differs: %s.", where, what, note)
 	}
+	if e.Level == LevelAttestation {
+		return fmt.Sprintf("What is stated beside the image%s of what is in it and how it was made differs from what the rebuilt image gives: %s. "+
+			"The image is the same, bit for bit; this project's program writes these statements, and another revision of it may word them otherwise.", where, note)
+	}
 	return fmt.Sprintf("The index, which says what there is for each platform, differs: %s.", note)
 }
 

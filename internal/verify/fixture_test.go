@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -34,8 +36,10 @@ type fixture struct {
 	modules   *modproxy.Client
 	platforms []lock.Platform
 	images    []v1.Image
-	index     v1.ImageIndex
-	outputs   *lock.Outputs
+	// attestations are those of images.
+	attestations []v1.Image
+	index        v1.ImageIndex
+	outputs      *lock.Outputs
 }
 
 func newFixture(t *testing.T, platforms ...lock.Platform) *fixture {
@@ -61,7 +65,7 @@ func buildFixture(t *testing.T, r *releasetest.Release, platforms ...lock.Platfo
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.images, f.index, f.outputs = built.Images, built.Index, built.Outputs
+	f.images, f.attestations, f.index, f.outputs = built.Images, built.Attestations, built.Index, built.Outputs
 	return f
 }
 
@@ -108,17 +112,52 @@ func (f *fixture) with(img v1.Image) []v1.Image {
 // layout writes images as a layout, with an index made for them.
 func (f *fixture) layout(t *testing.T, platforms []lock.Platform, images []v1.Image) string {
 	t.Helper()
-	index, err := image.Index(f.release.Inputs, platforms, images)
+	return f.layoutOf(t, f.indexOf(t, platforms, images))
+}
+
+// indexOf makes an index of images as a build does, with attestations of what they are;
+// an image whose inventory cannot be taken has that of another.
+func (f *fixture) indexOf(t *testing.T, platforms []lock.Platform, images []v1.Image) v1.ImageIndex {
+	t.Helper()
+	sources, err := pipeline.Sources()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f.layoutOf(t, index, images)
+	var attestations []v1.Image
+	for i, img := range images {
+		platform := platforms[i]
+		if slices.Contains(f.images, img) {
+			platform = f.platforms[slices.Index(f.images, img)]
+		}
+		a := attesttest.Attestation(t, f.release.Inputs, sources, platform, img)
+		if a == nil {
+			a = f.attestations[0]
+		}
+		attestations = append(attestations, a)
+	}
+	index, err := image.Index(f.release.Inputs, platforms, images, attestations...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return index
 }
 
-func (f *fixture) layoutOf(t *testing.T, index v1.ImageIndex, images []v1.Image) string {
+func (f *fixture) layoutOf(t *testing.T, index v1.ImageIndex) string {
 	t.Helper()
+	list, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifests []v1.Image
+	for _, d := range list.Manifests {
+		img, err := index.Image(d.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifests = append(manifests, img)
+	}
 	dir := filepath.Join(t.TempDir(), "layout")
-	if _, err := image.WriteLayout(dir, "test", index, images, false); err != nil {
+	if _, err := image.WriteLayout(dir, "test", index, manifests, false); err != nil {
 		t.Fatal(err)
 	}
 	return dir

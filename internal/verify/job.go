@@ -38,6 +38,10 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 			if err != nil {
 				return err
 			}
+			if j.found.kind == KindIndex {
+				differs := slices.ContainsFunc(checks, func(c Check) bool { return c.Result == Fail })
+				checks = append(checks, compareAttestations(built.attestations[img.platform()], j.found.about(img.digest), j.found.times(img.digest), differs)...)
+			}
 			p.Checks = checks
 		}
 		seen[img.name] = true
@@ -62,6 +66,26 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 	return j.compareIndex(built, failed)
 }
 
+// about are the attestations of an image.
+func (f *found) about(digest string) (list []*foundAttestation) {
+	for _, a := range f.attestations {
+		if a.about == digest {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// times is how often the index has an image.
+func (f *found) times(digest string) (n int) {
+	for _, img := range f.images {
+		if img.digest == digest {
+			n++
+		}
+	}
+	return n
+}
+
 // wrongClaim reports whether an index names another platform than the image's config
 // and its programs do.
 func (i *foundImage) wrongClaim() bool {
@@ -81,6 +105,13 @@ func (i *foundImage) wrongClaim() bool {
 
 // compareIndex compares what the index says, of what was rebuilt.
 func (j *job) compareIndex(built *build, failed map[string]bool) error {
+	for _, a := range j.found.attestations {
+		if !slices.ContainsFunc(j.found.images, func(img *foundImage) bool { return img.digest == a.about }) {
+			failed[a.digest] = true
+			j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + a.digest, Result: Fail, Image: a.digest,
+				Note: "the index has an attestation of " + diff.Printable(a.about) + ", which is none of its images"})
+		}
+	}
 	for _, d := range j.found.others {
 		digest := d.Digest.String()
 		failed[digest] = true

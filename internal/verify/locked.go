@@ -130,6 +130,8 @@ func (j *job) lockedOutputs(built *build) error {
 		compare(LevelConfig, "config", out.Config, was.Config)
 		differs = failed()
 		compare(LevelManifest, "manifest", out.Manifest, was.Manifest)
+		differs = failed()
+		compare(LevelAttestation, "SBOM and provenance", out.Attestation, was.Attestation)
 		p.conclude()
 		j.subject.Platforms = append(j.subject.Platforms, p)
 	}

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -32,8 +33,8 @@ var (
 
 // Limits of what is read of an image.
 const (
-	maxManifest = 1 << 20 // bytes, of a config too; real ones have 3 kB
-	maxImages   = 64      // in an index; a real one has nine
+	maxManifest = 1 << 20 // bytes, of a config too; real ones have at most 9 kB
+	maxImages   = 64      // in an index, attestations too; a real one has nine of each
 	maxLayers   = 16      // in an image; a real one has four
 )
 
@@ -44,8 +45,11 @@ type found struct {
 	digest string // of the index, of the manifest, or of an archive's config
 	index  []byte // nil where there is none
 	images []*foundImage
-	others []v1.Descriptor // what an index has beside images
-	tag    bool            // it was named by a tag, which may move
+	// attestations are what an index states about its images, and others what it has
+	// beside both.
+	attestations []*foundAttestation
+	others       []v1.Descriptor
+	tag          bool // it was named by a tag, which may move
 	// repository is where it is in a registry, "" for nowhere, and top what it is there.
 	repository string
 	top        v1.Descriptor
@@ -128,6 +132,14 @@ func read(ctx context.Context, s store, top v1.Descriptor) (*found, error) {
 		return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(index.Manifests), maxImages, ErrNotOurs)
 	}
 	for _, d := range index.Manifests {
+		if about, ok := image.Attests(d); ok {
+			a, err := readAttestation(ctx, s, d.Digest, about)
+			if err != nil {
+				return nil, err
+			}
+			f.attestations = append(f.attestations, a)
+			continue
+		}
 		if !d.MediaType.IsImage() || d.Platform != nil && d.Platform.OS == "unknown" {
 			f.others = append(f.others, d)
 			continue
@@ -164,7 +176,7 @@ func readImage(ctx context.Context, s store, digest v1.Hash, manifest []byte) (*
 			return nil, err
 		}
 		defer r.Close()
-		return readAll(r)
+		return readAll(r, maxManifest)
 	}, m.Config.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
@@ -212,10 +224,10 @@ func digestOf(data []byte) string {
 	return h.String()
 }
 
-func readAll(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
-	if err == nil && len(data) > maxManifest {
-		err = fmt.Errorf("%w: more than %d MiB", ErrDamaged, maxManifest>>20)
+func readAll(r io.Reader, limit int) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err == nil && len(data) > limit {
+		err = fmt.Errorf("%w: more than %d MiB", ErrDamaged, limit>>20)
 	}
 	return data, err
 }

@@ -24,14 +24,17 @@ type build struct {
 	inputs    lock.Inputs
 	platforms []lock.Platform
 	built     []v1.Image // one for each platform
+	attested  []v1.Image // likewise
 	outputs   []lock.PlatformOutput
 	images    map[lock.Platform]*foundImage
+	// attestations are those of images.
+	attestations map[lock.Platform]*foundAttestation
 }
 
 // rebuild builds the platforms, a few at a time: between them, what a cache of our
 // own has too much of is dropped.
 func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock.Platform) (*build, error) {
-	b := &build{inputs: in, images: map[lock.Platform]*foundImage{}}
+	b := &build{inputs: in, images: map[lock.Platform]*foundImage{}, attestations: map[lock.Platform]*foundAttestation{}}
 	builder := &pipeline.Builder{Inputs: in, Cache: v.Cache, Modules: v.Modules, Display: v.Display}
 	step := len(platforms)
 	if v.Fresh {
@@ -50,9 +53,13 @@ func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock
 				return nil, err
 			}
 			b.images[p] = img
+			if b.attestations[p], err = rebuiltAttestation(out.Attestations[i], img.digest); err != nil {
+				return nil, err
+			}
 		}
 		b.platforms = append(b.platforms, part...)
 		b.built = append(b.built, out.Images...)
+		b.attested = append(b.attested, out.Attestations...)
 		b.outputs = append(b.outputs, out.Outputs.Platforms...)
 		if v.Fresh {
 			v.measure()
@@ -66,7 +73,7 @@ func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock
 
 // index is the index of what was rebuilt.
 func (b *build) index() ([]byte, error) {
-	index, err := image.Index(b.inputs, b.platforms, b.built)
+	index, err := image.Index(b.inputs, b.platforms, b.built, b.attested...)
 	if err != nil {
 		return nil, err
 	}

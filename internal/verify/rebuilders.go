@@ -14,6 +14,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -25,7 +26,7 @@ type Rebuilders struct {
 	// Require is the least number of those in Trust who must attest that the image is
 	// what they rebuilt, on all platforms that are to be verified.
 	Require int
-	Trust   []*attest.Trust
+	Trust   []*sign.Trust
 }
 
 // rebuilders looks who has attested an image. It comes before the rebuild: what is
@@ -38,7 +39,7 @@ func (j *job) rebuilders(ctx context.Context) error {
 	if j.found.repository == "" {
 		return fmt.Errorf("%w: it is in no registry, so nothing is attached to it", ErrRebuilders)
 	}
-	repository, err := attest.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
+	repository, err := sign.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
 	if err != nil {
 		return err
 	}
@@ -67,14 +68,14 @@ func (j *job) rebuilders(ctx context.Context) error {
 }
 
 // rebuilder looks what one of those who are trusted has attested.
-func (j *job) rebuilder(bundles [][]byte, trust *attest.Trust) Check {
+func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 	c := Check{Level: LevelRebuilder, Name: trust.String(), Result: Skip, Note: "has attested nothing"}
 	for _, b := range bundles {
 		v, err := trust.Verify(b, j.found.top.Digest)
 		if err != nil {
 			// Also what others have attested comes here: they did not sign with this
 			// key. What this one signed about another image is told apart.
-			if errors.Is(err, attest.ErrOtherDigest) {
+			if errors.Is(err, sign.ErrOtherDigest) {
 				c.Note = "has attested another image, and that attestation is attached to this one"
 			}
 			continue
@@ -117,7 +118,7 @@ func (j *job) revision(ctx context.Context) string {
 	if j.found.repository == "" {
 		return ""
 	}
-	repository, err := attest.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
+	repository, err := sign.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
 	if err != nil {
 		return ""
 	}

@@ -15,10 +15,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/attest"
-	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/sign"
 )
 
 // TestRebuilders guards that only attestations count that are about this image, of
@@ -45,7 +45,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		return ref.String()
 	}
 	// attestBy verifies as another rebuilder does, and attaches what it found.
-	attestBy := func(t *testing.T, ref string, by *attest.Signer, platforms ...lock.Platform) {
+	attestBy := func(t *testing.T, ref string, by *sign.Signer, platforms ...lock.Platform) {
 		t.Helper()
 		v := f.verifier(t)
 		v.Fresh, v.Platforms = true, platforms
@@ -55,7 +55,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		}
 		attach(t, ref, by, *s.Statement)
 	}
-	require := func(t *testing.T, ref string, n int, by ...*attest.Signer) *Subject {
+	require := func(t *testing.T, ref string, n int, by ...*sign.Signer) *Subject {
 		t.Helper()
 		v := f.verifier(t)
 		v.Rebuilders = Rebuilders{Require: n}
@@ -88,16 +88,13 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "attests a rebuild, but not of linux/arm64")
 		v := f.verifier(t)
 		v.Platforms = f.platforms[:1]
-		v.Rebuilders = Rebuilders{Require: 1, Trust: []*attest.Trust{alice.Trust}}
+		v.Rebuilders = Rebuilders{Require: 1, Trust: []*sign.Trust{alice.Trust}}
 		wantVerified(t, f.run(t, v, ref))
 	})
 	t.Run("an attestation of another image", func(t *testing.T) {
 		good := push(t, "good", f.index)
 		evil := f.with(mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image))
-		index, err := image.Index(f.release.Inputs, f.platforms, evil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		index := f.indexOf(t, f.platforms, evil)
 		bad := push(t, "bad", index)
 		v := f.verifier(t)
 		v.Fresh = true
@@ -113,10 +110,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 	})
 	t.Run("one that found a difference", func(t *testing.T) {
 		evil := f.with(mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image))
-		index, err := image.Index(f.release.Inputs, f.platforms, evil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		index := f.indexOf(t, f.platforms, evil)
 		ref := push(t, "differs", index)
 		attestBy(t, ref, alice)
 		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "attests that what it rebuilt differs on linux/amd64")
@@ -133,10 +127,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 	})
 	t.Run("another revision of this project", func(t *testing.T) {
 		images := f.with(f.edit(t, "entrypoint", replace("entrypoint", func(b []byte) []byte { return flip(t, b, "main.main") })))
-		index, err := image.Index(f.release.Inputs, f.platforms, images)
-		if err != nil {
-			t.Fatal(err)
-		}
+		index := f.indexOf(t, f.platforms, images)
 		ref := push(t, "revision", index)
 		top, err := index.Digest()
 		if err != nil {
@@ -150,7 +141,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 			"names commit "+commit, "of which the signature was not verified", "cmd/build@"+commit+" verify "+ref)
 	})
 	t.Run("not in a registry", func(t *testing.T) {
-		wantError(t, require(t, f.layoutOf(t, f.index, f.images), 1, alice), ErrRebuilders, "it is in no registry")
+		wantError(t, require(t, f.layoutOf(t, f.index), 1, alice), ErrRebuilders, "it is in no registry")
 	})
 	t.Run("the statement", func(t *testing.T) {
 		ref := push(t, "statement", f.index)
@@ -195,7 +186,7 @@ func descriptor(t *testing.T, index v1.ImageIndex, digest v1.Hash) v1.Descriptor
 	return v1.Descriptor{MediaType: mediaType, Digest: digest, Size: size}
 }
 
-func attach(t *testing.T, ref string, by *attest.Signer, statement attest.Statement) {
+func attach(t *testing.T, ref string, by *sign.Signer, statement attest.Statement) {
 	t.Helper()
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
@@ -203,20 +194,20 @@ func attach(t *testing.T, ref string, by *attest.Signer, statement attest.Statem
 	}
 	r, err := (&registry.Client{}).Open(t.Context(), parsed.Context().String())
 	if err == nil {
-		_, err = attest.AttachStatements(t.Context(), []attest.Statement{statement}, by, []attest.Repository{attest.Writable{Repository: r}}, func(int, int) {})
+		_, err = sign.AttachStatements(t.Context(), []attest.Statement{statement}, by, []sign.Repository{sign.Writable{Repository: r}}, func(int, int) {})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func newSigner(t *testing.T) *attest.Signer {
+func newSigner(t *testing.T) *sign.Signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := attest.NewSigner(key)
+	s, err := sign.NewSigner(key)
 	if err != nil {
 		t.Fatal(err)
 	}

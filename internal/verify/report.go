@@ -40,13 +40,14 @@ const (
 	LevelCompression Level = "compression" // how a layer is packed
 	LevelConfig      Level = "config"      // how a container starts
 	LevelManifest    Level = "manifest"    // what an image consists of
+	LevelAttestation Level = "attestation" // what is stated of an image beside it
 	LevelIndex       Level = "index"       // which images there are, for which platforms
 )
 
 // LevelRebuilder is no level: it is what others have found.
 const LevelRebuilder Level = "rebuilder"
 
-var levels = []Level{LevelInput, LevelBinary, LevelEntry, LevelCompression, LevelConfig, LevelManifest, LevelIndex}
+var levels = []Level{LevelInput, LevelBinary, LevelEntry, LevelCompression, LevelConfig, LevelManifest, LevelAttestation, LevelIndex}
 
 // Kind is what was verified.
 type Kind string

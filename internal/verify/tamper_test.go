@@ -38,7 +38,7 @@ func TestTampering(t *testing.T) {
 	image1 := func(t *testing.T, img v1.Image) *Subject { return f.verify(t, f.layout(t, f.platforms, f.with(img))) }
 
 	t.Run("nothing", func(t *testing.T) {
-		s := f.verify(t, f.layoutOf(t, f.index, f.images))
+		s := f.verify(t, f.layoutOf(t, f.index))
 		wantVerified(t, s)
 		if s.Digest != f.outputs.Index {
 			t.Errorf("is about %s, not %s", s.Digest, f.outputs.Index)
@@ -317,7 +317,7 @@ func TestTampering(t *testing.T) {
 	})
 	t.Run("an annotation of the index", func(t *testing.T) {
 		index := mutate.Annotations(f.index, map[string]string{"evil": "yes"}).(v1.ImageIndex)
-		s := f.verify(t, f.layoutOf(t, index, f.images))
+		s := f.verify(t, f.layoutOf(t, index))
 		wantFirst(t, s, LevelIndex, `.annotations.evil: image "yes", the rebuilt has none`)
 		wantOnly(t, s)
 	})
@@ -329,7 +329,7 @@ func TestTampering(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := f.verify(t, f.layoutOf(t, built.Index, built.Images))
+		s := f.verify(t, f.layoutOf(t, built.Index))
 		wantFirst(t, s, LevelInput, "commit time", "the image claims that the commit is of 2001-09-09T01:46:40Z, the module proxy says "+in.Tailscale.Time.Format(time.RFC3339))
 	})
 	t.Run("another commit for everything", func(t *testing.T) {
@@ -339,12 +339,12 @@ func TestTampering(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := f.verify(t, f.layoutOf(t, built.Index, built.Images))
+		s := f.verify(t, f.layoutOf(t, built.Index))
 		wantFirst(t, s, LevelInput, "the image claims commit 0123456789", "the lock at hand says "+in.Tailscale.Commit)
 		wantOnly(t, s)
 	})
 	t.Run("rewritten JSON", func(t *testing.T) {
-		dir := f.layoutOf(t, f.index, f.images)
+		dir := f.layoutOf(t, f.index)
 		rewriteIndex(t, dir, f.outputs.Index)
 		s := f.verify(t, dir)
 		wantFirst(t, s, LevelIndex, "the same values, written in another way")

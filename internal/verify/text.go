@@ -131,7 +131,11 @@ func (p *Platform) summary() string {
 		if others := p.files() - programs; others > 0 {
 			what += ", " + count(others, "other file")
 		}
-		return fmt.Sprintf("%s: %s, %s, config", p.Digest, what, count(p.Count(Pass, LevelEntry)+programs-p.files(), "layer"))
+		what = fmt.Sprintf("%s: %s, %s, config", p.Digest, what, count(p.Count(Pass, LevelEntry)+programs-p.files(), "layer"))
+		if p.Count(Pass, LevelAttestation) > 0 {
+			what += ", SBOM, provenance"
+		}
+		return what
 	case Skip:
 		for _, c := range p.Checks {
 			if c.Result == Skip {

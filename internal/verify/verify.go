@@ -5,7 +5,7 @@
 // on trust. The inputs are made again from these names alone, with every sum from the
 // Go checksum database; the image is built from them, and all that the registry, the
 // layout or the archive has is read and compared with it, bit for bit: every file of
-// every layer, the layers, the config, the manifest, the index. No difference is
+// every layer, the layers, the config, the manifest, the attestation, the index. No difference is
 // allowed for. A report says of each of them PASS, FAIL or SKIP; SKIP is said, with a
 // reason, and never counts as PASS.
 //

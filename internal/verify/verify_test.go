@@ -35,7 +35,7 @@ import (
 // what a place does not have is said to be skipped.
 func TestSources(t *testing.T) {
 	f := newFixture(t)
-	dir := f.layoutOf(t, f.index, f.images)
+	dir := f.layoutOf(t, f.index)
 
 	t.Run("registry", func(t *testing.T) {
 		r := registrytest.Docker(t, registrytest.Options{})
@@ -144,7 +144,7 @@ func TestSources(t *testing.T) {
 // nothing is compiled for it.
 func TestCannotVerify(t *testing.T) {
 	f := newFixture(t, "linux/amd64")
-	layout := func(t *testing.T) string { return f.layoutOf(t, f.index, f.images) }
+	layout := func(t *testing.T) string { return f.layoutOf(t, f.index) }
 	blob := func(dir, digest string) string {
 		return filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))
 	}
@@ -258,7 +258,7 @@ func TestCannotVerify(t *testing.T) {
 // cannot be verified keeps no other from it, and that what all need is made once.
 func TestManyReferences(t *testing.T) {
 	f := newFixture(t, "linux/amd64")
-	good := f.layoutOf(t, f.index, f.images)
+	good := f.layoutOf(t, f.index)
 	bad := f.layout(t, f.platforms, []v1.Image{mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image)})
 	v := f.verifier(t)
 	v.Fresh = true // so that what is no longer needed is dropped
@@ -371,7 +371,7 @@ func TestSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	built := buildFixture(t, repository.Release, "linux/amd64")
-	dir := built.layoutOf(t, built.index, built.images)
+	dir := built.layoutOf(t, built.index)
 	source := func(t *testing.T) *Subject {
 		v := built.verifier(t)
 		v.Lock = nil

@@ -1,4 +1,4 @@
-package attest
+package sign
 
 import (
 	"bytes"
@@ -21,6 +21,8 @@ import (
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"github.com/sigstore/sigstore-go/pkg/root"
 
+	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/sigstoretest"
 )
 
@@ -166,7 +168,7 @@ type refusal struct {
 
 func TestVerify(t *testing.T) {
 	ctx := context.Background()
-	set := makeTest(t, testBuild(t, nil))
+	set := attesttest.Set(t, attesttest.Build(t, nil))
 	statements, err := set.Statements()
 	if err != nil {
 		t.Fatal(err)
@@ -190,9 +192,9 @@ func TestVerify(t *testing.T) {
 	}
 	otherKey := newSigner(t, newKey(t)).Trust
 	about := set.Subjects[1].Descriptor.Digest
-	var of Statement
+	var of attest.Statement
 	for _, s := range statements {
-		if s.Type == SPDX && s.Subjects[0].Platform == set.Subjects[1].Platform {
+		if s.Type == attest.SPDX && s.Subjects[0].Platform == set.Subjects[1].Platform {
 			of = s
 		}
 	}
@@ -205,7 +207,7 @@ func TestVerify(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if v.Type != SPDX || !bytes.Equal(v.Statement, of.Payload) || v.Signer != signer.Trust.String() {
+		if v.Type != attest.SPDX || !bytes.Equal(v.Statement, of.Payload) || v.Signer != signer.Trust.String() {
 			t.Errorf("%s: verified %s of %s, another statement", name, v.Type, v.Signer)
 		}
 		if name == "keyless" && v.Time.IsZero() {
@@ -217,9 +219,9 @@ func TestVerify(t *testing.T) {
 		})
 		unsigned := edit(t, bundle, func(m map[string]any) { delete(m["dsseEnvelope"].(map[string]any), "signatures") })
 		refused := []refusal{
-			{"tampered", signer.Trust, tampered, about, SPDX + " is not what " + signer.Trust.String() + " signed"},
-			{"unsigned", signer.Trust, unsigned, about, SPDX + " is not what " + signer.Trust.String() + " signed"},
-			{"other digest", signer.Trust, bundle, set.Subjects[2].Descriptor.Digest, SPDX + " is about another digest than " + set.Subjects[2].Descriptor.Digest.String()},
+			{"tampered", signer.Trust, tampered, about, attest.SPDX + " is not what " + signer.Trust.String() + " signed"},
+			{"unsigned", signer.Trust, unsigned, about, attest.SPDX + " is not what " + signer.Trust.String() + " signed"},
+			{"other digest", signer.Trust, bundle, set.Subjects[2].Descriptor.Digest, attest.SPDX + " is about another digest than " + set.Subjects[2].Descriptor.Digest.String()},
 			{"other key", otherKey, bundle, about, "is signed by " + signer.Trust.String() + ", not by " + otherKey.String()},
 			{"other identity", otherIdentity, bundle, about, "is signed by " + signer.Trust.String() + ", not by identity https://github.com/mallory/derper"},
 			{"no bundle", signer.Trust, []byte("{}"), about, "is no Sigstore bundle"},

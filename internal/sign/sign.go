@@ -1,4 +1,13 @@
-package attest
+// Package sign signs what package attest states, attaches it to images in registries, and
+// verifies it.
+//
+// Statements are signed in DSSE envelopes in Sigstore bundles, with a key or keyless, and
+// attached to the digest that they are about as OCI 1.1 referrers: the form in which
+// cosign 3 looks for them first. What is trusted is said by the caller, a key or an
+// identity, and never taken from what is verified.
+//
+// Specification: https://docs.sigstore.dev/about/bundle.
+package sign
 
 import (
 	"context"

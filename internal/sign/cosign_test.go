@@ -1,4 +1,4 @@
-package attest
+package sign
 
 import (
 	"bytes"
@@ -20,6 +20,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/sigstoretest"
@@ -120,7 +122,7 @@ func pushed(t testing.TB, r *registrytest.Registry, name string, index v1.ImageI
 	return Writable{w}, readable
 }
 
-func attach(t testing.TB, set *Set, signer *Signer, to ...Repository) []Attached {
+func attach(t testing.TB, set *attest.Set, signer *Signer, to ...Repository) []Attached {
 	t.Helper()
 	last := 0
 	results, err := Attach(t.Context(), set, signer, to, func(done, total int) {
@@ -169,8 +171,8 @@ func TestCosign(t *testing.T) {
 	byIdentity := func(identity string) []string {
 		return []string{"--trusted-root", fake.TrustedRoot, "--certificate-identity", identity, "--certificate-oidc-issuer", sigstoretest.Issuer}
 	}
-	b := testBuild(t, nil)
-	set := makeTest(t, b)
+	b := attesttest.Build(t, nil)
+	set := attesttest.Set(t, b)
 	for where, r := range map[string]*registrytest.Registry{"docker-registry": registrytest.Docker(t, registrytest.Options{}), "with referrers": registrytest.Memory(t, registrytest.Options{})} {
 		for how, test := range map[string]struct {
 			signer      *Signer
@@ -198,7 +200,7 @@ func TestCosign(t *testing.T) {
 						}
 						got := payloads(t, out)
 						if name == "spdxjson" {
-							want = mustStatement(t, set, SPDX, i)
+							want = mustStatement(t, set, attest.SPDX, i)
 						}
 						if len(got) != 1 || !bytes.Equal(got[0], want) {
 							t.Errorf("verify-attestation --type %s %s: %d statements, or another than was attached", name, ref, len(got))
@@ -213,13 +215,13 @@ func TestCosign(t *testing.T) {
 	}
 }
 
-func mustStatement(t testing.TB, set *Set, typ string, subject int) []byte {
+func mustStatement(t testing.TB, set *attest.Set, typ string, subject int) []byte {
 	t.Helper()
 	statements, err := set.Statements()
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(statements, func(s Statement) bool {
+	i := slices.IndexFunc(statements, func(s attest.Statement) bool {
 		return s.Type == typ && s.Subjects[0].Platform == set.Subjects[subject].Platform
 	})
 	return statements[i].Payload
@@ -228,8 +230,8 @@ func mustStatement(t testing.TB, set *Set, typ string, subject int) []byte {
 // A second run attaches nothing, what one repository lacks is copied from another, and
 // a repository that does not have the image gets nothing at all.
 func TestAttachAgain(t *testing.T) {
-	b := testBuild(t, nil)
-	set := makeTest(t, b)
+	b := attesttest.Build(t, nil)
+	set := attesttest.Set(t, b)
 	user := registrytest.Options{Username: "user", Password: "pass-word"}
 	r := registrytest.Docker(t, user)
 	asWorkflow, fake, _ := keyless(t)
@@ -286,15 +288,15 @@ func TestAttachAgain(t *testing.T) {
 
 // What is missing is named: everything, or a single statement of a single image.
 func TestCheck(t *testing.T) {
-	b := testBuild(t, nil)
-	set := makeTest(t, b)
+	b := attesttest.Build(t, nil)
+	set := attesttest.Set(t, b)
 	w, readable := pushed(t, registrytest.Memory(t, registrytest.Options{}), "derper", b.Index)
 	signer := newSigner(t, newKey(t))
 	list, err := Check(t.Context(), readable, b.Index, signer.Trust)
 	if !errors.Is(err, ErrUnverified) || !strings.Contains(err.Error(), "9 of 9 statements are missing") {
 		t.Errorf("nothing signed: %v", err)
 	}
-	if why := list[0].Problems[Signature]; why != "is not attached" {
+	if why := list[0].Problems[attest.Signature]; why != "is not attached" {
 		t.Errorf("nothing signed: %q", why)
 	}
 	statements, err := set.Statements()
@@ -302,7 +304,7 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range statements {
-		if s.Type == SPDX && s.Subjects[0].Platform == "linux/arm/v7" {
+		if s.Type == attest.SPDX && s.Subjects[0].Platform == "linux/arm/v7" {
 			continue
 		}
 		bundle, err := signer.Sign(t.Context(), s.Payload)
@@ -323,20 +325,20 @@ func TestCheck(t *testing.T) {
 	if !errors.Is(err, ErrUnverified) || !strings.Contains(err.Error(), "1 of 9 statements") {
 		t.Errorf("one statement missing: %v", err)
 	}
-	if why := list[2].Problems[SPDX]; why != "is not attached" {
+	if why := list[2].Problems[attest.SPDX]; why != "is not attached" {
 		t.Errorf("the SBOM of linux/arm/v7 is missing: %q", why)
 	}
 	other := newSigner(t, newKey(t)).Trust
 	list, err = Check(t.Context(), readable, b.Index, other)
-	if !errors.Is(err, ErrUnverified) || list[1].Problems[SLSA] != "is signed by "+signer.Trust.String()+", not by "+other.String() {
+	if !errors.Is(err, ErrUnverified) || list[1].Problems[attest.SLSA] != "is signed by "+signer.Trust.String()+", not by "+other.String() {
 		t.Errorf("another key: %v: %v", err, list[1].Problems)
 	}
 }
 
 // crane reads what was attached: a manifest with a subject, and a bundle.
 func TestCrane(t *testing.T) {
-	b := testBuild(t, nil)
-	set := makeTest(t, b)
+	b := attesttest.Build(t, nil)
+	set := attesttest.Set(t, b)
 	for name, r := range map[string]*registrytest.Registry{"fallback": registrytest.Docker(t, registrytest.Options{}), "referrers": registrytest.Memory(t, registrytest.Options{})} {
 		w, _ := pushed(t, r, "derper", b.Index)
 		attach(t, set, newSigner(t, newKey(t)), w)
@@ -354,7 +356,7 @@ func TestCrane(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			if m.Subject == nil || m.Subject.Digest != subject.Digest || m.ArtifactType != BundleType || !slices.Contains(Types, m.Annotations["dev.sigstore.bundle.predicateType"]) {
+			if m.Subject == nil || m.Subject.Digest != subject.Digest || m.ArtifactType != BundleType || !slices.Contains(attest.Types, m.Annotations["dev.sigstore.bundle.predicateType"]) {
 				t.Errorf("%s: %s", name, raw)
 			}
 			l, err := crane.PullLayer(w.Digest(m.Layers[0].Digest).String())

@@ -1,4 +1,4 @@
-package attest
+package sign
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -16,9 +17,9 @@ import (
 type Checked struct {
 	Platform lock.Platform `json:"platform,omitempty"`
 	Digest   string        `json:"digest"`
-	// Verified has one statement for each of Types that could be verified.
+	// Verified has one statement for each of attest.Types that could be verified.
 	Verified map[string]*Verified `json:"verified"`
-	// Problems says, for each of Types that could not, why.
+	// Problems says, for each of attest.Types that could not, why.
 	Problems map[string]string `json:"problems,omitempty"`
 }
 
@@ -30,7 +31,7 @@ var ErrUnverified = errors.New("is not signed as it should be")
 // an SBOM by whom trust names. The error is ErrUnverified if one is missing; the list
 // says which, and why.
 func Check(ctx context.Context, r Reader, index v1.ImageIndex, trust *Trust) ([]Checked, error) {
-	subjects, err := subjects(index)
+	subjects, err := attest.Subjects(index)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func Check(ctx context.Context, r Reader, index v1.ImageIndex, trust *Trust) ([]
 		list = append(list, c)
 	}
 	if missing > 0 {
-		return list, fmt.Errorf("%s@%s %w: %d of %d statements are missing or refused", r, subjects[0].Descriptor.Digest, ErrUnverified, missing, len(list)*len(Types))
+		return list, fmt.Errorf("%s@%s %w: %d of %d statements are missing or refused", r, subjects[0].Descriptor.Digest, ErrUnverified, missing, len(list)*len(attest.Types))
 	}
 	return list, nil
 }
@@ -67,7 +68,7 @@ func check(bundles [][]byte, digest v1.Hash, trust *Trust) Checked {
 			c.Verified[v.Type] = v
 		}
 	}
-	for _, typ := range Types {
+	for _, typ := range attest.Types {
 		if c.Verified[typ] != nil {
 			continue
 		}

@@ -1,4 +1,4 @@
-package attest
+package sign
 
 import (
 	"crypto"
@@ -96,7 +96,9 @@ func (t *Trust) Verify(data []byte, about v1.Hash) (*Verified, error) {
 	if envelope == nil || envelope.PayloadType != payloadType {
 		return nil, errors.New("has no in-toto statement")
 	}
-	var s inToto
+	var s struct {
+		PredicateType string `json:"predicateType"`
+	}
 	if err := json.Unmarshal(envelope.Payload, &s); err != nil {
 		return nil, fmt.Errorf("has no in-toto statement: %w", err)
 	}

@@ -1,4 +1,5 @@
-package attest
+// Package attesttest makes a small image to attest, for tests.
+package attesttest
 
 import (
 	"bytes"
@@ -12,67 +13,69 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 
 	"github.com/xavieralpha/derper"
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
 
-// h1 is a sum that nothing has.
-func h1(seed string) string {
+// H1 is a sum that nothing has.
+func H1(seed string) string {
 	sum := sha256.Sum256([]byte(seed))
 	return "h1:" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// testInputs are a lock's inputs that never change.
-func testInputs() lock.Inputs {
+// inputs are a lock's inputs that never change.
+func inputs() lock.Inputs {
 	in := lock.Inputs{
 		Tailscale: lock.Tailscale{
-			Version: "v1.2.3", Commit: strings.Repeat("0123456789", 4), Sum: h1("tailscale"),
+			Version: "v1.2.3", Commit: strings.Repeat("0123456789", 4), Sum: H1("tailscale"),
 			Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		},
 		Go:          lock.Go{Version: "go1.99.1", Sums: map[string]string{}},
-		Roots:       lock.Module{Version: "v0.0.0-20260101000000-0123456789ab", Sum: h1("roots")},
+		Roots:       lock.Module{Version: "v0.0.0-20260101000000-0123456789ab", Sum: H1("roots")},
 		Platforms:   []lock.Platform{"linux/amd64", "linux/arm/v7"},
 		LayerFormat: lock.LayerFormat,
 	}
 	for _, host := range lock.Hosts {
-		in.Go.Sums[host] = h1(host)
+		in.Go.Sums[host] = H1(host)
 	}
 	return in
 }
 
-// testBuild is a small image, made the way the pipeline makes one. Its programs are
+// Build is a small image, made the way the pipeline makes one. Its programs are
 // nothing but the build information that the linker would leave in them. Where change
 // is not nil, it is applied to the files of each layer.
-func testBuild(t testing.TB, change func(layer string, files []image.File) []image.File) Build {
+func Build(t testing.TB, change func(layer string, files []image.File) []image.File) attest.Build {
 	t.Helper()
-	in := testInputs()
-	b := Build{Lock: &lock.Lock{Schema: lock.SchemaVersion, Inputs: in}, Sources: plan.Sources{
-		Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder",
+	in := inputs()
+	b := attest.Build{Lock: &lock.Lock{Schema: lock.SchemaVersion, Inputs: in}, Sources: plan.Sources{
+		Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder", Inventory: "sha256:inventory",
 	}}
 	tailscale := fmt.Sprintf("mod\t%s\t%s\t%s\n", lock.TailscaleModule, in.Tailscale.Version, in.Tailscale.Sum)
-	dep := fmt.Sprintf("dep\texample.com/Dep\tv1.0.0+incompatible\t%s\n", h1("dep"))
-	other := fmt.Sprintf("dep\texample.com/other\tv0.1.0\t%s\n", h1("other"))
-	licences := licenceDir
+	dep := fmt.Sprintf("dep\texample.com/Dep\tv1.0.0+incompatible\t%s\n", H1("dep"))
+	other := fmt.Sprintf("dep\texample.com/other\tv0.1.0\t%s\n", H1("other"))
+	const licences = "usr/share/licenses/"
 	files := map[string][]image.File{
 		plan.Base: append(image.Etc(),
-			image.Text(caBundle, "the roots\n"), image.Text(leftOut, ""),
-			image.Text(licences+lock.RootsModule+"@"+in.Roots.Version+"/LICENSE", bsd),
-			image.Text(licences+derper.Module+"/LICENSE", bsd),
-			image.Text(licences+in.Go.Version+"/LICENSE", bsd),
+			image.Text("etc/ssl/certs/ca-certificates.crt", "the roots\n"), image.Text("usr/share/ca-certificates/left-out.txt", ""),
+			image.Text(licences+lock.RootsModule+"@"+in.Roots.Version+"/LICENSE", BSD),
+			image.Text(licences+derper.Module+"/LICENSE", BSD),
+			image.Text(licences+in.Go.Version+"/LICENSE", BSD),
 			image.Text(licences+in.Go.Version+"/PATENTS", "a grant\n"),
-			image.Text(licences+"tailscale.com@v1.2.3/LICENSE", bsd),
-			image.Text(licences+"tailscale.com@v1.2.3/taken/over/LICENSE.txt", mit),
-			image.Text(licences+"example.com/Dep@v1.0.0+incompatible/COPYING", mit),
+			image.Text(licences+"tailscale.com@v1.2.3/LICENSE", BSD),
+			image.Text(licences+"tailscale.com@v1.2.3/taken/over/LICENSE.txt", MIT),
+			image.Text(licences+"example.com/Dep@v1.0.0+incompatible/COPYING", MIT),
 			image.Text(licences+"example.com/other@v0.1.0/LICENSE", "You may do as you please on Sundays.\n"),
 		),
-		plan.Tailscaled: {program("usr/local/bin/tailscaled", in.Go.Version, "tailscale.com/cmd/tailscaled", tailscale+dep+other)},
-		plan.Derper:     {program("usr/local/bin/derper", in.Go.Version, "tailscale.com/cmd/derper", tailscale+dep)},
-		plan.Entrypoint: {program("entrypoint", in.Go.Version, derper.Module+"/entrypoint", "mod\t"+derper.Module+"\t(devel)\t\n")},
+		plan.Tailscaled: {Program("usr/local/bin/tailscaled", in.Go.Version, "tailscale.com/cmd/tailscaled", tailscale+dep+other)},
+		plan.Derper:     {Program("usr/local/bin/derper", in.Go.Version, "tailscale.com/cmd/derper", tailscale+dep)},
+		plan.Entrypoint: {Program("entrypoint", in.Go.Version, derper.Module+"/entrypoint", "mod\t"+derper.Module+"\t(devel)\t\n")},
 	}
-	var images []v1.Image
+	var images, attestations []v1.Image
 	for _, p := range in.Platforms {
 		var layers []*image.Layer
 		for _, name := range plan.Layers {
@@ -80,22 +83,58 @@ func testBuild(t testing.TB, change func(layer string, files []image.File) []ima
 			if change != nil {
 				list = change(name, list)
 			}
-			layers = append(layers, testLayer(t, name, list, in.Tailscale.Time))
+			layers = append(layers, layer(t, name, list, in.Tailscale.Time))
 		}
 		img, err := image.New(in, p, layers)
 		if err != nil {
 			t.Fatal(err)
 		}
 		images = append(images, img)
+		if a := Attestation(t, in, b.Sources, p, img); a != nil {
+			attestations = append(attestations, a)
+		}
 	}
 	var err error
-	if b.Index, err = image.Index(in, in.Platforms, images); err != nil {
+	if b.Index, err = image.Index(in, in.Platforms, images, attestations...); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-func testLayer(t testing.TB, name string, files []image.File, mtime time.Time) *image.Layer {
+// Attestation is what a build puts beside an image in the index, nil for an image whose
+// inventory cannot be taken.
+func Attestation(t testing.TB, in lock.Inputs, sources plan.Sources, p lock.Platform, img v1.Image) v1.Image {
+	t.Helper()
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inventory, err := attest.TakeInventory(t.Context(), layers)
+	if err != nil {
+		return nil
+	}
+	d, err := partial.Descriptor(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := attest.Embed(in, sources, attest.Subject{Platform: p, Descriptor: *d}, inventory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// Set is what is stated about a build's image.
+func Set(t testing.TB, b attest.Build) *attest.Set {
+	t.Helper()
+	set, err := attest.Make(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+func layer(t testing.TB, name string, files []image.File, mtime time.Time) *image.Layer {
 	t.Helper()
 	var b bytes.Buffer
 	diffID, err := image.WriteLayer(&b, files, mtime)
@@ -108,9 +147,9 @@ func testLayer(t testing.TB, name string, files []image.File, mtime time.Time) *
 	}
 }
 
-// program is an executable file with build information: an ELF header, one segment,
+// Program is an executable file with build information: an ELF header, one segment,
 // and in it what the linker writes. Source: debug/buildinfo.
-func program(name, goVersion, path, modules string) image.File {
+func Program(name, goVersion, path, modules string) image.File {
 	var blob bytes.Buffer
 	blob.WriteString("\xff Go buildinf:\x08\x02")
 	blob.Write(make([]byte, 16))
@@ -136,7 +175,8 @@ func program(name, goVersion, path, modules string) image.File {
 	return f
 }
 
-const bsd = `Copyright 2009 The Go Authors.
+// BSD and MIT are texts of licences.
+const BSD = `Copyright 2009 The Go Authors.
 
 Redistribution and use in source and binary forms, with or without
 modification, are permitted provided that the following conditions are
@@ -165,7 +205,7 @@ THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT
 OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
 `
 
-const mit = `Copyright (c) 2020 Example
+const MIT = `Copyright (c) 2020 Example
 
 Permission is hereby granted, free of charge, to any person obtaining a copy
 of this software and associated documentation files (the "Software"), to deal

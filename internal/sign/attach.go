@@ -1,4 +1,4 @@
-package attest
+package sign
 
 import (
 	"bytes"
@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-
-	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/attest"
 )
 
 // BundleType is the media type of a Sigstore bundle, and the artifact type of what is
@@ -53,7 +50,7 @@ var ErrNotThere = errors.New("is not in the repository")
 // each repository. What is there already, signed by the same key or identity and word
 // for word the same, is not signed again; a bundle that one repository has and another
 // has not is copied. A run after one that was interrupted does what that left.
-func Attach(ctx context.Context, set *Set, signer *Signer, repositories []Repository, step func(done, total int)) ([]Attached, error) {
+func Attach(ctx context.Context, set *attest.Set, signer *Signer, repositories []Repository, step func(done, total int)) ([]Attached, error) {
 	statements, err := set.Statements()
 	if err != nil {
 		return nil, err
@@ -63,13 +60,13 @@ func Attach(ctx context.Context, set *Set, signer *Signer, repositories []Reposi
 
 // AttachStatements is [Attach] for statements of any type. The first subject of the
 // first one must be in the repositories.
-func AttachStatements(ctx context.Context, statements []Statement, signer *Signer, repositories []Repository, step func(done, total int)) ([]Attached, error) {
+func AttachStatements(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []Repository, step func(done, total int)) ([]Attached, error) {
 	total, done := 0, 0
-	var subjects []Subject
+	var subjects []attest.Subject
 	for _, s := range statements {
 		total += len(s.Subjects) * len(repositories)
 		for _, subject := range s.Subjects {
-			if !slices.ContainsFunc(subjects, func(have Subject) bool { return have.Descriptor.Digest == subject.Descriptor.Digest }) {
+			if !slices.ContainsFunc(subjects, func(have attest.Subject) bool { return have.Descriptor.Digest == subject.Descriptor.Digest }) {
 				subjects = append(subjects, subject)
 			}
 		}
@@ -146,7 +143,7 @@ type place struct {
 // pending is a bundle that a repository lacks.
 type pending struct {
 	repository int
-	subject    Subject
+	subject    attest.Subject
 }
 
 // holds finds, among bundles, one of a statement that is still good.
@@ -163,49 +160,12 @@ func holds(trust *Trust, bundles [][]byte, about v1.Hash, payload []byte) []byte
 // attaches, but for the time.
 // Source: https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md.
 func newArtifact(subject v1.Descriptor, predicate string, bundle []byte) (v1.Image, error) {
-	layer := static.NewLayer(bundle, BundleType)
-	digest, err := layer.Digest()
-	if err != nil {
-		return nil, err
-	}
-	config, size, err := v1.SHA256(strings.NewReader(emptyConfig))
-	if err != nil {
-		return nil, err
-	}
-	raw, err := encode(v1.Manifest{
-		SchemaVersion: 2,
-		MediaType:     types.OCIManifestSchema1,
-		ArtifactType:  BundleType,
-		Config:        v1.Descriptor{MediaType: "application/vnd.oci.empty.v1+json", Digest: config, Size: size},
-		Layers:        []v1.Descriptor{{MediaType: BundleType, Digest: digest, Size: int64(len(bundle))}},
-		Subject:       &subject,
+	return attest.Artifact(v1.Manifest{
+		ArtifactType: BundleType,
+		Subject:      &subject,
 		Annotations: map[string]string{
 			"dev.sigstore.bundle.content":       "dsse-envelope",
 			"dev.sigstore.bundle.predicateType": predicate,
 		},
-	}, "")
-	if err != nil {
-		return nil, err
-	}
-	return partial.CompressedToImage(&artifact{bytes.TrimSpace(raw), layer})
-}
-
-// emptyConfig is the config of an artifact that has none.
-// Source: OCI image specification, v1.1, guidance for an empty descriptor.
-const emptyConfig = "{}"
-
-// artifact is a manifest of one layer.
-type artifact struct {
-	raw   []byte
-	layer v1.Layer
-}
-
-func (a *artifact) RawConfigFile() ([]byte, error)      { return []byte(emptyConfig), nil }
-func (a *artifact) RawManifest() ([]byte, error)        { return a.raw, nil }
-func (a *artifact) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
-func (a *artifact) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
-	if d, err := a.layer.Digest(); err != nil || d != h {
-		return nil, errors.New("no such layer")
-	}
-	return a.layer, nil
+	}, attest.Part{MediaType: BundleType, Content: bundle})
 }

@@ -1,0 +1,146 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/verify/diff"
+)
+
+// foundAttestation is what an index has beside an image: its SBOM and provenance.
+type foundAttestation struct {
+	about      string // the digest of the image's manifest
+	digest     string
+	manifest   []byte
+	statements []foundStatement
+}
+
+// foundStatement is an in-toto statement of an attestation.
+type foundStatement struct {
+	name    string // of its predicate's type
+	content []byte
+}
+
+// maxStatement is the most that is read of a statement, in bytes; real ones have 400 kB.
+const maxStatement = 8 << 20
+
+// readAttestation reads an attestation of an image with all its statements.
+func readAttestation(ctx context.Context, s store, digest v1.Hash, about string) (*foundAttestation, error) {
+	data, err := document(ctx, s.manifest, digest)
+	if err != nil {
+		return nil, err
+	}
+	return newAttestation(data, about, func(h v1.Hash) ([]byte, error) {
+		return document(ctx, func(ctx context.Context, h v1.Hash) ([]byte, error) {
+			r, err := s.blob(ctx, h)
+			if err != nil {
+				return nil, err
+			}
+			defer r.Close()
+			return readAll(r, maxStatement)
+		}, h)
+	})
+}
+
+// rebuiltAttestation is one that was made here, in the form of one that was found.
+func rebuiltAttestation(a v1.Image, about string) (*foundAttestation, error) {
+	data, err := a.RawManifest()
+	if err != nil {
+		return nil, err
+	}
+	return newAttestation(data, about, func(h v1.Hash) ([]byte, error) {
+		l, err := a.LayerByDigest(h)
+		if err != nil {
+			return nil, err
+		}
+		r, err := l.Compressed()
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return io.ReadAll(r)
+	})
+}
+
+func newAttestation(manifest []byte, about string, read func(v1.Hash) ([]byte, error)) (*foundAttestation, error) {
+	a := &foundAttestation{about: about, digest: digestOf(manifest), manifest: manifest}
+	m, err := v1.ParseManifest(strings.NewReader(string(manifest)))
+	if err != nil {
+		return nil, fmt.Errorf("attestation %s: %w: %w", a.digest, ErrDamaged, err)
+	}
+	if len(m.Layers) > maxLayers {
+		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", a.digest, len(m.Layers), maxLayers, ErrNotOurs)
+	}
+	for _, l := range m.Layers {
+		content, err := read(l.Digest)
+		if err != nil {
+			return nil, fmt.Errorf("attestation %s: %w", a.digest, err)
+		}
+		a.statements = append(a.statements, foundStatement{diff.Printable(l.Annotations["in-toto.io/predicate-type"]), content})
+	}
+	return a, nil
+}
+
+// compareAttestations compares what an index states about an image with what the rebuilt
+// image gives. Where the images differ, what is stated of them does, too. The index has
+// the image so many times.
+func compareAttestations(want *foundAttestation, got []*foundAttestation, times int, follows bool) []Check {
+	const name = "SBOM and provenance"
+	if len(got) == 0 {
+		return []Check{{Level: LevelAttestation, Name: name, Result: Fail, Rebuilt: want.digest, Note: "the index has no attestation of the image"}}
+	}
+	var checks []Check
+	for i, a := range got {
+		check := Check{Level: LevelAttestation, Name: name, Result: Pass, Rebuilt: want.digest, Image: a.digest}
+		switch {
+		case i >= times:
+			check.Result, check.Note = Fail, "the index has an attestation of the image once more"
+		case want.digest == a.digest:
+		case follows:
+			check.Result, check.Follows = Fail, true
+		default:
+			check.Result = Fail
+			check.Note, check.Details = want.differs(a)
+		}
+		checks = append(checks, check)
+	}
+	return checks
+}
+
+// differs says what an attestation states otherwise: the statements first, then what
+// names them.
+func (want *foundAttestation) differs(got *foundAttestation) (note string, details []string) {
+	nothing := func(string) bool { return false }
+	for i := range max(len(want.statements), len(got.statements)) {
+		w, g := at(want.statements, i), at(got.statements, i)
+		if w.name != g.name {
+			details = append(details, fmt.Sprintf("statement %d: image %s, rebuilt %s", i+1, orNone(g.name), orNone(w.name)))
+			continue
+		}
+		c := compareDocuments(LevelAttestation, w.name, w.content, g.content, nothing)
+		switch {
+		case c.Result == Pass:
+		case len(c.Details) > 0:
+			for _, d := range c.Details {
+				details = append(details, w.name+": "+d)
+			}
+		default:
+			details = append(details, w.name+": the same values, written in another way; "+orNone(c.Note))
+		}
+	}
+	if len(details) == 0 {
+		details = compareDocuments(LevelAttestation, "attestation", want.manifest, got.manifest, nothing).Details
+	}
+	if len(details) == 0 {
+		return "the same values, written in another way (order, spaces or repeated keys)", nil
+	}
+	note = details[0]
+	if n := len(details); n > 1 {
+		note = fmt.Sprintf("%s; and %d more", note, n-1)
+	}
+	return note, few(details)
+}
