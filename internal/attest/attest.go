@@ -107,8 +107,12 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
 	for i, s := range subjects[1:] {
-		g.Go(func() (err error) {
-			contents[i], err = readContent(ctx, b.Index, s)
+		g.Go(func() error {
+			img, err := b.Index.Image(s.Descriptor.Digest)
+			if err != nil {
+				return fmt.Errorf("attest: %s %s: %w", s.Platform, s.Descriptor.Digest, err)
+			}
+			contents[i], err = readContent(ctx, img, s.Platform)
 			return err
 		})
 	}
@@ -116,7 +120,11 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 		return nil, err
 	}
 	for _, c := range contents {
-		embedded, err := embed(b.Lock.Inputs, b.Sources, c)
+		sbom, made, err := c.state(b.Lock.Inputs, b.Sources)
+		if err != nil {
+			return nil, err
+		}
+		embedded, err := Embed(Bytes(sbom), Bytes(made))
 		if err != nil {
 			return nil, err
 		}

@@ -44,8 +44,8 @@ func TestGolden(t *testing.T) {
 			got = append(got, digest(doc))
 		}
 		want := []string{
-			"d3de3628333029cb8f83bd322ed0bcb28998518a943273ec4a49c25aaa88ba20",
-			"d043d060dabdaa6a49afc0f5d52998692aa2cd1e07bc81b77cae37c9d9620bed",
+			"93a049c4256ffd10594732f2be3a00225919b242040c0e1821cd296ba1dc9d51",
+			"e5936ad239cfd7e6ce425037601718f98f31bbf76b3549ffb9aa2c62a0ab6816",
 			"2eee6fb8e418bb51b81b001358d5c82d3e7cd3eb97e0b9eb25fc7123b716f394",
 			"191ec122b06c0145deeff8a1993d29907052dab7d8f79736159ac6caaf0887b8",
 		}
@@ -407,6 +407,18 @@ func mustSubjects(t testing.TB, index v1.ImageIndex) []attest.Subject {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// TestChecker guards against statements in a cache that another version of the library
+// would make otherwise.
+func TestChecker(t *testing.T) {
+	data, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(data), "\t"+attest.Checker+"\n") {
+		t.Errorf("go.mod has another version than %s", attest.Checker)
+	}
 }
 
 func TestIdentify(t *testing.T) {

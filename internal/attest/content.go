@@ -9,20 +9,18 @@ import (
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 
-	"github.com/xavieralpha/derper"
-	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
@@ -30,41 +28,34 @@ import (
 // licenceDir is where the image has licence notices, below it a folder for each module.
 const licenceDir = "usr/share/licenses/"
 
-// An Inventory is what the layers of an image hold: all that is stated about it, and
-// that its config and its lock do not say.
-type Inventory struct {
-	Files []*File `json:"files"` // sorted by name
-}
-
-// A File is a file of an image.
-type File struct {
-	Name   string `json:"name"` // without a slash in front
-	SHA1   string `json:"sha1"` // in hex
-	SHA256 string `json:"sha256"`
-	// Info is set for a program.
-	Info *buildinfo.BuildInfo `json:"info,omitempty"`
-	// Licences are those that a notice spells out, as SPDX identifiers.
-	Licences []string `json:"licences,omitempty"`
-}
-
-// content is an image of an index with what it holds.
+// content is what an image holds.
 type content struct {
 	subject Subject
-	Inventory
+	files   []*file // sorted by name
 	outputs lock.PlatformOutput
 }
 
-// readContent reads an image of an index.
-func readContent(ctx context.Context, index v1.ImageIndex, s Subject) (_ *content, err error) {
+// file is a file of an image.
+type file struct {
+	name         string // without a slash in front
+	sha1, sha256 string // in hex
+	// info is set for a program.
+	info *buildinfo.BuildInfo
+	// licences are those that a notice spells out, as SPDX identifiers.
+	licences []string
+}
+
+// readContent reads an image.
+func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (_ *content, err error) {
+	d, err := partial.Descriptor(img)
+	if err != nil {
+		return nil, fmt.Errorf("attest: %s: %w", platform, err)
+	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("attest: %s %s: %w", s.Platform, s.Descriptor.Digest, err)
+			err = fmt.Errorf("attest: %s %s: %w", platform, d.Digest, err)
 		}
 	}()
-	img, err := index.Image(s.Descriptor.Digest)
-	if err != nil {
-		return nil, err
-	}
 	config, err := img.ConfigFile()
 	if err != nil {
 		return nil, err
@@ -73,88 +64,49 @@ func readContent(ctx context.Context, index v1.ImageIndex, s Subject) (_ *conten
 	if err != nil {
 		return nil, err
 	}
-	if len(layers) != len(plan.Layers) {
-		return nil, fmt.Errorf("has %d layers, not %d", len(layers), len(plan.Layers))
+	c := &content{
+		subject: Subject{platform, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}},
+		outputs: lock.PlatformOutput{Platform: platform, Manifest: d.Digest.String()},
 	}
-	c := &content{subject: s, outputs: lock.PlatformOutput{Platform: s.Platform, Manifest: s.Descriptor.Digest.String()}}
 	name, err := img.ConfigName()
 	if err != nil {
 		return nil, err
 	}
 	c.outputs.Config = name.String()
-	if c.Inventory, c.outputs.Layers, err = take(ctx, layers); err != nil {
-		return nil, err
-	}
-	for i := range c.outputs.Layers {
-		l := &c.outputs.Layers[i]
-		l.Name = plan.Layers[i]
-		if want := config.RootFS.DiffIDs[i].String(); l.DiffID != want {
-			return nil, fmt.Errorf("layer %s: is %s, the config has %s", l.Name, l.DiffID, want)
+	files := map[string]*file{}
+	for i, l := range layers {
+		layer := layerName(i)
+		record, err := readLayer(ctx, l, files)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w", layer, err)
 		}
+		if want := config.RootFS.DiffIDs[i].String(); record.DiffID != want {
+			return nil, fmt.Errorf("layer %s: is %s, the config has %s", layer, record.DiffID, want)
+		}
+		record.Name = layer
+		c.outputs.Layers = append(c.outputs.Layers, record)
 	}
-	for _, f := range c.Files {
-		if f.Info != nil {
-			c.outputs.Binaries = append(c.outputs.Binaries, lock.Binary{Name: path.Base(f.Name), Digest: "sha256:" + f.SHA256})
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		f := files[name]
+		c.files = append(c.files, f)
+		if f.info != nil {
+			c.outputs.Binaries = append(c.outputs.Binaries, lock.Binary{Name: path.Base(name), Digest: "sha256:" + f.sha256})
 		}
 	}
 	slices.SortFunc(c.outputs.Binaries, func(a, b lock.Binary) int { return strings.Compare(a.Name, b.Name) })
 	return c, nil
 }
 
-// TakeInventory reads the layers of an image, lowest first.
-func TakeInventory(ctx context.Context, layers []v1.Layer) (Inventory, error) {
-	inventory, _, err := take(ctx, layers)
-	return inventory, err
-}
-
-// Taker is the digest of the inventory of a sample: of two programs that would list the
-// same layers in another way, each has its own.
-func Taker() (string, error) {
-	var blob bytes.Buffer
-	notice := image.Text(licenceDir+"sample/LICENSE", string(derper.Licence))
-	diffID, err := image.WriteLayer(&blob, []image.File{notice, image.Text("etc/sample", "sample")}, time.Unix(1<<30, 0))
-	if err != nil {
-		return "", err
+// layerName is the name of a layer by its place.
+func layerName(i int) string {
+	if i < len(plan.Layers) {
+		return plan.Layers[i]
 	}
-	digest, _, err := v1.SHA256(bytes.NewReader(blob.Bytes()))
-	if err != nil {
-		return "", err
-	}
-	sample := &image.Layer{Name: "sample", Tar: diffID, Blob: digest.String(), BlobSize: int64(blob.Len()), Open: func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(blob.Bytes())), nil
-	}}
-	inventory, err := TakeInventory(context.Background(), []v1.Layer{sample})
-	if err != nil {
-		return "", err
-	}
-	data, err := json.Marshal(inventory)
-	if err != nil {
-		return "", err
-	}
-	sum, _, err := v1.SHA256(bytes.NewReader(data))
-	return sum.String(), err
-}
-
-// take takes the inventory, and what a lock records of the layers but their names.
-func take(ctx context.Context, layers []v1.Layer) (Inventory, []lock.Layer, error) {
-	files := map[string]*File{}
-	var records []lock.Layer
-	for i, l := range layers {
-		record, err := readLayer(ctx, l, files)
-		if err != nil {
-			return Inventory{}, nil, fmt.Errorf("layer %d: %w", i+1, err)
-		}
-		records = append(records, record)
-	}
-	var inventory Inventory
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		inventory.Files = append(inventory.Files, files[name])
-	}
-	return inventory, records, nil
+	return strconv.Itoa(i + 1)
 }
 
 // readLayer adds the files of a layer. What it reads is checked against the digests.
-func readLayer(ctx context.Context, l v1.Layer, files map[string]*File) (lock.Layer, error) {
+func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (lock.Layer, error) {
 	digest, err := l.Digest()
 	if err != nil {
 		return lock.Layer{}, err
@@ -192,7 +144,7 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*File) (lock.La
 }
 
 // readFile reads a file, and what it says of itself.
-func readFile(name string, r io.Reader) (*File, error) {
+func readFile(name string, r io.Reader) (*file, error) {
 	sum1, sum256 := sha1.New(), sha256.New()
 	br := bufio.NewReader(io.TeeReader(r, io.MultiWriter(sum1, sum256)))
 	magic, err := br.Peek(4)
@@ -208,12 +160,12 @@ func readFile(name string, r io.Reader) (*File, error) {
 	if _, err := io.Copy(to, br); err != nil {
 		return nil, err
 	}
-	f := &File{Name: name, SHA1: hex.EncodeToString(sum1.Sum(nil)), SHA256: hex.EncodeToString(sum256.Sum(nil))}
+	f := &file{name: name, sha1: hex.EncodeToString(sum1.Sum(nil)), sha256: hex.EncodeToString(sum256.Sum(nil))}
 	if notice {
-		f.Licences = identify(text.Bytes())
+		f.licences = identify(text.Bytes())
 	}
 	if program {
-		if f.Info, err = buildinfo.Read(bytes.NewReader(text.Bytes())); err != nil {
+		if f.info, err = buildinfo.Read(bytes.NewReader(text.Bytes())); err != nil {
 			return nil, fmt.Errorf("says nothing of what it is made of: %w", err)
 		}
 	}
@@ -235,15 +187,15 @@ func (s *stopReader) Read(p []byte) (int, error) {
 
 // check refuses programs that were not compiled from what the lock names.
 func (c *content) check(in lock.Inputs) error {
-	for _, f := range c.Files {
-		if f.Info == nil {
+	for _, f := range c.files {
+		if f.info == nil {
 			continue
 		}
-		if f.Info.GoVersion != in.Go.Version {
-			return fmt.Errorf("%s is compiled with %s, the lock has %s", f.Name, f.Info.GoVersion, in.Go.Version)
+		if f.info.GoVersion != in.Go.Version {
+			return fmt.Errorf("%s is compiled with %s, the lock has %s", f.name, f.info.GoVersion, in.Go.Version)
 		}
-		if m := f.Info.Main; m.Path == lock.TailscaleModule && (m.Version != in.Tailscale.Version || m.Sum != in.Tailscale.Sum) {
-			return fmt.Errorf("%s is compiled from %s %s, the lock has %s %s", f.Name, m.Version, m.Sum, in.Tailscale.Version, in.Tailscale.Sum)
+		if m := f.info.Main; m.Path == lock.TailscaleModule && (m.Version != in.Tailscale.Version || m.Sum != in.Tailscale.Sum) {
+			return fmt.Errorf("%s is compiled from %s %s, the lock has %s %s", f.name, m.Version, m.Sum, in.Tailscale.Version, in.Tailscale.Sum)
 		}
 	}
 	return nil

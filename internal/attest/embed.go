@@ -1,11 +1,19 @@
 package attest
 
 import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
@@ -18,38 +26,82 @@ const (
 	predicateType = "in-toto.io/predicate-type"
 )
 
-// Embed makes the attestation manifest of an image, which stands beside it in the index:
-// its SBOM and its provenance, unsigned, where docker buildx imagetools inspect, Docker
-// Hub and scanners look for them. It names no builder and no run, so it is a part of
+// Image states what is in an image and how it was made, by itself: its SBOM and its
+// provenance as in-toto statements. They name no builder and no run, so they are a part of
 // what the lock determines, like the image: who rebuilds the image gets the same bytes.
-func Embed(in lock.Inputs, sources plan.Sources, s Subject, inventory Inventory) (v1.Image, error) {
-	return embed(in, sources, &content{subject: s, Inventory: inventory})
+func Image(ctx context.Context, in lock.Inputs, sources plan.Sources, platform lock.Platform, img v1.Image) (sbom, made []byte, err error) {
+	c, err := readContent(ctx, img, platform)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.state(in, sources)
 }
 
-func embed(in lock.Inputs, sources plan.Sources, c *content) (v1.Image, error) {
-	fail := func(err error) (v1.Image, error) {
-		return nil, fmt.Errorf("attest: attestation of %s: %w", c.subject.Platform, err)
-	}
+func (c *content) state(in lock.Inputs, sources plan.Sources) (sbom, made []byte, err error) {
 	document, err := imageSBOM(in, c)
-	if err != nil {
-		return fail(err)
+	if err == nil {
+		sbom, err = statement(SPDX, json.RawMessage(document), in, c.subject)
 	}
-	sbom, err := statement(SPDX, json.RawMessage(document), in, c.subject)
-	if err != nil {
-		return fail(err)
+	if err == nil {
+		// Of this image alone: which others the lock has is no part of how it was made.
+		in.Platforms = []lock.Platform{c.subject.Platform}
+		made, err = provenance(in, sources, Run{}, []Subject{c.subject}, c)
 	}
-	// Of this image alone: which others the lock has is no part of how it was made.
-	in.Platforms = []lock.Platform{c.subject.Platform}
-	made, err := provenance(in, sources, Run{}, []Subject{c.subject}, c)
 	if err != nil {
-		return fail(err)
+		err = fmt.Errorf("attest: %s: %w", c.subject.Platform, err)
 	}
-	embedded, err := Artifact(v1.Manifest{ArtifactType: embeddedType},
+	return sbom, made, err
+}
+
+// Embed makes the attestation manifest of an image, which stands beside it in the index:
+// the statements of [Image], unsigned, where docker buildx imagetools inspect, Docker Hub
+// and scanners look for them.
+func Embed(sbom, made Blob) (v1.Image, error) {
+	return Artifact(v1.Manifest{ArtifactType: embeddedType},
 		Part{statementType, map[string]string{predicateType: SPDX}, sbom},
 		Part{statementType, map[string]string{predicateType: SLSA}, made},
 	)
-	if err != nil {
-		return fail(err)
+}
+
+// Sample is the digest of what this program states about a sample: of two programs that
+// would state something else about the same layers, or make another image of them, each
+// has its own.
+func Sample() (string, error) {
+	h1 := "h1:" + base64.StdEncoding.EncodeToString(make([]byte, sha256.Size))
+	in := lock.Inputs{
+		Tailscale: lock.Tailscale{Version: "v1.2.3", Commit: strings.Repeat("0123456789", 4), Time: time.Unix(1<<30, 0).UTC(), Sum: h1},
+		Go:        lock.Go{Version: "go1.2.3", Sums: map[string]string{Host: h1}}, Roots: lock.Module{Version: "v0.1.0", Sum: h1},
+		Platforms: []lock.Platform{"linux/amd64"}, LayerFormat: lock.LayerFormat,
 	}
-	return embedded, nil
+	var blob bytes.Buffer
+	diffID, err := image.WriteLayer(&blob, []image.File{image.Text(caBundle, ""), image.Text(leftOut, "")}, in.Tailscale.Time)
+	if err != nil {
+		return "", err
+	}
+	layer := Bytes(blob.Bytes())
+	img, err := image.New(in, "linux/amd64", []*image.Layer{{Name: "sample", Tar: diffID, Blob: layer.Digest.String(), BlobSize: layer.Size, Open: layer.Open}})
+	if err != nil {
+		return "", err
+	}
+	c, err := readContent(context.Background(), img, "linux/amd64")
+	if err != nil {
+		return "", err
+	}
+	// No notice is read: to get ready for the first takes a second. Who reads them is named.
+	c.files = append(c.files, &file{name: licenceDir + lock.RootsModule + "@v0.1.0/LICENSE", licences: []string{checker}})
+	c.files = append(c.files, &file{name: "usr/local/bin/sample", info: &debug.BuildInfo{
+		GoVersion: in.Go.Version,
+		Main:      debug.Module{Path: lock.TailscaleModule, Version: in.Tailscale.Version, Sum: h1},
+		Deps:      []*debug.Module{{Path: "example.com/Sample", Version: "v1.0.0", Sum: h1}},
+	}})
+	sbom, made, err := c.state(in, plan.Sources{})
+	if err != nil {
+		return "", err
+	}
+	embedded, err := Embed(Bytes(sbom), Bytes(made))
+	if err != nil {
+		return "", err
+	}
+	digest, err := embedded.Digest()
+	return digest.String(), err
 }

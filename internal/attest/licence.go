@@ -12,6 +12,9 @@ import (
 // taken for it. Source: the same threshold as that of pkg.go.dev.
 const covered = 75
 
+// checker is what identifies licences. A test keeps it the version in go.mod.
+const checker = "github.com/google/licensecheck v0.3.1"
+
 // notSPDX are licensecheck's identifiers that SPDX has not.
 // Source: https://spdx.org/licenses.
 var notSPDX = []string{
@@ -47,16 +50,16 @@ func isLicence(name string) bool {
 // declared is the SPDX expression for a module whose notices lie in the given folder:
 // all licences that came with it, those of code that it has taken over too. A licence
 // that is not known makes it NOASSERTION.
-func declared(files []*File, folder string) string {
+func declared(files []*file, folder string) string {
 	var ids []string
 	for _, f := range files {
-		if !strings.HasPrefix(f.Name, folder+"/") || !isLicence(f.Name) {
+		if !strings.HasPrefix(f.name, folder+"/") || !isLicence(f.name) {
 			continue
 		}
-		if len(f.Licences) == 0 {
+		if len(f.licences) == 0 {
 			return noAssertion
 		}
-		ids = append(ids, f.Licences...)
+		ids = append(ids, f.licences...)
 	}
 	if len(ids) == 0 {
 		return noAssertion

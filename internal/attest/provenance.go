@@ -133,11 +133,11 @@ func dependencies(in lock.Inputs, run Run, contents []*content) ([]resource, err
 		sums[in.Go.Module(host)] = sum
 	}
 	for _, c := range contents {
-		for _, f := range c.Files {
-			if f.Info == nil {
+		for _, f := range c.files {
+			if f.info == nil {
 				continue
 			}
-			for _, d := range f.Info.Deps {
+			for _, d := range f.info.Deps {
 				m := effective(d)
 				sums[module.Version{Path: m.Path, Version: m.Version}] = m.Sum
 			}

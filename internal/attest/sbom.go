@@ -41,7 +41,7 @@ func imageSBOM(in lock.Inputs, c *content) ([]byte, error) {
 	doc := newDocument(in, "derper "+in.Tailscale.Short()+" "+string(c.subject.Platform), c.subject.Descriptor.Digest.Hex)
 	img := imagePackage(in, imageID, c.subject.Platform, c.subject.Descriptor.Digest.Hex)
 	img.FilesAnalyzed = true
-	img.PackageVerificationCode = &common.PackageVerificationCode{Value: verificationCode(c.Files)}
+	img.PackageVerificationCode = &common.PackageVerificationCode{Value: verificationCode(c.files)}
 	img.PackageLicenseDeclared = image.Annotations(in)["org.opencontainers.image.licenses"]
 	doc.Packages = []*spdx.Package{img}
 	relate(doc, documentID, common.TypeRelationshipDescribe, imageID)
@@ -52,19 +52,19 @@ func imageSBOM(in lock.Inputs, c *content) ([]byte, error) {
 	add := func(m debug.Module) common.ElementID {
 		key := module.Version{Path: m.Path, Version: m.Version}
 		if modules[key] == nil {
-			modules[key] = modulePackage(in, c.Files, m)
+			modules[key] = modulePackage(in, c.files, m)
 		}
 		return modules[key].PackageSPDXIdentifier
 	}
-	for _, f := range c.Files {
-		if f.Info == nil {
+	for _, f := range c.files {
+		if f.info == nil {
 			continue
 		}
-		made[f.Name] = append(made[f.Name],
-			related{common.TypeRelationshipGeneratedFrom, add(mainModule(f.Info))},
+		made[f.name] = append(made[f.name],
+			related{common.TypeRelationshipGeneratedFrom, add(mainModule(f.info))},
 			related{common.TypeRelationshipDependsOn, add(stdlib(in))})
-		for _, m := range f.Info.Deps {
-			made[f.Name] = append(made[f.Name], related{common.TypeRelationshipDependsOn, add(effective(m))})
+		for _, m := range f.info.Deps {
+			made[f.name] = append(made[f.name], related{common.TypeRelationshipDependsOn, add(effective(m))})
 		}
 	}
 	roots := add(debug.Module{Path: lock.RootsModule, Version: in.Roots.Version, Sum: in.Roots.Sum})
@@ -81,11 +81,11 @@ func imageSBOM(in lock.Inputs, c *content) ([]byte, error) {
 	for _, p := range doc.Packages[1:] {
 		relate(doc, imageID, common.TypeRelationshipContains, p.PackageSPDXIdentifier)
 	}
-	for _, f := range c.Files {
+	for _, f := range c.files {
 		doc.Files = append(doc.Files, fileElement(f))
-		id := elementID("File", f.Name)
+		id := elementID("File", f.name)
 		relate(doc, imageID, common.TypeRelationshipContains, id)
-		for _, r := range made[f.Name] {
+		for _, r := range made[f.name] {
 			relate(doc, id, r.how, r.to)
 		}
 	}
@@ -193,7 +193,7 @@ func packageURL(purl, comment string) *spdx.PackageExternalReference {
 // modulePackage is a Go module as a package. Its h1 sum is no checksum in SPDX's sense:
 // it is over the names and hashes of the module's files, not over an archive. It stands
 // in the comment of the package URL, as go.sum has it.
-func modulePackage(in lock.Inputs, files []*File, m debug.Module) *spdx.Package {
+func modulePackage(in lock.Inputs, files []*file, m debug.Module) *spdx.Package {
 	p := &spdx.Package{
 		PackageName:               m.Path,
 		PackageSPDXIdentifier:     elementID("Module", m.Path+"@"+m.Version),
@@ -264,35 +264,35 @@ func modulePURL(p, version string) string {
 }
 
 // fileElement is a file of an image.
-func fileElement(f *File) *spdx.File {
+func fileElement(f *file) *spdx.File {
 	e := &spdx.File{
-		FileName:           "./" + f.Name,
-		FileSPDXIdentifier: elementID("File", f.Name),
+		FileName:           "./" + f.name,
+		FileSPDXIdentifier: elementID("File", f.name),
 		FileTypes:          []string{"TEXT"},
 		Checksums: []common.Checksum{
-			{Algorithm: common.SHA1, Value: f.SHA1},
-			{Algorithm: common.SHA256, Value: f.SHA256},
+			{Algorithm: common.SHA1, Value: f.sha1},
+			{Algorithm: common.SHA256, Value: f.sha256},
 		},
 		LicenseConcluded:   noAssertion,
 		LicenseInfoInFiles: []string{noAssertion},
 		FileCopyrightText:  noAssertion,
 	}
-	if f.Info != nil {
+	if f.info != nil {
 		e.FileTypes = []string{"BINARY"}
-		e.FileComment = "program " + path.Base(f.Name)
+		e.FileComment = "program " + path.Base(f.name)
 	}
-	if len(f.Licences) > 0 {
-		e.LicenseInfoInFiles = f.Licences
+	if len(f.licences) > 0 {
+		e.LicenseInfoInFiles = f.licences
 	}
 	return e
 }
 
 // verificationCode is the hash over all files of a package.
 // Source: SPDX 2.3, 7.9.
-func verificationCode(files []*File) string {
+func verificationCode(files []*file) string {
 	var sums []string
 	for _, f := range files {
-		sums = append(sums, f.SHA1)
+		sums = append(sums, f.sha1)
 	}
 	slices.Sort(sums)
 	sum := sha1.Sum([]byte(strings.Join(sums, "")))

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
 
 	"github.com/xavieralpha/derper"
 	"github.com/xavieralpha/derper/internal/attest"
@@ -53,7 +52,7 @@ func Build(t testing.TB, change func(layer string, files []image.File) []image.F
 	t.Helper()
 	in := inputs()
 	b := attest.Build{Lock: &lock.Lock{Schema: lock.SchemaVersion, Inputs: in}, Sources: plan.Sources{
-		Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder", Inventory: "sha256:inventory",
+		Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder", Attestation: "sha256:attestation",
 	}}
 	tailscale := fmt.Sprintf("mod\t%s\t%s\t%s\n", lock.TailscaleModule, in.Tailscale.Version, in.Tailscale.Sum)
 	dep := fmt.Sprintf("dep\texample.com/Dep\tv1.0.0+incompatible\t%s\n", H1("dep"))
@@ -101,23 +100,15 @@ func Build(t testing.TB, change func(layer string, files []image.File) []image.F
 	return b
 }
 
-// Attestation is what a build puts beside an image in the index, nil for an image whose
-// inventory cannot be taken.
+// Attestation is what a build puts beside an image in the index, nil for an image that
+// cannot be read as one.
 func Attestation(t testing.TB, in lock.Inputs, sources plan.Sources, p lock.Platform, img v1.Image) v1.Image {
 	t.Helper()
-	layers, err := img.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	inventory, err := attest.TakeInventory(t.Context(), layers)
+	sbom, made, err := attest.Image(t.Context(), in, sources, p, img)
 	if err != nil {
 		return nil
 	}
-	d, err := partial.Descriptor(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := attest.Embed(in, sources, attest.Subject{Platform: p, Descriptor: *d}, inventory)
+	a, err := attest.Embed(attest.Bytes(sbom), attest.Bytes(made))
 	if err != nil {
 		t.Fatal(err)
 	}

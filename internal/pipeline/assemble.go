@@ -1,61 +1,47 @@
 package pipeline
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"runtime"
 	"sort"
 	"strconv"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
 
 // assemble makes images of layers, their attestations, and the index of both. It reads
-// no layer.
-func (b *Builder) assemble(ctx context.Context, p *plan.Plan, results []*parts) (*Build, error) {
-	sources, err := Sources()
-	if err != nil {
-		return nil, err
-	}
-	n := len(p.Platforms)
-	out := &Build{
-		Images: make([]v1.Image, n), Attestations: make([]v1.Image, n), Platforms: make([]Platform, n),
-		Outputs: &lock.Outputs{Platforms: make([]lock.PlatformOutput, n)}, Runs: b.sortedRuns(p),
-	}
-	platforms := make([]lock.Platform, n)
-	g, _ := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.NumCPU())
+// no blob.
+func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
+	out := &Build{Outputs: &lock.Outputs{}, Runs: b.sortedRuns(p)}
+	var platforms []lock.Platform
 	for i, pp := range p.Platforms {
-		platforms[i] = pp.Platform
-		g.Go(func() error {
-			layers := b.layers(pp, results[i])
-			img, err := image.New(b.Inputs, pp.Platform, layers)
-			if err != nil {
-				return err
-			}
-			attestation, err := b.attestation(pp, sources, img, results[i])
-			if err != nil {
-				return err
-			}
-			out.Images[i], out.Attestations[i] = img, attestation
-			if out.Outputs.Platforms[i], err = outputs(pp.Platform, img, attestation, layers, results[i]); err != nil {
-				return err
-			}
-			out.Platforms[i], err = b.figures(pp, img, results[i], out.Runs)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+		layers := b.layers(pp, results[i])
+		img, err := image.New(b.Inputs, pp.Platform, layers)
+		if err != nil {
+			return nil, err
+		}
+		attestation, err := b.embed(results[i].attestation)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", pp.Attestation.ID(), err)
+		}
+		record, err := outputs(pp.Platform, img, attestation, layers, results[i])
+		if err != nil {
+			return nil, err
+		}
+		figures, err := b.figures(pp, img, results[i], out.Runs)
+		if err != nil {
+			return nil, err
+		}
+		platforms = append(platforms, pp.Platform)
+		out.Images = append(out.Images, img)
+		out.Attestations = append(out.Attestations, attestation)
+		out.Outputs.Platforms = append(out.Outputs.Platforms, record)
+		out.Platforms = append(out.Platforms, figures)
 	}
 	index, err := image.Index(b.Inputs, platforms, out.Images, out.Attestations...)
 	if err != nil {
@@ -69,26 +55,18 @@ func (b *Builder) assemble(ctx context.Context, p *plan.Plan, results []*parts) 
 	return out, nil
 }
 
-// attestation is the manifest of an image's SBOM and provenance.
-func (b *Builder) attestation(pp *plan.PlatformPlan, sources plan.Sources, img v1.Image, r *parts) (v1.Image, error) {
-	file, err := b.Cache.Opener(r.inventory.Blobs[pp.Inventory.Outputs[0]])()
-	if err != nil {
-		return nil, err
+// embed makes the attestation manifest of the statements in the cache.
+func (b *Builder) embed(r *cache.Result) (v1.Image, error) {
+	var blobs [2]attest.Blob
+	for i, name := range []string{plan.SBOM, plan.Provenance} {
+		blob := r.Blobs[name]
+		digest, err := v1.NewHash(blob.Digest)
+		if err != nil {
+			return nil, err
+		}
+		blobs[i] = attest.Blob{Digest: digest, Size: blob.Size, Open: b.Cache.Opener(blob)}
 	}
-	defer file.Close()
-	data, err := io.ReadAll(file)
-	if err != nil {
-		return nil, err
-	}
-	var inventory attest.Inventory
-	if err := json.Unmarshal(data, &inventory); err != nil {
-		return nil, fmt.Errorf("%s: %w", pp.Inventory.ID(), err)
-	}
-	d, err := partial.Descriptor(img)
-	if err != nil {
-		return nil, err
-	}
-	return attest.Embed(b.Inputs, sources, attest.Subject{Platform: pp.Platform, Descriptor: *d}, inventory)
+	return attest.Embed(blobs[0], blobs[1])
 }
 
 // outputs is what the lock records of a platform.

@@ -120,12 +120,12 @@ func sources() (plan.Sources, error) {
 	if err != nil {
 		return plan.Sources{}, err
 	}
-	taker, err := attest.Taker()
+	statements, err := attest.Sample()
 	if err != nil {
 		return plan.Sources{}, err
 	}
 	return plan.Sources{
-		Entrypoint: source, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder, Inventory: taker,
+		Entrypoint: source, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder, Attestation: statements,
 	}, nil
 }
 
@@ -197,7 +197,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan) (*Build, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return b.assemble(ctx, p, results)
+	return b.assemble(p, results)
 }
 
 // do gets an action's result from the cache, or runs it in one of the slots.

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -11,8 +10,6 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/sync/errgroup"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper"
 	"github.com/xavieralpha/derper/internal/attest"
@@ -28,7 +25,7 @@ import (
 type parts struct {
 	programs, entrypoint *cache.Result
 	layers               []*cache.Result
-	inventory            *cache.Result
+	attestation          *cache.Result
 }
 
 // platform carries out the actions for one platform.
@@ -50,8 +47,8 @@ func (b *Builder) platform(ctx context.Context, pp *plan.PlatformPlan, roots fun
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	done.inventory, err = b.do(ctx, pp.Inventory, b.work, func(ctx context.Context, _ string) (*cache.Result, error) {
-		return b.takeInventory(ctx, pp, done)
+	done.attestation, err = b.do(ctx, pp.Attestation, b.work, func(ctx context.Context, _ string) (*cache.Result, error) {
+		return b.attest(ctx, pp, done)
 	})
 	return done, err
 }
@@ -120,27 +117,29 @@ func (b *Builder) writeLayer(ctx context.Context, a *plan.Action, files []image.
 	}, nil
 }
 
-// takeInventory lists what the layers of a platform hold.
-func (b *Builder) takeInventory(ctx context.Context, pp *plan.PlatformPlan, done *parts) (_ *cache.Result, err error) {
-	task := b.Display.Start(pp.Inventory.ID(), "")
+// attest states what a platform's image holds and how it was made.
+func (b *Builder) attest(ctx context.Context, pp *plan.PlatformPlan, done *parts) (_ *cache.Result, err error) {
+	task := b.Display.Start(pp.Attestation.ID(), "")
 	defer func() { task.End(err) }()
-	var layers []v1.Layer
-	for _, l := range b.layers(pp, done) {
-		layers = append(layers, l)
-	}
-	inventory, err := attest.TakeInventory(ctx, layers)
+	sources, err := Sources()
 	if err != nil {
 		return nil, err
 	}
-	data, err := json.Marshal(inventory)
+	img, err := image.New(b.Inputs, pp.Platform, b.layers(pp, done))
 	if err != nil {
 		return nil, err
 	}
-	blob, err := b.Cache.Add(bytes.NewReader(data))
+	sbom, provenance, err := attest.Image(ctx, b.Inputs, sources, pp.Platform, img)
 	if err != nil {
 		return nil, err
 	}
-	return &cache.Result{Blobs: map[string]cache.Blob{pp.Inventory.Outputs[0]: blob}}, nil
+	r := &cache.Result{Blobs: map[string]cache.Blob{}}
+	for name, data := range map[string][]byte{plan.SBOM: sbom, plan.Provenance: provenance} {
+		if r.Blobs[name], err = b.Cache.Add(bytes.NewReader(data)); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // layers are the layers of a platform's image, lowest first.

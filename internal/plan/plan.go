@@ -20,7 +20,7 @@ import (
 
 // An Action is one step: what to run, on which inputs, with which settings.
 type Action struct {
-	// Kind is what is done: roots, compile, entrypoint, layer or inventory.
+	// Kind is what is done: roots, compile, entrypoint, layer or attestation.
 	Kind string `json:"kind"`
 	// Name tells actions of a kind apart, as the layer's name.
 	Name string `json:"name,omitempty"`
@@ -71,7 +71,8 @@ type Sources struct {
 	Licence    string // this project's licence
 	Etc        string // /etc/passwd and the like, which stand in this program
 	Encoder    string // what this program's tar and gzip make of a sample
-	Inventory  string // what this program lists of a sample's files
+	// Attestation is what this program states about a sample.
+	Attestation string
 }
 
 // A Plan is the actions of a build. Each comes after those it takes from.
@@ -87,8 +88,8 @@ type PlatformPlan struct {
 	Entrypoint *Action       `json:"entrypoint"`
 	// Layers are lowest first.
 	Layers []*Action `json:"layers"`
-	// Inventory lists what the layers hold, for the image's attestation.
-	Inventory *Action `json:"inventory"`
+	// Attestation states what the layers hold, and how they were made.
+	Attestation *Action `json:"attestation"`
 }
 
 // Actions lists all actions in an order in which they can run.
@@ -97,7 +98,7 @@ func (p *Plan) Actions() []*Action {
 	for _, pp := range p.Platforms {
 		list = append(list, pp.Compile, pp.Entrypoint)
 		list = append(list, pp.Layers...)
-		list = append(list, pp.Inventory)
+		list = append(list, pp.Attestation)
 	}
 	return list
 }
@@ -108,6 +109,12 @@ const (
 	Tailscaled = "tailscaled"
 	Entrypoint = "entrypoint"
 	Base       = "base"
+)
+
+// Names of what an attestation has.
+const (
+	SBOM       = "sbom.json"
+	Provenance = "provenance.json"
 )
 
 // Layers are the names of the layers, lowest and least changing first.
@@ -190,16 +197,28 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 			}
 			pp.Layers = append(pp.Layers, layer)
 		}
-		pp.Inventory = &Action{
-			Kind:     "inventory",
+		pp.Attestation = &Action{
+			Kind:     "attestation",
 			Platform: platform,
-			Inputs:   map[string]string{"taker": sources.Inventory},
-			Outputs:  []string{"inventory.json"},
+			Inputs:   map[string]string{"statements": sources.Attestation, "lock": lockDigest(in, platform)},
+			Outputs:  []string{SBOM, Provenance},
 		}
 		for _, l := range pp.Layers {
-			pp.Inventory.Inputs["layer "+l.Name] = "action:" + l.Key()
+			pp.Attestation.Inputs["layer "+l.Name] = "action:" + l.Key()
 		}
 		p.Platforms = append(p.Platforms, pp)
 	}
 	return p, nil
+}
+
+// lockDigest is the digest of what the lock has as inputs of one platform. All of it stands
+// in the platform's provenance.
+func lockDigest(in lock.Inputs, platform lock.Platform) string {
+	in.Platforms = []lock.Platform{platform}
+	data, err := json.Marshal(in)
+	if err != nil {
+		panic(err) // strings, numbers, and a time that the lock checks
+	}
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }

@@ -31,7 +31,7 @@ func inputs() lock.Inputs {
 }
 
 func sources() Sources {
-	return Sources{Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder", Inventory: "sha256:inventory"}
+	return Sources{Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder", Attestation: "sha256:attestation"}
 }
 
 func newPlan(t *testing.T, in lock.Inputs, s Sources, host string) *Plan {
@@ -66,8 +66,8 @@ func TestGoldenKeys(t *testing.T) {
 		"compile linux/arm/v6":          "4b448806a55a02cdaf0c1b3bce4b133bbc9b4ca2a7bd6e090dd6cbf99d510caa",
 		"entrypoint linux/amd64":        "5d7e227fa8626b7f76da75a186e1ea258ec1928e7ff3e9fd80a600f0e238a33e",
 		"entrypoint linux/arm/v6":       "3483b819a93460cfaca2d44636452413caaed1c197e2b010f3d5deb70a3a8762",
-		"inventory linux/amd64":         "b2b413c72c8a5ec5575ce0335603f1b047acf064c51452bd885fb964c340ea06",
-		"inventory linux/arm/v6":        "9c2334fae3b92c9d5f247e2118acf9439505bc5cff4439d3f36fc49db9722e74",
+		"attestation linux/amd64":       "8e06b068a344008f14a2f6cf8fdfeafd7f04b01eda635d575c0e5467d5460e77",
+		"attestation linux/arm/v6":      "1ff7a9cf49b342c429fae2855e14ea47a678dd5b42cafc7f68e175a9863e69df",
 		"layer base linux/amd64":        "6c94f9250d4127708dd1e5f3428fe373e48bb1b3da3e6dc94c9e27c141e61c71",
 		"layer base linux/arm/v6":       "b43440fdfbc49eb67dc3405d0b067df667bd4dad36ae426af2dab111d83f1f5d",
 		"layer derper linux/amd64":      "9c233ea5e469e4c72e6f9acf43f48e0a8a751303dcd0a23e1459520ba3e07585",
@@ -125,11 +125,11 @@ func TestInputsMoveKeys(t *testing.T) {
 	const (
 		compile, entrypoint                 = "compile", "entrypoint"
 		base, tailscaled, derper, ownLayer  = "layer base", "layer tailscaled", "layer derper", "layer entrypoint"
-		inventory                           = "inventory"
+		attestation                         = "attestation"
 		moved, none, roots, everything, sep = "h1:moved", "", "roots", "*", ", "
 	)
-	programs := strings.Join([]string{compile, base, tailscaled, derper, inventory}, sep)
-	layers := strings.Join([]string{base, tailscaled, derper, ownLayer, inventory}, sep)
+	programs := strings.Join([]string{compile, base, tailscaled, derper, attestation}, sep)
+	layers := strings.Join([]string{base, tailscaled, derper, ownLayer, attestation}, sep)
 	tests := map[string]struct {
 		change func(*lock.Inputs, *Sources)
 		moves  string
@@ -142,18 +142,18 @@ func TestInputsMoveKeys(t *testing.T) {
 		"Go.Version": {func(in *lock.Inputs, _ *Sources) { in.Go.Version = "go1.26.9" }, everything},
 		"Go.Sums":    {func(in *lock.Inputs, _ *Sources) { in.Go.Sums[host] = moved }, everything},
 		"Go.Sums of another host": {func(in *lock.Inputs, _ *Sources) { in.Go.Sums["darwin/arm64"] = moved },
-			none},
-		"Roots.Version": {func(in *lock.Inputs, _ *Sources) { in.Roots.Version = "v0.2.0" }, roots + sep + base + sep + inventory},
-		"Roots.Sum":     {func(in *lock.Inputs, _ *Sources) { in.Roots.Sum = moved }, roots + sep + base + sep + inventory},
+			attestation},
+		"Roots.Version": {func(in *lock.Inputs, _ *Sources) { in.Roots.Version = "v0.2.0" }, roots + sep + base + sep + attestation},
+		"Roots.Sum":     {func(in *lock.Inputs, _ *Sources) { in.Roots.Sum = moved }, roots + sep + base + sep + attestation},
 		"Platforms": {func(in *lock.Inputs, _ *Sources) { in.Platforms = append(in.Platforms, "linux/s390x") },
 			none},
 		"LayerFormat": {func(in *lock.Inputs, _ *Sources) { in.LayerFormat = 2 }, layers},
-		"Entrypoint":  {func(_ *lock.Inputs, s *Sources) { s.Entrypoint = moved }, entrypoint + sep + ownLayer + sep + inventory},
-		"Roots":       {func(_ *lock.Inputs, s *Sources) { s.Roots = moved }, roots + sep + base + sep + inventory},
-		"Licence":     {func(_ *lock.Inputs, s *Sources) { s.Licence = moved }, base + sep + inventory},
-		"Etc":         {func(_ *lock.Inputs, s *Sources) { s.Etc = moved }, base + sep + inventory},
+		"Entrypoint":  {func(_ *lock.Inputs, s *Sources) { s.Entrypoint = moved }, entrypoint + sep + ownLayer + sep + attestation},
+		"Roots":       {func(_ *lock.Inputs, s *Sources) { s.Roots = moved }, roots + sep + base + sep + attestation},
+		"Licence":     {func(_ *lock.Inputs, s *Sources) { s.Licence = moved }, base + sep + attestation},
+		"Etc":         {func(_ *lock.Inputs, s *Sources) { s.Etc = moved }, base + sep + attestation},
 		"Encoder":     {func(_ *lock.Inputs, s *Sources) { s.Encoder = moved }, layers},
-		"Inventory":   {func(_ *lock.Inputs, s *Sources) { s.Inventory = moved }, inventory},
+		"Attestation": {func(_ *lock.Inputs, s *Sources) { s.Attestation = moved }, attestation},
 	}
 	before := keys(t, newPlan(t, inputs(), sources(), host))
 	for name, test := range tests {
@@ -196,7 +196,7 @@ func TestHost(t *testing.T) {
 	here, there := newPlan(t, inputs(), sources(), host), newPlan(t, inputs(), sources(), "darwin/arm64")
 	for i, a := range here.Actions() {
 		b := there.Actions()[i]
-		if a.Kind == "layer" || a.Kind == "roots" || a.Kind == "inventory" {
+		if a.Kind == "layer" || a.Kind == "roots" || a.Kind == "attestation" {
 			continue // of what the others make; runs where the build does
 		}
 		if !reflect.DeepEqual(a.Env, b.Env) || !reflect.DeepEqual(a.Args, b.Args) {
@@ -235,7 +235,7 @@ func TestOrder(t *testing.T) {
 		made["action:"+a.Key()] = true
 	}
 	for _, a := range p.Actions() {
-		if a.Kind != "inventory" && !taken["action:"+a.Key()] {
+		if a.Kind != "attestation" && !taken["action:"+a.Key()] {
 			t.Errorf("%s is made for nothing", a.ID())
 		}
 	}

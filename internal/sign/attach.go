@@ -167,5 +167,5 @@ func newArtifact(subject v1.Descriptor, predicate string, bundle []byte) (v1.Ima
 			"dev.sigstore.bundle.content":       "dsse-envelope",
 			"dev.sigstore.bundle.predicateType": predicate,
 		},
-	}, attest.Part{MediaType: BundleType, Content: bundle})
+	}, attest.Part{Type: BundleType, Blob: attest.Bytes(bundle)})
 }
