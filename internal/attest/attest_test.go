@@ -212,11 +212,12 @@ func TestRealSBOM(t *testing.T) {
 	}
 	defer closeCache()
 	platforms := []lock.Platform{"linux/" + lock.Platform(runtime.GOARCH)}
-	index, err := image.Index(l.Inputs, platforms, []v1.Image{img})
+	sources, err := pipeline.Sources()
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources, err := pipeline.Sources()
+	attestation := attesttest.Attestation(t, l.Inputs, sources, platforms[0], img)
+	index, err := image.Index(l.Inputs, platforms, []v1.Image{img}, attestation)
 	if err != nil {
 		t.Fatal(err)
 	}
