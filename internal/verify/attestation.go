@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -102,6 +103,9 @@ func compareAttestations(want *foundAttestation, got []*foundAttestation, times 
 		case want.digest == a.digest:
 		case follows:
 			check.Result, check.Follows = Fail, true
+		case a.subject() != "" && a.subject() != a.about:
+			check.Result, check.Note = Fail, "the statements are about another digest than the image's"
+			check.Details = []string{"about " + diff.Printable(a.subject())}
 		default:
 			check.Result = Fail
 			check.Note, check.Details = want.differs(a)
@@ -109,6 +113,17 @@ func compareAttestations(want *foundAttestation, got []*foundAttestation, times 
 		checks = append(checks, check)
 	}
 	return checks
+}
+
+// subject is the digest that the first statement is about, "" if it names none.
+func (a *foundAttestation) subject() string {
+	var s struct {
+		Subject []struct{ Digest map[string]string }
+	}
+	if len(a.statements) == 0 || json.Unmarshal(a.statements[0].content, &s) != nil || len(s.Subject) == 0 || s.Subject[0].Digest["sha256"] == "" {
+		return ""
+	}
+	return "sha256:" + s.Subject[0].Digest["sha256"]
 }
 
 // differs says what an attestation states otherwise: the statements first, then what

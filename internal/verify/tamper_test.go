@@ -12,6 +12,7 @@ import (
 	"debug/gosym"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 )
@@ -268,6 +270,48 @@ func TestTampering(t *testing.T) {
 		wantOnly(t, s)
 	})
 
+	// What is stated of an image beside it, in the index.
+	beside := func(t *testing.T, attestations ...v1.Image) *Subject {
+		index, err := image.Index(in, f.platforms, f.images, attestations...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.verify(t, f.layoutOf(t, index))
+	}
+	t.Run("an SBOM with another name", func(t *testing.T) {
+		s := beside(t, restate(t, f.attestations[0], `"name":"derper"`, `"name":"relay"`), f.attestations[1])
+		wantFirst(t, s, LevelAttestation, "What is stated beside the image on linux/amd64", attest.SPDX+": .predicate.packages[0].name: image \"relay\", rebuilt \"derper\"")
+		wantOnly(t, s)
+	})
+	t.Run("provenance with another source", func(t *testing.T) {
+		s := beside(t, restate(t, f.attestations[0], "github.com/tailscale/tailscale", "example.com/evil"), f.attestations[1])
+		wantFirst(t, s, LevelAttestation, attest.SLSA, "example.com/evil")
+		wantOnly(t, s)
+	})
+	t.Run("no attestation", func(t *testing.T) {
+		s := beside(t)
+		wantFirst(t, s, LevelAttestation, "on all 2 platforms", "the index has no attestation of the image")
+		wantOnly(t, s)
+	})
+	t.Run("another image's attestation", func(t *testing.T) {
+		s := beside(t, f.attestations[1], f.attestations[0])
+		wantFirst(t, s, LevelAttestation, "on all 2 platforms", "the statements are about another digest than the image's")
+		wantOnly(t, s)
+	})
+	t.Run("an attestation of no image", func(t *testing.T) {
+		index, err := image.Index(in, f.platforms[:1], f.images[:1], f.attestations[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		evil := mutate.AppendManifests(f.index, mutate.IndexAddendum{Add: f.attestations[0], Descriptor: v1.Descriptor{
+			Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digestOfIndex(t, index)},
+		}})
+		s := f.verify(t, f.layoutOf(t, evil))
+		wantFirst(t, s, LevelIndex, "the index has an attestation of "+digestOfIndex(t, index)+", which is none of its images")
+		wantOnly(t, s)
+	})
+
 	// The index.
 	t.Run("a missing platform", func(t *testing.T) {
 		s := f.verify(t, f.layout(t, f.platforms[:1], f.images[:1]))
@@ -375,6 +419,47 @@ func rewriteIndex(t *testing.T, dir, digest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func digestOfIndex(t *testing.T, index v1.ImageIndex) string {
+	t.Helper()
+	digest, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest.String()
+}
+
+// restate changes a text in the statements of an attestation, once.
+func restate(t *testing.T, attestation v1.Image, old, new string) v1.Image {
+	t.Helper()
+	layers, err := attestation.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blobs []attest.Blob
+	changed := false
+	for _, l := range layers {
+		r, err := l.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		changed = changed || bytes.Contains(data, []byte(old))
+		blobs = append(blobs, attest.Bytes(bytes.Replace(data, []byte(old), []byte(new), 1)))
+	}
+	if !changed {
+		t.Fatalf("no statement has %q", old)
+	}
+	evil, err := attest.Embed(blobs[0], blobs[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return evil
 }
 
 // flip changes one byte in the middle of a function of a compiled program.
