@@ -183,7 +183,7 @@ func testEntrypoint(t *testing.T) {
 				ran = append(ran, a.Action)
 			}
 		}
-		if want := []string{"entrypoint " + platform, "layer entrypoint " + platform}; !slices.Equal(ran, want) {
+		if want := []string{"entrypoint " + platform, "layer entrypoint " + platform, "attestation " + platform}; !slices.Equal(ran, want) {
 			t.Errorf("%s: %v ran, want %v", platform, ran, want)
 		}
 	}

@@ -381,14 +381,14 @@ func TestPushSays(t *testing.T) {
 		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), exitUsage, []string{`--channel: "beta"`}},
 		{"two layouts", append(repo, "--lock", release.LockFile, "a", "b"), exitUsage, []string{`unexpected argument "b"`}},
 		{"dry run", append(repo, "--lock", release.LockFile, "--dry-run", release.Dir), exitOK,
-			[]string{r.Repository("derper") + "@" + digest, "missing: 5 blobs (", "3 manifests", digest, "latest    new", "dry run: nothing was uploaded and no tag has moved"}},
+			[]string{r.Repository("derper") + "@" + digest, "missing: 10 blobs (", "5 manifests", digest, "latest    new", "dry run: nothing was uploaded and no tag has moved"}},
 		{"push", append(repo, "--lock", release.LockFile, release.Dir), exitOK,
-			[]string{r.Repository("derper") + "@" + digest, "uploaded: 5 blobs", "v1.102.3  new", "latest    new"}},
+			[]string{r.Repository("derper") + "@" + digest, "uploaded: 10 blobs", "v1.102.3  new", "latest    new"}},
 		{"push again", append(repo, "--lock", release.LockFile, release.Dir), exitOK, []string{"nothing to do: all tags are there", "latest    as it was"}},
 		{"another tag", append(repo, "--lock", release.LockFile, "--tag", "edge", release.Dir), exitOK, []string{"uploaded: nothing", "edge  new"}},
 		{"another digest of the version", append(repo, "--lock", rebuilt.LockFile, rebuilt.Dir), exitFailed,
 			[]string{"1.102.3: it names " + digest + " already", "hint: nothing was uploaded and no tag has moved; --retag moves it all the same"}},
-		{"dry run of the next", append(repo, "--lock", next.LockFile, "--dry-run", next.Dir), exitOK, []string{"latest    from " + digest, "missing: 4 blobs"}},
+		{"dry run of the next", append(repo, "--lock", next.LockFile, "--dry-run", next.Dir), exitOK, []string{"latest    from " + digest, "missing: 8 blobs"}},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), append([]string{"push"}, test.args...), &stdout, &stderr)

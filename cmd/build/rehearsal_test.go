@@ -20,6 +20,7 @@ import (
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/githubtest"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/releasetest"
@@ -74,7 +75,12 @@ func lookOnly(_ context.Context, args []string, stdout, _ io.Writer) error {
 	if err != nil {
 		return err
 	}
+	images := 0
 	for _, d := range manifest.Manifests {
+		if _, ok := image.Attests(d); ok {
+			continue
+		}
+		images++
 		img, err := index.Image(d.Digest)
 		if err != nil {
 			return err
@@ -83,7 +89,7 @@ func lookOnly(_ context.Context, args []string, stdout, _ io.Writer) error {
 			return fmt.Errorf("%s: %w", d.Platform, err)
 		}
 	}
-	fmt.Fprintf(stdout, "%d images\n", len(manifest.Manifests))
+	fmt.Fprintf(stdout, "%d images\n", images)
 	return nil
 }
 

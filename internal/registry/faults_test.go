@@ -269,7 +269,7 @@ func TestFaultAtEveryRequest(t *testing.T) {
 // TestFaultAtEveryRequestDocker is the same with docker-registry as one of the two,
 // which checks more, keeps uploads on disk and removes no tag. The faults take turns.
 func TestFaultAtEveryRequestDocker(t *testing.T) {
-	release := registrytest.NewRelease(t, "v1.102.3", 2000)
+	release := registrytest.NewRelease(t, "v1.102.3", 2000, "linux/amd64")
 	options := registrytest.Options{Username: "ann", Password: password}
 	docker := registrytest.Docker(t, options)
 	number := 0

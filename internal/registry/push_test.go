@@ -130,9 +130,9 @@ func TestPush(t *testing.T) {
 						t.Errorf("%s: tag %s is at %q, want %s", r.Host, tag, got, release.Lock.Outputs.Index)
 					}
 				}
-				// Five blobs: a layer that both platforms share, two of their own, two
-				// configs.
-				if m := report.Repositories[i].Missing; m == nil || m.Blobs != 5 || m.Manifests != 3 {
+				// Ten blobs: a layer that both platforms share, two of their own, two
+				// configs, SBOM and provenance of each, the config that those share.
+				if m := report.Repositories[i].Missing; m == nil || m.Blobs != 10 || m.Manifests != 5 {
 					t.Errorf("report says %+v was missing", m)
 				}
 				r.Forget()
@@ -172,8 +172,8 @@ func TestPush(t *testing.T) {
 						blobs++
 					}
 				}
-				if blobs != 5 {
-					t.Errorf("%s: Verify looks at %d blobs, want 5", r.Host, blobs)
+				if blobs != 10 {
+					t.Errorf("%s: Verify looks at %d blobs, want 10", r.Host, blobs)
 				}
 			}
 		})
@@ -192,8 +192,8 @@ func TestNextRelease(t *testing.T) {
 		push(t, c, planFor(t, x, name))
 	}
 	report := push(t, c, planFor(t, two, name))
-	if m := report.Repositories[0].Missing; m.Blobs != 4 {
-		t.Errorf("%d blobs uploaded, want 4: the shared layer is there", m.Blobs)
+	if m := report.Repositories[0].Missing; m.Blobs != 8 {
+		t.Errorf("%d blobs uploaded, want 8: the shared layer is there, and the empty config", m.Blobs)
 	}
 	for tag, want := range map[string]*registrytest.Release{
 		"latest": two, "1.102": two, "v1.102.3": two, "1.102.3": two, "v1.102.2": one, "1.102.2": one,
@@ -265,7 +265,7 @@ func TestDryRun(t *testing.T) {
 		}
 	}
 	got := report.Repositories[0]
-	if got.Missing.Blobs != 4 || got.Missing.Manifests != 3 || len(got.Missing.Digests) != 7 {
+	if got.Missing.Blobs != 8 || got.Missing.Manifests != 5 || len(got.Missing.Digests) != 13 {
 		t.Errorf("missing: %+v", got.Missing)
 	}
 	latest := got.Tags[slices.IndexFunc(got.Tags, func(x TagReport) bool { return x.Tag == "latest" })]
@@ -291,8 +291,8 @@ func TestMount(t *testing.T) {
 			sent++
 		}
 	}
-	if mounted != 5 || sent != 5 {
-		t.Errorf("%d blobs mounted, %d sent; want 5 and 5: %v", mounted, sent, r.Requests())
+	if mounted != 10 || sent != 10 {
+		t.Errorf("%d blobs mounted, %d sent; want 10 and 10: %v", mounted, sent, r.Requests())
 	}
 }
 
