@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/crane"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/lock"
@@ -81,9 +83,15 @@ func (p *pusher) tags(t *testing.T, side int) map[string]string {
 		return found // nothing was pushed yet
 	}
 	for _, tag := range list {
-		if found[tag], err = crane.Digest(name+":"+tag, options...); err != nil {
+		digest, err := crane.Digest(name+":"+tag, options...)
+		var answer *transport.Error
+		if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
+			continue // docker-registry lists a tag that it has begun to write
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
+		found[tag] = digest
 	}
 	return found
 }

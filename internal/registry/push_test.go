@@ -101,7 +101,8 @@ func uploads(requests []registrytest.Request) (n int) {
 func TestPush(t *testing.T) {
 	basic := registrytest.Options{Username: "ann", Password: password}
 	tls := registrytest.Options{Username: "ann", Password: password, TLS: true}
-	tokens := registrytest.Options{Username: "ann", Password: password, Tokens: 7}
+	// Each token lasts for more requests than are made at a time.
+	tokens := registrytest.Options{Username: "ann", Password: password, Tokens: 13}
 	for _, test := range []struct {
 		name string
 		a, b *registrytest.Registry
