@@ -119,29 +119,17 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	for _, c := range contents {
-		sbom, made, err := c.state(b.Lock.Inputs, b.Sources)
-		if err != nil {
-			return nil, err
-		}
-		embedded, err := Embed(Bytes(sbom), Bytes(made))
-		if err != nil {
-			return nil, err
-		}
-		digest, err := embedded.Digest()
-		if err != nil {
-			return nil, err
-		}
-		c.outputs.Attestation = digest.String()
-	}
-	if err := compare(b.Lock, b.Index, subjects[0], contents); err != nil {
-		return nil, err
-	}
 	set := &Set{Subjects: subjects, inputs: b.Lock.Inputs, SBOMs: make([][]byte, len(subjects))}
 	for i, c := range contents {
 		if set.SBOMs[i+1], err = imageSBOM(b.Lock.Inputs, c); err != nil {
 			return nil, fmt.Errorf("attest: SBOM of %s: %w", c.subject.Platform, err)
 		}
+		if c.outputs.Attestation, err = c.embedded(b.Lock.Inputs, b.Sources, set.SBOMs[i+1]); err != nil {
+			return nil, err
+		}
+	}
+	if err := compare(b.Lock, b.Index, subjects[0], contents); err != nil {
+		return nil, err
 	}
 	if set.SBOMs[0], err = indexSBOM(b.Lock.Inputs, subjects, set.SBOMs); err != nil {
 		return nil, fmt.Errorf("attest: SBOM of the index: %w", err)

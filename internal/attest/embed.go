@@ -34,14 +34,16 @@ func Image(ctx context.Context, in lock.Inputs, sources plan.Sources, platform l
 	if err != nil {
 		return nil, nil, err
 	}
-	return c.state(in, sources)
+	document, err := imageSBOM(in, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.state(in, sources, document)
 }
 
-func (c *content) state(in lock.Inputs, sources plan.Sources) (sbom, made []byte, err error) {
-	document, err := imageSBOM(in, c)
-	if err == nil {
-		sbom, err = statement(SPDX, json.RawMessage(document), in, c.subject)
-	}
+// state makes the statements of Image; the document is the image's SBOM.
+func (c *content) state(in lock.Inputs, sources plan.Sources, document []byte) (sbom, made []byte, err error) {
+	sbom, err = statement(SPDX, json.RawMessage(document), in, c.subject)
 	if err == nil {
 		// Of this image alone: which others the lock has is no part of how it was made.
 		in.Platforms = []lock.Platform{c.subject.Platform}
@@ -54,13 +56,27 @@ func (c *content) state(in lock.Inputs, sources plan.Sources) (sbom, made []byte
 }
 
 // Embed makes the attestation manifest of an image, which stands beside it in the index:
-// the statements of [Image], unsigned, where docker buildx imagetools inspect, Docker Hub
-// and scanners look for them.
+// the statements of [Image], unsigned, where docker buildx imagetools inspect looks for
+// them.
 func Embed(sbom, made Blob) (v1.Image, error) {
 	return Artifact(v1.Manifest{ArtifactType: embeddedType},
 		Part{statementType, map[string]string{predicateType: SPDX}, sbom},
 		Part{statementType, map[string]string{predicateType: SLSA}, made},
 	)
+}
+
+// embedded is the digest of the attestation manifest of an image with this SBOM.
+func (c *content) embedded(in lock.Inputs, sources plan.Sources, document []byte) (string, error) {
+	sbom, made, err := c.state(in, sources, document)
+	if err != nil {
+		return "", err
+	}
+	attestation, err := Embed(Bytes(sbom), Bytes(made))
+	if err != nil {
+		return "", err
+	}
+	digest, err := attestation.Digest()
+	return digest.String(), err
 }
 
 // Sample is the digest of what this program states about a sample: of two programs that
@@ -94,14 +110,9 @@ func Sample() (string, error) {
 		Main:      debug.Module{Path: lock.TailscaleModule, Version: in.Tailscale.Version, Sum: h1},
 		Deps:      []*debug.Module{{Path: "example.com/Sample", Version: "v1.0.0", Sum: h1}},
 	}})
-	sbom, made, err := c.state(in, plan.Sources{})
+	document, err := imageSBOM(in, c)
 	if err != nil {
 		return "", err
 	}
-	embedded, err := Embed(Bytes(sbom), Bytes(made))
-	if err != nil {
-		return "", err
-	}
-	digest, err := embedded.Digest()
-	return digest.String(), err
+	return c.embedded(in, plan.Sources{}, document)
 }
