@@ -17,9 +17,9 @@ import (
 type Checked struct {
 	Platform lock.Platform `json:"platform,omitempty"`
 	Digest   string        `json:"digest"`
-	// Verified has one statement for each of attest.Types that could be verified.
+	// Verified has one statement for each of [attest.Types] that could be verified.
 	Verified map[string]*Verified `json:"verified"`
-	// Problems says, for each of attest.Types that could not, why.
+	// Problems says, for each of [attest.Types] that could not, why.
 	Problems map[string]string `json:"problems,omitempty"`
 }
 

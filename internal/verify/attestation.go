@@ -26,7 +26,7 @@ type foundStatement struct {
 	content []byte
 }
 
-// maxStatement is the most that is read of a statement, in bytes; real ones have 400 kB.
+// maxStatement is the most that is read of a statement, in bytes; real ones have at most 185 kB.
 const maxStatement = 8 << 20
 
 // readAttestation reads an attestation of an image with all its statements.

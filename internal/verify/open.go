@@ -33,7 +33,7 @@ var (
 
 // Limits of what is read of an image.
 const (
-	maxManifest = 1 << 20 // bytes, of a config too; real ones have at most 9 kB
+	maxManifest = 1 << 20 // bytes, of a config too; real ones have at most 8 kB
 	maxImages   = 64      // in an index, attestations too; a real one has nine of each
 	maxLayers   = 16      // in an image; a real one has four
 )
