@@ -18,6 +18,9 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdx"
 	"github.com/spdx/tools-golang/spdx/v2/common"
@@ -364,6 +367,34 @@ func TestMakeRefuses(t *testing.T) {
 	b.Lock.Inputs.Tailscale.Commit = strings.Repeat("f", 40)
 	if _, err := attest.Make(context.Background(), b); err == nil || !strings.Contains(err.Error(), "the index has org.opencontainers.image.revision 0123") {
 		t.Errorf("another commit: %v", err)
+	}
+	// Images of other layers than a build's, or than their own config's.
+	b = attesttest.Build(t, nil)
+	img, err := b.Index.Image(mustSubjects(t, b.Index)[1].Descriptor.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := mutate.AppendLayers(img, static.NewLayer(nil, types.OCIUncompressedLayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.RootFS.DiffIDs = config.RootFS.DiffIDs[:3]
+	fewer, err := mutate.ConfigFile(img, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, img := range map[string]v1.Image{"has 5 layers, not 4": more, "has 4 layers, its config names 3": fewer} {
+		if b.Index, err = image.Index(b.Lock.Inputs, b.Lock.Inputs.Platforms[:1], []v1.Image{img}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := attest.Make(t.Context(), b); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, wants %q", err, want)
+		}
 	}
 	// An index that states other things beside its images than what they are, or nothing.
 	b = attesttest.Build(t, nil)

@@ -64,6 +64,9 @@ func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (_ *
 	if err != nil {
 		return nil, err
 	}
+	if len(config.RootFS.DiffIDs) != len(layers) {
+		return nil, fmt.Errorf("has %d layers, its config names %d", len(layers), len(config.RootFS.DiffIDs))
+	}
 	c := &content{
 		subject: Subject{platform, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}},
 		outputs: lock.PlatformOutput{Platform: platform, Manifest: d.Digest.String()},
@@ -185,8 +188,12 @@ func (s *stopReader) Read(p []byte) (int, error) {
 	return s.r.Read(p)
 }
 
-// check refuses programs that were not compiled from what the lock names.
+// check refuses layers that no build makes, and programs that were not compiled from what the
+// lock names.
 func (c *content) check(in lock.Inputs) error {
+	if n := len(c.outputs.Layers); n != len(plan.Layers) {
+		return fmt.Errorf("has %d layers, not %d", n, len(plan.Layers))
+	}
 	for _, f := range c.files {
 		if f.info == nil {
 			continue

@@ -26,25 +26,13 @@ type foundStatement struct {
 	content []byte
 }
 
-// maxStatement is the most that is read of a statement, in bytes; real ones have at most 185 kB.
-const maxStatement = 8 << 20
-
 // readAttestation reads an attestation of an image with all its statements.
 func readAttestation(ctx context.Context, s store, digest v1.Hash, about string) (*foundAttestation, error) {
 	data, err := document(ctx, s.manifest, digest)
 	if err != nil {
 		return nil, err
 	}
-	return newAttestation(data, about, func(h v1.Hash) ([]byte, error) {
-		return document(ctx, func(ctx context.Context, h v1.Hash) ([]byte, error) {
-			r, err := s.blob(ctx, h)
-			if err != nil {
-				return nil, err
-			}
-			defer r.Close()
-			return readAll(r, maxStatement)
-		}, h)
-	})
+	return newAttestation(data, about, func(h v1.Hash) ([]byte, error) { return blobDocument(ctx, s, h) })
 }
 
 // rebuiltAttestation is one that was made here, in the form of one that was found.
@@ -73,8 +61,8 @@ func newAttestation(manifest []byte, about string, read func(v1.Hash) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("attestation %s: %w: %w", a.digest, ErrDamaged, err)
 	}
-	if len(m.Layers) > maxLayers {
-		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", a.digest, len(m.Layers), maxLayers, ErrNotOurs)
+	if len(m.Layers) > maxStated {
+		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", a.digest, len(m.Layers), maxStated, ErrNotOurs)
 	}
 	for _, l := range m.Layers {
 		content, err := read(l.Digest)

@@ -100,7 +100,7 @@ func (l layout) manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	return readAll(r, maxManifest)
+	return readAll(r)
 }
 
 // openLayout finds the image of a layout, of which there must be one.
@@ -205,7 +205,7 @@ func readFile(in files, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	data, err := readAll(r, maxManifest)
+	data, err := readAll(r)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", diff.Printable(strings.TrimSpace(name)), err)
 	}

@@ -33,9 +33,10 @@ var (
 
 // Limits of what is read of an image.
 const (
-	maxManifest = 1 << 20 // bytes, of a config too; real ones have at most 8 kB
+	maxManifest = 1 << 20 // bytes, of a config and a statement too; real ones have at most 8 kB, an SBOM 185 kB
 	maxImages   = 64      // in an index, attestations too; a real one has nine of each
 	maxLayers   = 16      // in an image; a real one has four
+	maxStated   = 4       // statements about an image; there are two
 )
 
 // found is the image, or the index of images, that is to be verified, as it was
@@ -170,14 +171,7 @@ func readImage(ctx context.Context, s store, digest v1.Hash, manifest []byte) (*
 	if len(m.Layers) > maxLayers {
 		return nil, fmt.Errorf("manifest %s: has %d layers, more than %d: %w", digest, len(m.Layers), maxLayers, ErrNotOurs)
 	}
-	config, err := document(ctx, func(ctx context.Context, h v1.Hash) ([]byte, error) {
-		r, err := s.blob(ctx, h)
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		return readAll(r, maxManifest)
-	}, m.Config.Digest)
+	config, err := blobDocument(ctx, s, m.Config.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
@@ -219,15 +213,27 @@ func document(ctx context.Context, get func(context.Context, v1.Hash) ([]byte, e
 	return data, nil
 }
 
+// blobDocument is document for one that is kept as a blob: a config, a statement.
+func blobDocument(ctx context.Context, s store, digest v1.Hash) ([]byte, error) {
+	return document(ctx, func(ctx context.Context, h v1.Hash) ([]byte, error) {
+		r, err := s.blob(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return readAll(r)
+	}, digest)
+}
+
 func digestOf(data []byte) string {
 	h, _, _ := v1.SHA256(strings.NewReader(string(data))) // reading memory does not fail
 	return h.String()
 }
 
-func readAll(r io.Reader, limit int) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
-	if err == nil && len(data) > limit {
-		err = fmt.Errorf("%w: more than %d MiB", ErrDamaged, limit>>20)
+func readAll(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
+	if err == nil && len(data) > maxManifest {
+		err = fmt.Errorf("%w: more than %d MiB", ErrDamaged, maxManifest>>20)
 	}
 	return data, err
 }
