@@ -66,7 +66,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		r.judge(t, nil)
 	}
-	t.Logf("disk full from each of %d requests on: %d pushes completed, %d gave up, %d of those with new tags of the version that could not be removed; all completed when run again",
+	t.Logf("disk full from each of %d requests on: %d pushes completed, %d gave up, %d of those with tags that the error names; all completed when run again",
 		completed+gaveUp, completed, gaveUp, half)
 	if gaveUp < 10 {
 		t.Error("the disk was hardly ever full: the test tested less than it means to")

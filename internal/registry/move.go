@@ -58,7 +58,7 @@ func inPlace(moves [][]*move) bool {
 
 // lookUp finds out where a tag is and whether it may move. What it points at is
 // kept, so that the tag can be put back. Before the upload, a registry may refuse to
-// say: the repository may not exist.
+// say: the repository may not exist, or only another upload makes its links whole.
 func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
 	to := p.Release.content.manifests[len(p.Release.content.manifests)-1]
 	m := &move{repository: r, tag: tag, to: to}
@@ -67,7 +67,7 @@ func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool)
 		// A tag that nobody can read names nothing, if it is only the tag.
 		_, err = r.head(ctx, r.Digest(to.digest))
 	}
-	if !uploaded && forbidden(err) {
+	if !uploaded && (forbidden(err) || broken(err)) {
 		return m, nil
 	}
 	if err != nil || found == nil {

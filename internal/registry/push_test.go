@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -353,6 +355,46 @@ func TestRepair(t *testing.T) {
 		t.Errorf("%d blobs missing, want 1", got)
 	}
 	whole(t, r, "derper", release.Lock.Outputs.Index)
+}
+
+// TestEmptyLinks guards that a push mends what docker-registry leaves of a push that
+// filled its disk: links, which say what a repository has, that are empty. Its answer
+// to whoever asks for such a thing is 500.
+func TestEmptyLinks(t *testing.T) {
+	dir := t.TempDir()
+	r := registrytest.Docker(t, registrytest.Options{Dir: dir})
+	release := registrytest.NewRelease(t, "v1.102.3", 1000, "linux/amd64")
+	p := planFor(t, release, r.Repository("derper"))
+	push(t, newClient(nil, r), p)
+	repository := filepath.Join(dir, "docker/registry/v2/repositories/derper")
+	index := release.Lock.Outputs.Index
+	for what, links := range map[string]string{
+		"of a tag":     "_manifests/tags/v1.102.3/current/link",
+		"of all tags":  "_manifests/tags/*/current/link",
+		"of the index": "_manifests/revisions/sha256/" + index[len("sha256:"):] + "/link",
+		"of manifests": "_manifests/revisions/sha256/*/link",
+		"of blobs":     "_layers/sha256/*/link",
+	} {
+		t.Run(what, func(t *testing.T) {
+			found, err := filepath.Glob(filepath.Join(repository, links))
+			if err != nil || len(found) == 0 {
+				t.Fatalf("no link of docker-registry is at %s: %v", links, err)
+			}
+			for _, link := range found {
+				if err := os.Truncate(link, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.Verify = true
+			push(t, newClient(nil, r), p)
+			whole(t, r, "derper", index)
+			for _, tag := range p.Tags {
+				if got := at(t, r, "derper", tag.Name); got != index {
+					t.Errorf("tag %s is at %q, want %s", tag.Name, got, index)
+				}
+			}
+		})
+	}
 }
 
 // TestPlainHTTP guards that a password does not go over a line that is not encrypted
