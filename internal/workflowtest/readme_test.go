@@ -1,0 +1,76 @@
+package workflowtest
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// hubLimit is how many bytes of a description Docker Hub takes; the action that
+// description.yml uses cuts off what is more.
+// Source: https://github.com/peter-evans/dockerhub-description#content-limits.
+const hubLimit = 25000
+
+func TestREADMEFitsDockerHub(t *testing.T) {
+	if size := len(read(t, "../../README.md")); size > hubLimit {
+		t.Errorf("README.md has %d bytes, and Docker Hub takes %d: move a part of it to docs/", size, hubLimit)
+	}
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	noWord  = regexp.MustCompile(`[^\pL\pN _-]`)
+)
+
+// TestLinks guards that what a document links to in this repository is there, the
+// heading too.
+func TestLinks(t *testing.T) {
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range append(documents, "../../README.md") {
+		for _, m := range link.FindAllStringSubmatch(read(t, name), -1) {
+			path, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(path, "://") {
+				continue
+			}
+			found++
+			target := name
+			if path != "" {
+				target = filepath.Join(filepath.Dir(name), path)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s: %v", name, m[1], err)
+			} else if anchor != "" && !anchors(read(t, target))[anchor] {
+				t.Errorf("%s links to %s: no such heading", name, m[1])
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d links: the test tested less than it means to", found)
+	}
+}
+
+// anchors are the names under which GitHub links to headings.
+func anchors(markdown string) map[string]bool {
+	found := map[string]bool{}
+	for _, m := range heading.FindAllStringSubmatch(markdown, -1) {
+		words := noWord.ReplaceAllString(strings.ToLower(m[1]), "")
+		found[strings.ReplaceAll(words, " ", "-")] = true
+	}
+	return found
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
