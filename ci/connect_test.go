@@ -76,12 +76,7 @@ func TestNoEngine(t *testing.T) {
 		}, "none.sock", runnerVariable},
 		{"nobody listens", func(t *testing.T, dir string) {
 			cli(version(wanted))(t, dir)
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Close()
-			t.Setenv(runnerVariable, "tcp://"+l.Addr().String())
+			t.Setenv(runnerVariable, "tcp://127.0.0.1:1") // no port that anybody is given
 		}, "connection refused", runnerVariable},
 		{"no kubectl", func(t *testing.T, dir string) {
 			cli(version(wanted))(t, dir)

@@ -103,7 +103,7 @@ func measure(t *testing.T, program string, args, env []string, dir, stunAddr str
 		time.Sleep(100 * time.Microsecond)
 	}
 	took = time.Since(begin)
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		check := exec.Command(entrypointBinary(t), "healthcheck")
 		check.Dir, check.Env = dir, env
 		begin := time.Now()

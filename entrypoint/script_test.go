@@ -213,7 +213,7 @@ func signedPair(host string, validity time.Duration) (crtPEM, keyPEM []byte, err
 // serves CRT HOST: waits until the relay serves the certificate in the file.
 func scriptServes(ts *testscript.TestScript, neg bool, args []string) {
 	want, _ := pem.Decode([]byte(ts.ReadFile(args[0])))
-	eventually(scriptTB(ts), 10*time.Second, func() error {
+	eventually(scriptTB(ts), time.Minute, func() error {
 		conn, err := tls.Dial("tcp", relayOf(ts).get("ADDR"), &tls.Config{ServerName: args[1], InsecureSkipVerify: true})
 		if err != nil {
 			return err

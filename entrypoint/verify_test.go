@@ -76,7 +76,7 @@ func connect(t testing.TB, s *started, k key.NodePrivate) error {
 	region := &tailcfg.DERPRegion{RegionID: node.RegionID, RegionCode: "test", Nodes: []*tailcfg.DERPNode{node}}
 	c := derphttp.NewRegionClient(k, logger.Discard, netmon.NewStatic(), func() *tailcfg.DERPRegion { return region })
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := c.Connect(ctx); err != nil {
 		return err
@@ -124,7 +124,7 @@ func TestVerification(t *testing.T) {
 	}
 	known, stranger := key.NewNode(), key.NewNode()
 	join(c, known)
-	eventually(t, 10*time.Second, func() error { return connect(t, s, known) })
+	eventually(t, time.Minute, func() error { return connect(t, s, known) })
 	if err := connect(t, s, stranger); err == nil {
 		t.Error("a stranger is let in")
 	}
@@ -158,7 +158,7 @@ func TestVerification(t *testing.T) {
 		pid := pidOf(t, s, "tailscaled")
 		syscall.Kill(pid, syscall.SIGKILL)
 		s.logged(t, `tailscaled: ended with code 137; next start in 1s`)
-		eventually(t, 20*time.Second, func() error { return connect(t, s, known) })
+		eventually(t, time.Minute, func() error { return connect(t, s, known) })
 		if n := c.NumNodes(); n != 2 {
 			t.Errorf("the tailnet has %d nodes, want 2: the state was lost", n)
 		}
@@ -184,7 +184,7 @@ func TestVerification(t *testing.T) {
 		if n := c.NumNodes(); n != 2 {
 			t.Errorf("the tailnet has %d nodes, want 2", n)
 		}
-		eventually(t, 10*time.Second, func() error { return connect(t, s, known) })
+		eventually(t, time.Minute, func() error { return connect(t, s, known) })
 	})
 }
 
@@ -200,7 +200,7 @@ func TestRefusedAuthKey(t *testing.T) {
 	s := start(t, t.TempDir(), append(env, "TS_AUTHKEY=tskey-auth-wrong", "TS_LOGIN_SERVER="+c.BaseURL()))
 	s.logged(t, `tailscaled: is not ready after 30s`)
 	s.logged(t, `NO CLIENT IS LET IN: tailscaled is in state \w+: .*invalid authkey`)
-	eventually(t, 5*time.Second, func() error { return askSTUN("127.0.0.1:"+s.get("STUN_PORT"), time.Second) })
+	eventually(t, time.Minute, func() error { return askSTUN("127.0.0.1:"+s.get("STUN_PORT"), time.Second) })
 	s.unhealthy(t, "verification: clients cannot be verified")
 }
 
@@ -250,7 +250,7 @@ func TestLoginURL(t *testing.T) {
 // The mistake it guards: a container that cannot be stopped while it joins.
 func TestStopWhileJoining(t *testing.T) {
 	s := start(t, t.TempDir(), append(ports(t), "TS_AUTHKEY=k", "TS_LOGIN_SERVER=http://127.0.0.1:1"))
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		if len(s.children(t)) == 0 {
 			return fmt.Errorf("tailscaled does not run")
 		}

@@ -285,7 +285,11 @@ func verifyCache(o verifyOptions) (c *cache.Cache, remove func(), err error) {
 		}
 		return c, func() { c.Close() }, nil
 	}
-	dir, err := os.MkdirTemp("", "derper-verify-")
+	const prefix = "derper-verify-"
+	if left, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*")); err == nil {
+		cache.RemoveUnused(left)
+	}
+	dir, err := os.MkdirTemp("", prefix)
 	if err != nil {
 		return nil, nil, fmt.Errorf("verify: %w", err)
 	}

@@ -2,7 +2,6 @@ package check
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,18 +10,17 @@ import (
 
 	"github.com/xavieralpha/derper/entrypoint/relay"
 	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/internal/freeport"
 )
 
 // free is an environment in which a relay could start.
 func free(t *testing.T) []string {
 	t.Helper()
 	env := []string{"CERT_DIR=" + filepath.Join(t.TempDir(), "certs"), "HOSTNAME=192.0.2.1", "HTTP_PORT=-1"}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Choose("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	port := ln.Addr().(*net.TCPAddr).Port
 	return append(env, fmt.Sprintf("ADDR=127.0.0.1:%d", port), fmt.Sprintf("STUN_PORT=%d", port))
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ErrInUse says that another program uses the cache.
@@ -30,6 +31,23 @@ func (c *Cache) share() error {
 	}
 	c.use = f
 	return nil
+}
+
+// RemoveUnused removes caches that no program uses: those of programs that were
+// killed. What is no cache stays, and what was made in the last minute: somebody may
+// be about to use it.
+func RemoveUnused(dirs []string) {
+	for _, dir := range dirs {
+		f, err := os.Open(filepath.Join(dir, inUse))
+		if err != nil {
+			continue
+		}
+		info, err := f.Stat()
+		if err == nil && time.Since(info.ModTime()) > time.Minute && syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			_ = RemoveAll(dir)
+		}
+		f.Close()
+	}
 }
 
 // Prune removes everything but the results of actions whose keys keep says, with

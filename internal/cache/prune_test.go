@@ -6,7 +6,47 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
+
+// TestRemoveUnused guards a cache that is in use, or is none, against one who tidies up.
+func TestRemoveUnused(t *testing.T) {
+	parent := t.TempDir()
+	ago := time.Now().Add(-time.Hour)
+	folder := func(name string, used, old bool) string {
+		dir := filepath.Join(parent, name)
+		c, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, c, "key", "content")
+		if used {
+			t.Cleanup(func() { c.Close() })
+		} else {
+			c.Close()
+		}
+		if old {
+			if err := os.Chtimes(filepath.Join(dir, inUse), ago, ago); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	unused := folder("unused", false, true)
+	others := []string{folder("used", true, true), folder("new", false, false), filepath.Join(parent, "none")}
+	if err := os.Mkdir(others[2], 0o755); err != nil {
+		t.Fatal(err)
+	}
+	RemoveUnused(append(others, unused))
+	if _, err := os.Stat(unused); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the unused one: %v", err)
+	}
+	for _, dir := range others {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
 
 func TestPrune(t *testing.T) {
 	c, warned := open(t, t.TempDir())

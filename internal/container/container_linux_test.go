@@ -251,7 +251,7 @@ func nothingLeft(t *testing.T, r Runner) {
 		if len(left) == 0 {
 			return
 		}
-		if time.Since(start) > 3*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatalf("left behind: %q", left)
 		}
 	}
@@ -351,10 +351,15 @@ func testPorts(t *testing.T, r Runner) {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	udp.Write([]byte("hello"))
-	udp.SetReadDeadline(time.Now().Add(5 * time.Second))
 	buf := make([]byte, 1500)
-	n, err := udp.Read(buf)
+	var n int
+	for range 30 { // UDP may lose it
+		udp.Write([]byte("hello"))
+		udp.SetReadDeadline(time.Now().Add(time.Second))
+		if n, err = udp.Read(buf); err == nil {
+			break
+		}
+	}
 	if want := c.Via().String() + " says hello"; string(buf[:n]) != want {
 		t.Errorf("UDP: %q, %v, want %q", buf[:n], err, want)
 	}
@@ -498,7 +503,7 @@ func testExit(t *testing.T, r Runner) {
 		if err := c.Signal(sig); err != nil {
 			t.Error(err)
 		}
-		if got, err := c.Wait(within(t, 10*time.Second)); got != code || err != nil {
+		if got, err := c.Wait(within(t, time.Minute)); got != code || err != nil {
 			t.Errorf("%v: %d, %v, want %d", sig, got, err, code)
 		}
 		if sig == syscall.SIGTERM && !strings.Contains(c.Logs(), "stopping") {
@@ -535,7 +540,7 @@ func testExec(t *testing.T, r Runner) {
 			t.Errorf("%d, %v: %s%s", code, err, &out, &errs)
 		}
 		start := time.Now()
-		if _, err := c.Host(within(t, 100*time.Millisecond), &out, &errs, guest(t, runtime.GOARCH), "sleep"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
+		if _, err := c.Host(within(t, 100*time.Millisecond), &out, &errs, guest(t, runtime.GOARCH), "sleep"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Minute {
 			t.Errorf("ended after %v: %v", time.Since(start), err)
 		}
 	}
@@ -585,7 +590,7 @@ func testIsolated(t *testing.T, r Runner) {
 	defer conn.Close()
 	conn.Write([]byte("hello"))
 	buf := make([]byte, 5)
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := io.ReadFull(conn, buf); err != nil || string(buf) != "hello" {
 		t.Errorf("%q, %v", buf, err)
 	}

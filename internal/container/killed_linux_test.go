@@ -91,13 +91,13 @@ func TestShimKilled(t *testing.T) {
 	c := start(t, Native(), Spec{})
 	waitFor(t, c, "serving")
 	c.(*nativeContainer).cmd.Process.Kill()
-	if code, err := c.Wait(within(t, 10*time.Second)); code != 137 || err != nil {
+	if code, err := c.Wait(within(t, time.Minute)); code != 137 || err != nil {
 		t.Errorf("%d, %v", code, err)
 	}
 	if err := c.Signal(syscall.SIGTERM); err == nil {
 		t.Error("signal to a container that is gone")
 	}
-	if _, err := c.Exec(within(t, 10*time.Second), "guest", "report"); err == nil {
+	if _, err := c.Exec(within(t, time.Minute), "guest", "report"); err == nil {
 		t.Error("exec in a container that is gone")
 	}
 	if err := c.Close(); err != nil {

@@ -125,7 +125,7 @@ type shimState struct {
 	main *exec.Cmd
 
 	mu    sync.Mutex
-	procs map[int]*os.Process // by the ID of the request that started them
+	procs map[int]*program // by the ID of the request that starts them
 }
 
 // shim is the main function of the shim: file 3 is the socket to the tester, standard error the container's log.
@@ -137,7 +137,7 @@ func shim() error {
 	if err != nil {
 		return err
 	}
-	s := &shimState{shimConn: conn, procs: map[int]*os.Process{}}
+	s := &shimState{shimConn: conn, procs: map[int]*program{}}
 	if _, err := conn.recv(&s.cfg); err != nil {
 		return err
 	}
@@ -243,21 +243,41 @@ func (s *shimState) serve(r request, fds []int) {
 	case "kill":
 		s.mu.Lock()
 		if p := s.procs[r.N[0]]; p != nil {
-			p.Kill()
+			p.kill()
 		}
 		s.mu.Unlock()
 	case "exec", "host":
+		p := new(program)
+		s.mu.Lock()
+		s.procs[r.ID] = p
+		s.mu.Unlock()
 		// On a thread of its own, because Pdeathsig means the thread, and because exec leaves it in other namespaces.
 		go func() {
 			runtime.LockOSThread()
-			code, err := s.run(r, fds)
+			code, err := s.run(r, p, fds)
+			s.mu.Lock()
+			delete(s.procs, r.ID)
+			s.mu.Unlock()
 			answer(err, code)
 		}()
 	}
 }
 
+// program is one that the tester asked for, from then on, so that it can be killed while it starts.
+type program struct {
+	process *os.Process // nil until it has started
+	killed  bool
+}
+
+func (p *program) kill() {
+	p.killed = true
+	if p.process != nil {
+		p.process.Kill()
+	}
+}
+
 // run runs a program, in the container or with only its network, and returns its exit code.
-func (s *shimState) run(r request, fds []int) (int, error) {
+func (s *shimState) run(r request, p *program, fds []int) (int, error) {
 	out, errs := os.NewFile(uintptr(fds[0]), "stdout"), os.NewFile(uintptr(fds[1]), "stderr")
 	defer out.Close()
 	defer errs.Close()
@@ -280,12 +300,11 @@ func (s *shimState) run(r request, fds []int) (int, error) {
 		return 0, err
 	}
 	s.mu.Lock()
-	s.procs[r.ID] = cmd.Process
+	if p.process = cmd.Process; p.killed {
+		p.kill()
+	}
 	s.mu.Unlock()
 	cmd.Wait()
-	s.mu.Lock()
-	delete(s.procs, r.ID)
-	s.mu.Unlock()
 	return exitCode(cmd.ProcessState), nil
 }
 

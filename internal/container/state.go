@@ -47,7 +47,10 @@ func newState() (*state, error) {
 		}
 		f, err := lockFile(filepath.Join(dir, "lock"), os.O_CREATE)
 		if err == nil {
-			return &state{dir, f}, nil
+			if _, err = os.Stat(dir); err == nil {
+				return &state{dir, f}, nil
+			}
+			f.Close()
 		}
 		os.RemoveAll(dir)
 		// Somebody who sweeps may see the file before it is locked. Then the directory is theirs.

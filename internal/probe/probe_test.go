@@ -298,10 +298,11 @@ func TestRelayThatVerifiesClients(t *testing.T) {
 
 // TestRelayThatIsSlow has a rate limit: that is no loss, and the reason must not say so.
 func TestRelayThatIsSlow(t *testing.T) {
+	t.Parallel()
 	target := (&relay{setup: func(s *derpserver.Server) {
 		s.UpdateRateLimits(derpserver.RateConfig{PerClientRateLimitBytesPerSec: 20_000})
 	}}).start(t, "127.0.0.1")
-	target.Timeout, target.Packets = 500*time.Millisecond, 5000
+	target.Timeout, target.Packets = 3*time.Second, 5000
 	if c, _ := Run(t.Context(), target).Find("derp/many"); c.Result != Fail || !strings.Contains(c.Reason, "none lost") {
 		t.Errorf("%v", c)
 	}
@@ -391,7 +392,7 @@ func TestInterrupted(t *testing.T) {
 	}
 	start := time.Now()
 	r := Run(ctx, target)
-	if len(failed(r)) > 0 || time.Since(start) > 3*time.Second {
+	if len(failed(r)) > 0 || time.Since(start) > 30*time.Second {
 		t.Errorf("took %v:\n%s", time.Since(start), text(r))
 	}
 	if c, _ := r.Find("derp/many"); c.Result != Skip || c.Reason != "interrupted" {

@@ -163,7 +163,7 @@ func secretsOf(registries ...*registrytest.Registry) []string {
 const dies = "dies for good"
 
 // impatient gives up a hanging request soon.
-var impatient = Patience{Attempts: 4, Backoff: time.Millisecond, Stall: 250 * time.Millisecond, RetryAfter: time.Second}
+var impatient = Patience{Attempts: 4, Backoff: time.Millisecond, Stall: 500 * time.Millisecond, RetryAfter: time.Second}
 
 // tally counts what the fault tests did.
 type tally struct {
@@ -201,7 +201,12 @@ func (c *tally) try(t *testing.T, r *rig, side, n int, f registrytest.Fault) {
 		fault, always = registrytest.Reset, true
 	}
 	r.proxies[side].Arm(n, fault, always)
-	_, err := r.push(impatient)
+	// Only a request that hangs has to be given up soon: the disk may hold others up.
+	p := hasty
+	if f == registrytest.Hang {
+		p = impatient
+	}
+	_, err := r.push(p)
 	q := r.proxies[side].Hit()
 	r.proxies[side].Arm(0, "", false)
 	if q == nil {
@@ -322,7 +327,7 @@ func TestTagStage(t *testing.T) {
 					proxy.Refuse(fault, func(q registrytest.Request) bool {
 						return q.Method == http.MethodPut && strings.HasSuffix(q.Path, "/manifests/"+tag)
 					})
-					_, err := r.push(impatient)
+					_, err := r.push(hasty)
 					var half *MoveError
 					if !asError(err, &half) || len(half.Moved)+len(half.Unknown) > 0 {
 						t.Fatalf("not put back: %v", err)
@@ -339,7 +344,7 @@ func TestTagStage(t *testing.T) {
 						}
 					}
 					proxy.Refuse("", nil)
-					if _, err := r.push(impatient); err != nil {
+					if _, err := r.push(hasty); err != nil {
 						t.Errorf("running it again: %v", err)
 					}
 					r.judge(t, nil)

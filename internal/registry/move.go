@@ -32,6 +32,8 @@ type move struct {
 	added bool
 	// tried is set from before the request that moves it.
 	tried bool
+	// unreadable is set when the registry could not say where it is.
+	unreadable bool
 }
 
 func (m *move) done() bool { return m.from != nil && m.from.digest == m.to.digest }
@@ -58,17 +60,13 @@ func inPlace(moves [][]*move) bool {
 
 // lookUp finds out where a tag is and whether it may move. What it points at is
 // kept, so that the tag can be put back. Before the upload, a registry may refuse to
-// say: the repository may not exist, or only another upload makes its links whole.
+// say: the repository may not exist.
 func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
 	to := p.Release.content.manifests[len(p.Release.content.manifests)-1]
 	m := &move{repository: r, tag: tag, to: to}
 	found, err := r.head(ctx, r.name.Tag(tag.Name))
-	if broken(err) {
-		// A tag that nobody can read names nothing, if it is only the tag.
-		_, err = r.head(ctx, r.Digest(to.digest))
-	}
-	if !uploaded && (forbidden(err) || broken(err)) {
-		return m, nil
+	if m.unreadable = broken(err) && r.emptyLink(ctx, r.name.Tag(tag.Name)); m.unreadable || !uploaded && forbidden(err) {
+		return m, nil // a tag that nobody can read names nothing
 	}
 	if err != nil || found == nil {
 		return m, err
@@ -252,7 +250,7 @@ func (m *move) back(ctx context.Context) (at bool, err error) {
 	if m.from != nil {
 		// Whatever this gives, what counts is where the tag is.
 		_ = m.set(ctx, m.from)
-	} else if m.added {
+	} else if m.added && !m.unreadable {
 		// Registries that have no way to remove a tag refuse. Some of those that
 		// remove its manifest along with it lose no more than this run has added.
 		_ = remote.Delete(ref, m.repository.Options(ctx)...)

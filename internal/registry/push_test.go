@@ -22,7 +22,7 @@ import (
 )
 
 // hasty is the patience of tests: many attempts, no time.
-var hasty = Patience{Attempts: 4, Backoff: time.Millisecond, Stall: 5 * time.Second, RetryAfter: time.Second}
+var hasty = Patience{Attempts: 4, Backoff: time.Millisecond, Stall: time.Minute, RetryAfter: time.Second}
 
 // password is one that no output may have.
 const password = "correct-horse/battery+staple"
@@ -104,7 +104,7 @@ func TestPush(t *testing.T) {
 	basic := registrytest.Options{Username: "ann", Password: password}
 	tls := registrytest.Options{Username: "ann", Password: password, TLS: true}
 	// Each token lasts for more requests than are made at a time.
-	tokens := registrytest.Options{Username: "ann", Password: password, Tokens: 13}
+	tokens := registrytest.Options{Username: "ann", Password: password, Tokens: 40}
 	for _, test := range []struct {
 		name string
 		a, b *registrytest.Registry
@@ -248,6 +248,26 @@ func TestTagsThatMayNotMove(t *testing.T) {
 	}
 	if got := at(t, a, "derper", "v1.102.9"); got != "" {
 		t.Errorf("v1.102.9 is at %s although latest was refused", got)
+	}
+}
+
+// TestTagsThatCannotBeRead guards the same while a registry does not say where its
+// tags are: that is no leave to move them.
+func TestTagsThatCannotBeRead(t *testing.T) {
+	r := registrytest.Memory(t, registrytest.Options{})
+	old, other := registrytest.NewRelease(t, "v1.102.3", 1000), registrytest.NewRelease(t, "v1.102.3", 1001)
+	push(t, newClient(nil, r), planFor(t, old, r.Repository("derper")))
+	proxy := registrytest.NewProxy(t, r)
+	proxy.Refuse(registrytest.Status500, func(q registrytest.Request) bool {
+		return q.Method != http.MethodPut && strings.Contains(q.Path, "/manifests/") && !strings.Contains(q.Path, "/manifests/sha256:")
+	})
+	if _, err := newClient(nil, proxy.Registry).Push(context.Background(), planFor(t, other, proxy.Repository("derper"))); err == nil || !strings.Contains(err.Error(), "500") {
+		t.Errorf("pushed: %v", err)
+	}
+	for _, tag := range []string{"v1.102.3", "latest"} {
+		if got := at(t, r, "derper", tag); got != old.Lock.Outputs.Index {
+			t.Errorf("%s moved to %s", tag, got)
+		}
 	}
 }
 

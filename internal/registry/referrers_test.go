@@ -34,7 +34,7 @@ func TestAttach(t *testing.T) {
 	ctx := context.Background()
 	for name, r := range map[string]*registrytest.Registry{
 		"docker-registry, which has no API": registrytest.Docker(t, registrytest.Options{Username: "ann", Password: password}),
-		"memory with the API":               registrytest.Memory(t, registrytest.Options{Username: "ann", Password: password, Tokens: 13}),
+		"memory with the API":               registrytest.Memory(t, registrytest.Options{Username: "ann", Password: password, Tokens: 40}),
 		"memory without":                    registrytest.Memory(t, registrytest.Options{NoReferrers: true}),
 	} {
 		t.Run(name, func(t *testing.T) {

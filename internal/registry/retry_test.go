@@ -228,10 +228,12 @@ func TestStall(t *testing.T) {
 		<-req.Context().Done()
 	}))
 	defer s.Close()
-	resp, err := (&stalling{http.DefaultTransport, 100 * time.Millisecond}).RoundTrip(request(t, "GET", s.URL, nil))
+	rt := &stalling{http.DefaultTransport, time.Minute}
+	resp, err := rt.RoundTrip(request(t, "GET", s.URL, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
+	rt.after = 100 * time.Millisecond // from the first half on
 	defer resp.Body.Close()
 	if _, err := io.ReadAll(resp.Body); !errors.Is(err, errStalled) {
 		t.Errorf("answer that stops: %v", err)

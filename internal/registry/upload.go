@@ -244,6 +244,21 @@ func broken(err error) bool {
 	return errors.As(err, &answer) && answer.StatusCode == http.StatusInternalServerError
 }
 
+// emptyLink reports whether the answer to whoever asks for a manifest is that of
+// docker-registry for a link that is empty, and not for a fault that may pass: an
+// error without code or detail.
+// Source: github.com/distribution/distribution, registry/storage/linkedblobstore.go,
+// where reading the link gives digest.ErrDigestInvalidFormat.
+func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
+	_, err := remote.Get(ref, r.Options(ctx)...)
+	var answer *transport.Error
+	if !errors.As(err, &answer) || !broken(err) || len(answer.Errors) != 1 || answer.Errors[0].Code != transport.UnknownErrorCode {
+		return false
+	}
+	detail, ok := answer.Errors[0].Detail.(map[string]any)
+	return ok && len(detail) == 0
+}
+
 // forbidden reports whether a registry has refused to say. Some do so of a repository
 // that does not exist yet; whether one may push there, an upload shows.
 func forbidden(err error) bool {

@@ -107,12 +107,12 @@ func (r *Registry) sync() {
 		return
 	}
 	u := r.URL().String() + mark + rand.Text()
-	resp, err := (&http.Client{Transport: r.Transport, Timeout: 10 * time.Second}).Get(u)
+	resp, err := (&http.Client{Transport: r.Transport, Timeout: time.Minute}).Get(u)
 	if err != nil {
 		return // the test has ended the registry
 	}
 	resp.Body.Close()
-	for range 5000 {
+	for range 60_000 {
 		r.mu.Lock()
 		seen := r.marked
 		r.mu.Unlock()

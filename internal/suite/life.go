@@ -94,14 +94,13 @@ func caseSIGTERM(ctx context.Context, b *bed) error {
 		{"supervised", []string{open, "HOSTNAME=relay.example"}},
 		{"without tailscaled", nil},
 	} {
-		c, err := b.relay(ctx, container.Spec{}, form.env...)
-		if err != nil {
-			return err
-		}
-		if err := c.logged(ctx, "serving on "); err != nil {
-			return fmt.Errorf("%s: %w", form.name, err)
-		}
-		took, err := c.stop(ctx)
+		took, err := stopTime(ctx, func() (*box, error) {
+			c, err := b.relay(ctx, container.Spec{}, form.env...)
+			if err != nil {
+				return nil, err
+			}
+			return c, c.logged(ctx, "serving on ")
+		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", form.name, err))
 		}
@@ -114,17 +113,30 @@ func caseSIGTERM(ctx context.Context, b *bed) error {
 // caseSIGTERMTailscaled stops a relay that runs beside a tailscaled.
 func caseSIGTERMTailscaled(ctx context.Context, b *bed) error {
 	s, at := b.control(own())
-	c, err := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}}, "TS_AUTHKEY="+authKey, "TS_LOGIN_SERVER="+s.BaseURL())
-	if err != nil {
-		return err
-	}
-	c.address()
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	took, err := c.stop(ctx)
+	took, err := stopTime(ctx, func() (*box, error) {
+		c, err := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}}, "TS_AUTHKEY="+authKey, "TS_LOGIN_SERVER="+s.BaseURL())
+		if err != nil {
+			return nil, err
+		}
+		c.address()
+		return c, c.ready(ctx)
+	})
 	b.note = fmt.Sprintf("both %d ms", took.Milliseconds())
 	return err
+}
+
+// stopTime starts a relay and stops it; if that takes too long, another one, once.
+func stopTime(ctx context.Context, start func() (*box, error)) (took time.Duration, err error) {
+	for range 2 {
+		var c *box
+		if c, err = start(); err != nil {
+			return 0, err
+		}
+		if took, err = c.stop(ctx); err == nil {
+			break
+		}
+	}
+	return took, err
 }
 
 // caseNewContainer replaces a container with the volume of the README's docker run line, by a name and by an address,
@@ -227,9 +239,14 @@ func caseRateLimit(ctx context.Context, b *bed) error {
 	if err := c.logged(ctx, "rate config reloaded successfully"); err != nil {
 		return err
 	}
-	lifted, err := measure()
-	if err != nil {
-		return fmt.Errorf("after SIGHUP: %w", err)
+	var lifted time.Duration
+	for range tries {
+		if lifted, err = measure(); err != nil {
+			return fmt.Errorf("after SIGHUP: %w", err)
+		}
+		if lifted <= limited/2 {
+			break
+		}
 	}
 	if lifted > limited/2 {
 		return fmt.Errorf("192 KiB took %v with a limit, and %v after SIGHUP without: the limit was not lifted", limited.Round(time.Millisecond), lifted.Round(time.Millisecond))
@@ -237,6 +254,12 @@ func caseRateLimit(ctx context.Context, b *bed) error {
 	b.note = fmt.Sprintf("192 KiB in %.2fs with the limit, in %.3fs without", limited.Seconds(), lifted.Seconds())
 	return nil
 }
+
+// tries is how often a case measures a time before it is too long: a machine that stands still is no fault of the image.
+const tries = 3
+
+// healthLimit is the timeout of the image's health check.
+const healthLimit = 5 * time.Second
 
 // caseHung stops derper as if it hung.
 func caseHung(ctx context.Context, b *bed) error {
@@ -250,13 +273,19 @@ func caseHung(ctx context.Context, b *bed) error {
 	if err := c.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
-	began := time.Now()
-	said, err := c.healthcheck(ctx)
-	if !errors.Is(err, errUnhealthy) {
-		return fmt.Errorf("derper hangs, and the health check says %q, %v", said, err)
+	var said string
+	var took time.Duration
+	for range tries {
+		began := time.Now()
+		if said, err = c.healthcheck(ctx); !errors.Is(err, errUnhealthy) {
+			return fmt.Errorf("derper hangs, and the health check says %q, %v", said, err)
+		}
+		if took = time.Since(began); took <= healthLimit {
+			break
+		}
 	}
-	if took, limit := time.Since(began), 5*time.Second; took > limit {
-		return fmt.Errorf("the health check took %v of the %v that it has", took.Round(time.Millisecond), limit)
+	if took > healthLimit {
+		return fmt.Errorf("the health check took %v of the %v that it has", took.Round(time.Millisecond), healthLimit)
 	}
 	if err := c.Signal(syscall.SIGCONT); err != nil {
 		return err

@@ -98,7 +98,7 @@ func caseMesh(ctx context.Context, b *bed) error {
 
 // acrossMesh connects a client to each relay and has them talk.
 func acrossMesh(ctx context.Context, relays []*box) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var clients []*client
 	for _, c := range relays {

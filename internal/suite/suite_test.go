@@ -110,22 +110,32 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// check runs the rows that match and expects exactly those named to fail.
+// check runs the rows that match and expects exactly those named to fail. As those
+// take all the patience there is, it is short; a machine that was too slow for it
+// gets the ordinary one.
 func check(t *testing.T, img v1.Image, run string, want ...string) {
 	t.Helper()
-	r, err := Run(t.Context(), Config{Image: img, Runner: container.Native(), Run: regexp.MustCompile(run), patience: 8 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var failed, lines []string
-	for _, row := range r.Rows {
-		if row.Result == Fail {
-			failed = append(failed, row.Name)
-		}
-		lines = append(lines, row.String())
-	}
-	slices.Sort(failed)
 	slices.Sort(want)
+	var r *Report
+	var failed, lines []string
+	for _, patience := range []time.Duration{8 * time.Second, 0} {
+		var err error
+		r, err = Run(t.Context(), Config{Image: img, Runner: container.Native(), Run: regexp.MustCompile(run), patience: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed, lines = nil, nil
+		for _, row := range r.Rows {
+			if row.Result == Fail {
+				failed = append(failed, row.Name)
+			}
+			lines = append(lines, row.String())
+		}
+		slices.Sort(failed)
+		if slices.Equal(failed, want) {
+			break
+		}
+	}
 	if !slices.Equal(failed, want) {
 		t.Errorf("failed: %q, wants exactly %q:\n%s", failed, want, strings.Join(lines, "\n"))
 		for _, row := range r.Rows {

@@ -262,8 +262,10 @@ var scenarios = []scenario{
 		name: "off", env: []string{open},
 		effects: []effect{
 			{name: "RUN_STUN", value: "false", see: func(ctx context.Context, t *trial) error {
-				if err := t.stun(ctx, 3478, time.Second); err == nil {
-					return errors.New("STUN is answered")
+				for range tries {
+					if err := t.stun(ctx, 3478, time.Second); err == nil {
+						return errors.New("STUN is answered")
+					}
 				}
 				return nil
 			}},

@@ -205,14 +205,13 @@ func TestOneSourceUnreachable(t *testing.T) {
 	if !errors.Is(err, ErrRepository) || strings.Contains(err.Error(), "secret") {
 		t.Error(err)
 	}
-	gone := httptest.NewServer(nil)
-	gone.Close()
-	w.source.Modules.Proxies = gone.URL
-	if err := w.refused(Wish{Channel: lock.Stable}, gone.URL, "elsewhere"); !errors.Is(err, ErrRepository) || !errors.Is(err, modproxy.ErrUnreachable) {
+	const gone = "http://127.0.0.1:1" // a port that no server is given
+	w.source.Modules.Proxies = gone
+	if err := w.refused(Wish{Channel: lock.Stable}, gone, "elsewhere"); !errors.Is(err, ErrRepository) || !errors.Is(err, modproxy.ErrUnreachable) {
 		t.Error(err)
 	}
 	w.source.Repository = w.URL
-	err = w.refused(Wish{Channel: lock.Stable}, gone.URL, "; the git repository alone says that the newest stable release is v1.104.0")
+	err = w.refused(Wish{Channel: lock.Stable}, gone, "; the git repository alone says that the newest stable release is v1.104.0")
 	if !errors.Is(err, modproxy.ErrUnreachable) {
 		t.Error(err)
 	}
