@@ -134,7 +134,7 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (lock.La
 		case h.Typeflag != tar.TypeReg || strings.HasPrefix(path.Base(name), ".wh."):
 			return lock.Layer{}, fmt.Errorf("%s: neither a file nor a folder", name)
 		default:
-			if files[name], err = readFile(name, tr); err != nil {
+			if files[name], err = readFile(name, h.Size, tr); err != nil {
 				return lock.Layer{}, fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -146,8 +146,8 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (lock.La
 	return lock.Layer{DiffID: "sha256:" + hex.EncodeToString(sum.Sum(nil)), Digest: digest.String()}, nil
 }
 
-// readFile reads a file, and what it says of itself.
-func readFile(name string, r io.Reader) (*file, error) {
+// readFile reads a file of some bytes, and what it says of itself.
+func readFile(name string, size int64, r io.Reader) (*file, error) {
 	sum1, sum256 := sha1.New(), sha256.New()
 	br := bufio.NewReader(io.TeeReader(r, io.MultiWriter(sum1, sum256)))
 	magic, err := br.Peek(4)
@@ -159,6 +159,8 @@ func readFile(name string, r io.Reader) (*file, error) {
 	to := io.Discard
 	if program || notice {
 		to = &text
+		// At once, not in steps that double. More than any program has is not believed.
+		text.Grow(int(min(size, 64<<20)) + bytes.MinRead)
 	}
 	if _, err := io.Copy(to, br); err != nil {
 		return nil, err
