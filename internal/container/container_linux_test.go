@@ -543,6 +543,11 @@ func testExec(t *testing.T, r Runner) {
 		if _, err := c.Host(within(t, 100*time.Millisecond), &out, &errs, guest(t, runtime.GOARCH), "sleep"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Minute {
 			t.Errorf("ended after %v: %v", time.Since(start), err)
 		}
+		for range 20 { // also while it starts
+			if _, err := c.Host(within(t, time.Millisecond), &out, &errs, guest(t, runtime.GOARCH), "sleep"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		}
 	}
 	if r.String() == "native" { // docker exec leaves a program running whose client was killed
 		if _, err := c.Exec(within(t, 100*time.Millisecond), "guest", "sleep"); !errors.Is(err, context.DeadlineExceeded) {
