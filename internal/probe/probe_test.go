@@ -302,7 +302,8 @@ func TestRelayThatIsSlow(t *testing.T) {
 	target := (&relay{setup: func(s *derpserver.Server) {
 		s.UpdateRateLimits(derpserver.RateConfig{PerClientRateLimitBytesPerSec: 20_000})
 	}}).start(t, "127.0.0.1")
-	target.Timeout, target.Packets = 3*time.Second, 5000
+	// 20 kB a second each way: a tenth of them in the thirty seconds that there are.
+	target.Timeout, target.Packets = 3*time.Second, 50_000
 	if c, _ := Run(t.Context(), target).Find("derp/many"); c.Result != Fail || !strings.Contains(c.Reason, "none lost") {
 		t.Errorf("%v", c)
 	}

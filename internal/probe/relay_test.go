@@ -87,7 +87,7 @@ func (r *relay) start(t *testing.T, host string) Target {
 		srv.ModifyTLSConfigToAddMetaCert(tlsConf)
 	}
 
-	target := Target{Host: host, RootCAs: x509.NewCertPool(), Timeout: 10 * time.Second, Packets: 1000}
+	target := Target{Host: host, RootCAs: x509.NewCertPool(), Timeout: 5 * time.Second, Packets: 1000}
 	target.RootCAs.AddCert(ca)
 	if ip != nil {
 		target.CertName = pinOf(leaf)
