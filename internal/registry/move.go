@@ -32,7 +32,7 @@ type move struct {
 	added bool
 	// tried is set from before the request that moves it.
 	tried bool
-	// unreadable is set when the registry could not say where it is.
+	// unreadable is set when the registry has lost where it is, and from is nil for that.
 	unreadable bool
 }
 
