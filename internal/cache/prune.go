@@ -33,11 +33,15 @@ func (c *Cache) share() error {
 	return nil
 }
 
-// RemoveUnused removes caches that no program uses: those of programs that were
-// killed. What is no cache stays, and what was made in the last minute: somebody may
-// be about to use it.
+// RemoveUnused removes caches of this user that no program uses: those of programs
+// that were killed. What is no cache stays, and what was made in the last minute:
+// somebody may be about to use it. So does what another user made, who could put
+// something else in its place meanwhile.
 func RemoveUnused(dirs []string) {
 	for _, dir := range dirs {
+		if info, err := os.Lstat(dir); err != nil || !info.IsDir() || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+			continue
+		}
 		f, err := os.Open(filepath.Join(dir, inUse))
 		if err != nil {
 			continue

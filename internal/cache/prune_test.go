@@ -37,6 +37,18 @@ func TestRemoveUnused(t *testing.T) {
 	if err := os.Mkdir(others[2], 0o755); err != nil {
 		t.Fatal(err)
 	}
+	link := filepath.Join(parent, "link")
+	if err := os.Symlink(folder("linked", false, true), link); err != nil {
+		t.Fatal(err)
+	}
+	others = append(others, link, filepath.Join(link, inUse))
+	if os.Geteuid() == 0 {
+		theirs := folder("theirs", false, true)
+		if err := os.Chown(theirs, 65534, -1); err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, theirs)
+	}
 	RemoveUnused(append(others, unused))
 	if _, err := os.Stat(unused); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the unused one: %v", err)
