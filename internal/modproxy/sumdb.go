@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb"
-	"golang.org/x/mod/sumdb/dirhash"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -102,7 +101,7 @@ func (o *ops) ReadRemote(path string) (data []byte, err error) {
 	direct := o.direct
 	if direct == "" {
 		direct = "https://" + o.name
-		err = o.client.read(o.ctx, "sumdb/"+o.name+path, use)
+		err = o.client.readPath(o.ctx, "sumdb/"+o.name+path, use)
 	}
 	if o.direct != "" || errors.Is(err, fs.ErrNotExist) {
 		var base *url.URL
@@ -156,13 +155,6 @@ func (o *ops) Log(string) {}
 
 // SecurityError needs no action: the lookup that met it fails with the same.
 func (o *ops) SecurityError(string) {}
-
-// hashGoMod is the sum of a go.mod.
-func hashGoMod(data []byte) (string, error) {
-	return dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(data)), nil
-	})
-}
 
 func replace(name string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
