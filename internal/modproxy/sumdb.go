@@ -2,6 +2,7 @@ package modproxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,30 +40,27 @@ func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
 }
 
 func (c *Client) lookup(ctx context.Context, m module.Version) ([]string, error) {
-	key, direct, _ := strings.Cut(c.SumDB, " ")
-	if key == "" {
-		key = goSumDB
-	}
+	key, direct, _ := strings.Cut(cmp.Or(c.SumDB, goSumDB), " ")
 	verifier, err := note.NewVerifier(key)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
 	o := &ops{client: c, ctx: ctx, key: key, name: verifier.Name(), direct: direct}
-	// A client for each lookup: it holds on to errors, and has no context.
-	lines, err := sumdb.NewClient(o).Lookup(m.Path, m.Version)
-	if err == nil || o.remote(err) != nil {
-		return lines, o.remote(err)
+	for again := false; ; again = true {
+		// A client for each lookup: it holds on to errors, and has no context.
+		lines, err := sumdb.NewClient(o).Lookup(m.Path, m.Version)
+		if remote := o.remote(err); remote != nil {
+			return nil, remote
+		}
+		if err == nil || again {
+			return lines, err
+		}
+		// Not the network. A tile that is damaged on disk would be taken for the
+		// database's word in every run to come: once more, without.
+		if rmErr := os.RemoveAll(filepath.Join(c.Dir, "cache")); rmErr != nil {
+			return nil, errors.Join(err, rmErr)
+		}
 	}
-	// Not the network. A tile that is damaged on disk would be taken for the
-	// database's word in every run to come: once more, without.
-	if rmErr := os.RemoveAll(filepath.Join(c.Dir, "cache")); rmErr != nil {
-		return nil, errors.Join(err, rmErr)
-	}
-	lines, err = sumdb.NewClient(o).Lookup(m.Path, m.Version)
-	if remote := o.remote(err); remote != nil {
-		return nil, remote
-	}
-	return lines, err
 }
 
 // ops is what the checksum database's client needs from outside.
