@@ -32,7 +32,7 @@ const testExample = `  build test --platform all --junit report.xml
 type testResult struct {
 	Source    string          `json:"source"`
 	Passed    bool            `json:"passed"`
-	Platforms []*suite.Report `json:"platforms"`
+	Platforms []*suite.Results `json:"platforms"`
 }
 
 // testOptions are the flags of build test.
