@@ -30,8 +30,8 @@ const testExample = `  build test --platform all --junit report.xml
 
 // testResult is what build test says, in JSON.
 type testResult struct {
-	Source    string          `json:"source"`
-	Passed    bool            `json:"passed"`
+	Source    string           `json:"source"`
+	Passed    bool             `json:"passed"`
 	Platforms []*suite.Results `json:"platforms"`
 }
 
