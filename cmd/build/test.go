@@ -30,9 +30,9 @@ const testExample = `  build test --platform all --junit report.xml
 
 // testResult is what build test says, in JSON.
 type testResult struct {
-	Source    string          `json:"source"`
-	Passed    bool            `json:"passed"`
-	Platforms []*suite.Report `json:"platforms"`
+	Source    string           `json:"source"`
+	Passed    bool             `json:"passed"`
+	Platforms []*suite.Results `json:"platforms"`
 }
 
 // testOptions are the flags of build test.
