@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -118,7 +119,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	if o.html != "" {
 		var page bytes.Buffer
-		if err := errors.Join(report.WriteHTML(&page), writeFile(o.html, page.Bytes())); err != nil {
+		if err := errors.Join(report.WriteHTML(&page), atomicfile.Write(o.html, page.Bytes())); err != nil {
 			return fmt.Errorf("--html: %w", err)
 		}
 	}
