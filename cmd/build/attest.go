@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -77,7 +76,7 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	for i, s := range set.Subjects {
 		name := "index"
 		if s.Platform != "" {
-			name = strings.ReplaceAll(string(s.Platform), "/", "-")
+			name = s.Platform.Slug()
 		}
 		err = errors.Join(err, add(name+".spdx.json", set.SBOMs[i]))
 	}
