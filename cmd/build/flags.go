@@ -165,8 +165,10 @@ func hintFor(err error) string {
 		return "free space on the disk, or name another place with --cache and --output; what was finished is kept"
 	case errors.Is(err, image.ErrNotOurs):
 		return "name another folder with --output, or remove this one yourself"
-	case errors.Is(err, cache.ErrNotOurs):
+	case errors.Is(err, cache.ErrNotCache):
 		return "name another folder with --cache"
+	case errors.Is(err, cache.ErrNoLocks):
+		return "name a folder on another file system with --cache or --output"
 	case errors.Is(err, cache.ErrInUse):
 		return "wait for it to end"
 	case errors.Is(err, image.ErrNoDocker):
