@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // A journal says which steps were done, and for what: a file for each step, so that
@@ -55,7 +58,7 @@ func openJournal(dir string) (journal, error) {
 
 // entryName is the name of the entry of a step, or of a part of one.
 func entryName(step, part string) string {
-	return strings.TrimSuffix(step+"-"+strings.ReplaceAll(part, "/", "-"), "-")
+	return strings.TrimSuffix(step+"-"+lock.Platform(part).Slug(), "-")
 }
 
 // put writes an entry, whole or not at all.
@@ -66,7 +69,7 @@ func (j journal) put(step, part string, e entry) error {
 		err = os.MkdirAll(j.dir, 0o755)
 	}
 	if err == nil {
-		err = WriteFile(filepath.Join(j.dir, name+".json"), append(data, '\n'))
+		err = atomicfile.Write(filepath.Join(j.dir, name+".json"), append(data, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("release: journal: %w", err)

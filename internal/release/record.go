@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -55,7 +56,7 @@ func (r *Release) record(ctx context.Context, _ []string) error {
 	if err := n.Write(&b); err != nil {
 		return err
 	}
-	if err := WriteFile(r.path(notesName), b.Bytes()); err != nil {
+	if err := atomicfile.Write(r.path(notesName), b.Bytes()); err != nil {
 		return err
 	}
 	return r.Recorder.Record(ctx, l, b.String())

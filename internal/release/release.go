@@ -33,14 +33,14 @@ import (
 type Need uint
 
 const (
-	Upstream    Need = 1 << iota // the module proxy, the checksum database, tailscale's repository
-	Layout                       // the layout in the release's folder
-	Images                       // the digests that the step build gave
-	Containers                   // a machine that runs the image
-	Pull                         // the right to read from the repositories
-	Push                         // the right to write to the repositories
-	Identity                     // a key or a workflow's identity, to sign with
-	Recording                    // the right to write down the release: on GitHub, or in the lock
+	Upstream   Need = 1 << iota // the module proxy, the checksum database, tailscale's repository
+	Layout                      // the layout in the release's folder
+	Images                      // the digests that the step build gave
+	Containers                  // a machine that runs the image
+	Pull                        // the right to read from the repositories
+	Push                        // the right to write to the repositories
+	Identity                    // a key or a workflow's identity, to sign with
+	Recording                   // the right to write down the release: on GitHub, or in the lock
 )
 
 // A Step is one step of a release.
@@ -200,7 +200,7 @@ type Release struct {
 type Result struct {
 	Version string `json:"version"`
 	// Digest is the digest of the index of the default variant.
-	Digest string `json:"digest"`
+	Digest string  `json:"digest"`
 	Images Digests `json:"images"`
 	// Needed reports whether there was something to release; Published whether this
 	// run published it.
