@@ -93,11 +93,14 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	flags.BoolVar(&o.retag, "retag", false, "let a version's tag move to another digest, and latest back to an older version")
 	flags.BoolVar(&o.again, "again", false, "run all steps, even if the release is published")
 	flags.BoolVar(&o.asJSON, "json", false, "print the result as JSON")
-	if err := flags.parseOnly(args); err != nil {
+	if err := flags.parseOnly(args); err != nil && !errors.Is(err, errParsed) {
 		return err
 	}
 	if err := o.check(step, digests); err != nil {
 		return err
+	}
+	if justParse {
+		return errParsed
 	}
 	r, err := o.release()
 	if err != nil {
@@ -198,7 +201,7 @@ func (o *releaseOptions) release() (*release.Release, error) {
 	r := &release.Release{
 		Folder: o.folder, LockFile: o.lockFile, Renew: o.update, Again: o.again, Retag: o.retag,
 		Repositories: o.repositories, Images: o.images, Program: program, Runner: o.runner,
-		Tools:    release.Tools{Update: o.updateLock, Build: o.buildImage, Test: o.testImage, Verify: o.verifyImage},
+		Tools:    releaseTools(o),
 		Recorder: release.LocalRecorder{LockFile: o.lockFile, Folder: o.folder},
 		Registry: &registry.Client{Keychain: keychain, Display: progress.New(o.stderr)},
 		Log:      o.stderr,
@@ -225,6 +228,11 @@ func (o *releaseOptions) release() (*release.Release, error) {
 		r.Signer = s
 	}
 	return r, nil
+}
+
+// releaseTools are the tools of a release. A test has others.
+var releaseTools = func(o *releaseOptions) release.Tools {
+	return release.Tools{Update: o.updateLock, Build: o.buildImage, Test: o.testImage, Verify: o.verifyImage}
 }
 
 // programDigest is the digest of the running program.

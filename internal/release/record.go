@@ -21,7 +21,7 @@ import (
 )
 
 // record makes the notes of what the first repository has, and writes the release down.
-func (r *Release) record(ctx context.Context, _ []string) error {
+func (r *Release) record(ctx context.Context, _ *Step, _ []string) error {
 	l, err := r.lock()
 	if err != nil {
 		return err
@@ -109,6 +109,9 @@ func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
 		return false, err
 	}
 	there, err := lock.Read(f.LockFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // the first release of a channel
+	}
 	if err != nil {
 		return false, err
 	}

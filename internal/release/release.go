@@ -33,7 +33,7 @@ import (
 type Need uint
 
 const (
-	Upstream   Need = 1 << iota // the module proxy, the checksum database, tailscale's repository
+	Sources    Need = 1 << iota // the module proxy, the checksum database, tailscale's repository
 	Layout                      // the layout in the release's folder
 	Images                      // the digests that the step build gave
 	Containers                  // a machine that runs the image
@@ -57,7 +57,7 @@ type Step struct {
 	once bool
 	// parts are the parts that the step can be done in, each on its own machine.
 	parts func(*Release) []string
-	run   func(r *Release, ctx context.Context, parts []string) error
+	run   func(r *Release, ctx context.Context, s *Step, parts []string) error
 }
 
 // Has reports whether the step needs n.
@@ -75,15 +75,15 @@ const (
 // Steps are the steps of a release, in their order.
 var Steps = []*Step{
 	{Name: "update", Does: "take the newest release of tailscale, proven, into the release's lock",
-		Needs: Upstream, Leaves: []string{lockName}, run: (*Release).update},
+		Needs: Sources, Leaves: []string{lockName}, run: (*Release).update},
 	{Name: "build", Does: "build all platforms, and record what came out or compare it with the lock",
-		Needs: Upstream, Leaves: []string{lockName, layoutName}, run: (*Release).build},
+		Needs: Sources, Leaves: []string{lockName, layoutName}, run: (*Release).build},
 	{Name: "test", Does: "test the image on every platform, or on those of --platform",
 		Needs: Layout | Images | Containers, Leaves: []string{testName}, once: true, parts: (*Release).platforms, run: (*Release).test},
 	{Name: "push", Does: "push the image to all repositories by digest and read it back; no tag moves",
 		Needs: Layout | Images | Push, run: (*Release).push},
 	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
-		Needs: Upstream | Images | Pull, once: true, run: (*Release).verify},
+		Needs: Sources | Images | Pull, once: true, run: (*Release).verify},
 	{Name: "sign", Does: "sign the image and attest what it is made of, in all repositories",
 		Needs: Layout | Images | Push | Identity, run: (*Release).sign},
 	{Name: "tag", Does: "move the tags, in all repositories",
@@ -291,10 +291,10 @@ func (r *Release) RunStep(ctx context.Context, s *Step) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := &Result{Withdrawn: l.IsWithdrawn()}
-	// What is not written down is not complete, whatever the registries have.
-	if !result.Withdrawn {
-		result.Needed = true
+	result := &Result{Withdrawn: l.IsWithdrawn(), Needed: !l.IsWithdrawn()}
+	// After the step update: what is not written down is not complete, whatever the
+	// registries have.
+	if s == Steps[0] && result.Needed {
 		if l.Outputs != nil && !r.Again {
 			recorded, err := r.Recorder.Recorded(ctx, l)
 			if err != nil {
@@ -407,7 +407,7 @@ func (r *Release) step(ctx context.Context, s *Step) error {
 }
 
 func (r *Release) carryOut(ctx context.Context, s *Step, parts []string) error {
-	if err := s.run(r, ctx, parts); err != nil {
+	if err := s.run(r, ctx, s, parts); err != nil {
 		return &StepError{s.Name, err}
 	}
 	if s.Name != "update" { // which has more to say

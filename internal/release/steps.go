@@ -31,7 +31,7 @@ func (r *Release) entry(s *Step) entry {
 
 // update makes the release's lock: the one in LockFile, or what follows on it. The
 // outputs of an earlier run for the same inputs are kept.
-func (r *Release) update(ctx context.Context, _ []string) error {
+func (r *Release) update(ctx context.Context, s *Step, _ []string) error {
 	old, err := os.ReadFile(r.LockFile)
 	if err != nil && !(r.Renew && errors.Is(err, fs.ErrNotExist)) {
 		return err
@@ -58,7 +58,7 @@ func (r *Release) update(ctx context.Context, _ []string) error {
 	if l.IsWithdrawn() {
 		r.say("update: %s was withdrawn, and is not published until there is a newer release", l.Inputs.Tailscale.Version)
 	}
-	e := r.entry(Named("update"))
+	e := r.entry(s)
 	e.Base, e.Changes = digestOf(old), changes
 	if last := r.journal.entries["update"]; len(changes) == 0 && last.Base == e.Base {
 		e.Changes = last.Changes // only the run that brings the release knows them
@@ -77,11 +77,11 @@ func digestOf(data []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-func (r *Release) build(ctx context.Context, _ []string) error {
+func (r *Release) build(ctx context.Context, _ *Step, _ []string) error {
 	return r.Tools.Build(ctx, r.path(lockName), r.path(layoutName))
 }
 
-func (r *Release) test(ctx context.Context, parts []string) error {
+func (r *Release) test(ctx context.Context, _ *Step, parts []string) error {
 	var platforms []lock.Platform
 	for _, p := range parts {
 		platforms = append(platforms, lock.Platform(p))
@@ -89,13 +89,13 @@ func (r *Release) test(ctx context.Context, parts []string) error {
 	return r.Tools.Test(ctx, r.path(layoutName), platforms, r.path(testName))
 }
 
-func (r *Release) push(ctx context.Context, _ []string) error {
+func (r *Release) push(ctx context.Context, _ *Step, _ []string) error {
 	return r.pushWith(ctx, nil)
 }
 
 // tag moves the tags. What the one that always moves named before is in the journal
 // before anything moves, for the notes.
-func (r *Release) tag(ctx context.Context, _ []string) error {
+func (r *Release) tag(ctx context.Context, s *Step, _ []string) error {
 	l, err := r.lock()
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func (r *Release) tag(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	e := r.entry(Named("tag"))
+	e := r.entry(s)
 	if !r.journal.covers("before", "", e.Images, nil) {
 		if e.Before, err = r.named(ctx, r.Repositories[0], tags[len(tags)-1].Name); err != nil {
 			return err
@@ -131,7 +131,7 @@ func (r *Release) pushWith(ctx context.Context, tags []registry.Tag) error {
 	return err
 }
 
-func (r *Release) verify(ctx context.Context, _ []string) error {
+func (r *Release) verify(ctx context.Context, _ *Step, _ []string) error {
 	l, err := r.lock()
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (r *Release) verify(ctx context.Context, _ []string) error {
 }
 
 // sign leaves what is signed already as it is.
-func (r *Release) sign(ctx context.Context, _ []string) error {
+func (r *Release) sign(ctx context.Context, _ *Step, _ []string) error {
 	if r.Signer == nil {
 		return nil
 	}
