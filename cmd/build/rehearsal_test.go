@@ -749,7 +749,9 @@ func TestResume(t *testing.T) {
 		kill func(from, request string) bool
 		done []string // that the next run does not do again
 	}{
-		{"push", func(_, request string) bool { return strings.HasPrefix(request, "PATCH ") || strings.HasPrefix(request, "PUT ") }, []string{"test"}},
+		{"push", func(_, request string) bool {
+			return strings.HasPrefix(request, "PATCH ") || strings.HasPrefix(request, "PUT ")
+		}, []string{"test"}},
 		{"verify", func(_, request string) bool {
 			return s.stepDone(dir, "push") && strings.Contains(request, "/blobs/")
 		}, []string{"test"}},
