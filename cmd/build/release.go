@@ -154,8 +154,8 @@ func (o *releaseOptions) check(step, digests string) error {
 		return usageError("--withdraw cannot be combined with --step, --update or a way to sign")
 	case signs && ways != 1:
 		return usageError("release: expected one of --key FILE, --keyless and --unsigned")
-	case !signs && ways > 0:
-		return usageError("--key, --keyless and --unsigned are for the step sign")
+	case ways > 1:
+		return usageError("release: expected only one of --key FILE, --keyless and --unsigned")
 	case o.runner != "native" && o.runner != "docker":
 		return usageError("--runner: %q is neither native nor docker", o.runner)
 	case o.onGitHub && o.branch == "":
@@ -202,7 +202,7 @@ func (o *releaseOptions) release() (*release.Release, error) {
 		Folder: o.folder, LockFile: o.lockFile, Renew: o.update, Again: o.again, Retag: o.retag,
 		Repositories: o.repositories, Images: o.images, Program: program, Runner: o.runner,
 		Tools:    releaseTools(o),
-		Recorder: release.LocalRecorder{LockFile: o.lockFile, Folder: o.folder},
+		Recorder: release.LocalRecorder{LockFile: o.lockFile, Folder: o.folder, Repositories: o.repositories},
 		Registry: &registry.Client{Keychain: keychain, Display: progress.New(o.stderr)},
 		Log:      o.stderr,
 	}
@@ -218,7 +218,8 @@ func (o *releaseOptions) release() (*release.Release, error) {
 		}
 		r.Recorder = release.GitHubRecorder{Client: client, LockFile: o.lockFile, Branch: o.branch}
 	}
-	if o.key != "" || o.keyless {
+	// A step that signs nothing does not read the key either.
+	if (o.key != "" || o.keyless) && (o.step == nil || o.step.Has(release.Identity)) {
 		s := &imageSigner{releaseOptions: o}
 		if o.key != "" { // it may ask for a password: now, and not after minutes of work
 			if err := s.open(context.Background()); err != nil {

@@ -156,7 +156,6 @@ func TestParses(t *testing.T) {
 		"release --step tag --repo":                   false,
 		"release --step push":                         true,
 		"release --step polish":                       false,
-		"release --step push --keyless":               false,
 		"release --step sign":                         false,
 		"release --withdraw v1 --step tag":            false,
 		"release --step build --platform all":         true,

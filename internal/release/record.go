@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -97,17 +96,12 @@ func (r *Release) describe(ctx context.Context, digest string) (*Image, error) {
 type LocalRecorder struct {
 	// LockFile is the lock to replace, Folder the folder of the release.
 	LockFile, Folder string
+	// Repositories are where it is published.
+	Repositories []string
 }
 
-// Recorded reports whether the lock and the notes are there.
+// Recorded reports whether the lock has the release's outputs, and the folder its notes.
 func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
-	notes, err := os.ReadFile(filepath.Join(f.Folder, notesName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
 	there, err := lock.Read(f.LockFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // the first release of a channel
@@ -115,7 +109,12 @@ func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return there.Outputs != nil && there.Outputs.Index == l.Outputs.Index && strings.Contains(string(notes), l.Outputs.Index), nil
+	j, err := openJournal(filepath.Join(f.Folder, journalName))
+	if err != nil {
+		return false, err
+	}
+	_, noNotes := os.Stat(filepath.Join(f.Folder, notesName))
+	return noNotes == nil && j.covers("record", "", digestsOf(l), f.Repositories) && there.Outputs != nil && there.Outputs.Index == l.Outputs.Index, nil
 }
 
 // Record replaces the lock, unless somebody else changed it since the release began.

@@ -51,7 +51,7 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 			},
 			Verify: func(context.Context, *lock.Lock, []string) error { return use("verify") },
 		},
-		Recorder: LocalRecorder{lockFile, folder},
+		Recorder: LocalRecorder{lockFile, folder, []string{"registry.example.com/derper"}},
 	}, used
 }
 
@@ -268,6 +268,9 @@ func TestLocalRecorder(t *testing.T) {
 		if err := r.Recorder.Record(t.Context(), l, ""); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := r.journal.put("record", "", entry{Images: digestsOf(l), Repositories: r.Repositories}); err != nil {
+		t.Fatal(err)
 	}
 	if got, err := r.Recorder.Recorded(t.Context(), l); !got || err != nil {
 		t.Errorf("recorded: %v, %v", got, err)
