@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os/exec"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -20,7 +19,7 @@ const updateSynopsis = `update finds the newest tailscale release, proves that i
 source, and writes it into the lock, with the Go and the CA roots that go with it and no outputs. The
 module proxy, the checksum database and the git repository must be reached and agree, else nothing is
 changed. A newer Go or newer roots alone are no reason for another image of the same release: they are
-told, and --version with the lock's own release takes them. It needs git.`
+told, and --version with the lock's own release takes them.`
 
 const updateExample = `  build update --check
   build update --version v1.102.3`
@@ -186,8 +185,6 @@ func updateHint(err error) string {
 		return "a tag was moved, or a source was tampered with: find out why before you go on" + kept
 	case errors.As(err, &downgrade):
 		return "--allow-downgrade goes back, --version names one release" + kept
-	case errors.Is(err, exec.ErrNotFound):
-		return "install git"
 	case errors.Is(err, upstream.ErrRepository):
 		return "check the network, or name a copy of the repository with --repository" + kept
 	}
