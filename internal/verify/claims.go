@@ -37,7 +37,7 @@ func (f *found) claims() (*Release, error) {
 	if f.index != nil {
 		index, err := v1.ParseIndexManifest(strings.NewReader(string(f.index)))
 		if err != nil {
-			return nil, fmt.Errorf("index: %w: %w", ErrDamaged, err)
+			return nil, fmt.Errorf("index: %w: %w", image.ErrCorrupt, err)
 		}
 		places = append(places, index.Annotations)
 	}
@@ -45,7 +45,7 @@ func (f *found) claims() (*Release, error) {
 		if img.manifest != nil {
 			manifest, err := v1.ParseManifest(strings.NewReader(string(img.manifest)))
 			if err != nil {
-				return nil, fmt.Errorf("manifest: %w: %w", ErrDamaged, err)
+				return nil, fmt.Errorf("manifest: %w: %w", image.ErrCorrupt, err)
 			}
 			places = append(places, manifest.Annotations)
 		}
@@ -77,15 +77,15 @@ func (f *found) claims() (*Release, error) {
 	}
 	created, format := claim(claimCreated), claim(claimLayerFormat)
 	if missing != "" {
-		return nil, fmt.Errorf("%w: nothing in it says %s", ErrNotOurs, missing)
+		return nil, fmt.Errorf("%w: nothing in it says %s", image.ErrForeign, missing)
 	}
 	var err error
 	if r.Time, err = time.Parse(time.RFC3339, created); err != nil {
-		return nil, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(created), ErrNotOurs)
+		return nil, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(created), image.ErrForeign)
 	}
 	r.Time = r.Time.UTC()
 	if r.LayerFormat, err = strconv.Atoi(format); err != nil {
-		return nil, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(format), ErrNotOurs)
+		return nil, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(format), image.ErrForeign)
 	}
 	return r, nil
 }
@@ -108,7 +108,7 @@ func (v *Verifier) inputs(ctx context.Context, r *Release, platforms []lock.Plat
 	sum := func(path, version string) (string, error) {
 		m := module.Version{Path: path, Version: version}
 		if err := module.Check(path, version); err != nil {
-			return "", fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), ErrNotOurs, err)
+			return "", fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), image.ErrForeign, err)
 		}
 		s, err := v.Modules.Sum(ctx, m)
 		if modproxy.NotServed(err) {
@@ -134,7 +134,7 @@ func (v *Verifier) inputs(ctx context.Context, r *Release, platforms []lock.Plat
 	}
 	// The form of what is claimed is checked as a lock's is.
 	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: in}).Bytes(); err != nil {
-		return in, checks, fmt.Errorf("%w: %w", ErrNotOurs, err)
+		return in, checks, fmt.Errorf("%w: %w", image.ErrForeign, err)
 	}
 	origin, err := v.time(ctx, r, &in, &checks)
 	if err != nil {
