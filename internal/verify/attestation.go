@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -97,7 +98,7 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 	for i := range max(len(want.statements), len(got.statements)) {
 		w, g := at(want.statements, i), at(got.statements, i)
 		if w.name != g.name {
-			details = append(details, fmt.Sprintf("statement %d: image %s, rebuilt %s", i+1, orNone(g.name), orNone(w.name)))
+			details = append(details, fmt.Sprintf("statement %d: image %s, rebuilt %s", i+1, cmp.Or(g.name, "none"), cmp.Or(w.name, "none")))
 			continue
 		}
 		c := compareDocuments(LevelAttestation, w.name, w.content, g.content, nothing)
@@ -108,7 +109,7 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 				details = append(details, w.name+": "+d)
 			}
 		default:
-			details = append(details, w.name+": the same values, written in another way; "+orNone(c.Note))
+			details = append(details, w.name+": the same values, written in another way; "+cmp.Or(c.Note, "none"))
 		}
 	}
 	if len(details) == 0 {

@@ -27,17 +27,17 @@ var pages = template.Must(template.New("report").Funcs(template.FuncMap{
 }).Parse(page))
 
 // Passed are the checks that passed, NotPassed the others.
-func (p *Platform) Passed() []Check {
+func (p *PlatformResult) Passed() []Check {
 	return slices.DeleteFunc(slices.Clone(p.Checks), func(c Check) bool { return c.Result != Pass })
 }
 
 // NotPassed are the checks that did not pass.
-func (p *Platform) NotPassed() []Check {
+func (p *PlatformResult) NotPassed() []Check {
 	return slices.DeleteFunc(slices.Clone(p.Checks), func(c Check) bool { return c.Result == Pass })
 }
 
 // Summary is a platform in one line.
-func (p *Platform) Summary() string { return p.summary() }
+func (p *PlatformResult) Summary() string { return p.summary() }
 
 // Summary is the whole run in one line.
 func (r *Report) Summary() string { return r.summary() }

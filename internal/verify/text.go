@@ -123,7 +123,7 @@ func (s *Subject) writeText(b *strings.Builder) {
 const maxExplained = 12
 
 // summary is a platform in one line.
-func (p *Platform) summary() string {
+func (p *PlatformResult) summary() string {
 	switch p.Result {
 	case Pass:
 		programs := p.Count(Pass, LevelBinary)
@@ -155,7 +155,7 @@ func (p *Platform) summary() string {
 
 // files counts what passed of what a container sees in its root: programs, other
 // files, folders.
-func (p *Platform) files() (n int) {
+func (p *PlatformResult) files() (n int) {
 	for _, c := range p.Checks {
 		if c.Result == Pass && (c.Level == LevelBinary || c.Level == LevelEntry && !strings.HasPrefix(c.Name, "layer ")) {
 			n++
@@ -165,7 +165,7 @@ func (p *Platform) files() (n int) {
 }
 
 // own counts the checks of a level that failed for a reason of their own.
-func (p *Platform) own(l Level) (n int) {
+func (p *PlatformResult) own(l Level) (n int) {
 	for _, c := range p.Checks {
 		if c.Result == Fail && c.Level == l && !c.Follows {
 			n++

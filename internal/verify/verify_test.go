@@ -496,7 +496,7 @@ func TestVerdict(t *testing.T) {
 		"index fails":           {whole, fail(LevelIndex), Differs},
 		"fail beats skip":       {[]Check{skip(LevelBinary), fail(LevelConfig)}, skip(LevelIndex), Differs},
 	} {
-		s := &Subject{Platforms: []*Platform{{Platform: "linux/amd64", Checks: test.checks}}, Index: []Check{test.index}}
+		s := &Subject{Platforms: []*PlatformResult{{Platform: "linux/amd64", Checks: test.checks}}, Index: []Check{test.index}}
 		s.conclude(func(string) bool { return true })
 		if s.Verdict != test.want {
 			t.Errorf("%s: %q, want %q", name, s.Verdict, test.want)
