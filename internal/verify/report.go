@@ -1,8 +1,6 @@
 package verify
 
 import (
-	"encoding/json"
-	"io"
 	"slices"
 	"time"
 
@@ -243,12 +241,4 @@ func (p *PlatformResult) conclude() {
 	if !passed[LevelConfig] || !passed[LevelBinary] {
 		p.Result = Skip
 	}
-}
-
-// WriteJSON writes the report as one indented JSON value.
-func (r *Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(r)
 }
