@@ -17,6 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -315,13 +316,13 @@ func verifyHint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"
-	case errors.Is(err, verify.ErrNotFound):
+	case errors.Is(err, image.ErrNotFound):
 		return "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, or an archive of docker save or skopeo"
 	case errors.Is(err, verify.ErrUnreachable):
 		return "check the registry's name and the network, or HTTPS_PROXY"
-	case errors.Is(err, verify.ErrDamaged):
+	case errors.Is(err, image.ErrCorrupt):
 		return "no container runtime takes it as it is: fetch or push it again"
-	case errors.Is(err, verify.ErrNotOurs):
+	case errors.Is(err, image.ErrForeign):
 		return "verify is for images that this project's program made: those say what they were made of"
 	case errors.Is(err, verify.ErrRebuilders):
 		return "ask others to rebuild it: " + self() + " verify --attest KEY REF"

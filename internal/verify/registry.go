@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/xavieralpha/derper/internal/image"
 )
 
 // repository is a repository in a registry.
@@ -27,7 +30,7 @@ type repository struct {
 func openRegistry(ctx context.Context, s string, keychain authn.Keychain) (*found, error) {
 	ref, err := name.ParseReference(s)
 	if err != nil {
-		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", ErrNotFound, err)
+		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", image.ErrNotFound, err)
 	}
 	puller, err := remote.NewPuller(remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain))
 	if err != nil {
@@ -52,15 +55,15 @@ func openRegistry(ctx context.Context, s string, keychain authn.Keychain) (*foun
 	return f, nil
 }
 
-func (r *repository) manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
+func (r *repository) Manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
 	got, err := r.puller.Get(ctx, r.name.Digest(digest.String()))
 	if err != nil {
 		return nil, explain(ctx, r.name.RegistryStr(), err)
 	}
-	return got.Manifest, nil
+	return image.ReadDocument(bytes.NewReader(got.Manifest), digest)
 }
 
-func (r *repository) blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
+func (r *repository) Blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
 	l, err := r.puller.Layer(ctx, r.name.Digest(digest.String()))
 	if err != nil {
 		return nil, explain(ctx, r.name.RegistryStr(), err)
@@ -81,9 +84,9 @@ func explain(ctx context.Context, registry string, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
-		return fmt.Errorf("%w in %s: %w", ErrNotFound, registry, err)
+		return fmt.Errorf("%w in %s: %w", image.ErrNotFound, registry, err)
 	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
-		return fmt.Errorf("%w in %s, or no permission to read it (docker login %s): %w", ErrNotFound, registry, registry, err)
+		return fmt.Errorf("%w in %s, or no permission to read it (docker login %s): %w", image.ErrNotFound, registry, registry, err)
 	case errors.As(err, &answer) && answer.StatusCode >= 500, errors.As(err, &request), errors.As(err, &network):
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, registry, err)
 	}
