@@ -100,6 +100,57 @@ type Output struct {
 	Code           int
 }
 
+// base is what containers of both runners have.
+type base struct {
+	state    *state
+	via      netip.Addr
+	at       map[string]netip.AddrPort
+	forwards *forwards
+	close    func() error // only once
+}
+
+func newBase(st *state, via netip.Addr) base {
+	return base{state: st, via: via, forwards: newForwards()}
+}
+
+func (b *base) Addr(p Port) (netip.AddrPort, error) {
+	a, ok := b.at[p.String()]
+	if !ok {
+		return a, fmt.Errorf("port %v is not published", p)
+	}
+	return a, nil
+}
+
+func (b *base) Via() netip.Addr { return b.via }
+
+func (b *base) Close() error { return b.close() }
+
+// output collects what a program writes.
+func output(run func(stdout, stderr io.Writer) (int, error)) (Output, error) {
+	var out, errs strings.Builder
+	code, err := run(&out, &errs)
+	return Output{out.String(), errs.String(), code}, err
+}
+
+// exitCode is a shell's: 128 and the number of the signal for who was killed.
+func exitCode(p *os.ProcessState) int {
+	if p == nil {
+		return -1
+	}
+	if st, ok := p.Sys().(syscall.WaitStatus); ok && st.Signaled() {
+		return 128 + int(st.Signal())
+	}
+	return p.ExitCode()
+}
+
+// explainPort says what to do about the error that is the user's to solve.
+func explainPort(err error) error {
+	if err != nil && (strings.Contains(err.Error(), "address already in use") || strings.Contains(err.Error(), "port is already allocated")) {
+		return fmt.Errorf("port is taken by another program: stop it or choose another: %w", err)
+	}
+	return err
+}
+
 // validate refuses what no runner could run.
 func (s Spec) validate() error {
 	if s.Image == nil {
