@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"dagger.io/dagger"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -132,7 +132,7 @@ func (e *engine) run(ctx context.Context, s step) (*dagger.Container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	if err := replace(filepath.Join(e.o.reports, s.report()), report); err != nil {
+	if err := atomicfile.Write(filepath.Join(e.o.reports, s.report()), []byte(report)); err != nil {
 		return nil, err
 	}
 	return c, failed
@@ -229,21 +229,4 @@ func why(s step, messages string, code int) error {
 		}
 	}
 	return out
-}
-
-// replace writes a file, whole or not at all.
-func replace(name, content string) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".derper-tmp-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails once renamed
-	_, err = io.Copy(tmp, bytes.NewReader([]byte(content)))
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
 }

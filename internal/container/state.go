@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // A run keeps its files in a directory of its own, and holds a lock in it as long as it lives. The kernel gives the
@@ -32,7 +34,7 @@ func stateDir() (string, error) {
 // state is the directory of one run.
 type state struct {
 	dir  string
-	lock *os.File
+	lock *flock.Flock
 }
 
 func newState() (*state, error) {
@@ -45,12 +47,12 @@ func newState() (*state, error) {
 		if err != nil {
 			return nil, err
 		}
-		f, err := lockFile(filepath.Join(dir, "lock"), os.O_CREATE)
+		l, err := lockFile(filepath.Join(dir, "lock"), os.O_CREATE)
 		if err == nil {
 			if _, err = os.Stat(dir); err == nil {
-				return &state{dir, f}, nil
+				return &state{dir, l}, nil
 			}
-			f.Close()
+			l.Close()
 		}
 		os.RemoveAll(dir)
 		// Somebody who sweeps may see the file before it is locked. Then the directory is theirs.
@@ -73,19 +75,16 @@ func (s *state) remove() error {
 
 var errLocked = errors.New("locked")
 
-func lockFile(name string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(name, flag|os.O_RDWR, 0o600)
+func lockFile(name string, flag int) (*flock.Flock, error) {
+	l := flock.New(name, flock.SetFlag(flag|os.O_RDWR))
+	ok, err := l.TryLock()
 	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errLocked
-		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	return f, nil
+	if !ok {
+		return nil, errLocked
+	}
+	return l, nil
 }
 
 // alive reports whether the run of that id holds its lock.
@@ -94,7 +93,7 @@ func alive(id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	f, err := lockFile(filepath.Join(parent, filepath.Base(id), "lock"), 0)
+	l, err := lockFile(filepath.Join(parent, filepath.Base(id), "lock"), 0)
 	switch {
 	case errors.Is(err, errLocked):
 		return true, nil
@@ -103,7 +102,7 @@ func alive(id string) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	return false, f.Close()
+	return false, l.Close()
 }
 
 // sweepState removes the directories of dead runs.
@@ -119,7 +118,7 @@ func sweepState() error {
 	var errs []error
 	for _, e := range entries {
 		dir := filepath.Join(parent, e.Name())
-		f, err := lockFile(filepath.Join(dir, "lock"), 0)
+		l, err := lockFile(filepath.Join(dir, "lock"), 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			// Just being made, or made by a run that was killed in that moment.
 			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > time.Minute {
@@ -133,7 +132,7 @@ func sweepState() error {
 			}
 			continue
 		}
-		errs = append(errs, os.RemoveAll(dir), f.Close())
+		errs = append(errs, os.RemoveAll(dir), l.Close())
 	}
 	return errors.Join(errs...)
 }

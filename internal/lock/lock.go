@@ -153,6 +153,6 @@ const ToolchainModule = "golang.org/toolchain"
 func (g Go) Module(host string) module.Version {
 	return module.Version{
 		Path:    ToolchainModule,
-		Version: "v0.0.1-" + g.Version + "." + strings.ReplaceAll(host, "/", "-"),
+		Version: "v0.0.1-" + g.Version + "." + Platform(host).Slug(),
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/xavieralpha/derper/internal/atomicfile"
 )
 
 // JournalFile is the journal's name in the folder of a release.
@@ -104,18 +106,8 @@ func (j *Journal) save() error {
 
 // WriteFile writes a file, whole or not at all.
 func WriteFile(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
-	if err != nil {
+	if err := atomicfile.Write(name, data); err != nil {
 		return fmt.Errorf("release: %w", err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("release: %s: %w", name, err)
 	}
 	return nil
 }
