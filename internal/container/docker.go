@@ -109,7 +109,7 @@ func (d docker) removeImage(ctx context.Context, tag string) error {
 }
 
 // loaded are the images that are kept, by tag.
-var loaded keeper
+var loaded = keeper{kept: map[v1.Hash]*keptImage{}}
 
 func (d docker) Keep(ctx context.Context, img v1.Image) (release func() error, err error) {
 	if err := d.ready(ctx); err != nil {

@@ -33,9 +33,6 @@ func (k *keeper) keep(img v1.Image, bring func() (where string, remove func() er
 		if e.where, e.remove, err = bring(); err != nil {
 			return nil, fmt.Errorf("keep image: %w", err)
 		}
-		if k.kept == nil {
-			k.kept = map[v1.Hash]*keptImage{}
-		}
 		k.kept[digest] = e
 	}
 	e.users++

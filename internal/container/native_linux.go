@@ -24,7 +24,7 @@ type native struct{}
 func (native) String() string { return "native" }
 
 // unpacked are the images that are kept, in directories.
-var unpacked keeper
+var unpacked = keeper{kept: map[v1.Hash]*keptImage{}}
 
 func (native) Keep(_ context.Context, img v1.Image) (release func() error, err error) {
 	return unpacked.keep(img, func() (string, func() error, error) {
