@@ -115,34 +115,21 @@ func (d docker) Keep(ctx context.Context, img v1.Image) (release func() error, e
 	if err := d.ready(ctx); err != nil {
 		return nil, err
 	}
-	return loaded.keep(img, func() (string, func() error, error) {
-		st, err := newState()
-		if err != nil {
-			return "", nil, err
-		}
-		tag := dockerRepo + ":" + st.id()
-		remove := func() error {
+	return loaded.keep(img,
+		func(st *state) (string, error) {
+			tag := dockerRepo + ":" + st.id()
+			return tag, oci.LoadDocker(ctx, tag, img)
+		},
+		func(tag string) error {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
-			return errors.Join(d.removeImage(ctx, tag), st.remove())
-		}
-		if err := oci.LoadDocker(ctx, tag, img); err != nil {
-			return "", nil, errors.Join(err, remove())
-		}
-		return tag, remove, nil
-	})
+			return d.removeImage(ctx, tag)
+		})
 }
 
 func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
-	if err := s.validate(); err != nil {
-		return nil, fmt.Errorf("docker: %w", err)
-	}
-	file, err := s.Image.ConfigFile()
+	platform, err := s.validate()
 	if err != nil {
-		return nil, fmt.Errorf("docker: image config: %w", err)
-	}
-	platform := *file.Platform()
-	if err := Runnable(platform); err != nil {
 		return nil, fmt.Errorf("docker: %w", err)
 	}
 	if err := d.ready(ctx); err != nil {

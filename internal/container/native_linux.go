@@ -27,16 +27,9 @@ func (native) String() string { return "native" }
 var unpacked = keeper{kept: map[v1.Hash]*keptImage{}}
 
 func (native) Keep(_ context.Context, img v1.Image) (release func() error, err error) {
-	return unpacked.keep(img, func() (string, func() error, error) {
-		st, err := newState()
-		if err != nil {
-			return "", nil, err
-		}
-		if err := st.unpack(img); err != nil {
-			return "", nil, errors.Join(err, st.remove())
-		}
-		return st.path("rootfs"), st.remove, nil
-	})
+	return unpacked.keep(img,
+		func(st *state) (string, error) { return st.path("rootfs"), st.unpack(img) },
+		func(string) error { return nil })
 }
 
 // unpack writes the image to where the run keeps it.
@@ -60,18 +53,11 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 			err = fmt.Errorf("native: %w", err)
 		}
 	}()
-	if err := s.validate(); err != nil {
+	if _, err := s.validate(); err != nil {
 		return nil, err
 	}
 	p, err := s.process()
 	if err != nil {
-		return nil, err
-	}
-	file, err := s.Image.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	if err := Runnable(*file.Platform()); err != nil {
 		return nil, err
 	}
 	for i, v := range s.Volumes {
