@@ -15,9 +15,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	images "github.com/xavieralpha/derper/internal/image"
 )
 
 // Docker returns the runner that uses Docker, through its command line.
@@ -146,7 +146,7 @@ func (d docker) Keep(ctx context.Context, img v1.Image) (release func() error, e
 			defer cancel()
 			return errors.Join(d.removeImage(ctx, tag), st.remove())
 		}
-		if err := d.load(ctx, tag, img); err != nil {
+		if err := images.LoadDocker(ctx, tag, img); err != nil {
 			return "", nil, errors.Join(err, remove())
 		}
 		return tag, remove, nil
@@ -191,7 +191,7 @@ func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if tag == "" {
 		tag = dockerRepo + ":" + st.id()
 		c.tag = tag
-		if err := d.load(ctx, tag, s.Image); err != nil {
+		if err := images.LoadDocker(ctx, tag, s.Image); err != nil {
 			return nil, err
 		}
 	}
@@ -256,19 +256,6 @@ type dockerContainer struct {
 	mu      sync.Mutex
 	removed bool
 	logs    string // from before it was removed
-}
-
-// load gives an image to Docker, under a tag.
-func (d docker) load(ctx context.Context, tag string, img v1.Image) error {
-	ref, err := name.NewTag(tag)
-	if err != nil {
-		return err
-	}
-	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(tarball.Write(ref, img, pw)) }()
-	defer pr.Close()
-	_, err = d.run(ctx, pr, "load")
-	return err
 }
 
 // flags are the arguments of docker create that a spec comes to, with image and command.
