@@ -232,4 +232,3 @@ func (c *Cache) Latest(id string) json.RawMessage {
 	}
 	return r.Action
 }
-
