@@ -247,8 +247,11 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			if step.Name == "record" {
 				args = append(args, "--lock", w.channel.File(), "--github")
 			}
-			if step.Has(release.Recording) || step.Name == "update" {
-				env = append(env, "GITHUB_TOKEN="+githubtest.Token)
+			switch {
+			case step.Has(release.Recording):
+				env = append(env, "GITHUB_TOKEN="+s.github.Grant(map[string]string{"contents": "write"}))
+			case step.Name == "update":
+				env = append(env, "GITHUB_TOKEN="+s.github.Grant(map[string]string{"contents": "read"}))
 			}
 			if step.Has(release.Pull | release.Push) {
 				args = append(args, repositories...)

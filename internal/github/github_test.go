@@ -267,7 +267,7 @@ func TestFaults(t *testing.T) {
 				return slices.Equal(w.server.Commits(), []string{"lock: v1.2.3", "first commit"})
 			}},
 		"report": {
-			func(w *world) error { _, err := w.client.Report(w.Context(), "t", "b"); return err },
+			func(w *world) error { _, err := w.client.Report(w.Context(), Workflow, "t", "b"); return err },
 			func(w *world) bool {
 				i := w.server.Issues()
 				return len(i) == 1 && i[0].Body == "b" && len(i[0].Comments) == 0

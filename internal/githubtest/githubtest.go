@@ -36,6 +36,7 @@ type Server struct {
 	issues   []*Issue
 	releases []*Release
 	jobs     []Job
+	grants   map[string]map[string]string // by token
 	hook     func(request string)
 }
 
@@ -176,6 +177,28 @@ func (s *Server) Hook(f func(request string)) {
 	s.hook = f
 }
 
+// Grant makes a token that may do no more than the permissions say, as contents: write.
+func (s *Server) Grant(permissions map[string]string) (token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	token = fmt.Sprintf("%s_%d", Token, len(s.grants)+1)
+	if s.grants == nil {
+		s.grants = map[string]map[string]string{}
+	}
+	s.grants[token] = permissions
+	return token
+}
+
+// may says whether a token may make a request.
+func (s *Server) may(token string, req *http.Request, what string) bool {
+	if token == Token {
+		return true
+	}
+	scope := map[string]string{"contents": "contents", "commits": "contents", "releases": "contents", "issues": "issues", "actions": "actions"}[what]
+	right := s.grants[token][scope]
+	return right == "write" || right == "read" && req.Method == http.MethodGet
+}
+
 // File is a file's content on main, "" for no such file.
 func (s *Server) File(path string) string {
 	content, _ := s.git("", "show", "main:"+path)
@@ -261,7 +284,7 @@ func (s *Server) route(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
-	if token != Token {
+	if token != Token && s.grants[token] == nil {
 		answer(w, http.StatusUnauthorized, message("Bad credentials"))
 		return
 	}
@@ -275,6 +298,10 @@ func (s *Server) route(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	what, rest, _ := strings.Cut(path, "/")
+	if !s.may(token, req, what) {
+		answer(w, http.StatusForbidden, message("Resource not accessible by integration"))
+		return
+	}
 	var status int
 	var result any
 	switch what {
