@@ -13,9 +13,9 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/github"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
@@ -228,7 +228,7 @@ func makeNotes(ctx context.Context, l *lock.Lock, f githubFlags) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	repository, err := (&registry.Client{Keychain: keychain}).Open(ctx, n.Repositories[0])
+	repository, err := (&registry.Client{Keychain: keychain}).Open(ctx, n.Repositories[0], registry.Pull)
 	if err != nil {
 		return nil, err
 	}
@@ -237,9 +237,9 @@ func makeNotes(ctx context.Context, l *lock.Lock, f githubFlags) ([]byte, error)
 		if err != nil {
 			return nil, err
 		}
-		index, err := remote.Index(repository.Digest(h), repository.Options(ctx)...)
+		index, err := image.IndexOf(ctx, repository, v1.Descriptor{Digest: h})
 		if err != nil {
-			return nil, fmt.Errorf("%s@%s: %w", n.Repositories[0], digest, err)
+			return nil, err
 		}
 		return release.Describe(index)
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,12 +14,11 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
@@ -322,17 +320,20 @@ func (r *releaser) sign(ctx context.Context) error {
 func (r *releaser) describe(ctx context.Context) error {
 	moving := r.tags[len(r.tags)-1].Name
 	return r.step(ctx, "before", []string{r.repositories[0], moving}, &r.before, func(ctx context.Context) (any, error) {
-		repository, err := r.client(nil).Open(ctx, r.repositories[0])
+		repository, err := r.client(nil).Open(ctx, r.repositories[0]+":"+moving, registry.Pull)
 		if err != nil {
 			return nil, err
 		}
-		index, err := remote.Index(repository.Tag(moving), repository.Options(ctx)...)
-		var status *transport.Error
-		if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
+		top, err := repository.Resolve(ctx)
+		if registry.NotFound(err) {
 			return nil, nil // the first release
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s:%s: %w", r.repositories[0], moving, err)
+			return nil, err
+		}
+		index, err := image.IndexOf(ctx, repository, top)
+		if err != nil {
+			return nil, err
 		}
 		before, err := release.Describe(index)
 		if err != nil {

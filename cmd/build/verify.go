@@ -187,16 +187,16 @@ func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, er
 
 // verifyKeychain has the credentials for the images that are in a registry.
 func verifyKeychain(refs []string) (authn.Keychain, error) {
-	var repositories []string
+	var references []string
 	for _, ref := range refs {
 		if _, err := os.Stat(ref); err == nil {
 			continue
 		}
-		if repository, _, err := splitReference(ref); err == nil { // else it is said when it is opened
-			repositories = append(repositories, repository)
+		if _, _, err := registry.Split(ref); err == nil { // else it is said when it is opened
+			references = append(references, ref)
 		}
 	}
-	return credentials(repositories)
+	return credentials(references)
 }
 
 func openSigner(ctx context.Context, key string, stderr io.Writer) (*sign.Signer, error) {
@@ -214,15 +214,11 @@ func attestRebuilds(ctx context.Context, report *verify.Report, signer *sign.Sig
 			fmt.Fprintf(stderr, "%s: not attested: it is in no registry, or was not found out about\n", s.Ref)
 			continue
 		}
-		repository, _, err := splitReference(s.Ref)
-		if err != nil {
-			return err
-		}
-		r, err := client.Open(ctx, repository)
+		r, err := client.Open(ctx, s.Ref, registry.Push)
 		if err != nil {
 			return fmt.Errorf("verify: attest: %w", err)
 		}
-		done, err := sign.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []sign.Repository{sign.Writable{Repository: r}}, func(int, int) {})
+		done, err := sign.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []*registry.Repository{r}, func(int, int) {})
 		if err != nil {
 			return fmt.Errorf("verify: attest %s: %w", s.Ref, err)
 		}

@@ -9,9 +9,9 @@ import (
 	"os"
 	"text/tabwriter"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
 )
 
@@ -58,31 +58,30 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err != nil {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	repository, identifier, err := splitReference(rest[0])
+	if _, _, err := splitReference(rest[0]); err != nil {
+		return err
+	}
+	keychain, err := credentials(rest)
 	if err != nil {
 		return err
 	}
-	keychain, err := credentials([]string{repository})
-	if err != nil {
-		return err
-	}
-	r, err := sign.NewReadable(repository, remote.WithAuthFromKeychain(keychain))
-	if err != nil {
-		return usageError("%s: %w", repository, err)
-	}
-	index, err := r.Index(ctx, identifier)
+	r, err := (&registry.Client{Keychain: keychain}).Open(ctx, rest[0], registry.Pull)
 	if err != nil {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	digest, err := index.Digest()
+	top, err := r.Resolve(ctx)
 	if err != nil {
-		return fmt.Errorf("verify-signature: %s: %w", rest[0], err)
+		return fmt.Errorf("verify-signature: %w", err)
+	}
+	index, err := image.IndexOf(ctx, r, top)
+	if err != nil {
+		return fmt.Errorf("verify-signature: %w", err)
 	}
 	checked, err := sign.Check(ctx, r, index, trust)
 	if err != nil && !errors.Is(err, sign.ErrUnverified) {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	result := verifySignatureResult{rest[0], digest.String(), trust.String(), err == nil, checked}
+	result := verifySignatureResult{rest[0], top.Digest.String(), trust.String(), err == nil, checked}
 	if *asJSON {
 		if err := printJSON(stdout, result); err != nil {
 			return err
