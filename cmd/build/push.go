@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -155,7 +156,7 @@ func releaseError(err error, dir string) error {
 		return &codedError{err, exitDiffers, "only what the lock records is published; build that with " + whole}
 	case errors.Is(err, lock.ErrNoOutputs):
 		return &codedError{err, exitFailed, "only what the lock records is published; record what a build gives with " + whole + " --update-lock"}
-	case errors.Is(err, registry.ErrNoLayout), errors.Is(err, registry.ErrNotOurs), errors.Is(err, registry.ErrIncomplete):
+	case errors.Is(err, registry.ErrNoLayout), errors.Is(err, image.ErrForeign), errors.Is(err, registry.ErrIncomplete):
 		return &codedError{err, exitFailed, "build all platforms with " + whole}
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -17,6 +18,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -89,7 +91,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 			return usageError("--html: %w", err)
 		}
 	}
-	if v.Keychain, err = verifyKeychain(refs); err != nil {
+	if v.Keychain, err = imageKeychain(refs); err != nil {
 		return err
 	}
 	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
@@ -185,18 +187,13 @@ func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, er
 	return r, nil
 }
 
-// verifyKeychain has the credentials for the images that are in a registry.
-func verifyKeychain(refs []string) (authn.Keychain, error) {
-	var references []string
-	for _, ref := range refs {
-		if _, err := os.Stat(ref); err == nil {
-			continue
-		}
-		if _, _, err := registry.Split(ref); err == nil { // else it is said when it is opened
-			references = append(references, ref)
-		}
-	}
-	return credentials(references)
+// imageKeychain has the credentials for those of these images that are in a registry.
+func imageKeychain(refs []string) (authn.Keychain, error) {
+	return credentials(slices.DeleteFunc(slices.Clone(refs), func(ref string) bool {
+		_, err := os.Stat(ref)
+		_, _, perr := registry.Split(ref)
+		return err == nil || perr != nil // which is said when it is opened
+	}))
 }
 
 func openSigner(ctx context.Context, key string, stderr io.Writer) (*sign.Signer, error) {
@@ -327,13 +324,13 @@ func verifyHint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"
-	case errors.Is(err, verify.ErrNotFound):
+	case errors.Is(err, image.ErrNotFound):
 		return "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, or an archive of docker save or skopeo"
 	case errors.Is(err, verify.ErrUnreachable):
 		return "check the registry's name and the network, or HTTPS_PROXY"
-	case errors.Is(err, verify.ErrDamaged):
+	case errors.Is(err, image.ErrCorrupt):
 		return "no container runtime takes it as it is: fetch or push it again"
-	case errors.Is(err, verify.ErrNotOurs):
+	case errors.Is(err, image.ErrForeign):
 		return "verify is for images that this project's program made: those say what they were made of"
 	case errors.Is(err, verify.ErrRebuilders):
 		return "ask others to rebuild it: " + self() + " verify --attest KEY REF"

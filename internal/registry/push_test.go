@@ -351,7 +351,7 @@ func TestDamagedLayout(t *testing.T) {
 	release := registrytest.NewRelease(t, "v1.102.3", 100_000)
 	damage(t, release)
 	_, err := newClient(nil, r).Push(context.Background(), planFor(t, release, r.Repository("derper")))
-	if err == nil || !strings.Contains(err.Error(), "damaged: its content has digest") {
+	if err == nil || !strings.Contains(err.Error(), "corrupt: its content has digest") {
 		t.Errorf("damaged blob: %v", err)
 	}
 	for _, q := range r.Requests() {

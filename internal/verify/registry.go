@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/registry"
 )
 
@@ -20,7 +21,7 @@ type repository struct{ *registry.Repository }
 func openRegistry(ctx context.Context, s string, keychain authn.Keychain) (*found, error) {
 	_, identifier, err := registry.Split(s)
 	if err != nil {
-		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", ErrNotFound, err)
+		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", image.ErrNotFound, err)
 	}
 	opened, err := (&registry.Client{Keychain: keychain}).Open(ctx, s, registry.Pull)
 	if err != nil {
@@ -40,13 +41,14 @@ func openRegistry(ctx context.Context, s string, keychain authn.Keychain) (*foun
 	return f, nil
 }
 
-func (r *repository) manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
-	data, err := r.Manifest(ctx, digest)
+// Manifest and Blob make it an image.Store.
+func (r *repository) Manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
+	data, err := r.Repository.Manifest(ctx, digest)
 	return data, explain(ctx, err)
 }
 
-func (r *repository) blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
-	rc, err := r.Blob(ctx, digest)
+func (r *repository) Blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
+	rc, err := r.Repository.Blob(ctx, digest)
 	return rc, explain(ctx, err)
 }
 
@@ -59,9 +61,9 @@ func explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case registry.NotFound(err):
-		return fmt.Errorf("%w in %s: %w", ErrNotFound, host, err)
+		return fmt.Errorf("%w in %s: %w", image.ErrNotFound, host, err)
 	case registry.Denied(err):
-		return fmt.Errorf("%w in %s, or no permission to read it (docker login %s): %w", ErrNotFound, host, host, err)
+		return fmt.Errorf("%w in %s, or no permission to read it (docker login %s): %w", image.ErrNotFound, host, host, err)
 	case registry.Unreachable(err):
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, host, err)
 	}
