@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
@@ -20,6 +19,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
 const attestSynopsis = `attest writes what there is to say about an image as files: an SPDX SBOM for each platform and one for
@@ -132,9 +132,8 @@ func openLayout(dir string) (v1.ImageIndex, error) {
 
 // splitReference splits a reference into a repository and a tag or a digest.
 func splitReference(ref string) (repository, identifier string, err error) {
-	r, err := name.ParseReference(ref)
-	if err != nil {
-		return "", "", usageError("%q is neither a layout nor a reference: %w", ref, err)
+	if repository, identifier, err = registry.Split(ref); err != nil {
+		err = usageError("%q is neither a layout nor a reference: %w", ref, err)
 	}
-	return r.Context().Name(), r.Identifier(), nil
+	return repository, identifier, err
 }

@@ -147,7 +147,7 @@ func (r *Repository) layer(ctx context.Context, d v1.Descriptor) (data []byte, e
 		return nil, fmt.Errorf("has %d bytes, more than %d", d.Size, largest)
 	}
 	err = r.client.again(ctx, func() error {
-		rc, err := r.Blob(ctx, d.Digest)
+		rc, err := r.blob(ctx, d.Digest)
 		if err != nil {
 			return err
 		}

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -121,7 +122,7 @@ func parse(s string) (reference, error) {
 
 // String is the repository's name, as it is accepted again.
 func (r *reference) String() string {
-	s := strings.Replace(r.name.Name(), name.DefaultRegistry+"/", "docker.io/", 1)
+	s := r.host() + "/" + r.name.RepositoryStr()
 	if r.plain {
 		s = "http://" + s
 	}
@@ -130,7 +131,10 @@ func (r *reference) String() string {
 
 // host is the registry's, with its port if it has one; Docker Hub's is docker.io.
 func (r *reference) host() string {
-	return strings.Replace(r.name.RegistryStr(), name.DefaultRegistry, "docker.io", 1)
+	if h := r.name.RegistryStr(); h != name.DefaultRegistry {
+		return h
+	}
+	return "docker.io"
 }
 
 // CheckName reports whether a repository's name is well-formed.
@@ -249,7 +253,12 @@ func (r *Repository) Manifest(ctx context.Context, h v1.Hash) ([]byte, error) {
 }
 
 // Blob reads a blob. At its end, its content has been checked against its digest.
-func (r *Repository) Blob(ctx context.Context, h v1.Hash) (rc io.ReadCloser, err error) {
+func (r *Repository) Blob(ctx context.Context, h v1.Hash) (io.ReadCloser, error) {
+	rc, err := r.blob(ctx, h)
+	return rc, r.client.failed(r, "blob "+h.String(), err)
+}
+
+func (r *Repository) blob(ctx context.Context, h v1.Hash) (rc io.ReadCloser, err error) {
 	err = r.client.again(ctx, func() error {
 		l, err := remote.Layer(r.digest(h), r.options(ctx)...)
 		if err == nil {
@@ -257,38 +266,59 @@ func (r *Repository) Blob(ctx context.Context, h v1.Hash) (rc io.ReadCloser, err
 		}
 		return err
 	})
-	return rc, r.client.failed(r, "blob "+h.String(), err)
+	return rc, err
 }
 
-// Index reads an index.
-func (r *Repository) Index(ctx context.Context, h v1.Hash) (v1.ImageIndex, error) {
-	var d *remote.Descriptor
-	err := r.client.again(ctx, func() (err error) {
-		d, err = remote.Get(r.digest(h), r.options(ctx)...)
-		return err
-	})
-	if err == nil && !d.MediaType.IsIndex() {
-		err = fmt.Errorf("is a %s, not the index of an image", d.MediaType)
-	}
-	if err != nil {
-		return nil, r.client.failed(r, h.String(), err)
-	}
-	return d.ImageIndex()
+// An Error is one of a repository. It is one line, and tells no secret.
+type Error struct {
+	host string
+	err  error
 }
 
-// failed is an error that names the repository and tells no secret.
+func (e *Error) Error() string { return e.err.Error() }
+func (e *Error) Unwrap() error { return e.err }
+
 func (c *Client) failed(r *Repository, what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return c.secrets.redact(fmt.Errorf("%s: %s: %w", r, what, err))
+	return &Error{r.host(), c.secrets.redact(fmt.Errorf("%s: %s: %w", r, what, err))}
 }
+
+// HostOf is the registry that an error is of, "" for none.
+func HostOf(err error) string {
+	var e *Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	return e.host
+}
+
+// status is the status of a registry's answer that an error is about, 0 for none.
+func status(err error) int {
+	var answer *transport.Error
+	if !errors.As(err, &answer) {
+		return 0
+	}
+	return answer.StatusCode
+}
+
+// NotFound reports whether an error is a registry's that does not have what was asked
+// for.
+func NotFound(err error) bool { return status(err) == http.StatusNotFound }
 
 // Denied reports whether an error is a registry's that knows no such user, or lets the
 // user not do that.
 func Denied(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
+	return status(err) == http.StatusUnauthorized || forbidden(err)
+}
+
+// Unreachable reports whether an error is that of a registry which gives no answer, or
+// cannot give one.
+func Unreachable(err error) bool {
+	var request *url.Error
+	var network net.Error
+	return HostOf(err) != "" && (status(err) >= 500 || errors.As(err, &request) || errors.As(err, &network))
 }
 
 // again tries f until it works, or will not work.

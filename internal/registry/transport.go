@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/xavieralpha/derper/internal/image"
 )
 
 // newTransport is the way to registries. What is nearest to the network comes last:
@@ -91,18 +93,14 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// maxDocument is the most that is read of an answer that is not a blob, in bytes: of a
-// manifest, a list, an error. An index of this project has 10 kB.
-const maxDocument = 4 << 20
-
 // errTooLarge says that an answer has no end in sight.
-var errTooLarge = fmt.Errorf("the answer has more than %d MiB", maxDocument>>20)
+var errTooLarge = fmt.Errorf("%w: the answer has more than %d MiB", image.ErrCorrupt, image.MaxManifest>>20)
 
 // blobPath matches the path of a blob.
 var blobPath = regexp.MustCompile(`^/v2/.+/blobs/[a-z0-9]+:[0-9a-f]+$`)
 
-// limiting is a RoundTripper that breaks off what is too large to be kept in memory,
-// whatever the answer says of its size.
+// limiting is a RoundTripper that breaks off what is too large to be kept in memory and
+// is no blob, whatever the answer says of its size.
 type limiting struct{ inner http.RoundTripper }
 
 func (t *limiting) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -117,11 +115,11 @@ func (t *limiting) RoundTrip(req *http.Request) (*http.Response, error) {
 	if resp.StatusCode == http.StatusOK && blobPath.MatchString(first.URL.Path) {
 		return resp, nil
 	}
-	if resp.ContentLength > maxDocument && resp.StatusCode < 300 {
+	if resp.ContentLength > image.MaxManifest && resp.StatusCode < 300 {
 		resp.Body.Close()
 		return nil, fmt.Errorf("%s: %w", req.URL.Host, errTooLarge)
 	}
-	resp.Body = &limited{resp.Body, req.URL.Host, maxDocument}
+	resp.Body = &limited{resp.Body, req.URL.Host, image.MaxManifest}
 	return resp, nil
 }
 

@@ -245,10 +245,7 @@ func (r *Repository) put(ctx context.Context, ref name.Reference, m *manifest) e
 // broken reports whether a registry has said, and kept saying, that it cannot tell
 // what it has. docker-registry does so of a link that it could not write because its
 // disk was full; writing it again is what helps.
-func broken(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusInternalServerError
-}
+func broken(err error) bool { return status(err) == http.StatusInternalServerError }
 
 // emptyLink reports whether the answer to whoever asks for a manifest is that of
 // docker-registry for a link that is empty, and not for a fault that may pass: an
@@ -267,22 +264,11 @@ func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
 
 // forbidden reports whether a registry has refused to say. Some do so of a repository
 // that does not exist yet; whether one may push there, an upload shows.
-func forbidden(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusForbidden
-}
+func forbidden(err error) bool { return status(err) == http.StatusForbidden }
 
 // spoken reports whether an error is that of a connection or of a registry, and not
 // of an answer that was not what was asked for.
 func spoken(err error) bool {
-	var answer *transport.Error
 	var network *url.Error
-	return errors.As(err, &answer) || errors.As(err, &network)
-}
-
-// NotFound reports whether an error is a registry's that does not have what was asked
-// for.
-func NotFound(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound
+	return status(err) != 0 || errors.As(err, &network)
 }

@@ -2,7 +2,6 @@ package release
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -158,7 +157,7 @@ func (r *Release) named(ctx context.Context, repository, tag string) (string, er
 		return "", err
 	}
 	d, err := opened.Resolve(ctx)
-	if errors.Is(err, registry.ErrNotFound) {
+	if registry.NotFound(err) {
 		return "", nil
 	}
 	return d.Digest.String(), err
