@@ -38,6 +38,8 @@ type updateResult struct {
 	Flags    []upstream.FlagChange `json:"flags"`
 	Pending  []upstream.Change     `json:"pending"`
 	Warnings []string              `json:"warnings"`
+
+	inputs lock.Inputs
 }
 
 // runUpdate brings the lock up to date.
@@ -63,9 +65,6 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	result, err := updateLock(ctx, &in, w, *repository, *check, stderr)
 	if err != nil {
-		return err
-	}
-	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
 		return err
 	}
 	text := result.text(in.lockFile, args)
@@ -114,7 +113,7 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 	if err != nil {
 		return nil, &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
 	}
-	result.New, result.Release = u.IsNew(), u.New.Tailscale.Version
+	result.New, result.Release, result.inputs = u.IsNew(), u.New.Tailscale.Version, u.New
 	result.Channel = lock.ChannelOf(result.Release)
 	result.Changes = append(result.Changes, u.Changes()...)
 	result.Flags = append(result.Flags, u.Flags...)
@@ -123,7 +122,7 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 		result.Compare = upstream.CompareURL(from, result.Release)
 	}
 	if u.IsNew() && !check {
-		if err := (&lock.Lock{Schema: l.Schema, Inputs: u.New}).Write(in.lockFile); err != nil {
+		if err := (&lock.Lock{Schema: l.Schema, Inputs: u.New, Withdrawn: l.Withdrawn}).Write(in.lockFile); err != nil {
 			return nil, err
 		}
 		result.Written = true

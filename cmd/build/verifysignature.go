@@ -9,9 +9,9 @@ import (
 	"os"
 	"text/tabwriter"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
 )
 
@@ -58,31 +58,14 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err != nil {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	repository, identifier, err := splitReference(rest[0])
-	if err != nil {
+	if _, _, err := splitReference(rest[0]); err != nil {
 		return err
 	}
-	keychain, err := credentials([]string{repository})
-	if err != nil {
-		return err
-	}
-	r, err := sign.NewReadable(repository, remote.WithAuthFromKeychain(keychain))
-	if err != nil {
-		return usageError("%s: %w", repository, err)
-	}
-	index, err := r.Index(ctx, identifier)
-	if err != nil {
-		return fmt.Errorf("verify-signature: %w", err)
-	}
-	digest, err := index.Digest()
-	if err != nil {
-		return fmt.Errorf("verify-signature: %s: %w", rest[0], err)
-	}
-	checked, err := sign.Check(ctx, r, index, trust)
+	digest, checked, err := checkSignatures(ctx, rest[0], trust)
 	if err != nil && !errors.Is(err, sign.ErrUnverified) {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	result := verifySignatureResult{rest[0], digest.String(), trust.String(), err == nil, checked}
+	result := verifySignatureResult{rest[0], digest, trust.String(), err == nil, checked}
 	if *asJSON {
 		if err := printJSON(stdout, result); err != nil {
 			return err
@@ -94,6 +77,29 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 		return &codedError{fmt.Errorf("verify-signature: %w", err), exitFailed, "do not trust the image; or name another key, or another identity"}
 	}
 	return nil
+}
+
+// checkSignatures verifies what is attached to what a reference names, which must be an
+// index. The error is a [sign.ErrUnverified] when anything is missing or refused.
+func checkSignatures(ctx context.Context, ref string, trust *sign.Trust) (digest string, checked []sign.Checked, err error) {
+	keychain, err := credentials([]string{ref})
+	if err != nil {
+		return "", nil, err
+	}
+	r, err := (&registry.Client{Keychain: keychain}).Open(ctx, ref, registry.Pull)
+	if err != nil {
+		return "", nil, err
+	}
+	top, err := r.Resolve(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	index, err := image.IndexOf(ctx, r, top)
+	if err != nil {
+		return "", nil, err
+	}
+	checked, err = sign.Check(ctx, r, index, trust)
+	return top.Digest.String(), checked, err
 }
 
 // openTrust is whom the flags trust.

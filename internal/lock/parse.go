@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/atomicfile"
 )
 
 // Read reads the lock in the named file. Its errors name the file, and the line
@@ -139,25 +140,7 @@ func (l *Lock) Write(name string) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.tmp")
-	if err != nil {
-		return fmt.Errorf("lock: %w", err)
-	}
-	defer os.Remove(tmp.Name()) // fails once renamed
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), name)
-	}
-	if err != nil {
+	if err := atomicfile.Write(name, data); err != nil {
 		return fmt.Errorf("lock: %s: %w", name, err)
 	}
 	return nil

@@ -252,7 +252,7 @@ func TestCancel(t *testing.T) {
 	}
 	t.Run("between two tries", func(t *testing.T) {
 		w := newWorld(t)
-		w.client.pause = nil // real waiting
+		w.client.backoff = 0 // real waiting
 		ctx, cancel := context.WithCancel(t.Context())
 		w.special(samplePath, func(rw http.ResponseWriter, _ *http.Request) {
 			http.Error(rw, "oops", http.StatusInternalServerError)

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/module"
+
+	"github.com/xavieralpha/derper/internal/retry"
 )
 
 // DefaultProxy is where modules come from when GOPROXY says nothing.
@@ -47,8 +48,8 @@ type Client struct {
 	// Patience is how long a server may be silent; 0 means a minute.
 	Patience time.Duration
 
-	// pause waits between two tries; nil means as long as it takes.
-	pause func(ctx context.Context, d time.Duration) error
+	// backoff is the wait after the first failure; 0 means half a second.
+	backoff time.Duration
 
 	mu sync.Mutex // guards the file of the checksum database's tree head
 }
@@ -134,44 +135,25 @@ func parseURL(s string) (*url.URL, error) {
 
 // readURL reads one URL, and again after a fault that may pass.
 func (c *Client) readURL(ctx context.Context, from *url.URL, use func(*body) error) error {
-	var last error
-	for try := range tries {
-		if try > 0 {
-			if err := c.wait(ctx, try); err != nil {
-				return err
-			}
-		}
+	policy := retry.Policy{Attempts: tries, Backoff: cmp.Or(c.backoff, 500*time.Millisecond)}
+	return policy.Do(ctx, func(last bool) (again bool, err error) {
 		body, err := c.open(ctx, from)
 		if err == nil {
 			err = use(body)
 			body.Close()
 		}
-		if err == nil {
-			return nil
+		switch {
+		case err == nil:
+			return false, nil
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case !errors.As(err, new(passing)):
+			return false, err
+		case last:
+			return false, fmt.Errorf("%w (tried %d times)", err, tries)
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if !errors.As(err, new(passing)) {
-			return err
-		}
-		last = err
-	}
-	return fmt.Errorf("%w (tried %d times)", last, tries)
-}
-
-// wait waits before another try, longer each time.
-func (c *Client) wait(ctx context.Context, try int) error {
-	d := time.Duration(1<<try)*250*time.Millisecond + rand.N(250*time.Millisecond)
-	if c.pause != nil {
-		return c.pause(ctx, d)
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
+		return true, err
+	})
 }
 
 // passing is a fault that may pass.

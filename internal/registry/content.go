@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -13,10 +12,12 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/xavieralpha/derper/internal/image"
 )
 
 // errDamaged is in the error of content that is not what its digest names.
-var errDamaged = errors.New("damaged")
+var errDamaged = image.ErrCorrupt
 
 // content is what is to be in a repository: manifests, each after those that it
 // names, and the blobs of all of them, each once.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/semver"
@@ -89,14 +90,20 @@ func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool)
 }
 
 // get reads a manifest; nil when there is none.
-func (r *Repository) get(ctx context.Context, h v1.Hash) (m *manifest, err error) {
+func (r *Repository) get(ctx context.Context, h v1.Hash) (*manifest, error) {
+	m, err := r.read(ctx, r.digest(h))
+	if NotFound(err) {
+		return nil, nil
+	}
+	return m, err
+}
+
+// read reads a manifest, by digest or tag.
+func (r *Repository) read(ctx context.Context, ref name.Reference) (m *manifest, err error) {
 	err = r.client.again(ctx, func() error {
-		d, err := remote.Get(r.Digest(h), r.Options(ctx)...)
-		if notFound(err) {
-			return nil
-		}
+		d, err := remote.Get(ref, r.options(ctx)...)
 		if err == nil {
-			m = &manifest{d.Manifest, d.MediaType, h}
+			m = &manifest{d.Manifest, d.MediaType, d.Digest}
 		}
 		return err
 	})
@@ -253,7 +260,7 @@ func (m *move) back(ctx context.Context) (at bool, err error) {
 	} else if m.added && !m.unreadable {
 		// Registries that have no way to remove a tag refuse. Some of those that
 		// remove its manifest along with it lose no more than this run has added.
-		_ = remote.Delete(ref, m.repository.Options(ctx)...)
+		_ = remote.Delete(ref, m.repository.options(ctx)...)
 	}
 	if found, err = m.repository.head(ctx, ref); err != nil {
 		return false, err

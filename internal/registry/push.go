@@ -104,52 +104,35 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Report, error) {
 	return report, c.moveAll(ctx, slices.Concat(moves...))
 }
 
-// targets opens the repositories, each once.
+// targets opens the repositories, each once, and each with the right to pull from those
+// before it in the same registry.
 func (c *Client) targets(ctx context.Context, names []string) ([]*Repository, error) {
 	if len(names) == 0 {
 		return nil, errors.New("no repository to push to")
 	}
-	// One after the other within a registry, so that each may pull from those
-	// before it.
-	byHost := map[string][]*Repository{}
-	opened := make([]*Repository, len(names))
-	var mu sync.Mutex
+	targets := make([]*Repository, len(names))
+	var before []reference
 	g, gctx := errgroup.WithContext(ctx)
-	hosts := map[string][]int{}
-	for i, n := range names {
-		host, err := Host(n)
+	for _, n := range names {
+		if err := CheckName(n); err != nil {
+			return nil, err
+		}
+		ref, err := parse(n)
 		if err != nil {
 			return nil, err
 		}
-		hosts[host] = append(hosts[host], i)
-	}
-	for host, indexes := range hosts {
-		g.Go(func() error {
-			for _, i := range indexes {
-				mu.Lock()
-				others := byHost[host]
-				mu.Unlock()
-				r, err := c.Open(gctx, names[i], others...)
-				if err != nil {
-					return err
-				}
-				mu.Lock()
-				opened[i], byHost[host] = r, append(others, r)
-				mu.Unlock()
-			}
-			return nil
+		if slices.ContainsFunc(before, func(b reference) bool { return b.name == ref.name }) {
+			continue
+		}
+		others := slices.DeleteFunc(slices.Clone(before), func(b reference) bool { return b.name.Registry != ref.name.Registry })
+		before = append(before, ref)
+		i := len(before) - 1
+		g.Go(func() (err error) {
+			targets[i], err = c.open(gctx, n, Push, others)
+			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	var once []*Repository
-	for _, r := range opened {
-		if !slices.Contains(once, r) {
-			once = append(once, r)
-		}
-	}
-	return once, nil
+	return targets[:len(before)], g.Wait()
 }
 
 // lookUp finds out where the tags are, in every repository, and whether they may

@@ -1,15 +1,13 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
@@ -20,8 +18,6 @@ import (
 var (
 	// ErrNoLayout says that there is no OCI layout in a folder.
 	ErrNoLayout = errors.New("is not an OCI layout")
-	// ErrNotOurs says that what a layout has is no image that this program built.
-	ErrNotOurs = errors.New("has no index of a derper image")
 	// ErrIncomplete says that something of the release is missing.
 	ErrIncomplete = errors.New("is incomplete")
 )
@@ -55,7 +51,7 @@ func Recorded(l *lock.Lock) (*Release, error) {
 // lock records, whole: nothing is published that is not on record, and nobody can
 // rebuild what is not.
 //
-// The error is ErrNoLayout, ErrNotOurs or ErrIncomplete, [lock.ErrNoOutputs], or a
+// The error is ErrNoLayout, [image.ErrForeign] or ErrIncomplete, [lock.ErrNoOutputs], or a
 // [lock.Difference]. Blobs are looked at by size; their content is checked while it
 // is uploaded.
 func Read(dir string, l *lock.Lock) (*Release, error) {
@@ -67,23 +63,32 @@ func Read(dir string, l *lock.Lock) (*Release, error) {
 }
 
 func read(dir string, l *lock.Lock) (*Release, error) {
-	top, err := layout.ImageIndexFromPath(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNoLayout
-	}
+	opened, err := image.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoLayout, err)
 	}
 	if l.Outputs == nil {
 		return nil, lock.ErrNoOutputs
 	}
-	index, digest, err := ourIndex(top)
+	index, err := opened.Index(context.Background()) // files ask for no context
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
+	case errors.Is(err, image.ErrNotFound):
+		return nil, fmt.Errorf("%w: %w", image.ErrForeign, err)
+	case err != nil:
+		return nil, err
+	}
+	digest, err := index.Digest()
 	if err != nil {
 		return nil, err
 	}
 	list, err := index.IndexManifest()
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", digest, err)
+	}
+	if list.Annotations[image.Prefix+"layer-format"] == "" {
+		return nil, image.ErrForeign
 	}
 	if err := compare(list, digest, l); err != nil {
 		return nil, err
@@ -95,34 +100,7 @@ func read(dir string, l *lock.Lock) (*Release, error) {
 		}
 		return nil, err
 	}
-	return r, checkSizes(dir, &r.content)
-}
-
-// ourIndex finds the one index of a derper image in a layout.
-func ourIndex(top v1.ImageIndex) (v1.ImageIndex, v1.Hash, error) {
-	list, err := top.IndexManifest()
-	if err != nil {
-		return nil, v1.Hash{}, fmt.Errorf("%w: %w", ErrNoLayout, err)
-	}
-	if len(list.Manifests) != 1 || !list.Manifests[0].MediaType.IsIndex() {
-		return nil, v1.Hash{}, ErrNotOurs
-	}
-	digest := list.Manifests[0].Digest
-	index, err := top.ImageIndex(digest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, digest, fmt.Errorf("%w: %w", ErrIncomplete, err)
-	}
-	if err != nil {
-		return nil, digest, err
-	}
-	inner, err := index.IndexManifest()
-	if err != nil {
-		return nil, digest, err
-	}
-	if inner.Annotations[image.Prefix+"layer-format"] == "" {
-		return nil, digest, ErrNotOurs
-	}
-	return index, digest, nil
+	return r, checkSizes(opened, &r.content)
 }
 
 // compare compares an index with what the lock records.
@@ -139,7 +117,7 @@ func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
 	built := map[lock.Platform]string{}
 	for _, d := range list.Manifests {
 		if p := d.Platform; p != nil {
-			built[lock.Platform(strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/"))] = d.Digest.String()
+			built[image.PlatformOf(*p)] = d.Digest.String()
 		}
 	}
 	var lacks []string
@@ -160,7 +138,7 @@ func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
 }
 
 // checkSizes looks whether all blobs are there, by size.
-func checkSizes(dir string, c *content) error {
+func checkSizes(opened *image.Opened, c *content) error {
 	for _, l := range c.blobs {
 		digest, err := l.Digest()
 		if err != nil {
@@ -170,12 +148,12 @@ func checkSizes(dir string, c *content) error {
 		if err != nil {
 			return err
 		}
-		info, err := os.Stat(filepath.Join(dir, "blobs", digest.Algorithm, digest.Hex))
+		size, err := opened.Size(digest)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrIncomplete, err)
 		}
-		if info.Size() != want {
-			return fmt.Errorf("blob %s: %w: it has %d bytes, not %d", digest, errDamaged, info.Size(), want)
+		if size != want {
+			return fmt.Errorf("blob %s: %w: it has %d bytes, not %d", digest, image.ErrCorrupt, size, want)
 		}
 	}
 	return nil

@@ -46,7 +46,7 @@ func (r *Repository) missing(ctx context.Context, c *content) (*content, error) 
 	}
 	for i, m := range c.manifests {
 		g.Go(func() error {
-			found, err := r.head(gctx, r.Digest(m.digest))
+			found, err := r.head(gctx, r.digest(m.digest))
 			haveManifest[i] = found != nil
 			if broken(err) || forbidden(err) || err != nil && !spoken(err) && gctx.Err() == nil {
 				return nil // what is under this digest is something else, or nothing
@@ -107,7 +107,7 @@ func (r *Repository) upload(ctx context.Context, all, lacks *content, from *Repo
 	for _, m := range lacks.manifests {
 		// Some registries take anything under a digest.
 		err := r.client.again(ctx, func() error {
-			if err := r.put(ctx, r.Digest(m.digest), m); err != nil {
+			if err := r.put(ctx, r.digest(m.digest), m); err != nil {
 				return err
 			}
 			return r.same(ctx, m)
@@ -131,7 +131,7 @@ func (r *Repository) uploadBlob(ctx context.Context, l v1.Layer, from *Repositor
 	b := &counted{Layer: l, digest: digest, size: size, count: count}
 	var blob v1.Layer = b
 	if from != nil {
-		blob = &remote.MountableLayer{Layer: b, Reference: from.Digest(digest)}
+		blob = &remote.MountableLayer{Layer: b, Reference: from.digest(digest)}
 	}
 	first := true
 	err = r.client.again(ctx, func() error {
@@ -142,7 +142,7 @@ func (r *Repository) uploadBlob(ctx context.Context, l v1.Layer, from *Repositor
 			}
 		}
 		first = false
-		return b.err(remote.WriteLayer(r.name, blob, r.Options(lacking(ctx))...))
+		return b.err(remote.WriteLayer(r.name, blob, r.options(lacking(ctx))...))
 	})
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", digest, err)
@@ -187,7 +187,7 @@ func (r *Repository) verify(ctx context.Context, all, written *content) error {
 
 // same reads a manifest back and compares it.
 func (r *Repository) same(ctx context.Context, m *manifest) error {
-	d, err := remote.Get(r.Digest(m.digest), r.Options(ctx)...)
+	d, err := remote.Get(r.digest(m.digest), r.options(ctx)...)
 	if err == nil && (!bytes.Equal(d.Manifest, m.raw) || d.MediaType != m.mediaType) {
 		err = errors.New("the registry gives something else back")
 	}
@@ -204,12 +204,12 @@ func (r *Repository) hasBlob(ctx context.Context, l v1.Layer) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	blob, err := remote.Layer(r.Digest(digest), r.Options(ctx)...)
+	blob, err := remote.Layer(r.digest(digest), r.options(ctx)...)
 	if err != nil {
 		return false, err
 	}
 	switch size, err := blob.Size(); {
-	case notFound(err):
+	case NotFound(err):
 		return false, nil
 	case err != nil:
 		return false, err
@@ -222,8 +222,8 @@ func (r *Repository) hasBlob(ctx context.Context, l v1.Layer) (bool, error) {
 // head asks for a manifest by digest or tag; nil when there is none.
 func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descriptor, err error) {
 	err = r.client.again(ctx, func() error {
-		d, err = remote.Head(ref, r.Options(ctx)...)
-		if notFound(err) {
+		d, err = remote.Head(ref, r.options(ctx)...)
+		if NotFound(err) {
 			d, err = nil, nil
 		}
 		return err
@@ -231,18 +231,21 @@ func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descri
 	return d, err
 }
 
+// Has reports whether the repository has a manifest or an index.
+func (r *Repository) Has(ctx context.Context, h v1.Hash) (bool, error) {
+	d, err := r.head(ctx, r.digest(h))
+	return d != nil, r.client.failed(r, h.String(), err)
+}
+
 // put writes a manifest under a digest or a tag.
 func (r *Repository) put(ctx context.Context, ref name.Reference, m *manifest) error {
-	return r.client.again(ctx, func() error { return remote.Put(ref, m, r.Options(ctx)...) })
+	return r.client.again(ctx, func() error { return remote.Put(ref, m, r.options(ctx)...) })
 }
 
 // broken reports whether a registry has said, and kept saying, that it cannot tell
 // what it has. docker-registry does so of a link that it could not write because its
 // disk was full; writing it again is what helps.
-func broken(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusInternalServerError
-}
+func broken(err error) bool { return status(err) == http.StatusInternalServerError }
 
 // emptyLink reports whether the answer to whoever asks for a manifest is that of
 // docker-registry for a link that is empty, and not for a fault that may pass: an
@@ -250,7 +253,7 @@ func broken(err error) bool {
 // Source: github.com/distribution/distribution, registry/storage/linkedblobstore.go,
 // where reading the link gives digest.ErrDigestInvalidFormat.
 func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
-	_, err := remote.Get(ref, r.Options(ctx)...)
+	_, err := remote.Get(ref, r.options(ctx)...)
 	var answer *transport.Error
 	if !errors.As(err, &answer) || !broken(err) || len(answer.Errors) != 1 || answer.Errors[0].Code != transport.UnknownErrorCode {
 		return false
@@ -261,20 +264,11 @@ func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
 
 // forbidden reports whether a registry has refused to say. Some do so of a repository
 // that does not exist yet; whether one may push there, an upload shows.
-func forbidden(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusForbidden
-}
+func forbidden(err error) bool { return status(err) == http.StatusForbidden }
 
 // spoken reports whether an error is that of a connection or of a registry, and not
 // of an answer that was not what was asked for.
 func spoken(err error) bool {
-	var answer *transport.Error
 	var network *url.Error
-	return errors.As(err, &answer) || errors.As(err, &network)
-}
-
-func notFound(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound
+	return status(err) != 0 || errors.As(err, &network)
 }

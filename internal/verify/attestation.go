@@ -1,14 +1,15 @@
 package verify
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -27,47 +28,23 @@ type foundStatement struct {
 }
 
 // readAttestation reads an attestation of an image with all its statements.
-func readAttestation(ctx context.Context, s store, digest v1.Hash, about string) (*foundAttestation, error) {
-	data, err := document(ctx, s.manifest, digest)
+func readAttestation(ctx context.Context, s image.Store, digest v1.Hash) (*foundAttestation, error) {
+	data, err := s.Manifest(ctx, digest)
 	if err != nil {
 		return nil, err
 	}
-	return newAttestation(data, about, func(h v1.Hash) ([]byte, error) { return blobDocument(ctx, s, h) })
-}
-
-// rebuiltAttestation is one that was made here, in the form of one that was found.
-func rebuiltAttestation(a v1.Image, about string) (*foundAttestation, error) {
-	data, err := a.RawManifest()
+	a := &foundAttestation{digest: digest.String(), manifest: data}
+	m, err := v1.ParseManifest(bytes.NewReader(data))
 	if err != nil {
-		return nil, err
-	}
-	return newAttestation(data, about, func(h v1.Hash) ([]byte, error) {
-		l, err := a.LayerByDigest(h)
-		if err != nil {
-			return nil, err
-		}
-		r, err := l.Compressed()
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		return io.ReadAll(r)
-	})
-}
-
-func newAttestation(manifest []byte, about string, read func(v1.Hash) ([]byte, error)) (*foundAttestation, error) {
-	a := &foundAttestation{about: about, digest: digestOf(manifest), manifest: manifest}
-	m, err := v1.ParseManifest(strings.NewReader(string(manifest)))
-	if err != nil {
-		return nil, fmt.Errorf("attestation %s: %w: %w", a.digest, ErrDamaged, err)
+		return nil, fmt.Errorf("attestation %s: %w: %w", digest, image.ErrCorrupt, err)
 	}
 	if len(m.Layers) > maxStated {
-		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", a.digest, len(m.Layers), maxStated, ErrNotOurs)
+		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", digest, len(m.Layers), maxStated, image.ErrForeign)
 	}
 	for _, l := range m.Layers {
-		content, err := read(l.Digest)
+		content, err := image.Document(ctx, s, l.Digest)
 		if err != nil {
-			return nil, fmt.Errorf("attestation %s: %w", a.digest, err)
+			return nil, fmt.Errorf("attestation %s: %w", digest, err)
 		}
 		a.statements = append(a.statements, foundStatement{diff.Printable(l.Annotations["in-toto.io/predicate-type"]), content})
 	}
@@ -121,7 +98,7 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 	for i := range max(len(want.statements), len(got.statements)) {
 		w, g := at(want.statements, i), at(got.statements, i)
 		if w.name != g.name {
-			details = append(details, fmt.Sprintf("statement %d: image %s, rebuilt %s", i+1, orNone(g.name), orNone(w.name)))
+			details = append(details, fmt.Sprintf("statement %d: image %s, rebuilt %s", i+1, cmp.Or(g.name, "none"), cmp.Or(w.name, "none")))
 			continue
 		}
 		c := compareDocuments(LevelAttestation, w.name, w.content, g.content, nothing)
@@ -132,7 +109,7 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 				details = append(details, w.name+": "+d)
 			}
 		default:
-			details = append(details, w.name+": the same values, written in another way; "+orNone(c.Note))
+			details = append(details, w.name+": the same values, written in another way; "+cmp.Or(c.Note, "none"))
 		}
 	}
 	if len(details) == 0 {

@@ -3,8 +3,6 @@ package verify
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/plan"
@@ -14,18 +12,16 @@ import (
 // comparison compares one image with the rebuilt one.
 type comparison struct {
 	ctx       context.Context
-	temp      string // folder for programs that are taken apart
 	want, got *foundImage
 	checks    []Check
 
-	contentDiffers bool         // of a layer
-	layerDiffers   map[int]bool // of the rebuilt image, in content or compression
-	configDiffers  bool
+	layerDiffers  map[int]bool // of the rebuilt image, in content or compression
+	configDiffers bool
 }
 
 // compareImages compares all of two images, from the inside out.
-func compareImages(ctx context.Context, temp string, want, got *foundImage) ([]Check, error) {
-	c := &comparison{ctx: ctx, temp: temp, want: want, got: got, layerDiffers: map[int]bool{}}
+func compareImages(ctx context.Context, want, got *foundImage) ([]Check, error) {
+	c := &comparison{ctx: ctx, want: want, got: got, layerDiffers: map[int]bool{}}
 	if err := c.layers(); err != nil {
 		return nil, err
 	}
@@ -47,10 +43,9 @@ func (c *comparison) layers() error {
 		}
 		switch {
 		case g < 0:
-			c.contentDiffers, c.layerDiffers[w] = true, true
+			c.layerDiffers[w] = true
 			c.add(Check{Level: LevelEntry, Name: name, Result: Fail, Rebuilt: c.want.contents[w].DiffID, Note: "the image does not have this layer"})
 		case w < 0:
-			c.contentDiffers = true
 			if err := c.extra(name, g); err != nil {
 				return err
 			}
@@ -104,7 +99,6 @@ func (c *comparison) layer(name string, w, g int) (outer []Check, err error) {
 	whole := Check{Level: LevelEntry, Name: name, Result: Pass, Rebuilt: want.DiffID, Image: got.DiffID}
 	packed := Check{Level: LevelCompression, Name: name, Result: Pass, Rebuilt: want.Digest, Image: got.Digest}
 	if want.DiffID != got.DiffID {
-		c.contentDiffers = true
 		whole.Result, packed.Follows = Fail, true
 		order := diff.Order(want.Entries, got.Entries)
 		switch {
@@ -183,96 +177,52 @@ func (c *comparison) file(d diff.FileDiff, w, g int) ([]Check, error) {
 	return checks, nil
 }
 
-// maxText is the most of a file that is compared as text, in bytes.
-const maxText = 4 << 20
+// maxText is the most of a file that is compared as text, and maxProgram that of a program
+// that is taken apart, in bytes; derper has 18 MB.
+const (
+	maxText    = 4 << 20
+	maxProgram = 128 << 20
+)
 
 // content says how the contents of two files differ.
 func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 	check.Note = fmt.Sprintf("content differs: %d bytes in the image, %d rebuilt", d.Got.Header.Size, d.Want.Header.Size)
-	if !d.Want.Program() {
-		if d.Want.Header.Size > maxText || d.Got.Header.Size > maxText {
-			return nil
-		}
-		want, err := c.text(c.want.layers[w], d)
-		if err != nil {
-			return err
-		}
-		got, err := c.text(c.got.layers[g], d)
-		if err != nil {
-			return err
-		}
-		if check.Details = few(diff.Text(want, got)); len(check.Details) > 0 {
-			check.Note += "; " + check.Details[0]
-		}
+	limit := int64(maxText)
+	if d.Want.Program() {
+		limit = maxProgram
+	}
+	if max(d.Want.Header.Size, d.Got.Header.Size) > limit {
+		check.Note += "; more than is compared"
 		return nil
 	}
-	if d.Got.Header.Size > maxProgram {
-		check.Note = fmt.Sprintf("content differs: %d bytes in the image, more than is compared; %d rebuilt", d.Got.Header.Size, d.Want.Header.Size)
-		return nil
-	}
-	want, err := c.extract(c.want.layers[w], d)
+	want, err := c.read(c.want.layers[w], d, limit)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(want)
-	got, err := c.extract(c.got.layers[g], d)
+	got, err := c.read(c.got.layers[g], d, limit)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(got)
-	programs, err := diff.Programs(c.ctx, want, got)
-	if err != nil {
+	if d.Want.Program() {
+		programs, err := diff.Programs(c.ctx, want, got)
+		if err == nil {
+			check.Note, check.Details = programs.Summary, programs.Details
+		}
 		return err
 	}
-	check.Note, check.Details = programs.Summary, programs.Details
+	if check.Details = few(diff.Text(want, got)); len(check.Details) > 0 {
+		check.Note += "; " + check.Details[0]
+	}
 	return nil
 }
 
-// maxProgram is the most of a program that is taken apart, in bytes; derper has 18 MB.
-const maxProgram = 512 << 20
-
-func (c *comparison) entry(l foundLayer, d diff.FileDiff) (io.ReadCloser, func(), error) {
+func (c *comparison) read(l foundLayer, d diff.FileDiff, limit int64) ([]byte, error) {
 	blob, err := l.open(c.ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	r, err := diff.FileIn(blob, d.Name, d.Nth)
-	if err != nil {
-		blob.Close()
-		return nil, nil, err
-	}
-	return r, func() { r.Close(); blob.Close() }, nil
-}
-
-func (c *comparison) text(l foundLayer, d diff.FileDiff) ([]byte, error) {
-	r, done, err := c.entry(l, d)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	return io.ReadAll(io.LimitReader(r, maxText))
-}
-
-// extract writes a file of a layer to a temporary one.
-func (c *comparison) extract(l foundLayer, d diff.FileDiff) (name string, err error) {
-	r, done, err := c.entry(l, d)
-	if err != nil {
-		return "", err
-	}
-	defer done()
-	f, err := os.CreateTemp(c.temp, "program-")
-	if err != nil {
-		return "", err
-	}
-	_, err = io.Copy(f, io.LimitReader(r, maxProgram))
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return "", err
-	}
-	return f.Name(), nil
+	defer blob.Close()
+	return diff.FileIn(blob, d.Name, d.Nth, limit)
 }
 
 // align pairs the layers of two images: equal ones with each other, what is between

@@ -14,7 +14,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 	seen := map[string]bool{}
 	failed := map[string]bool{}
 	for n, img := range j.found.images {
-		p := &Platform{Platform: img.name, Digest: img.digest}
+		p := &PlatformResult{Platform: img.name, Digest: img.digest}
 		add := func(level Level, r Result, format string, args ...any) {
 			p.Checks = append(p.Checks, Check{Level: level, Name: "platform", Result: r, Image: img.digest, Note: fmt.Sprintf(format, args...)})
 		}
@@ -34,7 +34,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 			if err := want.readLayers(ctx, j.contents); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)
 			}
-			checks, err := compareImages(ctx, j.Cache.Temp(), want, img)
+			checks, err := compareImages(ctx, want, img)
 			if err != nil {
 				return err
 			}
@@ -58,7 +58,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 	for _, p := range j.expected {
 		if name := string(p); !seen[name] && j.asked(name) {
 			failed[name] = true
-			j.subject.Platforms = append(j.subject.Platforms, &Platform{Platform: name, Checks: []Check{{
+			j.subject.Platforms = append(j.subject.Platforms, &PlatformResult{Platform: name, Checks: []Check{{
 				Level: LevelIndex, Name: "platform", Result: Fail, Note: fmt.Sprintf("the index has no image for %s: %s", name, j.platformsExpected()),
 			}}})
 		}

@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,31 +11,20 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
-// Errors of an image that cannot be verified.
-var (
-	// ErrNotFound says that there is no such image.
-	ErrNotFound = errors.New("no such image")
-	// ErrUnreachable says that a registry gave no answer.
-	ErrUnreachable = errors.New("registry cannot be reached")
-	// ErrDamaged says that an image is not whole, or not what its digests name.
-	ErrDamaged = errors.New("damaged")
-	// ErrNotOurs says that an image is not one of this project.
-	ErrNotOurs = errors.New("is not an image of this project")
-)
+// ErrUnreachable says that a registry gave no answer.
+var ErrUnreachable = errors.New("registry cannot be reached")
 
 // Limits of what is read of an image.
 const (
-	maxManifest = 1 << 20 // bytes, of a config and a statement too; real ones have at most 8 kB, an SBOM 185 kB
-	maxImages   = 64      // in an index, attestations too; a real one has nine of each
-	maxLayers   = 16      // in an image; a real one has four
-	maxStated   = 4       // statements about an image; there are two
+	maxImages = 64 // in an index, attestations too; a real one has nine of each
+	maxLayers = 16 // in an image; a real one has four
+	maxStated = 4  // statements about an image; there are two
 )
 
 // found is the image, or the index of images, that is to be verified, as it was
@@ -51,8 +39,8 @@ type found struct {
 	attestations []*foundAttestation
 	others       []v1.Descriptor
 	tag          bool // it was named by a tag, which may move
-	// repository is where it is in a registry, "" for nowhere, and top what it is there.
-	repository string
+	// repository is where it is in a registry, nil for nowhere, and top what it is there.
+	repository *repository
 	top        v1.Descriptor
 	close      func() error
 }
@@ -82,62 +70,90 @@ func (i *foundImage) platform() lock.Platform {
 	return p
 }
 
-// store is where an image's documents and layers are.
-type store interface {
-	// manifest reads a manifest or index.
-	manifest(ctx context.Context, digest v1.Hash) ([]byte, error)
-	blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error)
-}
-
 // open finds an image: a layout's folder, an archive's file, or a reference in a
 // registry.
 func open(ctx context.Context, ref string, keychain authn.Keychain) (*found, error) {
-	info, err := os.Stat(ref)
-	switch {
-	case err == nil && info.IsDir():
-		return openLayout(ctx, folder(ref), nil)
-	case err == nil:
-		return openArchive(ctx, ref)
-	case strings.HasPrefix(ref, ".") || filepath.IsAbs(ref) || strings.HasSuffix(ref, ".tar"):
-		return nil, fmt.Errorf("no such file or folder: %w", ErrNotFound)
+	if _, err := os.Stat(ref); err == nil {
+		return openFiles(ctx, ref)
+	}
+	if strings.HasPrefix(ref, ".") || filepath.IsAbs(ref) || strings.HasSuffix(ref, ".tar") {
+		return nil, fmt.Errorf("no such file or folder: %w", image.ErrNotFound)
 	}
 	return openRegistry(ctx, ref, keychain)
 }
 
-// read reads what a descriptor names, an index or an image, with all documents below.
-func read(ctx context.Context, s store, top v1.Descriptor) (*found, error) {
-	data, err := document(ctx, s.manifest, top.Digest)
+// openFiles finds the image of a layout or of an archive.
+func openFiles(ctx context.Context, name string) (*found, error) {
+	opened, err := image.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	mediaType := mediaTypeOf(data, top.MediaType)
+	var f *found
+	if opened.Saved != nil {
+		f, err = readSaved(opened.Saved)
+	} else if top, terr := opened.Top(); terr != nil {
+		err = terr
+	} else {
+		f, err = read(ctx, opened, top)
+	}
+	if err != nil {
+		opened.Close()
+		return nil, err
+	}
+	f.close = opened.Close
+	return f, nil
+}
+
+// readSaved is the image of a docker archive, which has no manifest.
+func readSaved(saved *image.Saved) (*found, error) {
+	img := &foundImage{config: saved.Config}
+	if err := img.readConfig(); err != nil {
+		return nil, err
+	}
+	if len(saved.Layers) > maxLayers {
+		return nil, fmt.Errorf("has %d layers, more than %d: %w", len(saved.Layers), maxLayers, image.ErrForeign)
+	}
+	for _, open := range saved.Layers {
+		img.layers = append(img.layers, foundLayer{"", func(context.Context) (io.ReadCloser, error) { return open() }})
+	}
+	return &found{kind: KindArchive, digest: digestOf(img.config), images: []*foundImage{img}}, nil
+}
+
+// read reads what a descriptor names, an index or an image, with all documents below.
+func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error) {
+	data, err := s.Manifest(ctx, top.Digest)
+	if err != nil {
+		return nil, err
+	}
+	mediaType := image.MediaType(data, top.MediaType)
 	f := &found{digest: top.Digest.String(), close: func() error { return nil }}
 	switch {
 	case mediaType.IsImage():
 		f.kind = KindImage
-		img, err := readImage(ctx, s, top.Digest, data)
+		img, err := parseImage(ctx, s, top.Digest, data)
 		if err != nil {
 			return nil, err
 		}
 		f.images = []*foundImage{img}
 		return f, nil
 	case !mediaType.IsIndex():
-		return nil, fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), ErrNotOurs)
+		return nil, fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
 	}
 	f.kind, f.index = KindIndex, data
 	index, err := v1.ParseIndexManifest(strings.NewReader(string(data)))
 	if err != nil {
-		return nil, fmt.Errorf("index %s: %w: %w", top.Digest, ErrDamaged, err)
+		return nil, fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
 	}
 	if len(index.Manifests) > maxImages {
-		return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(index.Manifests), maxImages, ErrNotOurs)
+		return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(index.Manifests), maxImages, image.ErrForeign)
 	}
 	for _, d := range index.Manifests {
 		if about, ok := image.Attests(d); ok {
-			a, err := readAttestation(ctx, s, d.Digest, about)
+			a, err := readAttestation(ctx, s, d.Digest)
 			if err != nil {
 				return nil, err
 			}
+			a.about = about
 			f.attestations = append(f.attestations, a)
 			continue
 		}
@@ -145,11 +161,7 @@ func read(ctx context.Context, s store, top v1.Descriptor) (*found, error) {
 			f.others = append(f.others, d)
 			continue
 		}
-		data, err := document(ctx, s.manifest, d.Digest)
-		if err != nil {
-			return nil, err
-		}
-		img, err := readImage(ctx, s, d.Digest, data)
+		img, err := readImage(ctx, s, d.Digest)
 		if err != nil {
 			return nil, err
 		}
@@ -162,16 +174,24 @@ func read(ctx context.Context, s store, top v1.Descriptor) (*found, error) {
 	return f, nil
 }
 
-// readImage reads the documents of an image with this manifest.
-func readImage(ctx context.Context, s store, digest v1.Hash, manifest []byte) (*foundImage, error) {
+// readImage reads the documents of an image.
+func readImage(ctx context.Context, s image.Store, digest v1.Hash) (*foundImage, error) {
+	manifest, err := s.Manifest(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	return parseImage(ctx, s, digest, manifest)
+}
+
+func parseImage(ctx context.Context, s image.Store, digest v1.Hash, manifest []byte) (*foundImage, error) {
 	m, err := v1.ParseManifest(strings.NewReader(string(manifest)))
 	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w: %w", digest, ErrDamaged, err)
+		return nil, fmt.Errorf("manifest %s: %w: %w", digest, image.ErrCorrupt, err)
 	}
 	if len(m.Layers) > maxLayers {
-		return nil, fmt.Errorf("manifest %s: has %d layers, more than %d: %w", digest, len(m.Layers), maxLayers, ErrNotOurs)
+		return nil, fmt.Errorf("manifest %s: has %d layers, more than %d: %w", digest, len(m.Layers), maxLayers, image.ErrForeign)
 	}
-	config, err := blobDocument(ctx, s, m.Config.Digest)
+	config, err := image.Document(ctx, s, m.Config.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
@@ -181,7 +201,7 @@ func readImage(ctx context.Context, s store, digest v1.Hash, manifest []byte) (*
 	}
 	for _, l := range m.Layers {
 		img.layers = append(img.layers, foundLayer{l.Digest.String(), func(ctx context.Context) (io.ReadCloser, error) {
-			return s.blob(ctx, l.Digest)
+			return s.Blob(ctx, l.Digest)
 		}})
 	}
 	return img, nil
@@ -189,7 +209,7 @@ func readImage(ctx context.Context, s store, digest v1.Hash, manifest []byte) (*
 
 func (i *foundImage) readConfig() (err error) {
 	if i.configFile, err = v1.ParseConfigFile(strings.NewReader(string(i.config))); err != nil {
-		return fmt.Errorf("config: %w: %w", ErrDamaged, err)
+		return fmt.Errorf("config: %w: %w", image.ErrCorrupt, err)
 	}
 	i.name = platformName(i.ownPlatform())
 	return nil
@@ -201,76 +221,13 @@ func (i *foundImage) ownPlatform() v1.Platform {
 	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
 }
 
-// document reads a document and checks that it is what its digest names.
-func document(ctx context.Context, get func(context.Context, v1.Hash) ([]byte, error), digest v1.Hash) ([]byte, error) {
-	data, err := get(ctx, digest)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", digest, err)
-	}
-	if got := digestOf(data); got != digest.String() {
-		return nil, fmt.Errorf("%s: %w: the content has digest %s", digest, ErrDamaged, got)
-	}
-	return data, nil
-}
-
-// blobDocument is document for one that is kept as a blob: a config, a statement.
-func blobDocument(ctx context.Context, s store, digest v1.Hash) ([]byte, error) {
-	return document(ctx, func(ctx context.Context, h v1.Hash) ([]byte, error) {
-		r, err := s.blob(ctx, h)
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		return readAll(r)
-	}, digest)
-}
-
 func digestOf(data []byte) string {
 	h, _, _ := v1.SHA256(strings.NewReader(string(data))) // reading memory does not fail
 	return h.String()
 }
 
-func readAll(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
-	if err == nil && len(data) > maxManifest {
-		err = fmt.Errorf("%w: more than %d MiB", ErrDamaged, maxManifest>>20)
-	}
-	return data, err
-}
-
-// mediaTypeOf is the media type that a document names itself, or else the one that
-// it was served with.
-func mediaTypeOf(data []byte, served types.MediaType) types.MediaType {
-	var m struct {
-		MediaType types.MediaType   `json:"mediaType"`
-		Manifests []json.RawMessage `json:"manifests"`
-		Layers    []json.RawMessage `json:"layers"`
-	}
-	_ = json.Unmarshal(data, &m) // parsed again, with errors, by who uses it
-	switch {
-	case m.MediaType != "":
-		return m.MediaType
-	case served != "":
-		return served
-	case m.Manifests != nil:
-		return types.OCIImageIndex
-	case m.Layers != nil:
-		return types.OCIManifestSchema1
-	}
-	return "an unknown document"
-}
-
 // platformName is a platform as the lock writes it.
-func platformName(p v1.Platform) string {
-	name := p.OS + "/" + p.Architecture
-	if p.Variant != "" {
-		name += "/" + p.Variant
-	}
-	if known, err := lock.ParsePlatform(name); err == nil {
-		return string(known)
-	}
-	return diff.Printable(name)
-}
+func platformName(p v1.Platform) string { return diff.Printable(string(image.PlatformOf(p))) }
 
 // readLayers reads what is in the layers of an image, and checks that each is what
 // its digest names. What was read before is in have, by digest.
@@ -281,7 +238,7 @@ func (i *foundImage) readLayers(ctx context.Context, have map[string]*diff.Layer
 		if content == nil {
 			r, err := l.open(ctx)
 			if err != nil {
-				return fmt.Errorf("layer %d of %s: %s: %w", n+1, i.name, l.digest, err)
+				return fmt.Errorf("layer %d of %s: %w", n+1, i.name, err)
 			}
 			content, err = diff.ReadLayer(ctx, r)
 			r.Close()
@@ -289,7 +246,7 @@ func (i *foundImage) readLayers(ctx context.Context, have map[string]*diff.Layer
 				return fmt.Errorf("layer %d of %s: %s: %w", n+1, i.name, l.digest, err)
 			}
 			if l.digest != "" && content.Digest != l.digest {
-				return fmt.Errorf("layer %d of %s: %s: %w: the content has digest %s", n+1, i.name, l.digest, ErrDamaged, content.Digest)
+				return fmt.Errorf("layer %d of %s: %s: %w: the content has digest %s", n+1, i.name, l.digest, image.ErrCorrupt, content.Digest)
 			}
 			if l.digest != "" {
 				have[l.digest] = content
@@ -300,30 +257,24 @@ func (i *foundImage) readLayers(ctx context.Context, have map[string]*diff.Layer
 	return nil
 }
 
-// rebuilt is an image that was built here, in the form of one that was found.
-func rebuilt(img v1.Image) (*foundImage, error) {
-	i := &foundImage{}
-	var err error
-	if i.manifest, err = img.RawManifest(); err != nil {
-		return nil, err
-	}
-	if i.config, err = img.RawConfigFile(); err != nil {
-		return nil, err
-	}
-	i.digest = digestOf(i.manifest)
-	if err := i.readConfig(); err != nil {
-		return nil, err
-	}
-	layers, err := img.Layers()
+// builtStore is an image that was built here, as a store of what it consists of.
+type builtStore struct{ v1.Image }
+
+func (b builtStore) Manifest(context.Context, v1.Hash) ([]byte, error) { return b.RawManifest() }
+
+func (b builtStore) Blob(_ context.Context, digest v1.Hash) (io.ReadCloser, error) {
+	l, err := b.LayerByDigest(digest)
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range layers {
-		digest, err := l.Digest()
-		if err != nil {
-			return nil, err
-		}
-		i.layers = append(i.layers, foundLayer{digest.String(), func(context.Context) (io.ReadCloser, error) { return l.Compressed() }})
+	return l.Compressed()
+}
+
+// readBuilt reads what was built here, in the form of what was found.
+func readBuilt[T any](ctx context.Context, img v1.Image, read func(context.Context, image.Store, v1.Hash) (*T, error)) (*T, error) {
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, err
 	}
-	return i, nil
+	return read(ctx, builtStore{img}, digest)
 }

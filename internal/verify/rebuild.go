@@ -48,12 +48,10 @@ func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock
 			return nil, err
 		}
 		for i, p := range part {
-			img, err := rebuilt(out.Images[i])
-			if err != nil {
+			if b.images[p], err = readBuilt(ctx, out.Images[i], readImage); err != nil {
 				return nil, err
 			}
-			b.images[p] = img
-			if b.attestations[p], err = rebuiltAttestation(out.Attestations[i], img.digest); err != nil {
+			if b.attestations[p], err = readBuilt(ctx, out.Attestations[i], readAttestation); err != nil {
 				return nil, err
 			}
 		}

@@ -163,26 +163,23 @@ func gzipHeader(h gzip.Header) string {
 	return s + ")"
 }
 
-// FileIn opens the content of the nth file, from 0, with a name in the tar of a
-// layer's blob.
-func FileIn(blob io.Reader, name string, nth int) (io.ReadCloser, error) {
+// FileIn reads the nth file, from 0, with a name in the tar of a layer's blob, of at most
+// limit bytes.
+func FileIn(blob io.Reader, name string, nth int, limit int64) ([]byte, error) {
 	unpacked, _, err := Decompress(blob)
 	if err != nil {
 		return nil, err
 	}
+	defer unpacked.Close()
 	tr := tar.NewReader(io.LimitReader(unpacked, maxTar))
 	for {
 		h, err := tr.Next()
 		if err != nil {
-			unpacked.Close()
 			return nil, err
 		}
 		if h.Name == name {
 			if nth--; nth < 0 {
-				return struct {
-					io.Reader
-					io.Closer
-				}{tr, unpacked}, nil
+				return io.ReadAll(io.LimitReader(tr, limit))
 			}
 		}
 	}

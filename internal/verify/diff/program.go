@@ -1,15 +1,13 @@
 package diff
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"debug/buildinfo"
 	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"regexp"
 	"runtime/debug"
 	"slices"
@@ -43,20 +41,17 @@ type ProgramDiff struct {
 	Details []string
 }
 
-// Programs compares two compiled programs that differ, in the named files. The
-// error is for a wanted one that cannot be read; of the one that was got, nothing is
-// expected.
-func Programs(ctx context.Context, want, got string) (*ProgramDiff, error) {
-	w, err := openProgram(want)
+// Programs compares two compiled programs that differ. The error is for a wanted one that
+// cannot be read, and ctx's; of the one that was got, nothing is expected.
+func Programs(ctx context.Context, want, got []byte) (*ProgramDiff, error) {
+	w, err := parseProgram(want)
 	if err != nil {
 		return nil, fmt.Errorf("rebuilt program: %w", err)
 	}
-	defer w.file.Close()
-	g, err := openProgram(got)
+	g, err := parseProgram(got)
 	if err != nil {
 		return &ProgramDiff{CauseForm, "The image's file is not a program that Go compiled: " + Printable(err.Error()) + ".", nil}, nil
 	}
-	defer g.file.Close()
 	d := &differ{ctx: ctx}
 	d.machine(w, g)
 	if d.cause == "" { // code for two machines has nothing in common
@@ -69,33 +64,26 @@ func Programs(ctx context.Context, want, got string) (*ProgramDiff, error) {
 	return &ProgramDiff{d.cause, d.summary, d.details}, nil
 }
 
-// program is a compiled program that is open.
+// program is a compiled program.
 type program struct {
-	file *os.File
+	data []byte
 	elf  *elf.File
 	info *debug.BuildInfo
 }
 
-// openProgram opens a program of which nothing is known: debug/elf and
+// parseProgram parses a program of which nothing is known: debug/elf and
 // debug/buildinfo do not promise not to panic.
-func openProgram(name string) (p *program, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
+func parseProgram(data []byte) (p *program, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("malformed: %v", r)
 		}
-		if err != nil {
-			f.Close()
-		}
 	}()
-	p = &program{file: f}
-	if p.elf, err = elf.NewFile(f); err != nil {
+	p = &program{data: data}
+	if p.elf, err = elf.NewFile(bytes.NewReader(data)); err != nil {
 		return nil, err
 	}
-	if p.info, err = buildinfo.Read(f); err != nil {
+	if p.info, err = buildinfo.Read(bytes.NewReader(data)); err != nil {
 		return nil, errors.New("no Go build information in it")
 	}
 	return p, nil
@@ -174,36 +162,31 @@ func moduleName(m *debug.Module) string {
 }
 
 func (d *differ) modules(want, got []*debug.Module) {
-	byPath := func(list []*debug.Module) map[string]string {
-		m := map[string]string{}
-		for _, dep := range list {
-			m[dep.Path] = moduleName(dep)
-		}
-		return m
-	}
-	lines := d.maps("module", byPath(want), byPath(got))
+	byPath := func(m *debug.Module) (string, string) { return m.Path, moduleName(m) }
+	lines := d.maps("module", mapOf(want, byPath), mapOf(got, byPath))
 	if len(lines) > 0 {
 		d.set(CauseModules, "The image's program links other modules than the rebuilt one: %s, and the like (%d).", strings.TrimPrefix(lines[0], "module "), len(lines))
 	}
-	d.list(lines, "module")
 }
 
 func (d *differ) settings(want, got []debug.BuildSetting) {
-	byKey := func(list []debug.BuildSetting) map[string]string {
-		m := map[string]string{}
-		for _, s := range list {
-			m[s.Key] = s.Value
-		}
-		return m
-	}
-	lines := d.maps("build setting", byKey(want), byKey(got))
+	byKey := func(s debug.BuildSetting) (string, string) { return s.Key, s.Value }
+	lines := d.maps("build setting", mapOf(want, byKey), mapOf(got, byKey))
 	if len(lines) > 0 {
 		d.set(CauseSettings, "The image's program says that it was built with other settings: %s.", strings.TrimPrefix(lines[0], "build setting "))
 	}
-	d.list(lines, "build setting")
 }
 
-// maps lists how two maps of strings differ.
+func mapOf[T any](list []T, entry func(T) (key, value string)) map[string]string {
+	m := map[string]string{}
+	for _, e := range list {
+		key, value := entry(e)
+		m[key] = value
+	}
+	return m
+}
+
+// maps lists how two maps of strings differ, and adds it to the details.
 func (d *differ) maps(what string, want, got map[string]string) (lines []string) {
 	for _, key := range slices.Sorted(maps.Keys(union(want, got))) {
 		w, inWant := want[key]
@@ -219,6 +202,7 @@ func (d *differ) maps(what string, want, got map[string]string) (lines []string)
 			lines = append(lines, fmt.Sprintf("%s: image %s, rebuilt %s", name, short(g), short(w)))
 		}
 	}
+	d.list(lines, what)
 	return lines
 }
 
@@ -227,20 +211,18 @@ func (d *differ) maps(what string, want, got map[string]string) (lines []string)
 var stamped = regexp.MustCompile(`1\.[0-9]{1,4}\.[0-9]{1,6}-t[0-9a-f]{9}|[0-9a-f]{40}`)
 
 // stamps compares the revisions that are stamped into the programs.
-func (d *differ) stamps(want, got string) {
-	w, errW := findAll(d.ctx, want, stamped)
-	g, errG := findAll(d.ctx, got, stamped)
-	if errW != nil || errG != nil {
-		return // then there is no such hint
-	}
-	only := func(a, b map[string]bool) (list []string) {
-		for _, s := range slices.Sorted(maps.Keys(a)) {
-			if !b[s] {
-				list = append(list, s)
-			}
+func (d *differ) stamps(want, got []byte) {
+	all := func(program []byte) map[string]bool {
+		m := map[string]bool{}
+		for _, stamp := range stamped.FindAll(program, 1<<14) {
+			m[string(stamp)] = true
 		}
-		return list
+		return m
 	}
+	only := func(a, b map[string]bool) []string {
+		return slices.DeleteFunc(slices.Sorted(maps.Keys(a)), func(s string) bool { return b[s] })
+	}
+	w, g := all(want), all(got)
 	onlyG, onlyW := only(g, w), only(w, g)
 	if len(onlyG) == 0 || len(onlyW) == 0 || len(onlyG) > 4 || len(onlyW) > 4 {
 		return // nothing, or strings that only look like stamps
@@ -248,34 +230,4 @@ func (d *differ) stamps(want, got string) {
 	a, b := strings.Join(onlyG, ", "), strings.Join(onlyW, ", ")
 	d.detail("stamp: image %s, rebuilt %s", a, b)
 	d.set(CauseRevision, "The image's program is stamped with another revision: %s, where the rebuilt one has %s.", a, b)
-}
-
-// findAll finds the distinct matches of an expression in a file. Matches are shorter
-// than overlap bytes.
-func findAll(ctx context.Context, name string, expr *regexp.Regexp) (map[string]bool, error) {
-	const overlap, step = 64, 1 << 20
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	found := map[string]bool{}
-	in := bufio.NewReaderSize(&stopReader{ctx, f}, step)
-	window := make([]byte, 0, overlap+step)
-	for {
-		n, err := io.ReadFull(in, window[len(window):cap(window)])
-		window = window[:len(window)+n]
-		for _, m := range expr.FindAll(window, -1) {
-			if len(found) < 1<<14 {
-				found[string(m)] = true
-			}
-		}
-		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-			return found, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		window = append(window[:0], window[len(window)-overlap:]...)
-	}
 }
