@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/stall"
 )
 
 // newTransport is the way to registries. What is nearest to the network comes last:
@@ -21,7 +22,7 @@ import (
 func newTransport(base http.RoundTripper, p Patience, s *secrets) http.RoundTripper {
 	t := base
 	t = &listening{inner: t, secrets: s}
-	t = &stalling{inner: t, after: p.Stall}
+	t = &stall.Transport{Inner: t, After: p.Stall}
 	t = &limiting{inner: t}
 	t = &retrying{inner: t, patience: p}
 	t = &referring{inner: t}

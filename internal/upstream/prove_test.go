@@ -508,7 +508,7 @@ func TestHostileServer(t *testing.T) {
 			}
 			w.ServeHTTP(rw, req)
 		}, "redirect on non-initial request"},
-		{"nothing", func(_ *world, _ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }, "no answer for too long"},
+		{"nothing", func(_ *world, _ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }, "nothing moved for 1s"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
