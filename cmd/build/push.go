@@ -94,7 +94,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	client := &registry.Client{Keychain: keychain, Display: display}
 	report, err := client.Push(ctx, registry.Plan{
-		Release: release, Repositories: repositories, Tags: names, Retag: *retag, Verify: *verify || *byDigest, DryRun: *dryRun,
+		Content: release, Repositories: repositories, Tags: names, Retag: *retag, Verify: *verify || *byDigest, DryRun: *dryRun,
 	})
 	if err != nil {
 		return pushError(err)
@@ -178,7 +178,7 @@ func pushError(err error) error {
 	return &codedError{err, exitFailed, hint}
 }
 
-func printPush(w io.Writer, r *registry.Report) {
+func printPush(w io.Writer, r *registry.Pushed) {
 	for _, repository := range r.Repositories {
 		fmt.Fprintln(w, repository.Reference)
 		verb := "uploaded"

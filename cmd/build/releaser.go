@@ -137,7 +137,7 @@ func (r *releaser) published(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	report, err := r.client(nil).Push(ctx, registry.Plan{Release: recorded, Repositories: r.repositories, Tags: r.tags, Retag: r.retag, DryRun: true})
+	report, err := r.client(nil).Push(ctx, registry.Plan{Content: recorded, Repositories: r.repositories, Tags: r.tags, Retag: r.retag, DryRun: true})
 	if err != nil {
 		return false, pushError(err)
 	}
@@ -249,7 +249,7 @@ func (r *releaser) pushWith(ctx context.Context, tags []registry.Tag, name strin
 	display := progress.New(r.stderr)
 	defer display.Close()
 	_, err = r.client(display).Push(ctx, registry.Plan{
-		Release: image, Repositories: r.repositories, Tags: tags, Retag: r.retag, Verify: tags == nil,
+		Content: image, Repositories: r.repositories, Tags: tags, Retag: r.retag, Verify: tags == nil,
 	})
 	if err != nil {
 		return pushError(err)

@@ -48,29 +48,24 @@ func (m *move) fromDigest() string {
 
 func (m *move) String() string { return m.repository.String() + ":" + m.tag.Name }
 
-func inPlace(moves [][]*move) bool {
-	for _, list := range moves {
-		for _, m := range list {
-			if !m.done() {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // lookUp finds out where a tag is and whether it may move. What it points at is
 // kept, so that the tag can be put back. Before the upload, a registry may refuse to
-// say: the repository may not exist.
-func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
-	to := p.Release.content.manifests[len(p.Release.content.manifests)-1]
-	m := &move{repository: r, tag: tag, to: to}
+// say: the repository may not exist. A tag that is to stay where it is gives nil.
+func (r *target) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
+	to := r.all.manifests[len(r.all.manifests)-1]
+	m := &move{repository: r.Repository, tag: tag, to: to}
 	found, err := r.head(ctx, r.name.Tag(tag.Name))
 	if m.unreadable = broken(err) && r.emptyLink(ctx, r.name.Tag(tag.Name)); m.unreadable || !uploaded && forbidden(err) {
 		return m, nil // a tag that nobody can read names nothing
 	}
-	if err != nil || found == nil {
-		return m, err
+	if err != nil {
+		return nil, err
+	}
+	if tag.Moves && p.From != (v1.Hash{}) && (found == nil || found.Digest != p.From && found.Digest != to.digest) {
+		return nil, nil
+	}
+	if found == nil {
+		return m, nil
 	}
 	if found.Digest == to.digest {
 		m.from = to
@@ -83,7 +78,7 @@ func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool)
 	if m.from, err = r.get(ctx, found.Digest); err != nil || m.from == nil {
 		return m, err // a tag without manifest is none
 	}
-	if refused.Version = m.from.version(); newer(refused.Version, p.Release.Version) && !p.Retag {
+	if refused.Version = m.from.version(); newer(refused.Version, p.Content.Version) && !p.Retag {
 		return nil, refused
 	}
 	return m, nil
