@@ -10,10 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -70,13 +70,13 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	add := func(name string, data []byte) error {
 		sum := sha256.Sum256(data)
 		result.Files = append(result.Files, attestedFile{filepath.Join(*output, name), "sha256:" + hex.EncodeToString(sum[:]), len(data)})
-		return writeFile(filepath.Join(*output, name), data)
+		return atomicfile.Write(filepath.Join(*output, name), data)
 	}
 	err = add("provenance.json", set.Provenance)
 	for i, s := range set.Subjects {
 		name := "index"
 		if s.Platform != "" {
-			name = strings.ReplaceAll(string(s.Platform), "/", "-")
+			name = s.Platform.Slug()
 		}
 		err = errors.Join(err, add(name+".spdx.json", set.SBOMs[i]))
 	}
@@ -136,21 +136,4 @@ func splitReference(ref string) (repository, identifier string, err error) {
 		err = usageError("%q is neither a layout nor a reference: %w", ref, err)
 	}
 	return repository, identifier, err
-}
-
-// writeFile writes a file whole or not at all.
-func writeFile(name string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails once renamed
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
 }

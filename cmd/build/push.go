@@ -82,7 +82,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	release, err := registry.Read(dir, l)
 	if err != nil {
-		return releaseError(err, dir)
+		return layoutError(err, dir)
 	}
 	var names []registry.Tag
 	if *byDigest {
@@ -94,7 +94,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	client := &registry.Client{Keychain: keychain, Display: display}
 	report, err := client.Push(ctx, registry.Plan{
-		Content: release, Repositories: repositories, Tags: names, Retag: *retag, Verify: *verify || *byDigest, DryRun: *dryRun,
+		Release: release, Repositories: repositories, Tags: names, Retag: *retag, Verify: *verify || *byDigest, DryRun: *dryRun,
 	})
 	if err != nil {
 		return pushError(err)
@@ -144,8 +144,8 @@ func credentials(references []string) (authn.Keychain, error) {
 	return keychain, nil
 }
 
-// releaseError says what to do about a layout that is not to be pushed.
-func releaseError(err error, dir string) error {
+// layoutError says what to do about a layout that is not to be pushed.
+func layoutError(err error, dir string) error {
 	whole := self() + " --platform all"
 	if dir != "dist" {
 		whole += " --output " + dir

@@ -140,7 +140,7 @@ func TestKilledPush(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := &registry.Client{Keychain: registrytest.Keychain(proxies[0].Registry, proxies[1].Registry)}
-		if _, err := c.Push(t.Context(), registry.Plan{Content: release, Repositories: p.names, Tags: tags}); err != nil {
+		if _, err := c.Push(t.Context(), registry.Plan{Release: release, Repositories: p.names, Tags: tags}); err != nil {
 			t.Fatal(err)
 		}
 		return p, proxies

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"runtime"
 	"strings"
 	"time"
 
@@ -30,9 +29,9 @@ const testExample = `  build test --platform all --junit report.xml
 
 // testResult is what build test says, in JSON.
 type testResult struct {
-	Source    string          `json:"source"`
-	Passed    bool            `json:"passed"`
-	Platforms []*suite.Report `json:"platforms"`
+	Source    string           `json:"source"`
+	Passed    bool             `json:"passed"`
+	Platforms []*suite.Results `json:"platforms"`
 }
 
 // testOptions are the flags of build test.
@@ -63,9 +62,10 @@ func runTest(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if len(rest) == 1 {
 		source = rest[0]
 	}
-	platforms, err := testPlatforms(o.platforms)
+	// An image is tested without its lock, so all are those that could be in it.
+	platforms, err := lock.ParsePlatforms(o.platforms, lock.Known)
 	if err != nil {
-		return err
+		return usageError("--platform: %w", err)
 	}
 	runners := map[string]container.Runner{"native": container.Native(), "docker": container.Docker()}
 	runner := runners[o.runner]
@@ -110,26 +110,6 @@ func runTest(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return &codedError{fmt.Errorf("test: %s: %s", source, failures(result)), exitFailed, "the log of each failed case is above; --run " + firstFailure(result) + " runs only that one"}
 	}
 	return nil
-}
-
-// testPlatforms reads --platform. An image is tested without its lock, so all are those that could be in it.
-func testPlatforms(list string) ([]lock.Platform, error) {
-	var chosen []lock.Platform
-	for _, word := range strings.Split(list, ",") {
-		switch word = strings.TrimSpace(word); word {
-		case "all":
-			chosen = append(chosen, lock.Known...)
-			continue
-		case "host":
-			word = "linux/" + runtime.GOARCH
-		}
-		p, err := lock.ParsePlatform(word)
-		if err != nil {
-			return nil, usageError("--platform: %w", err)
-		}
-		chosen = append(chosen, p)
-	}
-	return chosen, nil
 }
 
 // openImages opens the images of all platforms, and refuses what cannot be tested, before anything is.

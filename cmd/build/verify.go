@@ -9,13 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
@@ -79,8 +79,9 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	v := &verify.Verifier{Fresh: !o.trustCache}
 	if o.platforms != "all" {
-		if v.Platforms, err = verifyPlatforms(o.platforms); err != nil {
-			return err
+		// An image is verified without its lock, so each that is known may be asked for.
+		if v.Platforms, err = lock.ParsePlatforms(o.platforms, lock.Known); err != nil {
+			return usageError("--platform: %w", err)
 		}
 	}
 	if v.Lock, err = lockAtHand(o.lockFile, len(refs) > 0); err != nil {
@@ -120,7 +121,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	if o.html != "" {
 		var page bytes.Buffer
-		if err := errors.Join(report.WriteHTML(&page), writeFile(o.html, page.Bytes())); err != nil {
+		if err := errors.Join(report.WriteHTML(&page), atomicfile.Write(o.html, page.Bytes())); err != nil {
 			return fmt.Errorf("--html: %w", err)
 		}
 	}
@@ -237,23 +238,6 @@ func verifyAll(ctx context.Context, v *verify.Verifier, lockFile string, refs []
 		return nil, &codedError{fmt.Errorf("%s: %w", lockFile, err), exitFailed, "record them: " + self() + " --platform all --update-lock"}
 	}
 	return report, err
-}
-
-// verifyPlatforms reads --platform. An image is verified without its lock, so each
-// that is known may be asked for.
-func verifyPlatforms(list string) ([]lock.Platform, error) {
-	var chosen []lock.Platform
-	for _, word := range strings.Split(list, ",") {
-		if word = strings.TrimSpace(word); word == "host" {
-			word = "linux/" + runtime.GOARCH
-		}
-		p, err := lock.ParsePlatform(word)
-		if err != nil {
-			return nil, usageError("--platform: %w", err)
-		}
-		chosen = append(chosen, p)
-	}
-	return chosen, nil
 }
 
 // lockAtHand reads the lock. It may be missing where an image is verified.

@@ -102,7 +102,7 @@ func (r *rig) judge(t *testing.T, err error) (exceptions int) {
 				want = r.oldDigest
 			}
 			if err == nil {
-				want = r.plan.Content.Digest.String()
+				want = r.plan.Release.Digest.String()
 			}
 			if got == want {
 				continue
@@ -113,7 +113,7 @@ func (r *rig) judge(t *testing.T, err error) (exceptions int) {
 			moved := half != nil && slices.Contains(half.Moved, full) && !tag.Moves && docker
 			var named bool
 			switch got {
-			case r.plan.Content.Digest.String():
+			case r.plan.Release.Digest.String():
 				named = unknown || moved
 			case "broken":
 				named = unknown && docker
@@ -126,11 +126,11 @@ func (r *rig) judge(t *testing.T, err error) (exceptions int) {
 	}
 	// Whatever a tag names is whole.
 	for i := range r.registries {
-		names := func(tag Tag) bool { return r.at(t, i, tag.Name) == r.plan.Content.Digest.String() }
+		names := func(tag Tag) bool { return r.at(t, i, tag.Name) == r.plan.Release.Digest.String() }
 		if err != nil && !slices.ContainsFunc(r.plan.Tags, names) {
 			continue
 		}
-		index, err := remote.Index(r.direct[i].digest(r.plan.Content.Digest), r.direct[i].options(context.Background())...)
+		index, err := remote.Index(r.direct[i].digest(r.plan.Release.Digest), r.direct[i].options(context.Background())...)
 		if err == nil {
 			err = validate.Index(index)
 		}

@@ -78,7 +78,7 @@ func (r *target) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*m
 	if m.from, err = r.get(ctx, found.Digest); err != nil || m.from == nil {
 		return m, err // a tag without manifest is none
 	}
-	if refused.Version = m.from.version(); newer(refused.Version, p.Content.Version) && !p.Retag {
+	if refused.Version = m.from.version(); newer(refused.Version, p.Release.Version) && !p.Retag {
 		return nil, refused
 	}
 	return m, nil

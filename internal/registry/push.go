@@ -14,7 +14,7 @@ import (
 
 // A Plan is what to push, and where to.
 type Plan struct {
-	Content      *Content
+	Release      *Content
 	Repositories []string
 	Tags         []Tag
 	// From leaves moving tags where they are that name another digest than this; zero
@@ -65,10 +65,10 @@ type PushedTag struct {
 // Among the errors are a [TagError] for a tag that may not move, and a [MoveError]
 // for tags that were left half way.
 func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
-	if p.Content.store == nil && !p.DryRun {
-		return &Pushed{}, fmt.Errorf("release %s: has no content to push", p.Content.Version)
+	if p.Release.store == nil && !p.DryRun {
+		return &Pushed{}, fmt.Errorf("release %s: has no content to push", p.Release.Version)
 	}
-	return c.push(ctx, p, func(context.Context, *Repository) (*content, error) { return &p.Content.content, nil })
+	return c.push(ctx, p, func(context.Context, *Repository) (*content, error) { return &p.Release.content, nil })
 }
 
 // Move moves moving tags to an image that all repositories have, whole, as to an older one
@@ -83,7 +83,7 @@ func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
 	p.Retag, p.Verify = true, true
 	return c.push(ctx, p, func(ctx context.Context, r *Repository) (*content, error) {
 		all := &content{store: r}
-		err := all.add(ctx, v1.Descriptor{Digest: p.Content.Digest})
+		err := all.add(ctx, v1.Descriptor{Digest: p.Release.Digest})
 		if err != nil && !NotFound(err) {
 			return nil, err
 		}
@@ -97,13 +97,13 @@ func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
 			}
 			err = fmt.Errorf("it lacks %s", strings.Join(lacks.summary().Digests, ", "))
 		}
-		return nil, fmt.Errorf("%s@%s: version %s %w: %w", r, p.Content.Digest, p.Content.Version, ErrIncomplete, err)
+		return nil, fmt.Errorf("%s@%s: version %s %w: %w", r, p.Release.Digest, p.Release.Version, ErrIncomplete, err)
 	})
 }
 
 // push pushes what there is for each repository.
 func (c *Client) push(ctx context.Context, p Plan, contentFor func(context.Context, *Repository) (*content, error)) (*Pushed, error) {
-	pushed := &Pushed{Version: p.Content.Version, Digest: p.Content.Digest.String(), DryRun: p.DryRun}
+	pushed := &Pushed{Version: p.Release.Version, Digest: p.Release.Digest.String(), DryRun: p.DryRun}
 	targets, err := c.targets(ctx, p.Repositories)
 	if err != nil {
 		return pushed, err
@@ -144,7 +144,7 @@ func (c *Client) push(ctx context.Context, p Plan, contentFor func(context.Conte
 	var moves []*move
 	for _, t := range targets {
 		for _, m := range t.moves {
-			m.added = slices.ContainsFunc(t.lacks.manifests, func(x *manifest) bool { return x.digest == p.Content.Digest })
+			m.added = slices.ContainsFunc(t.lacks.manifests, func(x *manifest) bool { return x.digest == p.Release.Digest })
 			moves = append(moves, m)
 		}
 	}

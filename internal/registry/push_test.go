@@ -42,7 +42,7 @@ func planFor(t testing.TB, r *registrytest.Release, repositories ...string) Plan
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Plan{Content: release, Repositories: repositories, Tags: tags}
+	return Plan{Release: release, Repositories: repositories, Tags: tags}
 }
 
 // push pushes and must work.

@@ -39,16 +39,17 @@ func Recorded(l *lock.Lock) (*Content, error) {
 	if l.Outputs == nil {
 		return nil, lock.ErrNoOutputs
 	}
-	digest, err := v1.NewHash(l.Outputs.Index)
-	if err != nil {
-		return nil, fmt.Errorf("outputs.index: %w", err)
-	}
-	return ByDigest(l.Inputs.Tailscale.Short(), digest), nil
+	return ByDigest(l.Inputs.Tailscale.Short(), l.Outputs.Index)
 }
 
 // ByDigest is the image of a version that is in repositories already, for [Client.Move].
-func ByDigest(version string, index v1.Hash) *Content {
-	return &Content{version, index, content{manifests: []*manifest{{digest: index, mediaType: types.OCIImageIndex}}}}
+func ByDigest(version, index string) (*Content, error) {
+	digest, err := v1.NewHash(index)
+	if err != nil {
+		return nil, fmt.Errorf("version %s: %w", version, err)
+	}
+	named := []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
+	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}, nil
 }
 
 // Read reads a release from the OCI layout in the folder dir. It must be what the
