@@ -160,7 +160,7 @@ func checkWrongPin(ctx context.Context, s *session) (string, error) {
 	sum[0] ^= 1
 	reg := s.region()
 	reg.Nodes[0].CertName = fmt.Sprintf("%s%x", pinPrefix, sum)
-	c := s.client(s.newKey(), reg)
+	c := newClient(reg, s.newKey(), s.RootCAs)
 	defer c.Close()
 	conn, raw, _, err := c.DialRegionTLS(ctx, reg)
 	if err == nil {
