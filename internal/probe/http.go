@@ -36,12 +36,12 @@ type Page struct {
 	Text string
 }
 
-// URL returns the URL of a page of a relay. Ports without a name of their own in it are left out.
+// URL returns the URL of a page of a relay. Port 0 is the scheme's own.
 func URL(scheme, host string, port int, path string) string {
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
 		host = "[" + host + "]"
 	}
-	if port != map[string]int{"http": 80, "https": 443}[scheme] {
+	if port != 0 && port != map[string]int{"http": 80, "https": 443}[scheme] {
 		host += ":" + strconv.Itoa(port)
 	}
 	return scheme + "://" + host + path

@@ -76,28 +76,16 @@ func runWorker(ctx context.Context, c *box, what string, arg any, out io.Writer,
 	return err
 }
 
-// probeTarget is a probe.Target that can be written down.
-type probeTarget struct {
-	Host     string
-	Addrs    []netip.Addr
-	CertName string
-	Packets  int
-	Timeout  time.Duration
-}
-
-func (t probeTarget) target() probe.Target {
-	return probe.Target{Host: t.Host, Addrs: t.Addrs, CertName: t.CertName, Home: probe.HomeDefault, Packets: t.Packets, Timeout: t.Timeout}
-}
-
 func workProbe(arg []byte) (any, error) {
-	var t probeTarget
-	if err := json.Unmarshal(arg, &t); err != nil {
+	var t probe.Target
+	err := json.Unmarshal(arg, &t)
+	if err == nil {
+		err = t.Validate()
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := t.target().Validate(); err != nil {
-		return nil, err
-	}
-	return probe.Run(context.Background(), t.target()), nil
+	return probe.Run(context.Background(), t), nil
 }
 
 // process is one that runs in a container.
