@@ -51,14 +51,6 @@ func (b *bed) close() error {
 	return errors.Join(errs...)
 }
 
-// row judges one of the case's rows.
-func (b *bed) row(name string, err error) {
-	if b.results == nil {
-		b.results = map[string]error{}
-	}
-	b.results[name] = err
-}
-
 func (b *bed) logs() string {
 	var all strings.Builder
 	for i, c := range b.containers {

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -233,27 +230,29 @@ func caseSTUNPortTaken(ctx context.Context, b *bed) {
 	c := b.healthy(ctx, container.Spec{}, open, "HOSTNAME=relay.example")
 	hctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var out lockedBuffer
-	var errs bytes.Buffer
-	held := make(chan error, 1)
-	go func() { held <- runWorker(hctx, c, "hold", stunPort.Number, &out, &errs) }()
-	said := func(word string) bool { return slices.Contains(strings.Fields(out.String()), word) }
-	must(b.eventually(ctx, func() error {
-		if !said("waiting") {
-			return errors.New("the worker that takes the STUN port does not start")
+	said, held := make(words, 10), make(chan error, 1)
+	go func() { held <- runWorker(hctx, c, "hold", stunPort.Number, said) }()
+	// next is whether the worker has said one more word: first that it waits for the port, then that it has it.
+	next := func(patience time.Duration) bool {
+		select {
+		case <-said:
+			return true
+		case <-ctx.Done():
+		case <-time.After(patience):
 		}
-		return nil
-	}))
+		return false
+	}
+	if !next(b.patience) {
+		fail("the worker that takes the STUN port does not start")
+	}
 	must(b.eventually(ctx, func() error {
 		if err := c.Signal(syscall.SIGHUP); err != nil { // a new certificate, maybe: restarts derper
 			return err
 		}
-		for range 20 {
-			if time.Sleep(50 * time.Millisecond); said("held") {
-				return nil
-			}
+		if !next(time.Second) {
+			return errors.New("derper always got its STUN port back before it could be taken")
 		}
-		return errors.New("derper always got its STUN port back before it could be taken")
+		return nil
 	}))
 	if err := b.eventually(ctx, func() error {
 		_, err := c.get(ctx, "/derp/probe", 200)
@@ -268,20 +267,12 @@ func caseSTUNPortTaken(ctx context.Context, b *bed) {
 	<-held
 }
 
-// lockedBuffer is one that is written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
+// words are what is written, one by one.
+type words chan string
 
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+func (w words) Write(p []byte) (int, error) {
+	for _, word := range strings.Fields(string(p)) {
+		w <- word
+	}
+	return len(p), nil
 }

@@ -160,7 +160,7 @@ func choose(re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
 // runCase runs one case and returns its rows, each of them.
 func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 	began := time.Now()
-	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign, patience: cfg.patience}
+	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign, patience: cfg.patience, results: map[string]error{}}
 	cctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("not done within %v", cfg.Timeout))
 	err := ctx.Err()
 	if err == nil {

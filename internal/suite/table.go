@@ -104,12 +104,12 @@ func (s scenario) run(ctx context.Context, b *bed) {
 		args = get(t.derper(ctx)).Args
 	}
 	for _, e := range s.effects {
-		b.row(rowOf(e.name), caught(func() {
+		b.results[rowOf(e.name)] = caught(func() {
 			e.flag(args)
 			if e.see != nil {
 				e.see(ctx, t)
 			}
-		}))
+		})
 	}
 }
 
@@ -177,37 +177,27 @@ var scenarios = []scenario{
 	},
 	{
 		name: "https-port", env: []string{open}, ports: []container.Port{tcp(8443)}, https: 8443,
-		effects: []effect{
-			{name: "ADDR", value: ":8443", see: page("/derp/probe", "")},
-		},
+		effects: []effect{{name: "ADDR", value: ":8443", see: page("/derp/probe", "")}},
 	},
 	{
 		name: "http-port", env: []string{open}, ports: []container.Port{tcp(8080)},
-		effects: []effect{
-			{name: "HTTP_PORT", value: "8080", see: func(ctx context.Context, t *trial) {
-				must(get(t.request(ctx, "GET", "http", tcp(8080), "/generate_204")).Want(http.StatusNoContent))
-			}},
-		},
+		effects: []effect{{name: "HTTP_PORT", value: "8080", see: func(ctx context.Context, t *trial) {
+			must(get(t.request(ctx, "GET", "http", tcp(8080), "/generate_204")).Want(http.StatusNoContent))
+		}}},
 	},
 	{
 		name: "stun-port", env: []string{open}, ports: []container.Port{udp(3479)},
-		effects: []effect{
-			{name: "STUN_PORT", value: "3479", see: func(ctx context.Context, t *trial) {
-				must(t.stun(ctx, 3479, t.bed.patience))
-			}},
-		},
+		effects: []effect{{name: "STUN_PORT", value: "3479", see: func(ctx context.Context, t *trial) {
+			must(t.stun(ctx, 3479, t.bed.patience))
+		}}},
 	},
 	{
 		name: "name", env: []string{open},
-		effects: []effect{
-			{name: "HOSTNAME", value: "relay.example", see: func(ctx context.Context, t *trial) { get(t.leaf(ctx, "relay.example")) }},
-		},
+		effects: []effect{{name: "HOSTNAME", value: "relay.example", see: func(ctx context.Context, t *trial) { get(t.leaf(ctx, "relay.example")) }}},
 	},
 	{
 		name: "certificates", env: []string{open},
-		effects: []effect{
-			{name: "CERT_DIR", value: "/data/certs", see: file("certs/127.0.0.1.crt", "CERTIFICATE")},
-		},
+		effects: []effect{{name: "CERT_DIR", value: "/data/certs", see: file("certs/127.0.0.1.crt", "CERTIFICATE")}},
 	},
 	{
 		name: "off", env: []string{open},
@@ -285,9 +275,7 @@ var scenarios = []scenario{
 	},
 	{
 		name: "mesh-with", env: []string{open, "MESH_PSK=" + strings.Repeat("0123456789abcdef", 4)},
-		effects: []effect{
-			{name: "MESH_WITH", value: "other.example", see: says(`mesh("other.example")`)},
-		},
+		effects: []effect{{name: "MESH_WITH", value: "other.example", see: says(`mesh("other.example")`)}},
 	},
 	{
 		name: "secrets", env: []string{open},
