@@ -162,11 +162,7 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 		if d.MediaType != types.OCIManifestSchema1 || d.Platform == nil {
 			return nil, fmt.Errorf("attest: index %s: %s is no image of a platform", digest, d.Digest)
 		}
-		name := d.Platform.OS + "/" + d.Platform.Architecture
-		if d.Platform.Variant != "" {
-			name += "/" + d.Platform.Variant
-		}
-		platform, err := lock.ParsePlatform(name)
+		platform, err := lock.ParsePlatform(string(image.PlatformOf(*d.Platform)))
 		if err != nil {
 			return nil, fmt.Errorf("attest: index %s: %w", digest, err)
 		}

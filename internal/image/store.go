@@ -271,26 +271,39 @@ func (l *storeLayer) Compressed() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &checkedReader{r, l.descriptor, sha256.New(), 0}, nil
+	return &checkedReader{r, l.descriptor.Digest, sha256.New()}, nil
 }
 
-// checkedReader checks a blob that is read: its end, and more than there should be, is an
-// error when the content is not what the descriptor names.
+// checkedReader checks a blob that is read: its end is an error when the content is not what
+// its digest names.
 type checkedReader struct {
 	io.ReadCloser
-	want v1.Descriptor
+	want v1.Hash
 	hash hash.Hash
-	n    int64
 }
 
 func (r *checkedReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
 	r.hash.Write(p[:n])
-	r.n += int64(n)
-	if err == io.EOF || r.n > r.want.Size {
-		if got := hex.EncodeToString(r.hash.Sum(nil)); r.n != r.want.Size || got != r.want.Digest.Hex {
-			return 0, fmt.Errorf("%s: %w: the content has digest sha256:%s and %d bytes, not %d", r.want.Digest, ErrCorrupt, got, r.n, r.want.Size)
+	if err == io.EOF {
+		if got := hex.EncodeToString(r.hash.Sum(nil)); got != r.want.Hex {
+			err = fmt.Errorf("%s: %w: the content has digest sha256:%s", r.want, ErrCorrupt, got)
 		}
 	}
 	return n, err
+}
+
+// Stoppable is r, whose long read ends when it is no longer wanted.
+func Stoppable(ctx context.Context, r io.Reader) io.Reader { return &stoppable{ctx, r} }
+
+type stoppable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (s *stoppable) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.r.Read(p)
 }

@@ -1,9 +1,7 @@
 package verify
 
 import (
-	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 
@@ -28,27 +26,40 @@ type foundStatement struct {
 }
 
 // readAttestation reads an attestation of an image with all its statements.
-func readAttestation(ctx context.Context, s image.Store, digest v1.Hash) (*foundAttestation, error) {
-	data, err := s.Manifest(ctx, digest)
+func readAttestation(img v1.Image) (*foundAttestation, error) {
+	m, err := img.Manifest()
 	if err != nil {
 		return nil, err
 	}
-	a := &foundAttestation{digest: digest.String(), manifest: data}
-	m, err := v1.ParseManifest(bytes.NewReader(data))
-	if err != nil {
-		return nil, fmt.Errorf("attestation %s: %w: %w", digest, image.ErrCorrupt, err)
+	a := &foundAttestation{}
+	if a.manifest, err = img.RawManifest(); err != nil {
+		return nil, err
 	}
+	a.digest = digestOf(a.manifest)
 	if len(m.Layers) > maxStated {
-		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", digest, len(m.Layers), maxStated, image.ErrForeign)
+		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", a.digest, len(m.Layers), maxStated, image.ErrForeign)
 	}
-	for _, l := range m.Layers {
-		content, err := image.Document(ctx, s, l.Digest)
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for n, l := range layers {
+		content, err := readStatement(l, m.Layers[n].Digest)
 		if err != nil {
-			return nil, fmt.Errorf("attestation %s: %w", digest, err)
+			return nil, fmt.Errorf("attestation %s: %w", a.digest, err)
 		}
-		a.statements = append(a.statements, foundStatement{diff.Printable(l.Annotations["in-toto.io/predicate-type"]), content})
+		a.statements = append(a.statements, foundStatement{diff.Printable(m.Layers[n].Annotations["in-toto.io/predicate-type"]), content})
 	}
 	return a, nil
+}
+
+func readStatement(l v1.Layer, digest v1.Hash) ([]byte, error) {
+	r, err := l.Compressed()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return image.ReadDocument(r, digest)
 }
 
 // compareAttestations compares what an index states about an image with what the rebuilt

@@ -217,7 +217,7 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 }
 
 func (c *comparison) read(l foundLayer, d diff.FileDiff, limit int64) ([]byte, error) {
-	blob, err := l.open(c.ctx)
+	blob, err := l.open()
 	if err != nil {
 		return nil, err
 	}

@@ -48,10 +48,10 @@ func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock
 			return nil, err
 		}
 		for i, p := range part {
-			if b.images[p], err = readBuilt(ctx, out.Images[i], readImage); err != nil {
+			if b.images[p], err = readImage(out.Images[i]); err != nil {
 				return nil, err
 			}
-			if b.attestations[p], err = readBuilt(ctx, out.Attestations[i], readAttestation); err != nil {
+			if b.attestations[p], err = readAttestation(out.Attestations[i]); err != nil {
 				return nil, err
 			}
 		}
