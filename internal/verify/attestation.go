@@ -62,19 +62,23 @@ func readStatement(l v1.Layer, digest v1.Hash) ([]byte, error) {
 	return image.ReadDocument(r, digest)
 }
 
-// compareAttestations compares what an index states about an image with what the rebuilt
-// image gives. Where the images differ, what is stated of them does, too. The index has
-// the image so many times.
-func compareAttestations(want *foundAttestation, got []*foundAttestation, times int, follows bool) []Check {
+// compareAttestations compares what an index states about the image with a digest with what
+// the rebuilt image gives. Where the images differ, what is stated of them does, too.
+func (f *found) compareAttestations(want *foundAttestation, digest string, follows bool) (checks []Check) {
 	const name = "SBOM and provenance"
-	if len(got) == 0 {
-		return []Check{{Level: LevelAttestation, Name: name, Result: Fail, Rebuilt: want.digest, Note: "the index has no attestation of the image"}}
+	times := 0 // that the index has the image
+	for _, img := range f.images {
+		if img.digest == digest {
+			times++
+		}
 	}
-	var checks []Check
-	for i, a := range got {
+	for _, a := range f.attestations {
+		if a.about != digest {
+			continue
+		}
 		check := Check{Level: LevelAttestation, Name: name, Result: Pass, Rebuilt: want.digest, Image: a.digest}
 		switch {
-		case i >= times:
+		case len(checks) >= times:
 			check.Result, check.Note = Fail, "the index has an attestation of the image once more"
 		case want.digest == a.digest:
 		case follows:
@@ -87,6 +91,9 @@ func compareAttestations(want *foundAttestation, got []*foundAttestation, times 
 			check.Note, check.Details = want.differs(a)
 		}
 		checks = append(checks, check)
+	}
+	if len(checks) == 0 {
+		checks = []Check{{Level: LevelAttestation, Name: name, Result: Fail, Rebuilt: want.digest, Note: "the index has no attestation of the image"}}
 	}
 	return checks
 }
@@ -129,9 +136,5 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 	if len(details) == 0 {
 		return "the same values, written in another way (order, spaces or repeated keys)", nil
 	}
-	note = details[0]
-	if n := len(details); n > 1 {
-		note = fmt.Sprintf("%s; and %d more", note, n-1)
-	}
-	return note, few(details)
+	return first(details), few(details)
 }

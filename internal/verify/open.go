@@ -55,7 +55,8 @@ type foundImage struct {
 	digest     string // of the manifest
 	configFile *v1.ConfigFile
 	layers     []foundLayer
-	contents   []*diff.Layer // what is in the layers, once they are read
+	contents   []*diff.Layer     // what is in the layers, once they are read
+	stated     *foundAttestation // of an image that was built here
 }
 
 // foundLayer is a layer that can be read.
