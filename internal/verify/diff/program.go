@@ -114,7 +114,7 @@ const limit = 12
 func (d *differ) list(lines []string, what string) {
 	d.details = append(d.details, lines[:min(len(lines), limit)]...)
 	if more := len(lines) - limit; more > 0 {
-		d.detail("and %s", plural(more, "more "+what))
+		d.detail("and %s", Plural(more, "more "+what))
 	}
 }
 
