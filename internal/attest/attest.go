@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
@@ -142,11 +143,7 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 
 // Subjects lists an index and its images.
 func Subjects(index v1.ImageIndex) ([]Subject, error) {
-	digest, err := index.Digest()
-	if err != nil {
-		return nil, fmt.Errorf("attest: index: %w", err)
-	}
-	size, err := index.Size()
+	top, err := partial.Descriptor(index)
 	if err != nil {
 		return nil, fmt.Errorf("attest: index: %w", err)
 	}
@@ -154,7 +151,8 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attest: index: %w", err)
 	}
-	list := []Subject{{Descriptor: v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: size}}}
+	digest := top.Digest
+	list := []Subject{{Descriptor: v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: top.Size}}}
 	for _, d := range m.Manifests {
 		if _, ok := image.Attests(d); ok {
 			continue

@@ -28,7 +28,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 		case other != "" && other != img.name:
 			add(LevelIndex, Fail, "the index calls it %s, and it is the image for %s", img.name, other)
 		case img.wrongClaim():
-			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(img.ownPlatform()))
+			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(*img.configFile.Platform()))
 		default:
 			if err := want.readLayers(ctx, j.contents); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)
@@ -67,8 +67,8 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 // wrongClaim reports whether an index names another platform than the image's config
 // and its programs do.
 func (i *foundImage) wrongClaim() bool {
-	own := i.ownPlatform()
-	if i.descriptor == nil || platformName(own) == i.name {
+	own := i.configFile.Platform()
+	if platformName(*own) == i.name {
 		return false
 	}
 	for _, l := range i.contents {
@@ -83,18 +83,17 @@ func (i *foundImage) wrongClaim() bool {
 
 // compareIndex compares what the index says, of what was rebuilt.
 func (j *job) compareIndex(built *build, failed map[string]bool) error {
+	extra := func(digest, note string) {
+		failed[digest] = true
+		j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + digest, Result: Fail, Image: digest, Note: note})
+	}
 	for _, a := range j.found.attestations {
 		if !slices.ContainsFunc(j.found.images, func(img *foundImage) bool { return img.digest == a.about }) {
-			failed[a.digest] = true
-			j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + a.digest, Result: Fail, Image: a.digest,
-				Note: "the index has an attestation of " + diff.Printable(a.about) + ", which is none of its images"})
+			extra(a.digest, "the index has an attestation of "+diff.Printable(a.about)+", which is none of its images")
 		}
 	}
 	for _, d := range j.found.others {
-		digest := d.Digest.String()
-		failed[digest] = true
-		j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + digest, Result: Fail, Image: digest,
-			Note: "the index names something that is no image of a platform: " + diff.Printable(string(d.MediaType))})
+		extra(d.Digest.String(), "the index names something that is no image of a platform: "+diff.Printable(string(d.MediaType)))
 	}
 	if len(built.outputs) == 0 {
 		return nil

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,15 +43,14 @@ type found struct {
 	// repository is where it is in a registry, "" for nowhere, and top what it is there.
 	repository string
 	top        v1.Descriptor
-	close      func() error
+	files      *image.Opened // where it is else
 }
 
 // foundImage is one image.
 type foundImage struct {
 	// name is the platform as the index has it, or else the config.
 	name       string
-	descriptor *v1.Descriptor // in the index, nil where there is none
-	manifest   []byte         // nil in a docker archive
+	manifest   []byte // nil in a docker archive
 	config     []byte
 	digest     string // of the manifest
 	configFile *v1.ConfigFile
@@ -101,7 +101,7 @@ func openFiles(ctx context.Context, name string) (*found, error) {
 		opened.Close()
 		return nil, err
 	}
-	f.close = opened.Close
+	f.files = opened
 	return f, nil
 }
 
@@ -126,45 +126,33 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 	if err != nil {
 		return nil, err
 	}
-	top.MediaType = image.MediaType(data, top.MediaType)
-	f := &found{digest: top.Digest.String(), close: func() error { return nil }}
-	switch {
-	case top.MediaType.IsImage():
-		f.kind = KindImage
-		img, err := image.ImageOf(ctx, s, top)
+	f := &found{kind: KindImage, digest: top.Digest.String()}
+	mediaType := image.MediaType(data, top.MediaType)
+	entries := []v1.Descriptor{{MediaType: mediaType, Digest: top.Digest}}
+	if mediaType.IsIndex() {
+		f.kind, f.index = KindIndex, data
+		m, err := v1.ParseIndexManifest(bytes.NewReader(data))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
 		}
-		f.images = make([]*foundImage, 1)
-		f.images[0], err = readImage(img)
-		return f, err
-	case !top.MediaType.IsIndex():
-		return nil, fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(top.MediaType)), image.ErrForeign)
+		if entries = m.Manifests; len(entries) > maxImages {
+			return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(entries), maxImages, image.ErrForeign)
+		}
+	} else if !mediaType.IsImage() {
+		return nil, fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
 	}
-	f.kind, f.index = KindIndex, data
-	index, err := image.IndexOf(ctx, s, top)
-	if err != nil {
-		return nil, err
-	}
-	list, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	if len(list.Manifests) > maxImages {
-		return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(list.Manifests), maxImages, image.ErrForeign)
-	}
-	for _, d := range list.Manifests {
+	for _, d := range entries {
 		about, attests := image.Attests(d)
 		if !d.MediaType.IsImage() || !attests && d.Platform != nil && d.Platform.OS == "unknown" {
 			f.others = append(f.others, d)
 			continue
 		}
-		entry, err := image.ImageOf(ctx, s, d)
+		img, err := image.ImageOf(ctx, s, d)
 		if err != nil {
 			return nil, err
 		}
 		if attests {
-			a, err := readAttestation(entry)
+			a, err := readAttestation(img)
 			if err != nil {
 				return nil, err
 			}
@@ -172,15 +160,14 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 			f.attestations = append(f.attestations, a)
 			continue
 		}
-		img, err := readImage(entry)
+		i, err := readImage(img)
 		if err != nil {
 			return nil, err
 		}
-		img.descriptor = &d
 		if d.Platform != nil {
-			img.name = platformName(*d.Platform)
+			i.name = platformName(*d.Platform)
 		}
-		f.images = append(f.images, img)
+		f.images = append(f.images, i)
 	}
 	return f, nil
 }
@@ -213,21 +200,15 @@ func readImage(img v1.Image) (*foundImage, error) {
 }
 
 func (i *foundImage) readConfig() (err error) {
-	if i.configFile, err = v1.ParseConfigFile(strings.NewReader(string(i.config))); err != nil {
+	if i.configFile, err = v1.ParseConfigFile(bytes.NewReader(i.config)); err != nil {
 		return fmt.Errorf("config: %w: %w", image.ErrCorrupt, err)
 	}
-	i.name = platformName(i.ownPlatform())
+	i.name = platformName(*i.configFile.Platform())
 	return nil
 }
 
-// ownPlatform is the platform that the config names.
-func (i *foundImage) ownPlatform() v1.Platform {
-	c := i.configFile
-	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
-}
-
 func digestOf(data []byte) string {
-	h, _, _ := v1.SHA256(strings.NewReader(string(data))) // reading memory does not fail
+	h, _, _ := v1.SHA256(bytes.NewReader(data)) // reading memory does not fail
 	return h.String()
 }
 

@@ -150,8 +150,8 @@ type job struct {
 }
 
 func (j *job) close() {
-	if j.found != nil {
-		j.found.close()
+	if j.found != nil && j.found.files != nil {
+		j.found.files.Close()
 	}
 }
 
