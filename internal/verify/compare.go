@@ -186,10 +186,7 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 		return err
 	}
 	if d.Want.Program() {
-		programs, err := diff.Programs(c.ctx, want, got)
-		if err == nil {
-			check.Note, check.Details = programs.Summary, programs.Details
-		}
+		check.Note, check.Details, err = diff.Programs(c.ctx, want, got)
 		return err
 	}
 	if check.Details = few(diff.Text(want, got)); len(check.Details) > 0 {
