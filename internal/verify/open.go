@@ -35,6 +35,8 @@ type found struct {
 	digest string // of the index, of the manifest, or of an archive's config
 	index  []byte // nil where there is none
 	images []*foundImage
+	// annotations are those of the index.
+	annotations map[string]string
 	// attestations are what an index states about its images, and others what it has
 	// beside both.
 	attestations []*foundAttestation
@@ -49,14 +51,15 @@ type found struct {
 // foundImage is one image.
 type foundImage struct {
 	// name is the platform as the index has it, or else the config.
-	name       string
-	manifest   []byte // nil in a docker archive
-	config     []byte
-	digest     string // of the manifest
-	configFile *v1.ConfigFile
-	layers     []foundLayer
-	contents   []*diff.Layer     // what is in the layers, once they are read
-	stated     *foundAttestation // of an image that was built here
+	name        string
+	manifest    []byte            // nil in a docker archive
+	annotations map[string]string // of the manifest
+	config      []byte
+	digest      string // of the manifest
+	configFile  *v1.ConfigFile
+	layers      []foundLayer
+	contents    []*diff.Layer     // what is in the layers, once they are read
+	stated      *foundAttestation // of an image that was built here
 }
 
 // foundLayer is a layer that can be read.
@@ -135,6 +138,7 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 		if err != nil {
 			return nil, fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
 		}
+		f.annotations = m.Annotations
 		if entries = m.Manifests; len(entries) > maxImages {
 			return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(entries), maxImages, image.ErrForeign)
 		}
@@ -174,11 +178,11 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 
 // readImage reads the documents of an image.
 func readImage(img v1.Image) (*foundImage, error) {
-	i := &foundImage{}
 	m, err := img.Manifest()
 	if err != nil {
 		return nil, err
 	}
+	i := &foundImage{annotations: m.Annotations}
 	if i.manifest, err = img.RawManifest(); err != nil {
 		return nil, err
 	}
