@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -22,13 +21,9 @@ type built struct {
 
 // takeLayout brings the layout from the engine and prints what is in it.
 func (e *engine) takeLayout(ctx context.Context, stdout io.Writer) error {
-	data, err := os.ReadFile(filepath.Join(e.o.reports, "build.json"))
-	if err != nil {
-		return err
-	}
 	var b built
-	if err := json.Unmarshal(data, &b); err != nil {
-		return fmt.Errorf("build: report: %w", err)
+	if err := reportOf(e.o, step{name: "build"}, &b); err != nil {
+		return err
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(e.o.output), ".derper-layout-")
 	if err != nil {

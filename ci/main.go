@@ -123,7 +123,7 @@ func parse(args []string, stdout io.Writer) (*options, error) {
 	f.SetOutput(io.Discard) // what is wrong is in the error
 	f.Usage = func() {}
 	f.StringVar(&o.lockFile, "lock", lock.File, "the lock `file`")
-	f.StringVar(&o.asked, "platform", "all", "`platforms`, separated by commas; all is every one in the lock")
+	f.StringVar(&o.asked, "platform", "all", "`platforms`, separated by commas; host is this machine's, all is every one in the lock")
 	f.StringVar(&o.output, "output", "dist", "`folder` for the OCI layout")
 	f.StringVar(&o.reports, "reports", "reports", "`folder` for the steps' reports")
 	if i := slices.Index(args, "--"); i >= 0 {
@@ -204,24 +204,9 @@ func (o *options) choose() error {
 	if err != nil {
 		return &codedError{err, exitFailed, "run it in a checkout, or name the lock with --lock"}
 	}
-	if o.asked == "all" {
-		o.platforms = l.Inputs.Platforms
-		return nil
+	if o.platforms, err = lock.ParsePlatforms(o.asked, l.Inputs.Platforms); err != nil {
+		return usageError("--platform: %w", err)
 	}
-	var chosen []lock.Platform
-	for _, name := range strings.Split(o.asked, ",") {
-		p, err := lock.ParsePlatform(strings.TrimSpace(name))
-		if err != nil {
-			return usageError("--platform: %w", err)
-		}
-		if !slices.Contains(l.Inputs.Platforms, p) {
-			return usageError("--platform: %s is not in the lock: it has %v", p, l.Inputs.Platforms)
-		}
-		chosen = append(chosen, p)
-	}
-	o.platforms = slices.DeleteFunc(slices.Clone(l.Inputs.Platforms), func(p lock.Platform) bool {
-		return !slices.Contains(chosen, p)
-	})
 	if o.command == "release" && len(o.platforms) < len(l.Inputs.Platforms) {
 		return usageError("a release has all platforms of the lock: leave out --platform")
 	}

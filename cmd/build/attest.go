@@ -10,16 +10,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
 const attestSynopsis = `attest writes what there is to say about an image as files: an SPDX SBOM for each platform and one for
@@ -70,13 +70,13 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	add := func(name string, data []byte) error {
 		sum := sha256.Sum256(data)
 		result.Files = append(result.Files, attestedFile{filepath.Join(*output, name), "sha256:" + hex.EncodeToString(sum[:]), len(data)})
-		return writeFile(filepath.Join(*output, name), data)
+		return atomicfile.Write(filepath.Join(*output, name), data)
 	}
 	err = add("provenance.json", set.Provenance)
 	for i, s := range set.Subjects {
 		name := "index"
 		if s.Platform != "" {
-			name = strings.ReplaceAll(string(s.Platform), "/", "-")
+			name = s.Platform.Slug()
 		}
 		err = errors.Join(err, add(name+".spdx.json", set.SBOMs[i]))
 	}
@@ -132,26 +132,8 @@ func openLayout(dir string) (v1.ImageIndex, error) {
 
 // splitReference splits a reference into a repository and a tag or a digest.
 func splitReference(ref string) (repository, identifier string, err error) {
-	r, err := name.ParseReference(ref)
-	if err != nil {
-		return "", "", usageError("%q is neither a layout nor a reference: %w", ref, err)
+	if repository, identifier, err = registry.Split(ref); err != nil {
+		err = usageError("%q is neither a layout nor a reference: %w", ref, err)
 	}
-	return r.Context().Name(), r.Identifier(), nil
-}
-
-// writeFile writes a file whole or not at all.
-func writeFile(name string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails once renamed
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
+	return repository, identifier, err
 }

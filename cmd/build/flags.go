@@ -8,9 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/xavieralpha/derper/internal/cache"
@@ -107,28 +104,11 @@ func (f *inputFlags) read() (*lock.Lock, []lock.Platform, error) {
 		}
 		return nil, nil, err
 	}
-	var chosen []lock.Platform
-	for _, word := range strings.Split(f.platforms, ",") {
-		switch word = strings.TrimSpace(word); word {
-		case "all":
-			chosen = append(chosen, l.Inputs.Platforms...)
-			continue
-		case "host":
-			word = "linux/" + runtime.GOARCH
-		}
-		p, err := lock.ParsePlatform(word)
-		if err != nil {
-			return nil, nil, usageError("--platform: %w", err)
-		}
-		if !slices.Contains(l.Inputs.Platforms, p) {
-			return nil, nil, usageError("--platform: %s is not in the lock: it has %v", p, l.Inputs.Platforms)
-		}
-		chosen = append(chosen, p)
+	chosen, err := lock.ParsePlatforms(f.platforms, l.Inputs.Platforms)
+	if err != nil {
+		return nil, nil, usageError("--platform: %w", err)
 	}
-	// In the order of the lock, each once.
-	return l, slices.DeleteFunc(slices.Clone(l.Inputs.Platforms), func(p lock.Platform) bool {
-		return !slices.Contains(chosen, p)
-	}), nil
+	return l, chosen, nil
 }
 
 // openCache opens the cache that the flags name.
@@ -185,8 +165,10 @@ func hintFor(err error) string {
 		return "free space on the disk, or name another place with --cache and --output; what was finished is kept"
 	case errors.Is(err, image.ErrNotOurs):
 		return "name another folder with --output, or remove this one yourself"
-	case errors.Is(err, cache.ErrNotOurs):
+	case errors.Is(err, cache.ErrNotCache):
 		return "name another folder with --cache"
+	case errors.Is(err, cache.ErrNoLocks):
+		return "name a folder on another file system with --cache or --output"
 	case errors.Is(err, cache.ErrInUse):
 		return "wait for it to end"
 	case errors.Is(err, image.ErrNoDocker):

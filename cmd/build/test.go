@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"runtime"
 	"strings"
 	"time"
 
@@ -30,9 +29,9 @@ const testExample = `  build test --platform all --junit report.xml
 
 // testResult is what build test says, in JSON.
 type testResult struct {
-	Source    string          `json:"source"`
-	Passed    bool            `json:"passed"`
-	Platforms []*suite.Report `json:"platforms"`
+	Source    string           `json:"source"`
+	Passed    bool             `json:"passed"`
+	Platforms []*suite.Results `json:"platforms"`
 }
 
 // testOptions are the flags of build test.
@@ -63,9 +62,10 @@ func runTest(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if len(rest) == 1 {
 		source = rest[0]
 	}
-	platforms, err := testPlatforms(o.platforms)
+	// An image is tested without its lock, so all are those that could be in it.
+	platforms, err := lock.ParsePlatforms(o.platforms, lock.Known)
 	if err != nil {
-		return err
+		return usageError("--platform: %w", err)
 	}
 	runners := map[string]container.Runner{"native": container.Native(), "docker": container.Docker()}
 	runner := runners[o.runner]
@@ -112,47 +112,32 @@ func runTest(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	return nil
 }
 
-// testPlatforms reads --platform. An image is tested without its lock, so all are those that could be in it.
-func testPlatforms(list string) ([]lock.Platform, error) {
-	var chosen []lock.Platform
-	for _, word := range strings.Split(list, ",") {
-		switch word = strings.TrimSpace(word); word {
-		case "all":
-			chosen = append(chosen, lock.Known...)
-			continue
-		case "host":
-			word = "linux/" + runtime.GOARCH
-		}
-		p, err := lock.ParsePlatform(word)
-		if err != nil {
-			return nil, usageError("--platform: %w", err)
-		}
-		chosen = append(chosen, p)
-	}
-	return chosen, nil
-}
-
 // openImages opens the images of all platforms, and refuses what cannot be tested, before anything is.
 func openImages(ctx context.Context, source string, platforms []lock.Platform) ([]v1.Image, error) {
 	if _, err := os.Stat(source); errors.Is(err, os.ErrNotExist) && !strings.ContainsAny(source, "/:@.") {
 		return nil, &codedError{fmt.Errorf("test: %s: no such layout", source), exitFailed,
 			"make it with " + self() + ", or name a layout or a reference such as registry.example.com/derper:1.102.3"}
 	}
-	var images []v1.Image
+	keychain, err := imageKeychain([]string{source})
+	if err != nil {
+		return nil, err
+	}
+	var wanted []v1.Platform
 	for _, p := range platforms {
-		platform := v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()}
-		img, err := container.Open(ctx, source, platform)
-		if err != nil {
-			return nil, &codedError{fmt.Errorf("test: %w", err), exitFailed, openHint(source)}
-		}
+		wanted = append(wanted, v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()})
+	}
+	images, err := container.Open(ctx, source, keychain, wanted...)
+	if err != nil {
+		return nil, &codedError{fmt.Errorf("test: %w", err), exitFailed, openHint(source)}
+	}
+	for i, img := range images {
 		if err := suite.Ours(img); err != nil {
-			return nil, &codedError{fmt.Errorf("test: %s: %s: %w", source, p, err), exitFailed,
+			return nil, &codedError{fmt.Errorf("test: %s: %s: %w", source, platforms[i], err), exitFailed,
 				"the suite is for images of this project; " + self() + " probe asks any relay that runs"}
 		}
-		if err := container.Runnable(platform); err != nil {
+		if err := container.Runnable(wanted[i]); err != nil {
 			return nil, fmt.Errorf("test: %w", err)
 		}
-		images = append(images, img)
 	}
 	return images, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os/exec"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -20,7 +19,7 @@ const updateSynopsis = `update finds the newest tailscale release, proves that i
 source, and writes it into the lock, with the Go and the CA roots that go with it and no outputs. The
 module proxy, the checksum database and the git repository must be reached and agree, else nothing is
 changed. A newer Go or newer roots alone are no reason for another image of the same release: they are
-told, and --version with the lock's own release takes them. It needs git.`
+told, and --version with the lock's own release takes them.`
 
 const updateExample = `  build update --check
   build update --version v1.102.3`
@@ -39,6 +38,8 @@ type updateResult struct {
 	Flags    []upstream.FlagChange `json:"flags"`
 	Pending  []upstream.Change     `json:"pending"`
 	Warnings []string              `json:"warnings"`
+
+	inputs lock.Inputs
 }
 
 // runUpdate brings the lock up to date.
@@ -64,9 +65,6 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	result, err := updateLock(ctx, &in, w, *repository, *check, stderr)
 	if err != nil {
-		return err
-	}
-	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
 		return err
 	}
 	var text strings.Builder
@@ -117,7 +115,7 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 	if err != nil {
 		return nil, &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
 	}
-	result.New, result.Release = u.IsNew(), u.New.Tailscale.Version
+	result.New, result.Release, result.inputs = u.IsNew(), u.New.Tailscale.Version, u.New
 	result.Channel = lock.ChannelOf(result.Release)
 	result.Changes = append(result.Changes, u.Changes()...)
 	result.Flags = append(result.Flags, u.Flags...)
@@ -126,7 +124,7 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 		result.Compare = upstream.CompareURL(from, result.Release)
 	}
 	if u.IsNew() && !check {
-		if err := (&lock.Lock{Schema: l.Schema, Inputs: u.New}).Write(in.lockFile); err != nil {
+		if err := (&lock.Lock{Schema: l.Schema, Inputs: u.New, Withdrawn: l.Withdrawn}).Write(in.lockFile); err != nil {
 			return nil, err
 		}
 		result.Written = true
@@ -187,8 +185,6 @@ func updateHint(err error) string {
 		return "a tag was moved, or a source was tampered with: find out why before you go on" + kept
 	case errors.As(err, &downgrade):
 		return "--allow-downgrade goes back, --version names one release" + kept
-	case errors.Is(err, exec.ErrNotFound):
-		return "install git"
 	case errors.Is(err, upstream.ErrRepository):
 		return "check the network, or name a copy of the repository with --repository" + kept
 	}

@@ -9,12 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
@@ -78,8 +79,9 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	v := &verify.Verifier{Fresh: !o.trustCache}
 	if o.platforms != "all" {
-		if v.Platforms, err = verifyPlatforms(o.platforms); err != nil {
-			return err
+		// An image is verified without its lock, so each that is known may be asked for.
+		if v.Platforms, err = lock.ParsePlatforms(o.platforms, lock.Known); err != nil {
+			return usageError("--platform: %w", err)
 		}
 	}
 	if v.Lock, err = lockAtHand(o.lockFile, len(refs) > 0); err != nil {
@@ -90,7 +92,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 			return usageError("--html: %w", err)
 		}
 	}
-	if v.Keychain, err = verifyKeychain(refs); err != nil {
+	if v.Keychain, err = imageKeychain(refs); err != nil {
 		return err
 	}
 	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
@@ -119,7 +121,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	if o.html != "" {
 		var page bytes.Buffer
-		if err := errors.Join(report.WriteHTML(&page), writeFile(o.html, page.Bytes())); err != nil {
+		if err := errors.Join(report.WriteHTML(&page), atomicfile.Write(o.html, page.Bytes())); err != nil {
 			return fmt.Errorf("--html: %w", err)
 		}
 	}
@@ -186,18 +188,13 @@ func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, er
 	return r, nil
 }
 
-// verifyKeychain has the credentials for the images that are in a registry.
-func verifyKeychain(refs []string) (authn.Keychain, error) {
-	var repositories []string
-	for _, ref := range refs {
-		if _, err := os.Stat(ref); err == nil {
-			continue
-		}
-		if repository, _, err := splitReference(ref); err == nil { // else it is said when it is opened
-			repositories = append(repositories, repository)
-		}
-	}
-	return credentials(repositories)
+// imageKeychain has the credentials for those of these images that are in a registry.
+func imageKeychain(refs []string) (authn.Keychain, error) {
+	return credentials(slices.DeleteFunc(slices.Clone(refs), func(ref string) bool {
+		_, err := os.Stat(ref)
+		_, _, perr := registry.Split(ref)
+		return err == nil || perr != nil // which is said when it is opened
+	}))
 }
 
 func openSigner(ctx context.Context, key string, stderr io.Writer) (*sign.Signer, error) {
@@ -215,15 +212,11 @@ func attestRebuilds(ctx context.Context, report *verify.Report, signer *sign.Sig
 			fmt.Fprintf(stderr, "%s: not attested: it is in no registry, or was not found out about\n", s.Ref)
 			continue
 		}
-		repository, _, err := splitReference(s.Ref)
-		if err != nil {
-			return err
-		}
-		r, err := client.Open(ctx, repository)
+		r, err := client.Open(ctx, s.Ref, registry.Push)
 		if err != nil {
 			return fmt.Errorf("verify: attest: %w", err)
 		}
-		done, err := sign.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []sign.Repository{sign.Writable{Repository: r}}, func(int, int) {})
+		done, err := sign.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []*registry.Repository{r}, func(int, int) {})
 		if err != nil {
 			return fmt.Errorf("verify: attest %s: %w", s.Ref, err)
 		}
@@ -245,23 +238,6 @@ func verifyAll(ctx context.Context, v *verify.Verifier, lockFile string, refs []
 		return nil, &codedError{fmt.Errorf("%s: %w", lockFile, err), exitFailed, "record them: " + self() + " --platform all --update-lock"}
 	}
 	return report, err
-}
-
-// verifyPlatforms reads --platform. An image is verified without its lock, so each
-// that is known may be asked for.
-func verifyPlatforms(list string) ([]lock.Platform, error) {
-	var chosen []lock.Platform
-	for _, word := range strings.Split(list, ",") {
-		if word = strings.TrimSpace(word); word == "host" {
-			word = "linux/" + runtime.GOARCH
-		}
-		p, err := lock.ParsePlatform(word)
-		if err != nil {
-			return nil, usageError("--platform: %w", err)
-		}
-		chosen = append(chosen, p)
-	}
-	return chosen, nil
 }
 
 // lockAtHand reads the lock. It may be missing where an image is verified.

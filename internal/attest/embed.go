@@ -95,7 +95,7 @@ func Sample() (string, error) {
 		return "", err
 	}
 	layer := Bytes(blob.Bytes())
-	img, err := image.New(in, "linux/amd64", []*image.Layer{{Name: "sample", Tar: diffID, Blob: layer.Digest.String(), BlobSize: layer.Size, Open: layer.Open}})
+	img, err := image.New(in, "linux/amd64", []*image.Layer{{Layer: lock.Layer{Name: "sample", DiffID: diffID, Digest: layer.Digest.String()}, Bytes: layer.Size, Open: layer.Open}})
 	if err != nil {
 		return "", err
 	}

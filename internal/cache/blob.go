@@ -15,8 +15,9 @@ import (
 	"syscall"
 )
 
-// ErrDamaged is in the error of a blob that is not what its digest names.
-var ErrDamaged = errors.New("damaged")
+// ErrCorrupt is in the error of a blob that is not what its digest names. The blob is
+// dropped then, so that it is made again.
+var ErrCorrupt = errors.New("corrupt")
 
 // Path is where a blob's file is. Whoever reads it unchecked must check what it
 // read.
@@ -34,7 +35,7 @@ type Writer struct {
 
 // Create begins a new blob. Its Writer must be committed or closed.
 func (c *Cache) Create() (*Writer, error) {
-	f, err := os.CreateTemp(c.tmp.Name(), "blob-")
+	f, err := os.CreateTemp(c.Temp(), "blob-")
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
@@ -57,7 +58,7 @@ func (w *Writer) Close() error {
 // Commit puts the blob in its place.
 func (w *Writer) Commit() (Blob, error) {
 	b := Blob{Digest: "sha256:" + hex.EncodeToString(w.hash.Sum(nil)), Size: w.size}
-	err := w.f.Chmod(0o444)
+	err := errors.Join(w.f.Chmod(0o444), w.f.Sync())
 	if cerr := w.f.Close(); err == nil {
 		err = cerr
 	}
@@ -97,7 +98,7 @@ func (c *Cache) AddFile(name string) (Blob, error) {
 	return c.Add(f)
 }
 
-// Open opens a blob for reading. The last Read fails with [ErrDamaged] when the
+// Open opens a blob for reading. The last Read fails with [ErrCorrupt] when the
 // content is not the blob's.
 func (c *Cache) Open(b Blob) (io.ReadCloser, error) {
 	f, err := os.Open(c.Path(b))
@@ -125,7 +126,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	r.hash.Write(p[:n])
 	if err == io.EOF && "sha256:"+hex.EncodeToString(r.hash.Sum(nil)) != r.blob.Digest {
 		r.c.forget(r.blob)
-		return n, fmt.Errorf("blob %s: %w", r.blob.Digest, ErrDamaged)
+		return n, fmt.Errorf("blob %s: %w", r.blob.Digest, ErrCorrupt)
 	}
 	return n, err
 }
@@ -184,7 +185,7 @@ func (c *Cache) recordCheck(b Blob) error {
 	if err != nil {
 		return err
 	}
-	return c.replace(c.Path(b)+".checked", state)
+	return c.write(c.Path(b)+".checked", state)
 }
 
 func (c *Cache) forget(b Blob) {

@@ -9,18 +9,22 @@
 package cache
 
 import (
-	"context"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/xavieralpha/derper/internal/atomicfile"
 )
 
 // A Cache is a folder:
@@ -36,25 +40,24 @@ import (
 // Package toolchain keeps what it fetches and compiles in folders beside these.
 type Cache struct {
 	dir string
-	tmp *os.File // this program's folder in tmp, open and locked
-	use *os.File // the file in-use, open and locked
+	tmp *flock.Flock // this program's folder in tmp
+	use *flock.Flock // the file in-use
 	// VerifyAll checks every blob by content, also when it is only named.
 	VerifyAll bool
 	// Warn is told about damaged entries.
 	Warn func(format string, args ...any)
 }
 
-// ErrNotOurs says that a folder has files and is no cache.
-var ErrNotOurs = errors.New("is not a cache that build made")
+// ErrNotCache says that a folder has files and is no cache.
+var ErrNotCache = errors.New("is not a cache that build made")
 
 // Open opens the cache in the folder dir. The folder must be missing, empty, or a
-// cache, else the error is [ErrNotOurs]: Prune removes what is in a cache.
+// cache, else the error is [ErrNotCache]: Prune removes what is in a cache. It is
+// [ErrInUse] while another program prunes it.
 func Open(dir string) (*Cache, error) {
-	c := &Cache{dir: dir, Warn: func(string, ...any) {}}
+	c := &Cache{dir: dir, use: fileLock(filepath.Join(dir, inUse)), Warn: func(string, ...any) {}}
 	if err := c.open(); err != nil {
-		if c.use != nil {
-			c.use.Close()
-		}
+		c.use.Close()
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	return c, nil
@@ -73,12 +76,12 @@ func (c *Cache) open() error {
 	}
 	ours := func(e fs.DirEntry) bool { return e.Name() == inUse }
 	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
-		return fmt.Errorf("%s %w", c.dir, ErrNotOurs)
+		return fmt.Errorf("%s %w", c.dir, ErrNotCache)
 	}
 	// The file in-use comes first, so that the folder is known as ours whenever
 	// this program is killed.
-	if err := c.share(); err != nil {
-		return err
+	if ok, err := try(c.use, c.use.TryRLock); !ok {
+		return cmp.Or(err, ErrInUse)
 	}
 	for _, sub := range folders {
 		if err := os.MkdirAll(filepath.Join(c.dir, sub), 0o755); err != nil {
@@ -94,7 +97,7 @@ func (c *Cache) Dir() string { return c.dir }
 // TempDir makes a folder for work in progress. The caller removes it; when the
 // program is killed before, a later one does.
 func (c *Cache) TempDir() (string, error) {
-	dir, err := os.MkdirTemp(c.tmp.Name(), "work-")
+	dir, err := os.MkdirTemp(c.Temp(), "work-")
 	if err != nil {
 		return "", fmt.Errorf("cache: %w", err)
 	}
@@ -141,12 +144,12 @@ func (c *Cache) Get(key string) (*Result, error) {
 	// What is damaged goes, so that it is said once.
 	r, err := decode(data)
 	if err != nil || len(r.Blobs) == 0 {
-		c.Warn("cache: %s is damaged: made again", name)
+		c.Warn("cache: %s is corrupt; rebuilding", name)
 		return nil, remove(name)
 	}
 	for file, b := range r.Blobs {
 		if err := c.Check(b); err != nil {
-			c.Warn("cache: %s: %v: made again", file, err)
+			c.Warn("cache: %s: %v; rebuilding", file, err)
 			return nil, remove(name)
 		}
 	}
@@ -167,10 +170,20 @@ func (c *Cache) Put(key, id string, r *Result) error {
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
-	if err := c.replace(c.actionFile(key, ".json"), data); err != nil {
-		return err
+	for _, name := range []string{c.actionFile(key, ".json"), c.latestFile(id)} {
+		if err := c.write(name, data); err != nil {
+			return fmt.Errorf("cache: %w", err)
+		}
 	}
-	return c.replace(c.latestFile(id), data)
+	return nil
+}
+
+// write writes a file, whole or not at all.
+func (c *Cache) write(name string, data []byte) error {
+	return atomicfile.WriteFrom(name, c.Temp(), func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
 }
 
 // entry is a result as it stands in a file, with the digest of its JSON, so that no
@@ -194,7 +207,7 @@ func decode(data []byte) (*Result, error) {
 		return nil, err
 	}
 	if e.Sum != sumOf(e.Result) {
-		return nil, ErrDamaged
+		return nil, ErrCorrupt
 	}
 	r := new(Result)
 	return r, json.Unmarshal(e.Result, r)
@@ -218,70 +231,4 @@ func (c *Cache) Latest(id string) json.RawMessage {
 		return nil
 	}
 	return r.Action
-}
-
-// Lock waits until no other program runs the action with this key, and keeps
-// others from it until unlock is called or this program ends. It calls wait once
-// when it has to.
-func (c *Cache) Lock(ctx context.Context, key string, wait func()) (unlock func(), err error) {
-	f, err := os.OpenFile(c.actionFile(key, ".lock"), os.O_CREATE|os.O_RDWR, 0o666)
-	if err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	return lockFile(ctx, f, wait)
-}
-
-// LockFolder is Lock for a folder outside of any cache, made when missing.
-func LockFolder(ctx context.Context, dir string, wait func()) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	return lockFile(ctx, f, wait)
-}
-
-// lockFile locks an open file, which unlock closes.
-func lockFile(ctx context.Context, f *os.File, wait func()) (unlock func(), err error) {
-	for first := true; ; first = false {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		if first {
-			wait()
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-// replace writes a file, whole or not at all.
-func (c *Cache) replace(name string, data []byte) error {
-	tmp, err := os.CreateTemp(c.tmp.Name(), "file-")
-	if err != nil {
-		return fmt.Errorf("cache: %w", err)
-	}
-	defer os.Remove(tmp.Name()) // fails once renamed
-	_, err = tmp.Write(data)
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), name)
-	}
-	if err != nil {
-		return fmt.Errorf("cache: %w", err)
-	}
-	return nil
 }

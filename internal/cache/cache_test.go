@@ -201,8 +201,8 @@ func TestForeignFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := Open(dir)
-	if !errors.Is(err, ErrNotOurs) || !strings.Contains(err.Error(), dir) {
-		t.Errorf("%v, not ErrNotOurs", err)
+	if !errors.Is(err, ErrNotCache) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("%v, not ErrNotCache", err)
 	}
 	if err == nil {
 		c.Close()

@@ -38,8 +38,8 @@ func TestDamagedBlob(t *testing.T) {
 			c, warned := open(t, t.TempDir())
 			b := put(t, c, "key", content)
 			overwrite(t, c, b, damaged)
-			if _, err := read(c, b); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), b.Digest) {
-				t.Errorf("read: %v, not ErrDamaged", err)
+			if _, err := read(c, b); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), b.Digest) {
+				t.Errorf("read: %v, not ErrCorrupt", err)
 			}
 			if _, err := os.Stat(c.Path(b)); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("not dropped: %v", err)
@@ -47,8 +47,8 @@ func TestDamagedBlob(t *testing.T) {
 
 			add(t, c, content)
 			overwrite(t, c, b, damaged)
-			if err := c.Check(b); !errors.Is(err, ErrDamaged) {
-				t.Errorf("check: %v, not ErrDamaged", err)
+			if err := c.Check(b); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("check: %v, not ErrCorrupt", err)
 			}
 
 			add(t, c, content)

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The test program is its own child: with this variable it is a program that uses
@@ -35,6 +37,12 @@ func TestMain(m *testing.M) {
 }
 
 func child(how, dir string) error {
+	switch how {
+	case "no-shared-locks":
+		return noLocks(dir, unix.LOCK_SH)
+	case "no-exclusive-locks":
+		return noLocks(dir, unix.LOCK_EX)
+	}
 	c, err := Open(dir)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // ErrInUse says that another program uses the cache.
@@ -17,21 +20,6 @@ var ErrInUse = errors.New("in use by another build")
 
 // inUse is the file that each program that uses a cache locks.
 const inUse = "in-use"
-
-// share notes that this program uses the cache. The error is [ErrInUse] while
-// another prunes it.
-func (c *Cache) share() error {
-	f, err := os.OpenFile(filepath.Join(c.dir, inUse), os.O_CREATE|os.O_RDWR, 0o666)
-	if err != nil {
-		return err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return ErrInUse
-	}
-	c.use = f
-	return nil
-}
 
 // RemoveUnused removes caches of this user that no program uses: those of programs
 // that were killed. What is no cache stays, and what was made in the last minute:
@@ -42,15 +30,10 @@ func RemoveUnused(dirs []string) {
 		if info, err := os.Lstat(dir); err != nil || !info.IsDir() || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
 			continue
 		}
-		f, err := os.Open(filepath.Join(dir, inUse))
-		if err != nil {
-			continue
+		use := flock.New(filepath.Join(dir, inUse), flock.SetFlag(os.O_RDWR))
+		if info, err := use.Stat(); err == nil && time.Since(info.ModTime()) > time.Minute {
+			removeUnused(use, dir)
 		}
-		info, err := f.Stat()
-		if err == nil && time.Since(info.ModTime()) > time.Minute && syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			_ = RemoveAll(dir)
-		}
-		f.Close()
 	}
 }
 
@@ -58,44 +41,40 @@ func RemoveUnused(dirs []string) {
 // their blobs. It returns the number of bytes removed. The error is [ErrInUse] when
 // another program uses the cache; nothing is removed then.
 func (c *Cache) Prune(keep func(key string) bool) (freed int64, err error) {
-	// An attempt that fails loses the shared lock too.
-	defer syscall.Flock(int(c.use.Fd()), syscall.LOCK_SH)
-	if err := syscall.Flock(int(c.use.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return 0, fmt.Errorf("cache %s: %w", c.dir, ErrInUse)
-	}
-	kept, err := c.kept(keep)
-	if err != nil {
-		return 0, err
-	}
-	return c.removeOthers(c.dir, kept)
+	return c.remove(keep, c.dir)
 }
 
 // Drop removes the results of actions whose keys keep does not say, with their
-// blobs, and returns the number of bytes removed. All else stays, as toolchains and
-// modules. The error is [ErrInUse] when another program uses the cache.
+// blobs. All else stays, as toolchains and modules. What it returns is as with Prune.
 func (c *Cache) Drop(keep func(key string) bool) (freed int64, err error) {
-	defer syscall.Flock(int(c.use.Fd()), syscall.LOCK_SH)
-	if err := syscall.Flock(int(c.use.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return 0, fmt.Errorf("cache %s: %w", c.dir, ErrInUse)
+	return c.remove(keep, filepath.Join(c.dir, "actions"), filepath.Join(c.dir, "blobs"))
+}
+
+// remove removes what is in folders of the cache, as long as nobody else uses it.
+func (c *Cache) remove(keep func(key string) bool, folders ...string) (freed int64, err error) {
+	c.use.Unlock()
+	defer func() {
+		c.use.Unlock()
+		err = errors.Join(err, c.use.RLock())
+	}()
+	if ok, err := try(c.use, c.use.TryLock); !ok {
+		return 0, fmt.Errorf("cache %s: %w", c.dir, cmp.Or(err, ErrInUse))
 	}
 	kept, err := c.kept(keep)
-	if err != nil {
-		return 0, err
-	}
-	for _, folder := range []string{"actions", "blobs"} {
-		n, err := c.removeOthers(filepath.Join(c.dir, folder), kept)
-		freed += n
-		if err != nil {
-			return freed, err
+	for _, folder := range folders {
+		if err == nil {
+			var n int64
+			n, err = c.removeOthers(folder, kept)
+			freed += n
 		}
 	}
-	return freed, nil
+	return freed, err
 }
 
 // kept are the files of the results of actions whose keys keep says, and those that
 // running programs lock.
 func (c *Cache) kept(keep func(key string) bool) (map[string]bool, error) {
-	kept := map[string]bool{c.use.Name(): true, c.tmp.Name(): true}
+	kept := map[string]bool{c.use.Path(): true, c.Temp(): true}
 	results, err := filepath.Glob(filepath.Join(c.dir, "actions", "*.json"))
 	if err != nil {
 		return nil, err

@@ -5,7 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/gofrs/flock"
 )
 
 // openTemp makes this program's folder in tmp, and removes those of programs that
@@ -18,51 +19,47 @@ func (c *Cache) openTemp() error {
 		return err
 	}
 	for _, e := range entries {
-		removeUnused(filepath.Join(parent, e.Name()))
+		// What cannot be removed stays for a later run.
+		dir := filepath.Join(parent, e.Name())
+		removeUnused(folderLock(dir), dir)
 	}
 	for {
 		dir, err := os.MkdirTemp(parent, "")
 		if err != nil {
 			return err
 		}
-		f, err := os.Open(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // another program took it for unused before it was locked
-		}
-		if err != nil {
+		c.tmp = folderLock(dir)
+		ok, err := try(c.tmp, c.tmp.TryLock)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			os.Remove(dir)
 			return err
 		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+		if ok {
 			if _, err := os.Stat(dir); err == nil {
-				c.tmp = f
 				return nil
 			}
+			c.tmp.Close()
 		}
-		f.Close()
+		// Another program took it for unused before it was locked.
 	}
 }
 
-// removeUnused removes a folder of tmp that no program holds. What cannot be
-// removed stays for a later run.
-func removeUnused(dir string) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+// removeUnused removes a folder, if nobody holds its lock.
+func removeUnused(l *flock.Flock, dir string) {
+	if ok, _ := l.TryLock(); ok {
 		_ = RemoveAll(dir)
+		l.Close()
 	}
 }
 
 // Temp is this program's folder for temporary files.
-func (c *Cache) Temp() string { return c.tmp.Name() }
+func (c *Cache) Temp() string { return c.tmp.Path() }
 
 // Close removes this program's temporary files and ends its use of the cache.
 func (c *Cache) Close() error {
 	defer c.use.Close()
 	defer c.tmp.Close()
-	return RemoveAll(c.tmp.Name())
+	return RemoveAll(c.Temp())
 }
 
 // RemoveAll removes a tree, also one with folders that are read-only, as those of a

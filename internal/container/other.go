@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -32,7 +33,7 @@ func (native) Start(context.Context, Spec) (Container, error) {
 	return nil, fmt.Errorf("native: needs Linux, this is %s\nhint: use the docker runner", runtime.GOOS)
 }
 
-type socketFunc func(domain, typ int) (fd int, err error)
+type socketFunc func(domain, typ int) (*os.File, error)
 
 func socketsOf(int) socketFunc { return nil }
 

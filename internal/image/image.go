@@ -40,27 +40,24 @@ func Annotations(in lock.Inputs) map[string]string {
 	}
 }
 
-// A Layer is a layer that has been written: what it is, and how to read it.
+// A Layer is a layer that has been written: what the lock records of it, and how to
+// read it.
 type Layer struct {
-	// Name is the part that it holds.
-	Name string
-	// Tar and Blob are the digests, sha256:<hex>, of the uncompressed and of the
-	// compressed layer; BlobSize is in bytes.
-	Tar, Blob string
-	BlobSize  int64
-	// Open opens the compressed blob.
-	Open func() (io.ReadCloser, error)
+	lock.Layer
+	// Bytes is the size of the compressed blob, Open opens it.
+	Bytes int64
+	Open  func() (io.ReadCloser, error)
 }
 
 // DiffID, Digest, Size, MediaType, Compressed and Uncompressed make a *Layer a
 // v1.Layer.
-func (l *Layer) DiffID() (v1.Hash, error) { return v1.NewHash(l.Tar) }
+func (l *Layer) DiffID() (v1.Hash, error) { return v1.NewHash(l.Layer.DiffID) }
 
 // Digest is that of the compressed blob.
-func (l *Layer) Digest() (v1.Hash, error) { return v1.NewHash(l.Blob) }
+func (l *Layer) Digest() (v1.Hash, error) { return v1.NewHash(l.Layer.Digest) }
 
 // Size is that of the compressed blob.
-func (l *Layer) Size() (int64, error) { return l.BlobSize, nil }
+func (l *Layer) Size() (int64, error) { return l.Bytes, nil }
 
 // MediaType is OCI's for a gzip-compressed tar.
 func (l *Layer) MediaType() (types.MediaType, error) { return types.OCILayer, nil }

@@ -77,7 +77,7 @@ func layer(t *testing.T, name string, files []File) *Layer {
 	}
 	sum := sha256.Sum256(blob.Bytes())
 	return &Layer{
-		Name: name, Tar: diffID, Blob: "sha256:" + hex.EncodeToString(sum[:]), BlobSize: int64(blob.Len()),
+		Layer: lock.Layer{Name: name, DiffID: diffID, Digest: "sha256:" + hex.EncodeToString(sum[:])}, Bytes: int64(blob.Len()),
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob.Bytes())), nil },
 	}
 }
@@ -132,8 +132,8 @@ func TestGolden(t *testing.T) {
 	layers, images, index := sampleImages(t, "1")
 	got := map[string]string{}
 	for _, l := range layers {
-		got[l.Name+": DiffID"] = l.Tar
-		got[l.Name+": digest"] = l.Blob
+		got[l.Name+": DiffID"] = l.Layer.DiffID
+		got[l.Name+": digest"] = l.Layer.Digest
 	}
 	for i, p := range inputs().Platforms {
 		config, err := images[i].ConfigName()
@@ -283,8 +283,8 @@ func TestLayerOpensBothWays(t *testing.T) {
 	if _, err := io.Copy(hash, r); err != nil {
 		t.Fatal(err)
 	}
-	if got := "sha256:" + hex.EncodeToString(hash.Sum(nil)); got != l.Tar {
-		t.Errorf("unpacked it is %s, not its DiffID %s", got, l.Tar)
+	if got := "sha256:" + hex.EncodeToString(hash.Sum(nil)); got != l.Layer.DiffID {
+		t.Errorf("unpacked it is %s, not its DiffID %s", got, l.Layer.DiffID)
 	}
 	l.Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("text")), nil }
 	if _, err := l.Uncompressed(); err == nil {

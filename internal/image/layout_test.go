@@ -247,7 +247,7 @@ func TestOtherContent(t *testing.T) {
 		}
 	}
 	layers, _, _ := sampleImages(t, "1")
-	base := filepath.Join("blobs", "sha256", strings.TrimPrefix(layers[0].Blob, "sha256:"))
+	base := filepath.Join("blobs", "sha256", strings.TrimPrefix(layers[0].Layer.Digest, "sha256:"))
 	before := state(dir, base)
 	if !write(t, dir, "2", false) {
 		t.Error("says that it wrote nothing")
@@ -289,7 +289,7 @@ func TestRepair(t *testing.T) {
 	}
 	layers, _, _ := sampleImages(t, "1")
 	blob := func(h string) string { return filepath.Join("blobs", "sha256", strings.TrimPrefix(h, "sha256:")) }
-	for _, file := range []string{blob(layers[0].Blob), blob(digest.String()), "index.json", "oci-layout"} {
+	for _, file := range []string{blob(layers[0].Layer.Digest), blob(digest.String()), "index.json", "oci-layout"} {
 		for how, damage := range map[string]func(name string, fi fs.FileInfo) error{
 			"removed":   func(name string, _ fs.FileInfo) error { return os.Remove(name) },
 			"truncated": func(name string, _ fs.FileInfo) error { return os.Truncate(name, 3) },

@@ -262,23 +262,30 @@ func (l *storeLayer) Compressed() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &checkedReader{r, l.descriptor.Digest, sha256.New()}, nil
+	return Checked(r, l.descriptor), nil
 }
 
-// checkedReader checks a blob that is read: its end is an error when the content is not what
-// its digest names.
+// Checked is a reader of a blob that checks it. Its end, and more than there should be, is
+// an error when the content is not what the descriptor names, and so are its last bytes,
+// so that nobody has all of what is wrong.
+func Checked(r io.ReadCloser, want v1.Descriptor) io.ReadCloser {
+	return &checkedReader{r, want, sha256.New(), 0}
+}
+
 type checkedReader struct {
 	io.ReadCloser
-	want v1.Hash
+	want v1.Descriptor
 	hash hash.Hash
+	n    int64
 }
 
 func (r *checkedReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
 	r.hash.Write(p[:n])
-	if err == io.EOF {
-		if got := hex.EncodeToString(r.hash.Sum(nil)); got != r.want.Hex {
-			err = fmt.Errorf("%s: %w: the content has digest sha256:%s", r.want, ErrCorrupt, got)
+	r.n += int64(n)
+	if err == io.EOF || err == nil && r.n >= r.want.Size {
+		if got := hex.EncodeToString(r.hash.Sum(nil)); r.n != r.want.Size || got != r.want.Digest.Hex {
+			return 0, fmt.Errorf("%s: %w: the content has digest sha256:%s and %d bytes, not %d", r.want.Digest, ErrCorrupt, got, r.n, r.want.Size)
 		}
 	}
 	return n, err

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -173,6 +175,32 @@ func TestPlatform(t *testing.T) {
 	for _, p := range Known {
 		if got, err := ParsePlatform(string(p)); err != nil || got != p {
 			t.Errorf("known platform %s: %s, %v", p, got, err)
+		}
+	}
+}
+
+// TestParsePlatforms guards the one reader of --platform.
+func TestParsePlatforms(t *testing.T) {
+	all := []Platform{"linux/s390x", "linux/arm/v7", "linux/amd64", "linux/arm64"}
+	for list, want := range map[string][]Platform{
+		"all":                                 all,
+		"linux/arm, all ,linux/arm":           all,
+		"host":                                {Platform("linux/" + runtime.GOARCH)},
+		"linux/amd64,linux/s390x,linux/amd64": {"linux/s390x", "linux/amd64"},
+		" linux/arm64/v8 , linux/arm ":        {"linux/arm/v7", "linux/arm64"},
+	} {
+		if got, err := ParsePlatforms(list, all); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q is read as %v, %v, not %v", list, got, err, want)
+		}
+	}
+	for list, want := range map[string]string{
+		"":               `unknown platform ""`,
+		"linux/amd64,":   `unknown platform ""`,
+		"all,linux/vax":  `unknown platform "linux/vax"`,
+		"linux/386,host": "linux/386 is not in the lock: it has [linux/s390x",
+	} {
+		if got, err := ParsePlatforms(list, all); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is read as %v, %v, not %q", list, got, err, want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -35,6 +36,31 @@ func ParsePlatform(s string) (Platform, error) {
 		names[i] = string(p)
 	}
 	return "", fmt.Errorf("unknown platform %q: known are %s", s, strings.Join(names, ", "))
+}
+
+// ParsePlatforms reads a list of platforms, separated by commas, in which host is
+// this machine's and all are all of those given. It returns them in the order of all,
+// each once, and refuses others.
+func ParsePlatforms(list string, all []Platform) ([]Platform, error) {
+	var chosen []Platform
+	for _, word := range strings.Split(list, ",") {
+		switch word = strings.TrimSpace(word); word {
+		case "all":
+			chosen = append(chosen, all...)
+			continue
+		case "host":
+			word = "linux/" + runtime.GOARCH
+		}
+		p, err := ParsePlatform(word)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(all, p) {
+			return nil, fmt.Errorf("%s is not in the lock: it has %v", p, all)
+		}
+		chosen = append(chosen, p)
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(p Platform) bool { return !slices.Contains(chosen, p) }), nil
 }
 
 // OS is the operating system, in Go's and in OCI's words.

@@ -10,12 +10,12 @@
 package modproxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/module"
+
+	"github.com/xavieralpha/derper/internal/retry"
 )
 
 // DefaultProxy is where modules come from when GOPROXY says nothing.
@@ -45,11 +47,11 @@ type Client struct {
 	Temp string
 	// Transport is what requests go through; nil means http.DefaultTransport.
 	Transport http.RoundTripper
+	// Patience is how long a server may be silent; 0 means a minute.
+	Patience time.Duration
 
-	// pause waits between two tries; nil means as long as it takes.
-	pause func(ctx context.Context, d time.Duration) error
-	// patience is how long a server may be silent; 0 means a minute.
-	patience time.Duration
+	// backoff is the wait after the first failure; 0 means half a second.
+	backoff time.Duration
 
 	mu sync.Mutex // guards the file of the checksum database's tree head
 }
@@ -124,44 +126,25 @@ func parseURL(s string) (*url.URL, error) {
 
 // readURL reads one URL, and again after a fault that may pass.
 func (c *Client) readURL(ctx context.Context, from *url.URL, use func(*body) error) error {
-	var last error
-	for try := range tries {
-		if try > 0 {
-			if err := c.wait(ctx, try); err != nil {
-				return err
-			}
-		}
+	policy := retry.Policy{Attempts: tries, Backoff: cmp.Or(c.backoff, 500*time.Millisecond)}
+	return policy.Do(ctx, func(last bool) (again bool, err error) {
 		body, err := c.open(ctx, from)
 		if err == nil {
 			err = use(body)
 			body.Close()
 		}
-		if err == nil {
-			return nil
+		switch {
+		case err == nil:
+			return false, nil
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case !errors.As(err, new(passing)):
+			return false, err
+		case last:
+			return false, fmt.Errorf("%w (tried %d times)", err, tries)
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if !errors.As(err, new(passing)) {
-			return err
-		}
-		last = err
-	}
-	return fmt.Errorf("%w (tried %d times)", last, tries)
-}
-
-// wait waits before another try, longer each time.
-func (c *Client) wait(ctx context.Context, try int) error {
-	d := time.Duration(1<<try)*250*time.Millisecond + rand.N(250*time.Millisecond)
-	if c.pause != nil {
-		return c.pause(ctx, d)
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
+		return true, err
+	})
 }
 
 // passing is a fault that may pass.
@@ -172,34 +155,17 @@ func (p passing) Unwrap() error { return p.error }
 // body is an answer: its content, the URL it is from, and its size in bytes, -1
 // for unknown. A Read that fails gives a passing error.
 type body struct {
-	content io.ReadCloser
-	from    string
-	size    int64
-	ctx     context.Context
-	heard   func() // tells the watch that there is something
-	end     func()
+	io.ReadCloser
+	from string
+	size int64
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	n, err := b.content.Read(p)
-	b.heard()
+	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = passing{fmt.Errorf("%s: transfer broke off: %w", b.from, cause(b.ctx, err))}
+		err = passing{fmt.Errorf("%s: transfer broke off: %w", b.from, err)}
 	}
 	return n, err
-}
-
-func (b *body) Close() error {
-	defer b.end()
-	return b.content.Close()
-}
-
-// cause is what ended a request that failed with err.
-func cause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
 }
 
 // open opens one URL.
@@ -209,36 +175,20 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &body{content: f, from: from.Redacted(), size: -1, ctx: ctx, heard: func() {}, end: func() {}}, nil
-	}
-	patience := c.patience
-	if patience == 0 {
-		patience = time.Minute
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	watch := time.AfterFunc(patience, func() { cancel(errSilent) })
-	end := func() {
-		watch.Stop()
-		cancel(nil)
+		return &body{f, from.Redacted(), -1}, nil
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
 	if err != nil {
-		end()
 		return nil, redact(err, from)
 	}
-	client := http.Client{Transport: c.Transport}
-	resp, err := client.Do(req)
+	resp, err := (&http.Client{Transport: c}).Do(req)
 	if err != nil {
-		err = passing{fmt.Errorf("%w: %w", ErrUnreachable, redact(cause(ctx, err), from))}
-		end()
-		return nil, err
+		return nil, passing{fmt.Errorf("%w: %w", ErrUnreachable, redact(err, from))}
 	}
 	if resp.StatusCode == http.StatusOK {
-		heard := func() { watch.Reset(patience) }
-		return &body{content: resp.Body, from: from.Redacted(), size: resp.ContentLength, ctx: ctx, heard: heard, end: end}, nil
+		return &body{resp.Body, from.Redacted(), resp.ContentLength}, nil
 	}
 	resp.Body.Close()
-	end()
 	err = fmt.Errorf("%s: %s", from.Redacted(), resp.Status)
 	switch {
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
@@ -249,6 +199,57 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 		return nil, refused{err}
 	}
 	return nil, err
+}
+
+// RoundTrip sends a request through Transport, and gives up a server that is silent
+// for longer than Patience, be it before or within its answer.
+func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
+	w := &watched{patience: cmp.Or(c.Patience, time.Minute)}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	w.ctx, w.cancel = ctx, cancel
+	w.silence = time.AfterFunc(w.patience, func() { cancel(errSilent) })
+	next := c.Transport
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	resp, err := next.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return nil, w.end(err)
+	}
+	w.ReadCloser, resp.Body = resp.Body, w
+	return resp, nil
+}
+
+// watched is an answer's body while the server's silence is timed.
+type watched struct {
+	io.ReadCloser
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	silence  *time.Timer
+	patience time.Duration
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	w.silence.Reset(w.patience)
+	if err != nil && err != io.EOF {
+		err = w.end(err)
+	}
+	return n, err
+}
+
+func (w *watched) Close() error {
+	return w.end(w.ReadCloser.Close())
+}
+
+// end ends the request. Its error is the reason for that of the request.
+func (w *watched) end(err error) error {
+	if err != nil && w.ctx.Err() != nil {
+		err = context.Cause(w.ctx)
+	}
+	w.silence.Stop()
+	w.cancel(nil)
+	return err
 }
 
 // redact drops a password in the URL from the error of an HTTP request.

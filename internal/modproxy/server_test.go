@@ -96,7 +96,7 @@ func newWorld(t *testing.T) *world {
 		SumDB:   vkey,
 		Dir:     filepath.Join(t.TempDir(), "sumdb"),
 		Temp:    t.TempDir(),
-		pause:   func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+		backoff: time.Nanosecond,
 	}
 	return w
 }

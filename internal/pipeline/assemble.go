@@ -80,7 +80,7 @@ func outputs(platform lock.Platform, img, attestation v1.Image, layers []*image.
 	}
 	sort.Slice(out.Binaries, func(i, j int) bool { return out.Binaries[i].Name < out.Binaries[j].Name })
 	for _, l := range layers {
-		out.Layers = append(out.Layers, lock.Layer{Name: l.Name, DiffID: l.Tar, Digest: l.Blob})
+		out.Layers = append(out.Layers, l.Layer)
 	}
 	config, err := img.ConfigName()
 	if err != nil {

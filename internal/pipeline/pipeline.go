@@ -173,7 +173,7 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform) (*Build,
 		b.work = make(chan struct{}, runtime.NumCPU())
 	})
 	out, err := b.carryOut(ctx, p)
-	if errors.Is(err, cache.ErrDamaged) {
+	if errors.Is(err, cache.ErrCorrupt) {
 		// Found while it was read, and dropped: it is made again now.
 		b.Display.Printf("%v: made again", err)
 		return b.carryOut(ctx, p)

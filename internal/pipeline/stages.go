@@ -149,11 +149,9 @@ func (b *Builder) layers(pp *plan.PlatformPlan, done *parts) []*image.Layer {
 		r := done.layers[i]
 		blob := r.Blobs[a.Outputs[0]]
 		layers[i] = &image.Layer{
-			Name:     a.Name,
-			Tar:      r.Notes[noteDiffID],
-			Blob:     blob.Digest,
-			BlobSize: blob.Size,
-			Open:     b.Cache.Opener(blob),
+			Layer: lock.Layer{Name: a.Name, DiffID: r.Notes[noteDiffID], Digest: blob.Digest},
+			Bytes: blob.Size,
+			Open:  b.Cache.Opener(blob),
 		}
 	}
 	return layers

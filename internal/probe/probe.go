@@ -111,7 +111,7 @@ type session struct {
 }
 
 // Run asks the relay all questions and returns the answers. It ends early, with the rest skipped, when ctx does.
-func Run(ctx context.Context, t Target) *Report {
+func Run(ctx context.Context, t Target) *Findings {
 	netns.SetEnabled(false) // we are not tailscaled: dial by the routes that any program takes
 
 	t.Port = or(t.Port, 443)
@@ -120,7 +120,7 @@ func Run(ctx context.Context, t Target) *Report {
 	t.Packets = or(t.Packets, 10_000)
 	t.Timeout = or(t.Timeout, 5*time.Second)
 
-	r := &Report{Relay: net.JoinHostPort(t.Host, strconv.Itoa(t.Port)), Time: time.Now()}
+	r := &Findings{Relay: net.JoinHostPort(t.Host, strconv.Itoa(t.Port)), Time: time.Now()}
 	s := &session{Target: t, stun: map[family]stunReply{}, direct: inside(t.Via)}
 	defer s.derp.close()
 

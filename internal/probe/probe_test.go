@@ -26,7 +26,7 @@ import (
 )
 
 // failed returns the names of the failed checks.
-func failed(r *Report) []string {
+func failed(r *Findings) []string {
 	var names []string
 	for _, c := range r.Checks {
 		if c.Result == Fail {
@@ -36,7 +36,7 @@ func failed(r *Report) []string {
 	return names
 }
 
-func text(r *Report) string {
+func text(r *Findings) string {
 	var b strings.Builder
 	r.WriteText(&b)
 	return b.String()
@@ -419,7 +419,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	r := &Report{Relay: "h:443", Checks: []Check{
+	r := &Findings{Relay: "h:443", Checks: []Check{
 		{"a", Pass, "", 1500 * time.Microsecond}, {"b", Skip, "why", 0},
 	}}
 	if !r.OK() || r.Summary() != "h:443: 1 passed, 0 failed, 1 skipped" {
@@ -430,7 +430,7 @@ func TestReport(t *testing.T) {
 	if !strings.Contains(b.String(), `"ms": 1.5`) || !strings.Contains(b.String(), `"reason": "why"`) {
 		t.Error(b.String())
 	}
-	if (&Report{Checks: []Check{{Result: Skip}}}).OK() {
+	if (&Findings{Checks: []Check{{Result: Skip}}}).OK() {
 		t.Error("a report in which nothing was asked is OK")
 	}
 }

@@ -47,7 +47,7 @@ func newRig(t testing.TB, release *registrytest.Release, repository string, a, b
 		names = append(names, r.proxies[i].Repository(repository))
 		c := newClient(reg.Transport, reg)
 		var err error
-		if r.direct[i], err = c.Open(context.Background(), reg.Repository(repository)); err != nil {
+		if r.direct[i], err = c.Open(context.Background(), reg.Repository(repository), Push); err != nil {
 			t.Fatal(err)
 		}
 		for _, tag := range []string{"latest", "1.102"} {
@@ -79,7 +79,7 @@ func (r *rig) at(t testing.TB, side int, tag string) string {
 }
 
 // push pushes through the proxies; what it says is kept.
-func (r *rig) push(p Patience) (*Report, error) {
+func (r *rig) push(p Patience) (*Pushed, error) {
 	c := &Client{Keychain: registrytest.Keychain(r.proxies[0].Registry, r.proxies[1].Registry), Patience: p, Display: progress.New(&r.output)}
 	defer c.Display.Close()
 	report, err := c.Push(context.Background(), r.plan)
@@ -130,7 +130,7 @@ func (r *rig) judge(t *testing.T, err error) (exceptions int) {
 		if err != nil && !slices.ContainsFunc(r.plan.Tags, names) {
 			continue
 		}
-		index, err := remote.Index(r.direct[i].Digest(r.plan.Release.Digest), r.direct[i].Options(context.Background())...)
+		index, err := remote.Index(r.direct[i].digest(r.plan.Release.Digest), r.direct[i].options(context.Background())...)
 		if err == nil {
 			err = validate.Index(index)
 		}

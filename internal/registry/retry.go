@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/image"
 )
 
 // Patience says how long a registry is given.
@@ -159,8 +161,8 @@ func temporary(status int) bool {
 func hopeless(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var dns *net.DNSError
-	return errors.As(err, &certificate) || errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, errPlain) ||
-		errors.As(err, &dns) && dns.IsNotFound || errors.Is(err, errDamaged)
+	return errors.As(err, &certificate) || errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, errPlain) || errors.Is(err, errPassword) ||
+		errors.As(err, &dns) && dns.IsNotFound || errors.Is(err, image.ErrCorrupt)
 }
 
 // note remembers until when a registry wants to be left alone.

@@ -99,7 +99,7 @@ func layer(t testing.TB, name, seed string, size int) *image.Layer {
 		t.Fatal(err)
 	}
 	return &image.Layer{
-		Name: name, Tar: diffID, Blob: fmt.Sprintf("sha256:%x", sha256.Sum256(b.Bytes())), BlobSize: int64(b.Len()),
+		Layer: lock.Layer{Name: name, DiffID: diffID, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(b.Bytes()))}, Bytes: int64(b.Len()),
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
 	}
 }
@@ -108,7 +108,7 @@ func output(t testing.TB, p lock.Platform, img, attestation v1.Image, layers []*
 	t.Helper()
 	out := lock.PlatformOutput{Platform: p, Binaries: []lock.Binary{}}
 	for _, l := range layers {
-		out.Layers = append(out.Layers, lock.Layer{Name: l.Name, DiffID: l.Tar, Digest: l.Blob})
+		out.Layers = append(out.Layers, l.Layer)
 	}
 	config, err := img.ConfigName()
 	if err != nil {

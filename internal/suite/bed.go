@@ -30,7 +30,7 @@ type bed struct {
 	closers    []func() error // called in reverse order
 	containers []container.Container
 	results    map[string]error // of rows that the case has judged
-	note       string           // what was seen, for the report
+	note       string           // what was seen, for the results
 }
 
 func (b *bed) open() (err error) {

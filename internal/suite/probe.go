@@ -72,7 +72,7 @@ func (c *box) probe(ctx context.Context, t probeTarget, without string) error {
 	if c.bed.foreign {
 		t.Packets = 1000
 	}
-	r, err := work[*probe.Report](ctx, c, "probe", t)
+	r, err := work[*probe.Findings](ctx, c, "probe", t)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (c *box) probe(ctx context.Context, t probeTarget, without string) error {
 const checkPatience = 30 * time.Second
 
 // judge passes a report in which nothing failed, and nothing was skipped but what may be.
-func (b *bed) judge(r *probe.Report, maySkip func(check string) bool) error {
+func (b *bed) judge(r *probe.Findings, maySkip func(check string) bool) error {
 	b.note = fmt.Sprintf("%d checks passed", r.Count(probe.Pass))
 	var errs []error
 	for _, c := range r.Checks {
@@ -119,7 +119,7 @@ func caseDefault(ctx context.Context, b *bed) error {
 	}); err != nil {
 		return err
 	}
-	r, err := work[*probe.Report](ctx, c, "probe", t)
+	r, err := work[*probe.Findings](ctx, c, "probe", t)
 	if err != nil {
 		return err
 	}

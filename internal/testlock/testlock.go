@@ -4,28 +4,24 @@
 package testlock
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
 )
+
+// held keeps the lock until unlock is called, also where nobody keeps unlock.
+var held *flock.Flock
 
 // Containers waits until no other test binary of this user runs containers, and
 // keeps others from it until unlock is called, or this one ends.
 func Containers() (unlock func(), err error) {
-	name := filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-containers-%d.lock", os.Getuid()))
-	// A bare descriptor: nothing but unlock closes it, and so gives the lock back,
-	// before the process ends.
-	fd, err := syscall.Open(name, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	held = flock.New(filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-containers-%d.lock", os.Getuid())))
+	if _, err := held.TryLockContext(context.Background(), 100*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("%s: %w", held, err)
 	}
-	// The runtime's own signals interrupt a long wait.
-	for err = syscall.EINTR; err == syscall.EINTR; {
-		err = syscall.Flock(fd, syscall.LOCK_EX)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return func() { syscall.Close(fd) }, nil
+	return func() { held.Close() }, nil
 }

@@ -184,7 +184,7 @@ func (f *fixture) layersOf(t *testing.T) []*image.Layer {
 		if err != nil {
 			t.Fatal(err)
 		}
-		layers = append(layers, &image.Layer{Name: plan.Layers[i], Tar: diffID.String(), Blob: digest.String(), BlobSize: size, Open: l.Compressed})
+		layers = append(layers, &image.Layer{Layer: lock.Layer{Name: plan.Layers[i], DiffID: diffID.String(), Digest: digest.String()}, Bytes: size, Open: l.Compressed})
 	}
 	return layers
 }
@@ -275,7 +275,7 @@ func pack(t *testing.T, name string, level int, data []byte) *image.Layer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &image.Layer{Name: name, Tar: sha(data), Blob: sha(b.Bytes()), BlobSize: int64(b.Len()), Open: func() (io.ReadCloser, error) {
+	return &image.Layer{Layer: lock.Layer{Name: name, DiffID: sha(data), Digest: sha(b.Bytes())}, Bytes: int64(b.Len()), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
 	}}
 }

@@ -42,8 +42,8 @@ type found struct {
 	attestations []*foundAttestation
 	others       []v1.Descriptor
 	tag          bool // it was named by a tag, which may move
-	// repository is where it is in a registry, "" for nowhere, and top what it is there.
-	repository string
+	// repository is where it is in a registry, nil for nowhere, and top what it is there.
+	repository *repository
 	top        v1.Descriptor
 	files      *image.Opened // where it is else
 }
