@@ -129,7 +129,7 @@ func TestKilledBuild(t *testing.T) {
 	if on := b.validLayout(); on != want.Digest {
 		t.Errorf("layout has index %s, want %s", on, want.Digest)
 	}
-	for _, left := range []string{filepath.Join(b.cache, "tmp", "*"), filepath.Join(b.output, ".derper-tmp-*")} {
+	for _, left := range []string{filepath.Join(b.cache, "tmp", "*"), filepath.Join(b.output, ".derper-tmp*")} {
 		if names, _ := filepath.Glob(left); len(names) > 0 {
 			t.Errorf("left behind: %v", names)
 		}
