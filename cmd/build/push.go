@@ -178,7 +178,7 @@ func pushError(err error) error {
 	return &codedError{err, exitFailed, hint}
 }
 
-func printPush(w io.Writer, r *registry.Report) {
+func printPush(w io.Writer, r *registry.Pushed) {
 	for _, repository := range r.Repositories {
 		fmt.Fprintln(w, repository.Reference)
 		verb := "uploaded"

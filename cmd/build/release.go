@@ -394,7 +394,7 @@ func (s *imageSigner) Signed(ctx context.Context, references []string) (bool, er
 		return false, err
 	}
 	for _, ref := range references {
-		_, _, err := checkSignatures(ctx, ref, s.signer.Trust)
+		_, err := checkSignatures(ctx, ref, s.signer.Trust)
 		if errors.Is(err, sign.ErrUnverified) {
 			return false, nil
 		}

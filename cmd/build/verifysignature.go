@@ -9,6 +9,8 @@ import (
 	"os"
 	"text/tabwriter"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -58,14 +60,10 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err != nil {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	if _, _, err := splitReference(rest[0]); err != nil {
+	result, err := checkSignatures(ctx, rest[0], trust)
+	if err != nil && !errors.Is(err, sign.ErrUnverified) {
 		return err
 	}
-	digest, checked, err := checkSignatures(ctx, rest[0], trust)
-	if err != nil && !errors.Is(err, sign.ErrUnverified) {
-		return fmt.Errorf("verify-signature: %w", err)
-	}
-	result := verifySignatureResult{rest[0], digest, trust.String(), err == nil, checked}
 	if *asJSON {
 		if err := printJSON(stdout, result); err != nil {
 			return err
@@ -74,32 +72,40 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 		printVerified(stdout, result)
 	}
 	if err != nil {
-		return &codedError{fmt.Errorf("verify-signature: %w", err), exitFailed, "do not trust the image; or name another key, or another identity"}
+		return &codedError{err, exitFailed, "do not trust the image; or name another key, or another identity"}
 	}
 	return nil
 }
 
-// checkSignatures verifies what is attached to what a reference names, which must be an
-// index. The error is a [sign.ErrUnverified] when anything is missing or refused.
-func checkSignatures(ctx context.Context, ref string, trust *sign.Trust) (digest string, checked []sign.Checked, err error) {
+// checkSignatures verifies what is signed about an image in a registry. The error is
+// sign.ErrUnverified if something is not; the result says what.
+func checkSignatures(ctx context.Context, ref string, trust *sign.Trust) (*verifySignatureResult, error) {
+	if _, _, err := splitReference(ref); err != nil {
+		return nil, err
+	}
 	keychain, err := credentials([]string{ref})
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
+	result := &verifySignatureResult{Reference: ref, Signer: trust.String()}
 	r, err := (&registry.Client{Keychain: keychain}).Open(ctx, ref, registry.Pull)
-	if err != nil {
-		return "", nil, err
+	var top v1.Descriptor
+	if err == nil {
+		top, err = r.Resolve(ctx)
 	}
-	top, err := r.Resolve(ctx)
-	if err != nil {
-		return "", nil, err
+	var index v1.ImageIndex
+	if err == nil {
+		index, err = image.IndexOf(ctx, r, top)
 	}
-	index, err := image.IndexOf(ctx, r, top)
-	if err != nil {
-		return "", nil, err
+	if err == nil {
+		result.Digest = top.Digest.String()
+		result.Subjects, err = sign.Check(ctx, r, index, trust)
 	}
-	checked, err = sign.Check(ctx, r, index, trust)
-	return top.Digest.String(), checked, err
+	if err != nil {
+		return result, fmt.Errorf("verify-signature: %w", err)
+	}
+	result.Verified = true
+	return result, nil
 }
 
 // openTrust is whom the flags trust.
@@ -122,7 +128,7 @@ func openTrust(ctx context.Context, key, identity, issuer string, instance *sigs
 	return sign.TrustKey(public)
 }
 
-func printVerified(w io.Writer, r verifySignatureResult) {
+func printVerified(w io.Writer, r *verifySignatureResult) {
 	fmt.Fprintf(w, "%s\n\n", r.Reference)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "PLATFORM\tDIGEST\tSIGNATURE\tPROVENANCE\tSBOM")

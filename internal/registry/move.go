@@ -48,29 +48,24 @@ func (m *move) fromDigest() string {
 
 func (m *move) String() string { return m.repository.String() + ":" + m.tag.Name }
 
-func inPlace(moves [][]*move) bool {
-	for _, list := range moves {
-		for _, m := range list {
-			if !m.done() {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // lookUp finds out where a tag is and whether it may move. What it points at is
 // kept, so that the tag can be put back. Before the upload, a registry may refuse to
-// say: the repository may not exist.
-func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
-	to := p.Release.content.manifests[len(p.Release.content.manifests)-1]
-	m := &move{repository: r, tag: tag, to: to}
+// say: the repository may not exist. A tag that is to stay where it is gives nil.
+func (r *target) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
+	to := r.all.manifests[len(r.all.manifests)-1]
+	m := &move{repository: r.Repository, tag: tag, to: to}
 	found, err := r.head(ctx, r.name.Tag(tag.Name))
 	if m.unreadable = broken(err) && r.emptyLink(ctx, r.name.Tag(tag.Name)); m.unreadable || !uploaded && forbidden(err) {
 		return m, nil // a tag that nobody can read names nothing
 	}
-	if err != nil || found == nil {
-		return m, err
+	if err != nil {
+		return nil, err
+	}
+	if tag.Moves && p.From != (v1.Hash{}) && (found == nil || found.Digest != p.From && found.Digest != to.digest) {
+		return nil, nil
+	}
+	if found == nil {
+		return m, nil
 	}
 	if found.Digest == to.digest {
 		m.from = to
@@ -162,15 +157,10 @@ func (c *Client) moveAll(ctx context.Context, moves []*move) error {
 // from us: whatever it says now is worth another try.
 func (m *move) forward(ctx context.Context) error {
 	c := m.repository.client
-	for n := 1; ; n++ {
+	return c.Patience.try(ctx, min(c.Patience.Attempts, 3), func(bool) (bool, error) {
 		err := m.set(ctx, m.to)
-		if err == nil || n >= min(c.Patience.Attempts, 3) {
-			return err
-		}
-		if serr := c.Patience.pause(ctx, n); serr != nil {
-			return err
-		}
-	}
+		return err != nil, err
+	})
 }
 
 // set points the tag at a manifest.

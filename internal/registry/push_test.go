@@ -46,7 +46,7 @@ func planFor(t testing.TB, r *registrytest.Release, repositories ...string) Plan
 }
 
 // push pushes and must work.
-func push(t testing.TB, c *Client, p Plan) *Report {
+func push(t testing.TB, c *Client, p Plan) *Pushed {
 	t.Helper()
 	report, err := c.Push(context.Background(), p)
 	if err != nil {
@@ -291,8 +291,8 @@ func TestDryRun(t *testing.T) {
 	if got.Missing.Blobs != 8 || got.Missing.Manifests != 5 || len(got.Missing.Digests) != 13 {
 		t.Errorf("missing: %+v", got.Missing)
 	}
-	latest := got.Tags[slices.IndexFunc(got.Tags, func(x TagReport) bool { return x.Tag == "latest" })]
-	if want := (TagReport{"latest", one.Lock.Outputs.Index, two.Lock.Outputs.Index, true}); latest != want {
+	latest := got.Tags[slices.IndexFunc(got.Tags, func(x PushedTag) bool { return x.Tag == "latest" })]
+	if want := (PushedTag{"latest", one.Lock.Outputs.Index, two.Lock.Outputs.Index, true}); latest != want {
 		t.Errorf("latest: %+v, want %+v", latest, want)
 	}
 }
@@ -351,7 +351,7 @@ func TestDamagedLayout(t *testing.T) {
 	release := registrytest.NewRelease(t, "v1.102.3", 100_000)
 	damage(t, release)
 	_, err := newClient(nil, r).Push(context.Background(), planFor(t, release, r.Repository("derper")))
-	if err == nil || !strings.Contains(err.Error(), "corrupt: its content has digest") {
+	if err == nil || !strings.Contains(err.Error(), "corrupt: the content has digest") {
 		t.Errorf("damaged blob: %v", err)
 	}
 	for _, q := range r.Requests() {

@@ -16,49 +16,36 @@ import (
 // largest is the largest layer of an artifact that is read, in bytes.
 const largest = 64 << 20
 
-// Write pushes an image, or an artifact in an image's form, by digest, and reads it
-// back. What is there already is not sent again. No tag moves.
-func (r *Repository) Write(ctx context.Context, img v1.Image) (v1.Hash, error) {
-	digest, err := img.Digest()
-	if err != nil {
-		return digest, fmt.Errorf("%s: %w", r, err)
-	}
-	var c content
-	if err := c.addImage(img, digest); err != nil {
-		return digest, fmt.Errorf("%s: %w", r, err)
-	}
-	lacks, err := r.missing(ctx, &c)
-	if err == nil {
-		err = r.upload(ctx, &c, lacks, nil, func(int64) {})
-	}
-	return digest, r.client.failed(r, "push "+digest.String(), err)
-}
-
-// Attach pushes an artifact with a subject, and sees to it that the subject's list of
-// referrers has it: the registry keeps that list where it has the referrers API, and
-// this does where not, in the index under the tag sha256-<hex>. Which of them it is
-// shows at run time. Attaching the same artifact again changes nothing.
+// Attach pushes an artifact with a subject, by digest, reads it back, and sees to it that
+// the subject's list of referrers has it: the registry keeps that list where it has the
+// referrers API, and this does where not, in the index under the tag sha256-<hex>. Which
+// of them it is shows at run time. Attaching the same artifact again changes nothing, and
+// no other tag moves.
 //
 // The index under the tag is read, extended and written back. Nothing in the protocol
 // keeps two programs from doing so at once, and one of them may undo what the other
 // did: attach to one subject from one program at a time.
 func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, error) {
-	m, err := artifact.Manifest()
+	c, err := one(ctx, artifact)
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("%s: %w", r, err)
 	}
-	if m.Subject == nil {
-		return v1.Hash{}, fmt.Errorf("%s: attach: the artifact has no subject", r)
+	m, err := artifact.Manifest()
+	if err == nil && m.Subject == nil {
+		err = errors.New("the artifact has no subject")
+	}
+	if err != nil {
+		return v1.Hash{}, fmt.Errorf("%s: attach: %w", r, err)
 	}
 	r.attach.Lock()
 	defer r.attach.Unlock()
-	digest, err := r.Write(ctx, artifact)
-	if err != nil {
-		return digest, err
+	digest := c.manifests[0].digest
+	lacks, err := r.missing(ctx, c)
+	if err == nil {
+		err = r.upload(ctx, c, lacks, nil, func(int64) {})
 	}
-	var c content
-	if err := c.add(artifact, digest); err != nil {
-		return digest, fmt.Errorf("%s: %w", r, err)
+	if err != nil {
+		return digest, r.client.failed(r, "push "+digest.String(), err)
 	}
 	err = r.client.again(ctx, func() error {
 		listed, err := r.lists(ctx, m.Subject.Digest, digest)

@@ -22,29 +22,34 @@ var (
 	ErrIncomplete = errors.New("is incomplete")
 )
 
-// A Release is a multi-arch image that may be pushed: the one that a lock records.
-type Release struct {
+// Content is the multi-arch image of a release, which may be pushed: all of it, or only
+// its name.
+type Content struct {
 	// Version is tailscale's, as 1.102.3.
 	Version string
 	// Digest is the index's.
 	Digest v1.Hash
 
-	content content
+	content
 }
 
-// Recorded is the release that a lock records, without its content: enough for a
-// dry run, which asks where it is.
-func Recorded(l *lock.Lock) (*Release, error) {
+// Recorded is the image that a lock records, without what is in it: enough for a dry run,
+// which asks where it is.
+func Recorded(l *lock.Lock) (*Content, error) {
 	if l.Outputs == nil {
 		return nil, lock.ErrNoOutputs
 	}
-	digest, err := v1.NewHash(l.Outputs.Index)
+	return ByDigest(l.Inputs.Tailscale.Short(), l.Outputs.Index)
+}
+
+// ByDigest is the image of a version that is in repositories already, for [Client.Move].
+func ByDigest(version, index string) (*Content, error) {
+	digest, err := v1.NewHash(index)
 	if err != nil {
-		return nil, fmt.Errorf("outputs.index: %w", err)
+		return nil, fmt.Errorf("version %s: %w", version, err)
 	}
-	r := &Release{Version: l.Inputs.Tailscale.Short(), Digest: digest}
-	r.content.manifests = []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
-	return r, nil
+	named := []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
+	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}, nil
 }
 
 // Read reads a release from the OCI layout in the folder dir. It must be what the
@@ -54,7 +59,7 @@ func Recorded(l *lock.Lock) (*Release, error) {
 // The error is ErrNoLayout, [image.ErrForeign] or ErrIncomplete, [lock.ErrNoOutputs], or a
 // [lock.Difference]. Blobs are looked at by size; their content is checked while it
 // is uploaded.
-func Read(dir string, l *lock.Lock) (*Release, error) {
+func Read(dir string, l *lock.Lock) (*Content, error) {
 	r, err := read(dir, l)
 	if err != nil {
 		return nil, fmt.Errorf("layout %s: %w", dir, err)
@@ -62,7 +67,8 @@ func Read(dir string, l *lock.Lock) (*Release, error) {
 	return r, nil
 }
 
-func read(dir string, l *lock.Lock) (*Release, error) {
+func read(dir string, l *lock.Lock) (*Content, error) {
+	ctx := context.Background() // files ask for none
 	opened, err := image.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoLayout, err)
@@ -70,7 +76,7 @@ func read(dir string, l *lock.Lock) (*Release, error) {
 	if l.Outputs == nil {
 		return nil, lock.ErrNoOutputs
 	}
-	index, err := opened.Index(context.Background()) // files ask for no context
+	index, err := opened.Index(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
@@ -93,14 +99,23 @@ func read(dir string, l *lock.Lock) (*Release, error) {
 	if err := compare(list, digest, l); err != nil {
 		return nil, err
 	}
-	r := &Release{Version: l.Inputs.Tailscale.Short(), Digest: digest}
-	if err := r.content.addIndex(index, digest); err != nil {
+	c := &Content{l.Inputs.Tailscale.Short(), digest, content{store: opened}}
+	if err := c.add(ctx, v1.Descriptor{Digest: digest}); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
 		}
 		return nil, err
 	}
-	return r, checkSizes(opened, &r.content)
+	for _, b := range c.blobs {
+		size, err := opened.Size(b.digest)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
+		}
+		if size != b.size {
+			return nil, fmt.Errorf("blob %s: %w: it has %d bytes, not %d", b.digest, image.ErrCorrupt, size, b.size)
+		}
+	}
+	return c, nil
 }
 
 // compare compares an index with what the lock records.
@@ -135,26 +150,4 @@ func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
 		}
 	}
 	return differs("index", l.Outputs.Index, digest.String())
-}
-
-// checkSizes looks whether all blobs are there, by size.
-func checkSizes(opened *image.Opened, c *content) error {
-	for _, l := range c.blobs {
-		digest, err := l.Digest()
-		if err != nil {
-			return err
-		}
-		want, err := l.Size()
-		if err != nil {
-			return err
-		}
-		size, err := opened.Size(digest)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrIncomplete, err)
-		}
-		if size != want {
-			return fmt.Errorf("blob %s: %w: it has %d bytes, not %d", digest, image.ErrCorrupt, size, want)
-		}
-	}
-	return nil
 }

@@ -55,12 +55,12 @@ func TestRead(t *testing.T) {
 		{"a layer missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Platforms[1].Layers[1].Digest)) }, is(ErrIncomplete), "is incomplete"},
 		{"a layer cut off", func(r *registrytest.Release) {
 			os.Truncate(blob(r, r.Lock.Outputs.Platforms[1].Layers[1].Digest), 10)
-		}, is(errDamaged), "corrupt: it has 10 bytes"},
+		}, is(image.ErrCorrupt), "corrupt: it has 10 bytes"},
 		{"a manifest changed", func(r *registrytest.Release) {
 			name := blob(r, r.Lock.Outputs.Platforms[1].Manifest)
 			data, _ := os.ReadFile(name)
 			write(name, strings.Replace(string(data), "Tailscale's", "Somebody's ", 1))
-		}, is(errDamaged), "corrupt: the content has digest"},
+		}, is(image.ErrCorrupt), "corrupt: the content has digest"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := registrytest.NewRelease(t, "v1.102.3", 1000)

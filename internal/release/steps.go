@@ -169,7 +169,7 @@ func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
 		return false, err
 	}
 	for _, repository := range report.Repositories {
-		if slices.ContainsFunc(repository.Tags, func(t registry.TagReport) bool { return t.Changed }) {
+		if slices.ContainsFunc(repository.Tags, func(t registry.PushedTag) bool { return t.Changed }) {
 			return false, nil
 		}
 	}
