@@ -11,9 +11,7 @@
 package diff
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"unicode"
@@ -37,19 +35,6 @@ func short(s string) string {
 		return Printable(strings.ToValidUTF8(s[:limit], "")) + fmt.Sprintf("… (%d bytes)", len(s))
 	}
 	return Printable(s)
-}
-
-// stopReader ends a long read when it is no longer wanted.
-type stopReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (s *stopReader) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(p)
 }
 
 // plural is "1 file" or "3 files".

@@ -14,6 +14,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+
+	"github.com/xavieralpha/derper/internal/ctxio"
 )
 
 // A Cause is what makes two programs differ, as far as they tell.
@@ -260,7 +262,7 @@ func findAll(ctx context.Context, name string, expr *regexp.Regexp) (map[string]
 	}
 	defer f.Close()
 	found := map[string]bool{}
-	in := bufio.NewReaderSize(&stopReader{ctx, f}, step)
+	in := bufio.NewReaderSize(ctxio.Reader(ctx, f), step)
 	window := make([]byte, 0, overlap+step)
 	for {
 		n, err := io.ReadFull(in, window[len(window):cap(window)])
