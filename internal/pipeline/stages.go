@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -40,20 +41,15 @@ func (b *Builder) layer(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan
 func (b *Builder) writeLayer(ctx context.Context, a *plan.Action, files []image.File) (_ *cache.Result, err error) {
 	task := b.Display.Start(a.ID(), "")
 	defer func() { task.End(err) }()
-	w, err := b.Cache.Create()
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
 	var size int64
 	for _, f := range files {
 		size += f.Size
 	}
-	diffID, err := image.WriteLayer(ctxio.Writer(ctx, w), files, b.Inputs.Tailscale.Time)
-	if err != nil {
-		return nil, err
-	}
-	blob, err := w.Commit()
+	var diffID string
+	blob, err := b.Cache.Write(func(w io.Writer) (err error) {
+		diffID, err = image.WriteLayer(ctxio.Writer(ctx, w), files, b.Inputs.Tailscale.Time)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
