@@ -32,7 +32,7 @@ var signing = []string{
 // credentials gives a container the client's credentials for the registries that
 // the arguments name, and no others. They are secrets of the engine's: it keeps them
 // in memory, out of its cache and its logs.
-func (e *engine) credentials(c *dagger.Container) (*dagger.Container, error) {
+func (e *engine) credentials(c *dagger.Container, s step) (*dagger.Container, error) {
 	hosts := registries(e.o)
 	config, err := dockerConfig(authn.DefaultKeychain, hosts)
 	if err != nil {
@@ -44,7 +44,7 @@ func (e *engine) credentials(c *dagger.Container) (*dagger.Container, error) {
 			WithEnvVariable("DOCKER_CONFIG", secretsDir)
 	}
 	given := variables(hosts)
-	if e.o.command == "release" {
+	if s.identity {
 		for _, v := range signing {
 			given[v] = v
 		}
@@ -54,21 +54,22 @@ func (e *engine) credentials(c *dagger.Container) (*dagger.Container, error) {
 			c = e.secretVariable(c, inside, given[inside])
 		}
 	}
-	if e.o.key != "" {
+	if s.identity && e.o.key != "" {
 		c = c.WithMountedSecret(keyFile, e.client.SetSecret("key", e.o.key))
 	}
 	return c, nil
 }
 
-// variables are those in which build push looks for credentials before it looks
-// anywhere else: REGISTRY_EXAMPLE_COM_5000_USERNAME and the like. To each belongs the
-// name that it has on this machine.
+// variables are those in which build looks for credentials before it looks anywhere
+// else: REGISTRY_EXAMPLE_COM_5000_USERNAME and the like. To each belongs the name that it
+// has on this machine.
 func variables(hosts []name.Registry) map[string]string {
 	given := map[string]string{}
 	for _, r := range hosts {
+		insideUser, insidePassword := registry.Variables(familiar(r.RegistryStr()))
 		for _, host := range outside(r.RegistryStr()) {
-			for _, what := range []string{"_USERNAME", "_PASSWORD"} {
-				inside, here := prefix(r.RegistryStr())+what, prefix(host)+what
+			user, password := registry.Variables(familiar(host))
+			for inside, here := range map[string]string{insideUser: user, insidePassword: password} {
 				if _, ok := os.LookupEnv(here); ok || given[inside] == "" {
 					given[inside] = here
 				}
@@ -78,40 +79,25 @@ func variables(hosts []name.Registry) map[string]string {
 	return given
 }
 
-// prefix is how the names of a registry's variables begin.
-func prefix(host string) string {
+// familiar is the name of a registry as people write it.
+func familiar(host string) string {
 	if host == name.DefaultRegistry {
-		host = "docker.io"
+		return "docker.io"
 	}
-	return strings.Map(func(c rune) rune {
-		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' {
-			return c
-		}
-		return '_'
-	}, strings.ToUpper(host))
+	return host
 }
 
-// registries are those that the arguments for build name.
+// registries are those of the references among the arguments for build.
 func registries(o *options) []name.Registry {
 	var out []name.Registry
-	seen := map[string]bool{}
-	add := func(s string) {
+	add := func(s string) string {
 		ref, err := name.ParseReference(strings.TrimPrefix(s, "http://"))
-		if err == nil && !seen[ref.Context().RegistryStr()] {
-			seen[ref.Context().RegistryStr()] = true
+		if err == nil && !slices.ContainsFunc(out, func(r name.Registry) bool { return r.RegistryStr() == ref.Context().RegistryStr() }) {
 			out = append(out, ref.Context().Registry)
 		}
+		return s
 	}
-	for _, arg := range o.passed {
-		if _, value, ok := strings.Cut(arg, "="); ok {
-			arg = value
-		}
-		for _, word := range strings.Split(arg, ",") {
-			if strings.Contains(word, "/") && word != keyFile {
-				add(word)
-			}
-		}
-	}
+	o.eachReference(add)
 	if len(out) == 0 && o.command == "release" {
 		for _, s := range registry.Default {
 			add(s)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/release"
 )
 
 // volume names the cache on the engine. Every checkout shares it: what is in it is
@@ -30,6 +32,7 @@ type engine struct {
 	lock    *dagger.File
 	layout  *dagger.Directory // once it was made
 	relay   *dagger.Service   // once there is an image to run
+	release *dagger.Directory // the release's folder, as the last step left it
 }
 
 // carryOut runs the command's pipeline and prints what came out.
@@ -95,7 +98,10 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 		if c != nil && s.makes != "" && (err == nil || s.live) {
 			// A step that failed and made something all the same made it for the next
 			// run: the journal of a release. The layout is here already.
-			made := c.Directory(s.makes).WithoutDirectory("dist")
+			made := c.Directory(s.makes)
+			if s.makes == releaseDir {
+				e.release, made = made, made.WithoutDirectory("dist")
+			}
 			if _, eerr := made.Export(ctx, filepath.Join(o.reports, filepath.Base(s.makes))); eerr != nil {
 				err = errors.Join(err, fmt.Errorf("%s: %w", s.name, eerr))
 			}
@@ -103,7 +109,29 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(stdout, "%-10s ok (%s)\n", s.name, filepath.Join(o.reports, s.report()))
+		fmt.Fprintf(stdout, "%-14s ok (%s)\n", s.name, filepath.Join(o.reports, s.report()))
+		if s.name == "release update" {
+			var r release.Result
+			if err := reportOf(o, s, &r); err != nil {
+				return err
+			}
+			if !r.Needed {
+				fmt.Fprintf(stdout, "nothing to do: %s is published or withdrawn\n", r.Version)
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// reportOf reads what a step said.
+func reportOf(o *options, s step, into any) error {
+	data, err := os.ReadFile(filepath.Join(o.reports, s.report()))
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: report: %w", s.name, err)
 	}
 	return nil
 }
@@ -157,7 +185,9 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		// on files, and by names that appear when what they name is whole.
 		c = c.WithMountedCache(cacheDir, e.client.CacheVolume(volume), dagger.ContainerWithMountedCacheOpts{Sharing: dagger.CacheSharingModeShared})
 	}
-	if s.makes == releaseDir {
+	if s.makes == releaseDir && e.release != nil {
+		c = c.WithDirectory(releaseDir, e.release)
+	} else if s.makes == releaseDir {
 		// The journal that an earlier run left.
 		if _, err := os.Stat(filepath.Join(e.o.reports, filepath.Base(releaseDir))); err == nil {
 			c = c.WithDirectory(releaseDir, e.client.Host().Directory(filepath.Join(e.o.reports, filepath.Base(releaseDir))))
@@ -170,7 +200,7 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		c = c.WithServiceBinding(relayName, e.relay)
 	}
 	if s.secrets {
-		if c, err = e.credentials(e.forward(c)); err != nil {
+		if c, err = e.credentials(e.forward(c), s); err != nil {
 			return nil, err
 		}
 	}

@@ -267,9 +267,9 @@ func testRelease(t *testing.T) {
 	dir := t.TempDir()
 	for _, published := range []bool{true, false} {
 		pipe(t, dir, file, "release", "--", "--unsigned", "--repo", repository.Name())
-		var r struct{ Published bool }
-		if readReport(t, dir+"/reports/release.json", &r); r.Published != published {
-			t.Errorf("published: %v, want %v", r.Published, published)
+		var r struct{ Needed bool }
+		if readReport(t, dir+"/reports/release-update.json", &r); r.Needed != published {
+			t.Errorf("needed: %v, want %v", r.Needed, published)
 		}
 		head, err := remote.Head(repository.Tag("latest"))
 		if err != nil {

@@ -2,18 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -27,13 +21,9 @@ type built struct {
 
 // takeLayout brings the layout from the engine and prints what is in it.
 func (e *engine) takeLayout(ctx context.Context, stdout io.Writer) error {
-	data, err := os.ReadFile(filepath.Join(e.o.reports, "build.json"))
-	if err != nil {
-		return err
-	}
 	var b built
-	if err := json.Unmarshal(data, &b); err != nil {
-		return fmt.Errorf("build: report: %w", err)
+	if err := reportOf(e.o, step{name: "build"}, &b); err != nil {
+		return err
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(e.o.output), ".derper-layout-")
 	if err != nil {
@@ -47,7 +37,7 @@ func (e *engine) takeLayout(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	written, err := place(tmp, e.o.output, l.Inputs.Tailscale.Short(), b.Digest)
+	written, err := place(ctx, tmp, e.o.output, l.Inputs.Tailscale.Short(), b.Digest)
 	if err != nil {
 		return err
 	}
@@ -62,23 +52,24 @@ func (e *engine) takeLayout(ctx context.Context, stdout io.Writer) error {
 	return nil
 }
 
-// place checks the layout in the folder from, whose index must have the digest, and
-// writes it to the folder to. It reports whether anything had to be written.
-func place(from, to, ref, digest string) (written bool, err error) {
-	if err := checkBlobs(from); err != nil {
-		return false, err
-	}
-	want, err := v1.NewHash(digest)
+// place writes the layout in the folder from, whose index must have the digest, to the
+// folder to, and checks its content meanwhile. It reports whether anything had to be
+// written.
+func place(ctx context.Context, from, to, ref, digest string) (written bool, err error) {
+	opened, err := image.Open(from)
 	if err != nil {
 		return false, fmt.Errorf("layout: %w", err)
 	}
-	top, err := layout.ImageIndexFromPath(from)
+	index, err := opened.Index(ctx)
 	if err != nil {
 		return false, fmt.Errorf("layout: %w", err)
 	}
-	index, err := top.ImageIndex(want)
+	got, err := index.Digest()
+	if err == nil && got.String() != digest {
+		err = fmt.Errorf("the engine's has no index %s, only %s", digest, got)
+	}
 	if err != nil {
-		return false, fmt.Errorf("layout: the engine's has no index %s: %w", digest, err)
+		return false, fmt.Errorf("layout: %w", err)
 	}
 	manifest, err := index.IndexManifest()
 	if err != nil {
@@ -93,27 +84,4 @@ func place(from, to, ref, digest string) (written bool, err error) {
 		images = append(images, img)
 	}
 	return image.WriteLayout(to, ref, index, images, false)
-}
-
-// checkBlobs checks that the blobs of a layout are what their names say.
-func checkBlobs(dir string) error {
-	blobs := os.DirFS(filepath.Join(dir, "blobs", "sha256"))
-	return fs.WalkDir(blobs, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		f, err := blobs.Open(name)
-		if err != nil {
-			return err
-		}
-		h := sha256.New()
-		_, err = io.Copy(h, f)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		if got := hex.EncodeToString(h.Sum(nil)); got != name {
-			return fmt.Errorf("layout: blob sha256:%s came as sha256:%s", name, got)
-		}
-		return nil
-	})
 }

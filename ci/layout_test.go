@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -57,13 +60,29 @@ func sample(t *testing.T, content string) (dir, digest string) {
 	return dir, hash.String()
 }
 
+// checkBlobs checks that the blobs of a layout are what their names say.
+func checkBlobs(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "blobs", "sha256", "*"))
+	if len(names) == 0 {
+		err = errors.Join(err, errors.New("no blobs in "+dir))
+	}
+	for _, name := range names {
+		data, rerr := os.ReadFile(name)
+		if got := fmt.Sprintf("%x", sha256.Sum256(data)); rerr == nil && got != filepath.Base(name) {
+			rerr = fmt.Errorf("%s is sha256:%s", name, got)
+		}
+		err = errors.Join(err, rerr)
+	}
+	return err
+}
+
 // TestPlace guards against a layout on the client that is not the one on the engine,
 // byte for byte, and against writing what is there already.
 func TestPlace(t *testing.T) {
 	from, digest := sample(t, "new")
 	to, _ := sample(t, "old")
 	for _, want := range []bool{true, false} {
-		written, err := place(from, to, "1.0.0", digest)
+		written, err := place(t.Context(), from, to, "1.0.0", digest)
 		if err != nil || written != want {
 			t.Fatalf("written %v, %v, want %v", written, err, want)
 		}
@@ -94,7 +113,7 @@ func TestPlaceDamaged(t *testing.T) {
 		name, want string
 		damage     func(t *testing.T, dir string)
 	}{
-		{"byte", "came as sha256:", func(t *testing.T, dir string) {
+		{"byte", "the content has digest sha256:", func(t *testing.T, dir string) {
 			for _, name := range blobs(t, dir) {
 				data, err := os.ReadFile(name)
 				if err != nil {
@@ -104,6 +123,41 @@ func TestPlaceDamaged(t *testing.T) {
 				if err := os.WriteFile(name, data, 0o644); err != nil {
 					t.Fatal(err)
 				}
+			}
+		}},
+		{"a byte of a layer", "the content has digest sha256:", func(t *testing.T, dir string) {
+			opened, err := image.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			index, err := opened.Index(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := index.IndexManifest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			img, err := index.Image(list.Manifests[1].Digest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			layers, err := img.Layers()
+			if err != nil {
+				t.Fatal(err)
+			}
+			digest, err := layers[0].Digest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := filepath.Join(dir, "blobs", "sha256", digest.Hex)
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data[len(data)/2] ^= 1
+			if err := os.WriteFile(name, data, 0o644); err != nil {
+				t.Fatal(err)
 			}
 		}},
 		{"blob missing", "no such file", func(t *testing.T, dir string) {
@@ -117,7 +171,7 @@ func TestPlaceDamaged(t *testing.T) {
 			from, digest := sample(t, "new")
 			to, old := sample(t, "old")
 			test.damage(t, from)
-			if _, err := place(from, to, "1.0.0", digest); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := place(t.Context(), from, to, "1.0.0", digest); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 			index, err := os.ReadFile(filepath.Join(to, "index.json"))
@@ -131,7 +185,7 @@ func TestPlaceDamaged(t *testing.T) {
 	}
 	from, _ := sample(t, "new")
 	to, other := sample(t, "old")
-	if _, err := place(from, to, "1.0.0", other); err == nil || !strings.Contains(err.Error(), "has no index "+other) {
+	if _, err := place(t.Context(), from, to, "1.0.0", other); err == nil || !strings.Contains(err.Error(), "has no index "+other) {
 		t.Errorf("another digest than the report's: %v", err)
 	}
 }

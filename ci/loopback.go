@@ -14,28 +14,53 @@ import (
 // in .localhost may be spoken to without encryption.
 const clientName = "client.localhost"
 
+// switches are the flags of build that have no value of their own.
+var switches = []string{"again", "github", "json", "keyless", "retag", "source", "trust-cache", "unsigned", "update", "verify-cache"}
+
+// eachReference calls f with each reference to a registry among the arguments that are
+// passed on: the repositories of --repo, and what verify is to verify. What f returns
+// takes its place. Nothing else is a reference, whatever it looks like.
+func (o *options) eachReference(f func(ref string) string) {
+	each := func(list string) string {
+		words := strings.Split(list, ",")
+		for i, word := range words {
+			words[i] = f(strings.TrimSpace(word))
+		}
+		return strings.Join(words, ",")
+	}
+	for i := 0; i < len(o.passed); i++ {
+		arg := o.passed[i]
+		name, value, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		switch {
+		case !strings.HasPrefix(arg, "-"):
+			if o.command == "verify" {
+				o.passed[i] = f(arg)
+			}
+		case inline && name == "repo":
+			o.passed[i] = strings.TrimSuffix(arg, value) + each(value)
+		case inline || slices.Contains(switches, name):
+		case i+1 < len(o.passed):
+			i++
+			if name == "repo" {
+				o.passed[i] = each(o.passed[i])
+			}
+		}
+	}
+}
+
 // takeLoopback finds the registries on this machine's loopback among the arguments
 // that are passed on, and names them as a container reaches them.
 func (o *options) takeLoopback() {
-	for i, arg := range o.passed {
-		flag, value, ok := strings.Cut(arg, "=")
+	o.eachReference(func(ref string) string {
+		port, rest, ok := loopback(ref)
 		if !ok {
-			flag, value = "", arg
+			return ref
 		}
-		words := strings.Split(value, ",")
-		for j, word := range words {
-			if port, rest, ok := loopback(word); ok {
-				words[j] = "http://" + net.JoinHostPort(clientName, strconv.Itoa(port)) + rest
-				if !slices.Contains(o.ports, port) {
-					o.ports = append(o.ports, port)
-				}
-			}
+		if !slices.Contains(o.ports, port) {
+			o.ports = append(o.ports, port)
 		}
-		o.passed[i] = strings.Join(words, ",")
-		if flag != "" {
-			o.passed[i] = flag + "=" + o.passed[i]
-		}
-	}
+		return "http://" + net.JoinHostPort(clientName, strconv.Itoa(port)) + rest
+	})
 }
 
 // loopback takes apart a reference to a registry on this machine's loopback.

@@ -13,6 +13,7 @@ func TestLoopback(t *testing.T) {
 		passed, want string
 		ports        []int
 	}{
+		{"--html 127.0.0.1:5000/derper x/y", "--html 127.0.0.1:5000/derper x/y", nil}, // a folder
 		{"--repo 127.0.0.1:5000/derper", "--repo http://client.localhost:5000/derper", []int{5000}},
 		{"--repo=http://localhost:5000/a,http://localhost:5001/b", "--repo=http://client.localhost:5000/a,http://client.localhost:5001/b", []int{5000, 5001}},
 		{"--repo localhost:5000/a --repo [::1]:5000/b", "--repo http://client.localhost:5000/a --repo http://client.localhost:5000/b", []int{5000}},
@@ -21,7 +22,7 @@ func TestLoopback(t *testing.T) {
 		{"--repo localhost/derper", "--repo localhost/derper", nil}, // a name of Docker Hub's
 		{"--identity https://github.com/a/b/.github/workflows/x.yml@refs/heads/main", "--identity https://github.com/a/b/.github/workflows/x.yml@refs/heads/main", nil},
 	} {
-		o := &options{passed: strings.Fields(test.passed)}
+		o := &options{command: "verify", passed: strings.Fields(test.passed)}
 		o.takeLoopback()
 		if got := strings.Join(o.passed, " "); got != test.want || !slices.Equal(o.ports, test.ports) {
 			t.Errorf("%s: %s %v, want %s %v", test.passed, got, o.ports, test.want, test.ports)

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/release"
 )
 
 // Places in a container. There is nothing else in it but what the engine puts into
@@ -42,8 +43,9 @@ type step struct {
 	live bool
 	// privileged is set when the step makes containers itself.
 	privileged bool
-	// secrets is set when the step gets the client's credentials for registries.
-	secrets bool
+	// secrets is set when the step gets the client's credentials for registries, identity
+	// when it gets what signs, too.
+	secrets, identity bool
 }
 
 // report is the name of the file for what a step says.
@@ -108,13 +110,16 @@ func compose(o *options, host lock.Platform) pipeline {
 		})
 		return p
 	}
-	// What the flags say last holds: these are the container's, whatever comes after --.
-	release := append(append([]string{"release"}, o.passed...), "--lock", lockFile, "--cache", cacheDir, "--folder", releaseDir, "--json")
 	p.after = append(p.after, step{
 		name: "attest", args: []string{"attest", "--lock", lockFile, "--output", attestDir, "--json", layoutDir}, layout: true, makes: attestDir,
-	}, step{
-		// It tests all platforms itself, before it pushes.
-		name: "release", args: release, cache: true, makes: releaseDir, live: true, privileged: true, secrets: true,
 	})
+	for _, s := range release.Steps {
+		// What the flags say last holds: these are the container's, whatever comes after --.
+		args := append(append([]string{"release", "--step", s.Name}, o.passed...), "--lock", lockFile, "--cache", cacheDir, "--folder", releaseDir, "--json")
+		p.after = append(p.after, step{
+			name: "release " + s.Name, args: args, cache: s.Has(release.Sources), makes: releaseDir, live: true,
+			privileged: s.Has(release.Containers), secrets: s.Has(release.Pull | release.Push), identity: s.Has(release.Identity),
+		})
+	}
 	return p
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/release"
 )
 
 func options3(command string, passed ...string) *options {
@@ -37,7 +38,7 @@ func TestCompose(t *testing.T) {
 		{"build", "linux/amd64", compile},
 		{"test", "linux/amd64", compile + ", archive, probe, test"},
 		{"test", "linux/riscv64", compile + ", test"}, // no image that this engine runs
-		{"release", "linux/arm64", compile + ", archive, probe, attest, release"},
+		{"release", "linux/arm64", compile + ", archive, probe, attest, release update, release build, release test, release push, release verify, release sign, release tag, release record"},
 		{"verify", "linux/amd64", "verify"},
 	} {
 		if got := names(compose(options3(test.command), lock.Platform(test.host))); got != test.want {
@@ -68,11 +69,14 @@ func TestCompileSteps(t *testing.T) {
 func TestPrivileges(t *testing.T) {
 	for _, command := range []string{"build", "test", "verify", "release"} {
 		for _, s := range compose(options3(command), "linux/amd64").steps() {
-			if s.privileged && s.name != "test" && s.name != "release" {
+			if s.privileged && s.name != "test" && s.name != "release test" {
 				t.Errorf("%s: %s is privileged", command, s.name)
 			}
-			if s.secrets && s.name != "release" && s.name != "verify" {
+			if s.secrets && !slices.Contains([]string{"verify", "release push", "release verify", "release sign", "release tag", "release record"}, s.name) {
 				t.Errorf("%s: %s gets credentials", command, s.name)
+			}
+			if s.identity && s.name != "release sign" {
+				t.Errorf("%s: %s gets what signs", command, s.name)
 			}
 			if (s.secrets || s.relay || s.privileged) && !s.live {
 				t.Errorf("%s: %s can be answered from what an earlier run said", command, s.name)
@@ -85,15 +89,12 @@ func TestPrivileges(t *testing.T) {
 // release away from what the engine built.
 func TestPassedOn(t *testing.T) {
 	p := compose(options3("release", "--repo", "registry.example.com/derper", "--cache", "/nowhere"), "linux/amd64")
-	last := p.after[len(p.after)-1]
-	want := []string{"release", "--repo", "registry.example.com/derper", "--cache", "/nowhere",
-		"--lock", lockFile, "--cache", cacheDir, "--folder", releaseDir, "--json"}
-	if !slices.Equal(last.args, want) {
-		t.Errorf("%s %v, want %v", last.name, last.args, want)
-	}
-	for _, s := range p.steps()[:len(p.steps())-1] {
-		if s.secrets {
-			t.Errorf("%s comes before the release and has its credentials", s.name)
+	for i, s := range release.Steps {
+		got := p.after[len(p.after)-len(release.Steps)+i]
+		want := []string{"release", "--step", s.Name, "--repo", "registry.example.com/derper", "--cache", "/nowhere",
+			"--lock", lockFile, "--cache", cacheDir, "--folder", releaseDir, "--json"}
+		if !slices.Equal(got.args, want) {
+			t.Errorf("%s %v, want %v", got.name, got.args, want)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func TestWorkflowCommands(t *testing.T) {
 		if f.Name != "dagger.yml" {
 			continue
 		}
-		list, err := f.Commands(map[string]any{"github": map[string]any{}})
+		list, err := f.Commands(nil)
 		if err != nil {
 			t.Fatal(err)
 		}

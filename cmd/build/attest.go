@@ -10,15 +10,15 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
 const attestSynopsis = `attest writes what there is to say about an image as files: an SPDX SBOM for each platform and one for
@@ -115,25 +115,21 @@ func makeSet(ctx context.Context, lockFile, source string, index v1.ImageIndex, 
 
 // openLayout opens the index of a layout that build wrote.
 func openLayout(dir string) (v1.ImageIndex, error) {
-	outer, err := layout.ImageIndexFromPath(dir)
-	var m *v1.IndexManifest
-	if err == nil {
-		m, err = outer.IndexManifest()
-	}
+	opened, err := image.Open(dir)
 	if err != nil {
 		return nil, &codedError{fmt.Errorf("layout %s: %w", dir, err), exitFailed, "make it with " + self() + " --platform all"}
 	}
-	if len(m.Manifests) != 1 || !m.Manifests[0].MediaType.IsIndex() {
-		return nil, fmt.Errorf("layout %s: has %d entries, wants one index", dir, len(m.Manifests))
+	index, err := opened.Index(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("layout %s: %w", dir, err)
 	}
-	return outer.ImageIndex(m.Manifests[0].Digest)
+	return index, nil
 }
 
 // splitReference splits a reference into a repository and a tag or a digest.
 func splitReference(ref string) (repository, identifier string, err error) {
-	r, err := name.ParseReference(ref)
-	if err != nil {
-		return "", "", usageError("%q is neither a layout nor a reference: %w", ref, err)
+	if repository, identifier, err = registry.Split(ref); err != nil {
+		err = usageError("%q is neither a layout nor a reference: %w", ref, err)
 	}
-	return r.Context().Name(), r.Identifier(), nil
+	return repository, identifier, err
 }

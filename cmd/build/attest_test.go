@@ -16,6 +16,7 @@ import (
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/releasetest"
 	"github.com/xavieralpha/derper/internal/sigstoretest"
@@ -36,25 +37,25 @@ func TestAttestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			tb := env.T().(testing.TB)
 			release := releasetest.New(tb, "../..")
-			registry := registrytest.Docker(tb, registrytest.Options{Username: "user", Password: registryPassword})
+			server := registrytest.Docker(tb, registrytest.Options{Username: "user", Password: registryPassword})
 			sigstore := sigstoretest.New(tb, "https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main")
 			secrets := []string{keyPassword, registryPassword, sigstore.Bearer, sigstore.IDToken}
-			prefix := variablePrefix(registry.Host)
+			userName, passwordName := registry.Variables(server.Host)
 			for name, value := range map[string]string{
-				"GOPROXY":            release.Proxy,
-				testSumDB:            release.SumDB,
-				"CACHE":              releasetest.CacheDir(tb),
-				"VERSION":            release.Inputs.Tailscale.Version,
-				"REPO":               registry.Repository("derper"),
-				prefix + "_USERNAME": "user",
-				prefix + "_PASSWORD": registryPassword,
-				"COSIGN_PASSWORD":    keyPassword,
-				"IDENTITY":           sigstore.Identity,
-				"ISSUER":             sigstoretest.Issuer,
-				"TRUSTED_ROOT":       sigstore.TrustedRoot,
-				"SIGNING_CONFIG":     sigstore.SigningConfig,
-				"TOKEN_URL":          sigstore.TokenURL,
-				"BEARER":             sigstore.Bearer,
+				"GOPROXY":         release.Proxy,
+				testSumDB:         release.SumDB,
+				"CACHE":           releasetest.CacheDir(tb),
+				"VERSION":         release.Inputs.Tailscale.Version,
+				"REPO":            server.Repository("derper"),
+				userName:          "user",
+				passwordName:      registryPassword,
+				"COSIGN_PASSWORD": keyPassword,
+				"IDENTITY":        sigstore.Identity,
+				"ISSUER":          sigstoretest.Issuer,
+				"TRUSTED_ROOT":    sigstore.TrustedRoot,
+				"SIGNING_CONFIG":  sigstore.SigningConfig,
+				"TOKEN_URL":       sigstore.TokenURL,
+				"BEARER":          sigstore.Bearer,
 			} {
 				env.Setenv(name, value)
 			}

@@ -25,7 +25,7 @@ that it knows with --node-key.`
 const probeExample = `  build probe relay.example.com
   build probe --cert-name sha256-raw:0123…cdef --stun-port 3479 192.0.2.7:8443`
 
-// runProbe is build probe. Rows come on stdout as they are known, or with --json one report at the end.
+// runProbe is build probe. Rows come on stdout as they are known, or with --json one JSON value at the end.
 func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var t probe.Target
 	fs := newFlags("probe [flags] HOST[:PORT]", probeSynopsis, probeExample, stdout)
@@ -61,13 +61,13 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return usageError("probe: %w", err)
 	}
 
-	log.SetOutput(io.Discard) // tailscale's packages log what is in the report anyway
+	log.SetOutput(io.Discard) // tailscale's packages log what is in the findings anyway
 	if !*asJSON {
 		t.Progress = func(c probe.Check) { fmt.Fprintln(stdout, strings.TrimRight(c.String(), " ")) }
 	}
 	r := probe.Run(ctx, t)
 	if *asJSON {
-		err = r.WriteJSON(stdout)
+		err = printJSON(stdout, r)
 	} else {
 		_, err = fmt.Fprintln(stdout, r.Summary())
 	}
@@ -87,7 +87,7 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 }
 
 // probeHint says what to try next when the failures are of a kind that a flag may be the answer to.
-func probeHint(t probe.Target, r *probe.Report) string {
+func probeHint(t probe.Target, r *probe.Findings) string {
 	for _, c := range r.Checks {
 		if c.Result != probe.Fail {
 			continue

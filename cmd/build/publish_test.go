@@ -71,10 +71,9 @@ func TestRelease(t *testing.T) {
 	lockFile, folder := releasing(t)
 	one := registrytest.NewProxy(t, registrytest.Docker(t, registrytest.Options{}))
 	two := registrytest.NewProxy(t, registrytest.Memory(t, registrytest.Options{}))
-	journal := filepath.Join(folder, release.JournalFile)
 	reached := func(step string) bool {
-		data, _ := os.ReadFile(journal)
-		return strings.Contains(string(data), `"`+step+`"`)
+		_, err := os.Stat(filepath.Join(folder, "journal", step+".json"))
+		return err == nil
 	}
 	var stdout, stderr strings.Builder
 	do := func(args ...string) int {
@@ -145,7 +144,7 @@ func TestRelease(t *testing.T) {
 			return q.Method == "GET" && strings.Contains(q.Path, "/blobs/sha256")
 		}},
 		{"sign", func(q registrytest.Request) bool { return reached("verify") && writes(q) }},
-		{"before", func(q registrytest.Request) bool { return reached("sign") && q.Method == "GET" }},
+		{"before", func(q registrytest.Request) bool { return reached("sign") && !writes(q) }},
 		{"tags", func(q registrytest.Request) bool { return reached("before") && writes(q) }},
 	} {
 		one.Refuse(registrytest.Unauthorized, at.match)
@@ -166,7 +165,7 @@ func TestRelease(t *testing.T) {
 	if code := do("--key", key, "--json"); code != exitOK {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
-	var result releaseResult
+	var result release.Result
 	if err := json.Unmarshal([]byte(stdout.String()), &result); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +181,7 @@ func TestRelease(t *testing.T) {
 			t.Errorf("the notes have no %q:\n%s", want, notes)
 		}
 	}
-	for _, name := range []string{"test.xml", "dist/index.json", release.JournalFile} {
+	for _, name := range []string{"test.xml", "dist/index.json", "journal/record.json"} {
 		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
 			t.Error(err)
 		}
@@ -201,5 +200,9 @@ func TestRelease(t *testing.T) {
 	}
 	if n := written.Load(); n > 0 {
 		t.Errorf("nothing to do, and yet %d requests to write", n)
+	}
+	// The notes were never written when a release is killed before its last step.
+	if _, err := os.Stat(filepath.Join(folder, "notes.md")); err != nil {
+		t.Error(err)
 	}
 }

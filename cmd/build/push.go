@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -24,7 +25,7 @@ Whatever goes wrong, no tag names anything but a whole image, and running it aga
 
 Credentials come from where docker login leaves them, or from two variables for each registry, named after
 its host: DOCKER_IO_USERNAME and DOCKER_IO_PASSWORD, GHCR_IO_USERNAME and GHCR_IO_PASSWORD, and
-REGISTRY_EXAMPLE_COM_5000_USERNAME for registry.example.com:5000. A token is a password.`
+REGISTRY_EXAMPLE_COM_5000_USERNAME for registry.example.com:5000; a dash becomes __. A token is a password.`
 
 const pushExample = `  build push --dry-run
   build push --repo registry.example.com/derper --repo ghcr.io/me/derper dist`
@@ -81,7 +82,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	release, err := registry.Read(dir, l)
 	if err != nil {
-		return releaseError(err, dir)
+		return layoutError(err, dir)
 	}
 	var names []registry.Tag
 	if *byDigest {
@@ -134,52 +135,17 @@ func tagsOf(version, channel string, names []string) ([]registry.Tag, error) {
 	return registry.Tags(version, c)
 }
 
-// credentials are what Docker has, and before that what the environment has for the
-// registries of these repositories.
-func credentials(repositories []string) (authn.Keychain, error) {
-	given := environment{}
-	for _, r := range repositories {
-		host, err := registry.Host(r)
-		if err != nil {
-			return nil, err
-		}
-		prefix := variablePrefix(host)
-		user, password := os.Getenv(prefix+"_USERNAME"), os.Getenv(prefix+"_PASSWORD")
-		switch {
-		case user != "" && password != "":
-			given[host] = authn.FromConfig(authn.AuthConfig{Username: user, Password: password})
-		case user != "":
-			return nil, usageError("push: %s_USERNAME is set, and %[1]s_PASSWORD is not", prefix)
-		case password != "":
-			return nil, usageError("push: %s_PASSWORD is set, and %[1]s_USERNAME is not", prefix)
-		}
+// credentials are those for the registries of these references.
+func credentials(references []string) (authn.Keychain, error) {
+	keychain, err := registry.Credentials(references, os.Getenv)
+	if err != nil {
+		return nil, usageError("credentials: %w", err)
 	}
-	return authn.NewMultiKeychain(given, authn.DefaultKeychain), nil
+	return keychain, nil
 }
 
-// variablePrefix is how the names of a registry's variables begin: GHCR_IO.
-func variablePrefix(host string) string {
-	return strings.Map(func(c rune) rune {
-		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' {
-			return c
-		}
-		return '_'
-	}, strings.ToUpper(host))
-}
-
-// environment has credentials by host.
-type environment map[string]authn.Authenticator
-
-func (e environment) Resolve(r authn.Resource) (authn.Authenticator, error) {
-	host, err := registry.Host(r.String())
-	if a, ok := e[host]; ok && err == nil {
-		return a, nil
-	}
-	return authn.Anonymous, nil // let the next keychain try
-}
-
-// releaseError says what to do about a layout that is not to be pushed.
-func releaseError(err error, dir string) error {
+// layoutError says what to do about a layout that is not to be pushed.
+func layoutError(err error, dir string) error {
 	whole := self() + " --platform all"
 	if dir != "dist" {
 		whole += " --output " + dir
@@ -190,7 +156,7 @@ func releaseError(err error, dir string) error {
 		return &codedError{err, exitDiffers, "only what the lock records is published; build that with " + whole}
 	case errors.Is(err, lock.ErrNoOutputs):
 		return &codedError{err, exitFailed, "only what the lock records is published; record what a build gives with " + whole + " --update-lock"}
-	case errors.Is(err, registry.ErrNoLayout), errors.Is(err, registry.ErrNotOurs), errors.Is(err, registry.ErrIncomplete):
+	case errors.Is(err, registry.ErrNoLayout), errors.Is(err, image.ErrForeign), errors.Is(err, registry.ErrIncomplete):
 		return &codedError{err, exitFailed, "build all platforms with " + whole}
 	}
 	return err
@@ -212,7 +178,7 @@ func pushError(err error) error {
 	return &codedError{err, exitFailed, hint}
 }
 
-func printPush(w io.Writer, r *registry.Report) {
+func printPush(w io.Writer, r *registry.Pushed) {
 	for _, repository := range r.Repositories {
 		fmt.Fprintln(w, repository.Reference)
 		verb := "uploaded"

@@ -55,7 +55,7 @@ func (p *pusher) command(args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffe
 const pushPassword = "correct-horse/battery+staple"
 
 // run runs a push that must work.
-func (p *pusher) run(t *testing.T, args ...string) registry.Report {
+func (p *pusher) run(t *testing.T, args ...string) registry.Pushed {
 	t.Helper()
 	cmd, stdout, stderr := p.command(args...)
 	if err := cmd.Run(); err != nil {
@@ -64,7 +64,7 @@ func (p *pusher) run(t *testing.T, args ...string) registry.Report {
 	if out := stdout.String() + stderr.String(); strings.Contains(out, pushPassword) || strings.Contains(out, "correct-horse") {
 		t.Errorf("the password is in the output:\n%s", out)
 	}
-	var r registry.Report
+	var r registry.Pushed
 	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
 		t.Fatalf("result is not JSON: %v\n%s", err, stdout)
 	}

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -12,36 +12,39 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/githubtest"
-	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/releasetest"
 	"github.com/xavieralpha/derper/internal/sigstoretest"
 	"github.com/xavieralpha/derper/internal/suite"
-	"github.com/xavieralpha/derper/internal/workflowtest"
 )
 
-// Variables by which the program of a rehearsal learns where things are. The program
-// itself has no such variables.
+// Variables by which the program of a rehearsal learns where things are, and what
+// becomes of its tests. The program itself has no such variables.
 const (
 	testUpstream = "DERPER_TEST_UPSTREAM" // tailscale's git repository
 	testSigstore = "DERPER_TEST_SIGSTORE" // trusted root and signing config
+	testTests    = "DERPER_TEST_TESTS"    // "fail" or "kill"
 )
 
-// rehearse makes this program the one that a rehearsal's workflows run. It differs
-// from the real one in three things. Where tailscale's repository, the checksum
-// database and Sigstore are is the rehearsal's. build test looks whether the images
-// are whole, and runs none of them: what the small release has for a relay only
-// prints its name. build verify starts with the toolchain and the compiled standard
-// library of the machine's cache, which has nothing else.
+// rehearse makes this program the one that a rehearsal runs. It differs from the real
+// one in two things. Where tailscale's repository, the checksum database and Sigstore
+// are is the rehearsal's. The step test looks whether the images are whole, and runs
+// none of them: what the small release has for a relay only prints its name.
 func rehearse() {
 	repository := os.Getenv(testUpstream)
 	if repository == "" {
@@ -49,70 +52,47 @@ func rehearse() {
 	}
 	upstreamRepository = repository
 	publicSigstore.root, publicSigstore.config, _ = strings.Cut(os.Getenv(testSigstore), string(os.PathListSeparator))
-	for i := range commands {
-		switch run := commands[i].run; commands[i].name {
-		case "test":
-			commands[i].run = lookOnly
-		case "verify":
-			commands[i].run = func(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-				return run(ctx, append(slices.Clone(args), "--trust-cache"), stdout, stderr)
+	real := releaseTools
+	releaseTools = func(o *releaseOptions) release.Tools {
+		t := real(o)
+		t.Test = func(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
+			switch os.Getenv(testTests) {
+			case "fail":
+				return errors.New("a case failed")
+			case "kill":
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			}
-		}
-	}
-}
-
-// lookOnly is build test without containers.
-func lookOnly(_ context.Context, args []string, stdout, _ io.Writer) error {
-	justParse = true
-	if err := runTest(context.Background(), args, stdout, io.Discard); !errors.Is(err, errParsed) {
-		return err
-	}
-	index, err := openLayout(args[len(args)-1])
-	if err != nil {
-		return err
-	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return err
-	}
-	images := 0
-	for _, d := range manifest.Manifests {
-		if _, ok := image.Attests(d); ok {
-			continue
-		}
-		images++
-		img, err := index.Image(d.Digest)
-		if err != nil {
+			var wanted []v1.Platform
+			for _, p := range platforms {
+				wanted = append(wanted, v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()})
+			}
+			images, err := container.Open(ctx, layout, nil, wanted...)
+			for _, img := range images {
+				err = errors.Join(err, suite.Ours(img))
+			}
 			return err
 		}
-		if err := suite.Ours(img); err != nil {
-			return fmt.Errorf("%s: %w", d.Platform, err)
-		}
+		return t
 	}
-	fmt.Fprintf(stdout, "%d images\n", images)
-	return nil
 }
 
 // A stage is all that a release meets: a GitHub, tailscale's repository, the module
-// proxy, two registries, Sigstore, and the runner of the workflows.
+// proxy, two registries, and Sigstore.
 type stage struct {
 	*testing.T
 	github   *githubtest.Server
 	upstream *releasetest.Repository
 	one, two *registrytest.Proxy
 	sigstore *sigstoretest.Sigstore
-	runner   *workflowtest.Runner
-	commands []string // that were run, as job: step
-	writes   int      // to the registries, by the last run
+	program  string
+
+	mu      sync.Mutex
+	trigger func(from, request string) bool // kills the program that runs, when true
+	running *os.Process
+	writes  int // requests to the registries that write, since the last run began
 }
 
-const releaseTitle = "The release of the stable channel failed"
-
 func newStage(t *testing.T) *stage {
-	files, err := workflowtest.Load("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &stage{
 		T:        t,
 		upstream: releasetest.NewRepository(t, releasetest.New(t, "../..")),
@@ -124,133 +104,248 @@ func newStage(t *testing.T) *stage {
 		"cmd/tailscaled/main.go": "package main\n\nimport \"tailscale.com/version\"\n\nfunc main() { println(version.Short(), version.Commit()) }\n",
 		"version/version.go":     "package version\n\nvar shortStamp, longStamp, gitCommitStamp string\n\nfunc Long() string { return longStamp }\nfunc Commit() string { return gitCommitStamp }\nfunc Short() string { return shortStamp }\n",
 	})
-	platforms := []lock.Platform{"linux/amd64", "linux/arm64"}
 	stable := &lock.Lock{Schema: lock.SchemaVersion, Inputs: s.upstream.Inputs}
-	stable.Inputs.Platforms = platforms
+	stable.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
 	content, err := stable.Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.github = githubtest.New(t, map[string]string{lock.File: string(content), ".ci/prepare": "#!/bin/sh\n", "README.md": "rehearsal\n"})
+	s.github = githubtest.New(t, map[string]string{lock.File: string(content), "README.md": "rehearsal\n"})
+	s.github.Hook(func(request string) { s.seen("github", request) })
 	s.sigstore = sigstoretest.New(t, "https://git.example.com/"+githubtest.Repository+"/.github/workflows/sign.yml@refs/heads/main")
-	for _, r := range []*registrytest.Proxy{s.one, s.two} {
+	for name, r := range map[string]*registrytest.Proxy{"one": s.one, "two": s.two} {
 		r.Hook(func(q registrytest.Request) {
-			if q.Method != http.MethodGet && q.Method != http.MethodHead {
+			if isWrite(q) {
+				s.mu.Lock()
 				s.writes++
+				s.mu.Unlock()
 			}
+			s.seen(name, q.Method+" "+q.Path)
 		})
 	}
-	s.runner = &workflowtest.Runner{
-		Files:   files,
-		Dir:     t.TempDir(),
-		Secrets: map[string]any{},
-		Vars:    map[string]any{"IMAGES": fmt.Sprintf("[%q, %q]", s.one.Repository("derper"), s.two.Repository("me/derper"))},
-		GitHub: map[string]any{
-			"repository": githubtest.Repository, "actor": "somebody", "ref": "refs/heads/main", "ref_name": "main",
-		},
-		Checkout: func(dir string) error {
-			if out, err := exec.Command("git", "clone", "--quiet", s.github.Dir, dir).CombinedOutput(); err != nil {
-				return fmt.Errorf("git clone: %w: %s", err, out)
-			}
-			return nil
-		},
-		Token:   s.github.Grant,
-		Job:     s.machine,
-		Running: s.running,
+	s.intercept(nil)
+	if s.program, err = exec.LookPath("build"); err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
 
-// machine is another machine for each job: an empty cache, but for the toolchain and
-// the compiled standard library.
-func (s *stage) machine(dir string, grants map[string]string) ([]string, error) {
-	bin := filepath.Join(dir, "bin")
-	if err := os.Mkdir(bin, 0o755); err != nil {
-		return nil, err
+// seen kills the program that runs when the request is the one to kill it at.
+func (s *stage) seen(from, request string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trigger != nil && s.running != nil && s.trigger(from, request) {
+		s.running.Kill() // SIGKILL
+		s.running = nil
 	}
-	program, err := exec.LookPath("build")
-	if err != nil {
-		return nil, err
-	}
-	script := "#!/bin/sh\n[ \"$1 $2\" = 'run ./cmd/build' ] || { echo \"go: not in a rehearsal: $*\" >&2; exit 1; }\nshift 2\nexec " + program + " \"$@\"\n"
-	if err := os.WriteFile(filepath.Join(bin, "go"), []byte(script), 0o755); err != nil {
-		return nil, err
-	}
-	cache := filepath.Join(dir, "home", ".cache", "derper")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return nil, err
-	}
-	releasetest.ShareInto(s.T, cache)
-	env := []string{
-		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "TMPDIR=" + dir, "LANG=C.UTF-8",
+}
+
+// intercept sees what upstream's servers are asked before answer, which may be nil.
+func (s *stage) intercept(answer func(http.ResponseWriter, *http.Request) bool) {
+	s.upstream.Intercept(func(w http.ResponseWriter, req *http.Request) bool {
+		s.seen("upstream", req.Method+" "+req.URL.Path)
+		return answer != nil && answer(w, req)
+	})
+}
+
+func isWrite(q registrytest.Request) bool {
+	return q.Method != http.MethodGet && q.Method != http.MethodHead
+}
+
+func (s *stage) repositories() []string {
+	return []string{s.one.Repository("derper"), s.two.Repository("me/derper")}
+}
+
+// A job is what a workflow's job hands on: the step that ran, and its exit code.
+type job struct {
+	step   string
+	code   int // -1 for a program that was killed
+	stderr string
+}
+
+// env are the variables of a job.
+func (s *stage) env(home string, more ...string) []string {
+	return append([]string{
+		"PATH=/nowhere", "HOME=" + home, "TMPDIR=" + home, "LANG=C.UTF-8",
 		"GOPROXY=" + s.upstream.Proxy, testSumDB + "=" + s.upstream.SumDB, testUpstream + "=" + s.upstream.URL,
 		testSigstore + "=" + s.sigstore.TrustedRoot + string(os.PathListSeparator) + s.sigstore.SigningConfig,
 		"GITHUB_ACTIONS=true", "GITHUB_API_URL=" + s.github.URL, "GITHUB_SERVER_URL=https://git.example.com",
 		"GITHUB_REPOSITORY=" + githubtest.Repository, "GITHUB_REF_NAME=main", "GITHUB_RUN_ID=42", "GITHUB_RUN_ATTEMPT=1",
 		"GITHUB_WORKFLOW_REF=" + githubtest.Repository + "/.github/workflows/release.yml@refs/heads/main",
-	}
-	if grants["id-token"] == "write" {
-		env = append(env, "ACTIONS_ID_TOKEN_REQUEST_URL="+s.sigstore.TokenURL, "ACTIONS_ID_TOKEN_REQUEST_TOKEN="+s.sigstore.Bearer)
-	}
-	return env, nil
+	}, more...)
 }
 
-// running tells GitHub how the jobs stand.
-func (s *stage) running(jobs []*workflowtest.Job) {
-	var list []githubtest.Job
-	for _, j := range jobs {
-		list = append(list, githubtest.Job{Name: j.Name, Conclusion: j.Result, Steps: j.Steps, Failed: j.Failed, Log: j.Log})
-	}
-	s.github.SetJobs(list)
-}
-
-// run carries out release.yml and returns the jobs that failed.
-func (s *stage) run() (failed []string, jobs []*workflowtest.Job) {
+// start runs the program in dir.
+func (s *stage) start(dir string, env []string, args ...string) (code int, stderr string) {
 	s.Helper()
-	return s.dispatch(map[string]any{})
-}
-
-// dispatch is run with inputs, as by hand.
-func (s *stage) dispatch(inputs map[string]any) (failed []string, jobs []*workflowtest.Job) {
-	s.Helper()
-	s.commands, s.writes = nil, 0
-	before, after := s.runner.Before, s.runner.After
-	defer func() { s.runner.Before, s.runner.After = before, after }()
-	s.runner.Before = func(step workflowtest.Step) error {
-		s.commands = append(s.commands, step.String())
-		if before != nil {
-			return before(step)
-		}
-		return nil
-	}
-	jobs, err := s.runner.Run(s.Context(), "release.yml", inputs)
+	cmd := exec.Command(s.program, args...)
+	var errs, out bytes.Buffer
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &out, &errs
+	s.mu.Lock()
+	err := cmd.Start()
+	s.running = cmd.Process
+	s.mu.Unlock()
 	if err != nil {
 		s.Fatal(err)
 	}
-	for _, j := range jobs {
-		if j.Result != "success" {
-			failed = append(failed, j.Name)
-		}
-	}
-	return failed, jobs
+	_ = cmd.Wait() // the exit code says it
+	s.mu.Lock()
+	s.running = nil
+	s.mu.Unlock()
+	return cmd.ProcessState.ExitCode(), out.String() + errs.String()
 }
 
-// mustRun carries out release.yml, which must succeed.
-func (s *stage) mustRun() {
+// A workflowRun is a run of the workflow.
+type workflowRun struct {
+	channel      lock.Channel
+	again        bool
+	repositories []string
+	// env are more variables for the job of one step.
+	step string
+	env  []string
+	// artifact is called with the folder that a job has, before its step.
+	artifact func(step, folder string)
+}
+
+// workflow carries out the steps of a release as publish.yml does: each on a machine of
+// its own, with a fresh checkout, an empty cache but for the toolchain and the compiled
+// standard library, and what the jobs before handed on. It stops at a step that fails.
+func (s *stage) workflow(w workflowRun) (jobs []job) {
 	s.Helper()
-	if failed, jobs := s.run(); len(failed) > 0 {
-		s.Fatalf("failed: %q\n%s", failed, logs(jobs))
+	s.mu.Lock()
+	s.writes = 0
+	s.mu.Unlock()
+	if w.repositories == nil {
+		w.repositories = s.repositories()
+	}
+	artifacts := s.TempDir()
+	repositories := []string{"--repo", strings.Join(w.repositories, ",")}
+	var digests []string
+	for _, step := range release.Steps {
+		parts := [][]string{nil}
+		if step.Name == "test" {
+			parts = [][]string{{"--platform", "linux/amd64"}, {"--platform", "linux/arm64"}}
+			if w.channel == lock.Unstable {
+				parts = [][]string{nil}
+			}
+		}
+		for _, part := range parts {
+			machine := s.TempDir()
+			checkout, home := filepath.Join(machine, "checkout"), filepath.Join(machine, "home")
+			folder := filepath.Join(checkout, "release")
+			cacheDir := filepath.Join(home, ".cache", "derper")
+			for _, dir := range []string{checkout, cacheDir} {
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					s.Fatal(err)
+				}
+			}
+			releasetest.ShareInto(s.T, cacheDir)
+			if content := s.github.File(w.channel.File()); content != "" {
+				write(s.T, filepath.Join(checkout, w.channel.File()), content)
+			}
+			if _, err := os.Stat(filepath.Join(artifacts, "release")); err == nil {
+				copyDir(s.T, filepath.Join(artifacts, "release"), folder)
+			}
+			if w.artifact != nil {
+				w.artifact(step.Name, folder)
+			}
+			args := append([]string{"release", "--step", step.Name}, part...)
+			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"))
+			if step.Name == "update" {
+				args = append(args, "--update", "--channel", string(w.channel), "--lock", w.channel.File(), "--github", fmt.Sprintf("--again=%v", w.again))
+			}
+			if step.Name == "record" {
+				args = append(args, "--lock", w.channel.File(), "--github")
+			}
+			switch {
+			case step.Has(release.Recording):
+				env = append(env, "GITHUB_TOKEN="+s.github.Grant(map[string]string{"contents": "write"}))
+			case step.Name == "update":
+				env = append(env, "GITHUB_TOKEN="+s.github.Grant(map[string]string{"contents": "read"}))
+			}
+			if step.Has(release.Pull | release.Push) {
+				args = append(args, repositories...)
+			}
+			if step.Has(release.Identity) {
+				args = append(args, "--keyless")
+				env = append(env, "ACTIONS_ID_TOKEN_REQUEST_URL="+s.sigstore.TokenURL, "ACTIONS_ID_TOKEN_REQUEST_TOKEN="+s.sigstore.Bearer)
+			}
+			if step.Has(release.Images) {
+				args = append(args, digests...)
+			}
+			if w.step == step.Name {
+				env = append(env, w.env...)
+			}
+			code, stderr := s.start(checkout, env, args...)
+			jobs = append(jobs, job{step.Name, code, stderr})
+			if code != exitOK {
+				return jobs
+			}
+			outputs, err := os.ReadFile(filepath.Join(machine, "output"))
+			if err != nil {
+				s.Fatal(err)
+			}
+			copyDir(s.T, folder, filepath.Join(artifacts, "release"))
+			switch step.Name {
+			case "update":
+				if !strings.Contains(string(outputs), "release=true\n") {
+					return jobs
+				}
+			case "build":
+				_, rest, _ := strings.Cut(string(outputs), "digests=")
+				d, _, _ := strings.Cut(rest, "\n")
+				digests = []string{"--digests", d}
+			}
+			os.RemoveAll(machine)
+		}
+	}
+	return jobs
+}
+
+func copyDir(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(from, path)
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		}
+		content, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, rel), content, 0o644)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
-func logs(jobs []*workflowtest.Job) string {
-	var b strings.Builder
-	for _, j := range jobs {
-		if j.Result != "success" {
-			fmt.Fprintf(&b, "== %s: %s\n%s", j.Name, j.Failed, j.Log)
-		}
+func failed(jobs []job) bool { return jobs[len(jobs)-1].code != exitOK }
+
+// releases carries out the workflow, which must release.
+func (s *stage) releases(w workflowRun) []job {
+	s.Helper()
+	jobs := s.workflow(w)
+	if last := jobs[len(jobs)-1]; failed(jobs) || last.step != "record" {
+		s.Fatalf("stopped at %s: exit code %d\n%s", last.step, last.code, last.stderr)
 	}
-	return b.String()
+	return jobs
+}
+
+// isQuiet checks that a day without news asks, and does nothing.
+func (s *stage) isQuiet(c lock.Channel) {
+	s.Helper()
+	tags, commits := s.tags(), s.github.Commits()
+	jobs := s.workflow(workflowRun{channel: c})
+	if len(jobs) != 1 || failed(jobs) {
+		s.Errorf("nothing new, and yet it did %+v", jobs)
+	}
+	if s.writes > 0 || !maps.Equal(s.tags(), tags) || len(s.github.Commits()) != len(commits) {
+		s.Errorf("nothing new, and yet something was written: %d requests", s.writes)
+	}
 }
 
 // tags are the tags of both repositories and where they point. Those that hold
@@ -258,7 +353,7 @@ func logs(jobs []*workflowtest.Job) string {
 func (s *stage) tags() map[string]string {
 	s.Helper()
 	all := map[string]string{}
-	for _, r := range []string{s.one.Repository("derper"), s.two.Repository("me/derper")} {
+	for _, r := range s.repositories() {
 		repository, err := name.NewRepository(r)
 		if err != nil {
 			s.Fatal(err)
@@ -273,7 +368,7 @@ func (s *stage) tags() map[string]string {
 			}
 			d, err := remote.Head(repository.Tag(tag))
 			if err != nil {
-				s.Fatal(err)
+				continue // a registry may list a tag that it has only begun to write
 			}
 			all[repository.RepositoryStr()+":"+tag] = d.Digest.String()
 		}
@@ -314,39 +409,27 @@ func (s *stage) isReleased(version string) {
 			found = &r
 		}
 	}
-	switch {
-	case found == nil:
-		s.Errorf("GitHub has no release %s", version)
-	case found.Prerelease, !found.Latest, !strings.Contains(found.Body, l.Outputs.Index), !strings.Contains(found.Body, "/sign.yml@refs/heads/main"):
+	if found == nil {
+		s.Fatalf("GitHub has no release %s", version)
+	}
+	if found.Prerelease || !found.Latest || !strings.Contains(found.Body, l.Outputs.Index) || !strings.Contains(found.Body, "/sign.yml@refs/heads/main") {
 		s.Errorf("GitHub's release: %+v", found)
 	}
 	at, err := exec.Command("git", "-C", s.github.Dir, "show", found.Commit+":"+lock.File).Output()
 	if err != nil || string(at) != s.github.File(lock.File) {
 		s.Errorf("the release's commit %s has another lock: %v", found.Commit, err)
 	}
-	for _, r := range []string{s.one.Repository("derper"), s.two.Repository("me/derper")} {
-		var out, errs strings.Builder
-		if code := run(s.Context(), []string{"verify-signature", "--trusted-root", s.sigstore.TrustedRoot, "--issuer", sigstoretest.Issuer,
-			"--identity", s.sigstore.Identity, r + "@" + l.Outputs.Index}, &out, &errs); code != exitOK {
-			s.Errorf("%s: signatures: exit code %d: %s", r, code, errs.String())
-		}
+	for _, r := range s.repositories() {
+		s.isSigned(r + "@" + l.Outputs.Index)
 	}
 }
 
-// isQuiet checks that a day without news asks, and does nothing.
-func (s *stage) isQuiet() {
+func (s *stage) isSigned(ref string) {
 	s.Helper()
-	tags, commits := s.tags(), s.github.Commits()
-	s.mustRun()
-	want := []string{
-		"stable / update: look for a new release of tailscale", "stable / update: look whether the lock's release is published",
-		"unstable / update: look for a new release of tailscale", "unstable / update: look whether the lock's release is published",
-	}
-	if !slices.Equal(s.commands, want) {
-		s.Errorf("nothing new, and yet it did %q", s.commands)
-	}
-	if s.writes > 0 || !maps.Equal(s.tags(), tags) || len(s.github.Commits()) != len(commits) {
-		s.Errorf("nothing new, and yet something was written: %d requests", s.writes)
+	var out, errs strings.Builder
+	if code := run(s.Context(), []string{"verify-signature", "--trusted-root", s.sigstore.TrustedRoot, "--issuer", sigstoretest.Issuer,
+		"--identity", s.sigstore.Identity, ref}, &out, &errs); code != exitOK {
+		s.Errorf("%s: signatures: exit code %d: %s", ref, code, errs.String())
 	}
 }
 
@@ -357,60 +440,222 @@ func (s *stage) next(version string) {
 	s.upstream.Publish(s.T, version)
 }
 
-// TestRehearsal carries out release.yml, as it is, against a module proxy, git
-// repositories, registries, a GitHub and a Sigstore on loopback: from nothing
-// published through a release to nothing new, and through a failure at each step.
+// A fault is what goes wrong in a step.
+type fault struct {
+	step, name string
+	// begin brings it about, and end puts it right; both may be nil.
+	begin, end func()
+	// kill is set to kill the program with SIGKILL at the first request that it
+	// matches.
+	kill func(from, request string) bool
+	env  []string
+	// artifact changes what the jobs before handed on.
+	artifact func(step, folder string)
+	// code is the exit code, -1 for a program that was killed; says is part of what
+	// the program prints.
+	code int
+	says string
+	// tags are set for a fault in the middle of moving tags.
+	tags bool
+}
+
+// faults are what can go wrong in each step: in its own way, and by SIGKILL half way.
+func (s *stage) faults(version string) []fault {
+	refuse := func(step string, p *registrytest.Proxy, match func(registrytest.Request) bool) fault {
+		return fault{step: step, name: "registry refuses", begin: func() { p.Refuse(registrytest.Unauthorized, match) }, end: func() { p.Arm(0, "", false) }, code: exitFailed, says: p.Host}
+	}
+	nth := func(n int, match func(from, request string) bool) func(string, string) bool {
+		return func(from, request string) bool {
+			if match(from, request) {
+				n--
+			}
+			return n == 0
+		}
+	}
+	contains := func(in, what string) func(string, string) bool {
+		return func(from, request string) bool { return from == in && strings.Contains(request, what) }
+	}
+	tag := func(from, request string) bool {
+		return strings.HasPrefix(request, "PUT ") && strings.Contains(request, "/manifests/") && !strings.Contains(request, "/manifests/sha256")
+	}
+	refuseGitHub := func() { s.github.Fail(githubtest.Refused) }
+	return []fault{
+		{step: "update", name: "proxy refuses", begin: func() {
+			s.intercept(func(w http.ResponseWriter, req *http.Request) bool {
+				if !strings.HasSuffix(req.URL.Path, "/@v/list") {
+					return false
+				}
+				http.Error(w, "no", http.StatusForbidden)
+				return true
+			})
+		}, end: func() { s.intercept(nil) }, code: exitFailed, says: "403 Forbidden"},
+		{step: "update", name: "killed", kill: contains("upstream", "/upstream.git"), code: -1},
+		{step: "build", name: "other source", begin: func() {
+			s.upstream.Tamper(s.T, module.Version{Path: lock.TailscaleModule, Version: version})
+		}, end: func() { s.upstream.PublishModule(s.T, version) }, code: exitFailed, says: "checksum mismatch"},
+		{step: "build", name: "killed", kill: contains("upstream", ".zip"), code: -1},
+		{step: "test", name: "a case fails", env: []string{testTests + "=fail"}, code: exitFailed, says: "a case failed"},
+		{step: "test", name: "killed", env: []string{testTests + "=kill"}, code: -1},
+		refuse("push", s.two, isWrite),
+		{step: "push", name: "killed", kill: nth(5, func(from, request string) bool {
+			return !strings.HasPrefix(request, "GET") && !strings.HasPrefix(request, "HEAD")
+		}), code: -1},
+		{step: "push", name: "other artifact", artifact: func(step, folder string) {
+			if step == "push" {
+				s.otherIndex(filepath.Join(folder, lock.File))
+			}
+		}, code: exitDiffers, says: "expected the images"},
+		{step: "push", name: "untested", artifact: func(step, folder string) {
+			if step == "push" {
+				os.Remove(filepath.Join(folder, "journal", "test-linux-arm64.json"))
+			}
+		}, code: exitFailed, says: "step test linux/arm64 has not been carried out"},
+		refuse("verify", s.one, func(q registrytest.Request) bool { return strings.Contains(q.Path, "/blobs/") }),
+		{step: "verify", name: "killed", kill: contains("two", "/blobs/"), code: -1},
+		{step: "sign", name: "no timestamp", begin: func() { s.sigstore.Break("/api/v1/timestamp", 1000, "no") },
+			end: func() { s.sigstore.Break("/api/v1/timestamp", 0, "") }, code: exitFailed, says: "sign: "},
+		{step: "sign", name: "killed", kill: nth(4, func(from, request string) bool { return strings.HasPrefix(request, "PUT ") }), code: -1},
+		refuse("tag", s.two, isWrite),
+		{step: "tag", name: "killed", kill: nth(6, tag), code: -1, tags: true},
+		{step: "record", name: "lock changed", begin: func() {
+			l := s.lockOn(lock.File)
+			l.Outputs = nil
+			content, err := l.Bytes()
+			if err == nil {
+				err = s.github.Push(map[string]string{lock.File: string(content)})
+			}
+			if err != nil {
+				s.Fatal(err)
+			}
+		}, code: exitFailed, says: "somebody else changed it", tags: true},
+		{step: "record", name: "GitHub refuses", begin: refuseGitHub, code: exitFailed, says: "403 Forbidden", tags: true},
+		{step: "record", name: "killed", kill: contains("github", "POST"), code: -1, tags: true},
+	}
+}
+
+// otherIndex makes a lock record another index.
+func (s *stage) otherIndex(file string) {
+	l, err := lock.Read(file)
+	if err != nil {
+		s.Fatal(err)
+	}
+	l.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+	if err := l.Write(file); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// TestRehearsal carries out releases as publish.yml does, step by step on machines of
+// their own, against a module proxy, git repositories, registries, a GitHub and a
+// Sigstore on loopback: from nothing published, through a new release, to nothing new.
+// Then each step fails in its own way and is killed, and the next run finishes.
 func TestRehearsal(t *testing.T) {
 	s := newStage(t)
 	s.next("v1.104.0")
 	s.next("v1.105.0-pre")
 	began := time.Now()
-	s.mustRun()
-	t.Logf("from nothing published: %d commands, %v", len(s.commands), time.Since(began).Round(time.Second))
+	s.releases(workflowRun{channel: lock.Stable})
+	t.Logf("from nothing published: %v", time.Since(began).Round(time.Second))
 	s.isReleased("v1.104.0")
-	u := s.lockOn(unstableLock)
+	s.releases(workflowRun{channel: lock.Unstable})
+	u := s.lockOn(lock.Unstable.File())
 	if u.Inputs.Tailscale.Version != "v1.105.0-pre" || !slices.Equal(u.Inputs.Platforms, lock.Known) || s.tags()["derper:unstable"] != u.Outputs.Index {
 		t.Errorf("unstable: %+v", u.Inputs)
 	}
-	var steps []string // of the stable channel, each once
-	for _, step := range s.commands {
-		if strings.HasPrefix(step, "stable / ") && !slices.Contains(steps, step) {
-			steps = append(steps, step)
-		}
-	}
 	began = time.Now()
-	s.isQuiet()
+	s.isQuiet(lock.Stable)
+	s.isQuiet(lock.Unstable)
 	t.Logf("nothing new: %v", time.Since(began).Round(10*time.Millisecond))
 	if t.Failed() {
 		return
 	}
-
 	s.theFork()
-	count := 0
-	for _, step := range steps {
-		for _, lost := range []bool{false, true} {
-			if _, name, _ := strings.Cut(step, ": "); lost && slices.Contains(leavesNothing, name) {
-				continue
-			}
-			count++
-			s.failAt(step, lost, fmt.Sprintf("v1.106.%d", count))
-			if t.Failed() {
-				t.Fatalf("after a failure at %s, lost %v", step, lost)
-			}
+
+	var table strings.Builder
+	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(rows, "STEP\tFAULT\tPUBLISHED\tTHE NEXT RUN")
+	for i := range s.faults("") {
+		version := fmt.Sprintf("v1.106.%d", i+1)
+		s.next(version)
+		f := s.faults(version)[i]
+		fmt.Fprintf(rows, "%s\t%s\t%s\treleased %s\n", f.step, f.name, s.failAt(f, version), version)
+		if t.Failed() {
+			t.Fatalf("%s: %s", f.step, f.name)
 		}
 	}
-	s.isQuiet()
+	rows.Flush()
+	t.Logf("\n%s", &table)
+	s.isQuiet(lock.Stable)
 	s.again()
-	t.Logf("%d failures, at %d steps: after each, the next run released", count, len(steps))
+	s.withdraw()
 }
 
-const unstableLock = "versions-unstable.json"
+// failAt has a fault in a run, checks what that published, and releases in another run.
+func (s *stage) failAt(f fault, version string) (published string) {
+	s.Helper()
+	before, commits := s.tags(), len(s.github.Commits())
+	w := workflowRun{channel: lock.Stable, step: f.step, env: f.env}
+	w.artifact = func(step, folder string) {
+		if f.artifact != nil {
+			f.artifact(step, folder)
+		}
+		if step != f.step {
+			return
+		}
+		if f.begin != nil {
+			f.begin()
+		}
+		s.setTrigger(f.kill)
+	}
+	jobs := s.workflow(w)
+	s.setTrigger(nil)
+	if f.end != nil {
+		f.end()
+	}
+	last := jobs[len(jobs)-1]
+	if last.step != f.step || last.code != f.code || !strings.Contains(last.stderr, f.says) {
+		s.Errorf("%s, %s: stopped at %s with exit code %d, not %d, and says:\n%s", f.step, f.name, last.step, last.code, f.code, last.stderr)
+	}
+	after := s.tags()
+	var moved, added bool
+	for tag, digest := range after {
+		moved = moved || before[tag] != "" && before[tag] != digest
+		added = added || before[tag] == ""
+	}
+	if moved && !f.tags {
+		s.Errorf("%s, %s: a tag has moved:\n%v\n%v", f.step, f.name, before, after)
+	}
+	if added && f.step != "tag" && !f.tags {
+		s.Errorf("%s, %s: a tag is new:\n%v\n%v", f.step, f.name, before, after)
+	}
+	committed := len(s.github.Commits()) > commits
+	if committed && f.step != "record" {
+		s.Errorf("%s, %s: something was committed", f.step, f.name)
+	}
 
-// leavesNothing are the steps of which nothing is left outside of their machine: it
-// is the same whether they failed or their machine was lost.
-var leavesNothing = []string{
-	"look whether the lock's release is published", "build all platforms, compare with the lock",
-	"make the runner ready for containers of all platforms", "test the image", "rebuild it and compare",
+	s.releases(workflowRun{channel: lock.Stable})
+	s.isReleased(version)
+	index := s.lockOn(lock.File).Outputs.Index
+	switch {
+	case slices.Contains(slices.Collect(maps.Values(after)), index) && moved:
+		published = "all of it, and tags"
+	case slices.Contains(slices.Collect(maps.Values(after)), index):
+		published = "all of it, and tags of the version"
+	case slices.Index(stepNames(), f.step) > slices.Index(stepNames(), "push"):
+		published = "all of it, and no tag"
+	case f.step == "push" && f.artifact == nil:
+		published = "a part of it, and no tag"
+	default:
+		published = "nothing"
+	}
+	return published
+}
+
+func stepNames() (names []string) {
+	for _, s := range release.Steps {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 // theFork checks that somebody else's registries and GitHub get what the lock has,
@@ -419,11 +664,8 @@ func (s *stage) theFork() {
 	s.Helper()
 	before := s.lockOn(lock.File)
 	own := registrytest.NewProxy(s.T, registrytest.Memory(s.T, registrytest.Options{}))
-	images := s.runner.Vars["IMAGES"]
-	s.runner.Vars["IMAGES"] = fmt.Sprintf("[%q]", own.Repository("fork"))
-	defer func() { s.runner.Vars["IMAGES"] = images }()
 	s.github.DeleteReleases()
-	s.mustRun()
+	s.releases(workflowRun{channel: lock.Stable, repositories: []string{own.Repository("fork")}})
 	repository, err := name.NewRepository(own.Repository("fork"))
 	if err != nil {
 		s.Fatal(err)
@@ -441,151 +683,232 @@ func (s *stage) theFork() {
 func (s *stage) again() {
 	s.Helper()
 	tags, commits, releases := s.tags(), s.github.Commits(), s.github.Releases()
-	if failed, jobs := s.dispatch(map[string]any{"again": true}); len(failed) > 0 {
-		s.Fatalf("failed: %q\n%s", failed, logs(jobs))
-	}
-	if !slices.Contains(s.commands, "stable / record: publish the release notes") {
-		s.Errorf("it did only %q", s.commands)
-	}
+	s.releases(workflowRun{channel: lock.Stable, again: true})
 	if !maps.Equal(s.tags(), tags) || len(s.github.Commits()) != len(commits) || len(s.github.Releases()) != len(releases) || s.writes > 0 {
 		s.Errorf("something was published anew: %d requests", s.writes)
 	}
 }
 
-// A fault makes a step fail.
-type fault struct {
-	begin, end func()
-	// says is part of what the issue says of it.
-	says string
-}
-
-// faults are what can happen to each step, named as in publish.yml and sign.yml.
-func (s *stage) faults(version string) map[string]fault {
-	refuse := func(p *registrytest.Proxy, f registrytest.Fault, match func(registrytest.Request) bool) fault {
-		return fault{func() { p.Refuse(f, match) }, func() { p.Arm(0, "", false) }, p.Host}
-	}
-	writes := func(q registrytest.Request) bool { return q.Method != http.MethodGet && q.Method != http.MethodHead }
-	push := func(path, content string) {
-		if err := s.github.Push(map[string]string{path: content}); err != nil {
-			s.Fatal(err)
-		}
-	}
-	nobody := func() {}
-	return map[string]fault{
-		"look for a new release of tailscale": {
-			func() {
-				s.upstream.Intercept(func(w http.ResponseWriter, req *http.Request) bool {
-					if !strings.HasSuffix(req.URL.Path, "/@v/list") {
-						return false
-					}
-					http.Error(w, "no", http.StatusForbidden)
-					return true
-				})
-			},
-			func() { s.upstream.Intercept(nil) }, "403 Forbidden",
-		},
-		"look whether the lock's release is published": {func() { s.github.Fail(githubtest.Refused) }, nobody, "403 Forbidden"},
-		"build all platforms, record what came out": {
-			func() { s.upstream.Tamper(s.T, module.Version{Path: lock.TailscaleModule, Version: version}) },
-			func() { s.upstream.PublishModule(s.T, version) }, "checksum mismatch",
-		},
-		// Nothing but the machine can fail here.
-		"build all platforms, compare with the lock": {},
-		"make the runner ready for containers of all platforms": {
-			// What is checked out is what is on main when the run begins.
-			func() { push(".ci/prepare", "#!/bin/sh\necho no emulators >&2\nexit 1\n") },
-			func() { push(".ci/prepare", "#!/bin/sh\n") }, "no emulators",
-		},
-		"test the image": {},
-		"push by digest to all repositories, read it back": refuse(s.two, registrytest.Unauthorized, writes),
-		"rebuild it and compare": refuse(s.one, registrytest.Corrupt, func(q registrytest.Request) bool {
-			return q.Method == http.MethodGet && strings.Contains(q.Path, "/blobs/")
-		}),
-		"sign and attest": {
-			func() { s.sigstore.Break("/api/v1/timestamp", 1000, "no") },
-			func() { s.sigstore.Break("/api/v1/timestamp", 0, "") }, "build: sign: ",
-		},
-		"move the tags, in all repositories": refuse(s.two, registrytest.Unauthorized, writes),
-		"commit the lock": {
-			func() {
-				l := s.lockOn(lock.File)
-				l.Outputs = nil
-				content, err := l.Bytes()
-				if err != nil {
-					s.Fatal(err)
-				}
-				push(lock.File, string(content))
-			},
-			nobody, "somebody else changed it",
-		},
-		"publish the release notes": {func() { s.github.Fail(githubtest.Refused) }, nobody, "403 Forbidden"},
-	}
-}
-
-// failAt releases a version, in a run that fails at a step and in another one. With
-// lost, the machine is gone after it has done the step; else the step meets its fault.
-func (s *stage) failAt(step string, lost bool, version string) {
+// withdraw checks that a release that is withdrawn loses the tags that move, everywhere,
+// and stays withdrawn until there is a newer one.
+func (s *stage) withdraw() {
 	s.Helper()
-	job, name, _ := strings.Cut(step, ": ")
-	if name == "look whether the lock's release is published" && !lost {
-		version = s.lockOn(lock.File).Inputs.Tailscale.Version // a new lock is known not to be
-	} else {
+	l := s.lockOn(lock.File)
+	bad := l.Inputs.Tailscale.Version
+	tags := s.tags()
+	good := tags[fmt.Sprintf("derper:1.106.%d", len(s.faults(""))-1)]
+	checkout := s.TempDir()
+	write(s.T, filepath.Join(checkout, lock.File), s.github.File(lock.File))
+	for range 2 { // the second time it is all done
+		if code, said := s.start(checkout, s.env(s.TempDir(), "GITHUB_TOKEN="+githubtest.Token), "release", "--withdraw", bad, "--github",
+			"--repo", strings.Join(s.repositories(), ",")); code != exitOK {
+			s.Fatalf("withdraw: exit code %d\n%s", code, said)
+		}
+	}
+	for tag, digest := range s.tags() {
+		want := tags[tag]
+		if strings.HasSuffix(tag, ":latest") || strings.HasSuffix(tag, ":1.106") {
+			want = good
+		}
+		if digest != want {
+			s.Errorf("withdrawn: %s is %s, not %s", tag, digest, want)
+		}
+	}
+	if r := s.github.Releases(); !strings.HasPrefix(r[len(r)-1].Body, "**Withdrawn.**") || !r[len(r)-1].Prerelease {
+		s.Errorf("GitHub's release: %+v", r[len(r)-1])
+	}
+	s.isQuiet(lock.Stable)
+	s.github.DeleteReleases() // even if it was never recorded
+	s.isQuiet(lock.Stable)
+	if jobs := s.workflow(workflowRun{channel: lock.Stable, again: true}); len(jobs) != 1 || failed(jobs) {
+		s.Errorf("withdrawn, and released again: %+v", jobs)
+	}
+	s.next("v1.106.100")
+	s.releases(workflowRun{channel: lock.Stable})
+	s.isReleased("v1.106.100")
+	if w := s.lockOn(lock.File).Withdrawn; !slices.Equal(w, []string{bad}) {
+		s.Errorf("the lock forgot what was withdrawn: %q", w)
+	}
+}
+
+// local runs build release as a whole, in one folder, and signs with a key.
+func (s *stage) local(dir, key string, more ...string) (code int, said string) {
+	s.Helper()
+	home := filepath.Join(dir, "home")
+	return s.start(dir, s.env(home), append([]string{"release", "--update", "--key", key, "--repo", strings.Join(s.repositories(), ",")}, more...)...)
+}
+
+// newLocal makes a folder for local, with a lock that has been released nowhere.
+func (s *stage) newLocal() (dir, key string) {
+	s.Helper()
+	dir = s.TempDir()
+	cacheDir := filepath.Join(dir, "home", ".cache", "derper")
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+		s.Fatal(err)
+	}
+	releasetest.ShareInto(s.T, cacheDir)
+	write(s.T, filepath.Join(dir, lock.File), s.github.File(lock.File))
+	return dir, newKeyFile(s.T)
+}
+
+// TestResume kills a release on one machine in each of its steps. The next run goes on
+// where that stopped, and leaves a release with its notes.
+func TestResume(t *testing.T) {
+	s := newStage(t)
+	dir, key := s.newLocal()
+	put := 0
+	for i, test := range []struct {
+		step string
+		kill func(from, request string) bool
+		done []string // that the next run does not do again
+	}{
+		{"push", func(_, request string) bool {
+			return strings.HasPrefix(request, "PATCH ") || strings.HasPrefix(request, "PUT ")
+		}, []string{"test"}},
+		{"verify", func(_, request string) bool {
+			return s.stepDone(dir, "push") && strings.Contains(request, "/blobs/")
+		}, []string{"test"}},
+		{"sign", func(_, request string) bool {
+			return strings.HasPrefix(request, "PUT ") && s.stepDone(dir, "verify")
+		}, []string{"test", "verify"}},
+		{"tag", func(_, request string) bool {
+			if strings.HasPrefix(request, "PUT ") && s.stepDone(dir, "sign") {
+				put++
+			}
+			return put == 3
+		}, []string{"test", "verify"}},
+		{"record", func(_, request string) bool { return s.stepDone(dir, "tag") }, nil},
+	} {
+		version := fmt.Sprintf("v1.106.%d", i+1)
 		s.next(version)
-	}
-	f, known := s.faults(version)[name]
-	if !known {
-		s.Fatalf("what can happen to %q?", step)
-	}
-	gone := errors.New("the machine is gone")
-	s.runner.Before = func(this workflowtest.Step) error {
-		switch {
-		case lost || this.String() != step:
-		case f.begin == nil:
-			return gone
-		default:
-			f.begin()
+		os.RemoveAll(filepath.Join(dir, "release", "journal"))
+		s.setTrigger(test.kill)
+		code, said := s.local(dir, key)
+		s.setTrigger(nil)
+		if code != -1 {
+			t.Fatalf("%s: was not killed: exit code %d\n%s", test.step, code, said)
 		}
-		return nil
-	}
-	s.runner.After = func(this workflowtest.Step) error {
-		if lost && this.String() == step {
-			return gone
+		if l, err := lock.Read(filepath.Join(dir, lock.File)); err != nil || l.Inputs.Tailscale.Version == version {
+			t.Errorf("%s: the lock records a release that is not complete: %v", test.step, err)
 		}
-		return nil
+		code, said = s.local(dir, key)
+		if code != exitOK {
+			t.Fatalf("%s: the next run: exit code %d\n%s", test.step, code, said)
+		}
+		for _, step := range test.done {
+			if !strings.Contains(said, "release: "+step+": was done before") {
+				t.Errorf("%s: the next run did %s again:\n%s", test.step, step, said)
+			}
+		}
+		l, err := lock.Read(filepath.Join(dir, lock.File))
+		if err != nil || l.Inputs.Tailscale.Version != version || l.Outputs == nil {
+			t.Fatalf("%s: the lock does not record %s: %v", test.step, version, err)
+		}
+		notes, err := os.ReadFile(filepath.Join(dir, "release/notes.md"))
+		if err != nil || !strings.Contains(string(notes), l.Outputs.Index) || i > 0 && !strings.Contains(string(notes), fmt.Sprintf("v1.106.%d...v1.106.%d", i, i+1)) {
+			t.Errorf("%s: %v, the notes:\n%s", test.step, err, notes)
+		}
+		if got := s.tags()["derper:latest"]; got != l.Outputs.Index {
+			t.Errorf("%s: latest is %s", test.step, got)
+		}
+		if code, said := s.local(dir, key); code != exitOK || !strings.Contains(said, "nothing to do: ") {
+			t.Errorf("%s: once more: exit code %d\n%s", test.step, code, said)
+		}
 	}
-	tags, before := s.tags(), s.github.File(lock.File)
-	s.github.CloseIssues()
-	failed, jobs := s.run()
-	s.runner.Before, s.runner.After = nil, nil
-	if !lost && f.begin != nil {
-		f.end()
-	}
+}
 
-	if !slices.Contains(failed, job) {
-		s.Errorf("%s did not fail:\n%s", step, logs(jobs))
+func (s *stage) stepDone(dir, step string) bool {
+	_, err := os.Stat(filepath.Join(dir, "release", "journal", step+".json"))
+	return err == nil
+}
+
+func (s *stage) setTrigger(f func(from, request string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trigger = f
+}
+
+// TestUnsigned guards that tags which somebody has set do not pass for a release: what
+// they name is signed first.
+func TestUnsigned(t *testing.T) {
+	s := newStage(t)
+	dir, key := s.newLocal()
+	home := filepath.Join(dir, "home")
+	if code, said := s.start(dir, s.env(home), "release", "--unsigned", "--repo", strings.Join(s.repositories(), ",")); code != exitOK {
+		t.Fatalf("exit code %d\n%s", code, said)
 	}
-	tagging := slices.Index(s.commands, "stable / tag: move the tags, in all repositories")
-	moved := tagging >= 0 && (lost || !strings.Contains(step, "move the tags"))
-	for tag, was := range s.tags() {
-		if old := tags[tag]; !moved && old != "" && old != was {
-			s.Errorf("%s: %s has moved", step, tag)
-		} else if isNew := old == ""; !moved && isNew && tagging < 0 {
-			s.Errorf("%s: %s is new", step, tag)
+	code, said := s.local(dir, key)
+	if code != exitOK || strings.Contains(said, "nothing to do") || !strings.Contains(said, "is not signed by key") {
+		t.Errorf("unsigned: exit code %d\n%s", code, said)
+	}
+	if code, said := s.local(dir, key); code != exitOK || !strings.Contains(said, "nothing to do") {
+		t.Errorf("signed: exit code %d\n%s", code, said)
+	}
+	// Another key has not signed it.
+	if code, said := s.local(dir, newKeyFile(t)); code != exitOK || strings.Contains(said, "nothing to do") {
+		t.Errorf("signed by another: exit code %d\n%s", code, said)
+	}
+}
+
+// TestSignalWhileTagsMove sends SIGTERM while tags move: they all do, before the
+// program exits. A second signal ends it immediately.
+func TestSignalWhileTagsMove(t *testing.T) {
+	s := newStage(t)
+	for i, second := range []bool{false, true} {
+		dir, key := s.newLocal()
+		s.next(fmt.Sprintf("v1.106.%d", i+1))
+		moving, goOn := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		s.two.Hook(func(q registrytest.Request) {
+			if q.Method == http.MethodPut && strings.HasSuffix(q.Path, "/manifests/latest") {
+				once.Do(func() { close(moving) })
+				<-goOn
+			}
+		})
+		type end struct {
+			code int
+			said string
+		}
+		ended := make(chan end, 1)
+		go func() {
+			code, said := s.local(dir, key)
+			ended <- end{code, said}
+		}()
+		select {
+		case <-moving:
+		case e := <-ended:
+			t.Fatalf("exit code %d\n%s", e.code, e.said)
+		}
+		before := s.tags()["derper:latest"]
+		s.signal(syscall.SIGTERM)
+		select {
+		case e := <-ended:
+			t.Fatalf("it exited while tags moved: exit code %d\n%s", e.code, e.said)
+		case <-time.After(4 * time.Second): // it used to take two
+		}
+		if second {
+			s.signal(syscall.SIGTERM)
+			if e := <-ended; e.code != -1 {
+				t.Errorf("a second signal: exit code %d\n%s", e.code, e.said)
+			}
+			close(goOn)
+			continue
+		}
+		close(goOn)
+		if e := <-ended; e.code != exitInterrupted {
+			t.Errorf("exit code %d\n%s", e.code, e.said)
+		}
+		tags := s.tags()
+		if tags["me/derper:latest"] != tags["derper:latest"] || tags["me/derper:latest"] == before && before != tags["derper:latest"] {
+			t.Errorf("tags are half way: %v", tags)
 		}
 	}
-	committed := slices.Contains(s.commands, "stable / record: commit the lock") && (lost || name != "commit the lock")
-	if after := s.github.File(lock.File); !committed && name != "commit the lock" && after != before {
-		s.Errorf("%s: main has another lock", step)
-	}
-	said := gone.Error()
-	if !lost && f.begin != nil {
-		said = f.says
-	}
-	issues := slices.DeleteFunc(s.github.Issues(), func(i githubtest.Issue) bool { return i.Title != releaseTitle })
-	if len(issues) != 1 || !strings.Contains(issues[0].Body, "### "+step+"\n") || !strings.Contains(issues[0].Body, said) {
-		s.Errorf("%s: wants an issue that says %q: %+v", step, said, issues)
-	}
+}
 
-	s.mustRun()
-	s.isReleased(version)
+func (s *stage) signal(sig os.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running != nil {
+		s.running.Signal(sig)
+	}
 }

@@ -2,52 +2,82 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/sign"
+	"github.com/xavieralpha/derper/internal/suite"
+	"github.com/xavieralpha/derper/internal/upstream"
+	"github.com/xavieralpha/derper/internal/verify"
 )
 
-const releaseSynopsis = `release makes and publishes the image: update (with --update) → build all platforms → test them → push by
-digest → verify what the registries serve → sign and attest → move the tags → write the notes. No tag
-moves before all the rest is done. A release that stopped goes on where it was: what each step found is in
-the journal, in the folder of the release, and counts for as long as nothing that it depends on changes.
-Where the lock's release is published already, it says so and ends.`
-
 const releaseExample = `  build release --update --key cosign.key --repo registry.example.com/derper
-  build release --keyless`
+  build release --step push --repo registry.example.com/derper
+  build release --withdraw v1.104.5`
+
+// releaseSynopsis describes the command, with the steps as internal/release has them.
+func releaseSynopsis() string {
+	var b strings.Builder
+	b.WriteString("release publishes the image, in steps:\n\n")
+	for _, s := range release.Steps {
+		fmt.Fprintf(&b, "  %-8s %s\n", s.Name, s.Does)
+	}
+	b.WriteString(`
+No tag moves before everything else is done. A release that stopped continues where it was; its folder has
+the lock, the layout, the test report, the notes, and a journal of what was done. Run it again at any time:
+if the release is published, it says so and exits. --step runs one step, for instance on another machine with
+a copy of the folder; it is refused if a step before it was not done for the same image.
+
+--withdraw moves the tags that move back to the release before, in all repositories, and marks the release in
+the lock, so that it is not published again until there is a newer one.`)
+	return b.String()
+}
 
 // releaseOptions are the flags of build release.
 type releaseOptions struct {
 	inputFlags
-	update              bool
+	update, again       bool
 	channel, upstream   string
 	repositories        []string
 	runner, key, folder string
 	keyless, unsigned   bool
 	sigstore            sigstoreFlags
 	retag, asJSON       bool
-}
+	onGitHub            bool
+	branch              string
+	step                *release.Step
+	images              release.Digests
+	withdraw            string
 
-// releaseResult is what build release says, in JSON.
-type releaseResult struct {
-	Version      string   `json:"version"`
-	Digest       string   `json:"digest"`
-	Published    bool     `json:"published"` // by this run
-	Repositories []string `json:"repositories"`
-	Tags         []string `json:"tags"`
-	Notes        string   `json:"notes,omitempty"` // file
+	stderr io.Writer
 }
 
 // runRelease is build release.
 func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	o := releaseOptions{inputFlags: inputFlags{platforms: "all"}}
-	flags := newFlags("release [flags]", releaseSynopsis, releaseExample, stdout)
-	flags.StringVar(&o.lockFile, "lock", lock.File, "the lock `file`")
+	o := releaseOptions{stderr: stderr}
+	var step, digests string
+	flags := newFlags("release [flags]", releaseSynopsis(), releaseExample, stdout)
+	flags.StringVar(&o.lockFile, "lock", "", "the lock `file` (default that of the channel: versions.json or versions-unstable.json)")
 	o.registerCache(flags)
-	flags.BoolVar(&o.update, "update", false, "bring the lock up to date first")
+	flags.StringVar(&step, "step", "", "run only this `step`")
+	flags.StringVar(&o.platforms, "platform", "all", "`platforms` that --step test tests, separated by commas; host is this machine's, all is every one in the lock")
+	flags.StringVar(&digests, "digests", "", "the `images` that the step build gave, as it prints them in JSON; if the folder has others, the step fails")
+	flags.StringVar(&o.withdraw, "withdraw", "", "withdraw this `version`")
+	flags.BoolVar(&o.update, "update", false, "look for a newer release of tailscale first")
 	flags.StringVar(&o.channel, "channel", "stable", "`channel` for --update: stable or unstable")
 	flags.StringVar(&o.upstream, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --update")
 	flags.Func("repo", "`repository` to publish in, may be repeated, or a list with commas (default "+strings.Join(registry.Default, " and ")+")", collect(&o.repositories))
@@ -57,18 +87,42 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	flags.BoolVar(&o.unsigned, "unsigned", false, "do not sign, and attest nothing")
 	flags.StringVar(&o.sigstore.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
 	flags.StringVar(&o.sigstore.config, "signing-config", "", "signing config `file` of another Sigstore than the public one")
-	flags.StringVar(&o.folder, "folder", "release", "`folder` for the layout, the journal, the test report and the notes")
-	flags.BoolVar(&o.retag, "retag", false, "let a version's tag go on to another digest, and latest back to an older version")
+	flags.StringVar(&o.folder, "folder", "release", "`folder` of the release")
+	flags.BoolVar(&o.onGitHub, "github", false, "record the release on GitHub: commit the lock, make the release; needs GITHUB_TOKEN")
+	flags.StringVar(&o.branch, "branch", os.Getenv("GITHUB_REF_NAME"), "the `branch` that has the lock, for --github (default the workflow's)")
+	flags.BoolVar(&o.retag, "retag", false, "let a version's tag move to another digest, and latest back to an older version")
+	flags.BoolVar(&o.again, "again", false, "run all steps, even if the release is published")
 	flags.BoolVar(&o.asJSON, "json", false, "print the result as JSON")
-	if err := flags.parseOnly(args); err != nil {
+	if err := flags.parseOnly(args); err != nil && !errors.Is(err, errParsed) {
 		return err
 	}
-	if err := o.check(); err != nil {
+	if err := o.check(step, digests); err != nil {
 		return err
 	}
-	r := &releaser{releaseOptions: o, stderr: stderr}
-	result, err := r.run(ctx)
+	if justParse {
+		return errParsed
+	}
+	r, err := o.release()
 	if err != nil {
+		return err
+	}
+	var result *release.Result
+	switch {
+	case o.withdraw != "":
+		w, err := r.Withdraw(ctx, o.withdraw)
+		if err != nil {
+			return releaseError(err)
+		}
+		return printWithdrawal(stdout, w, o.asJSON)
+	case o.step != nil:
+		result, err = r.RunStep(ctx, o.step)
+	default:
+		result, err = r.Run(ctx)
+	}
+	if err != nil {
+		return releaseError(err)
+	}
+	if err := o.report(result); err != nil {
 		return err
 	}
 	if o.asJSON {
@@ -79,21 +133,49 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 }
 
 // check checks what the flags say, before anything is done.
-func (o *releaseOptions) check() error {
+func (o *releaseOptions) check(step, digests string) error {
 	ways := 0
 	for _, way := range []bool{o.key != "", o.keyless, o.unsigned} {
 		if way {
 			ways++
 		}
 	}
-	if ways != 1 {
-		return usageError("release: wants one of --key FILE, --keyless and --unsigned")
+	if step != "" {
+		if o.step = release.Named(step); o.step == nil {
+			return usageError("--step: %q is not a step of a release", step)
+		}
 	}
-	if _, err := lock.ParseChannel(o.channel); err != nil {
+	signs := o.withdraw == "" && (o.step == nil || o.step.Has(release.Identity))
+	channel, err := lock.ParseChannel(o.channel)
+	switch {
+	case err != nil:
 		return usageError("--channel: %w", err)
-	}
-	if o.runner != "native" && o.runner != "docker" {
+	case o.withdraw != "" && (step != "" || o.update || ways > 0):
+		return usageError("--withdraw cannot be combined with --step, --update or a way to sign")
+	case signs && ways != 1:
+		return usageError("release: expected one of --key FILE, --keyless and --unsigned")
+	case ways > 1:
+		return usageError("release: expected only one of --key FILE, --keyless and --unsigned")
+	case o.runner != "native" && o.runner != "docker":
 		return usageError("--runner: %q is neither native nor docker", o.runner)
+	case o.onGitHub && o.branch == "":
+		return usageError("--github needs --branch")
+	case o.platforms != "all" && step != "test":
+		return usageError("--platform is for --step test: a release has all platforms of the lock")
+	}
+	if digests != "" {
+		if o.images, err = release.ParseDigests(digests); err != nil {
+			return usageError("--digests: %w", err)
+		}
+	}
+	if o.withdraw != "" {
+		channel = lock.ChannelOf(o.withdraw)
+	}
+	if o.lockFile == "" {
+		o.lockFile = channel.File()
+	}
+	if o.onGitHub && !filepath.IsLocal(o.lockFile) {
+		return usageError("--lock: %s is not below the checkout's folder", o.lockFile)
 	}
 	if len(o.repositories) == 0 {
 		o.repositories = registry.Default
@@ -106,14 +188,299 @@ func (o *releaseOptions) check() error {
 	return nil
 }
 
-func printRelease(w io.Writer, r *releaseResult) {
-	if !r.Published {
+// release is the release that the flags describe.
+func (o *releaseOptions) release() (*release.Release, error) {
+	keychain, err := credentials(o.repositories)
+	if err != nil {
+		return nil, err
+	}
+	program, err := programDigest()
+	if err != nil {
+		return nil, err
+	}
+	r := &release.Release{
+		Folder: o.folder, LockFile: o.lockFile, Renew: o.update, Again: o.again, Retag: o.retag,
+		Repositories: o.repositories, Images: o.images, Program: program, Runner: o.runner,
+		Tools:    releaseTools(o),
+		Recorder: release.LocalRecorder{LockFile: o.lockFile, Folder: o.folder, Repositories: o.repositories},
+		Registry: &registry.Client{Keychain: keychain, Display: progress.New(o.stderr)},
+		Log:      o.stderr,
+	}
+	if o.platforms != "all" {
+		if r.Platforms, err = lock.ParsePlatforms(o.platforms, lock.Known); err != nil {
+			return nil, usageError("--platform: %w", err)
+		}
+	}
+	if o.onGitHub {
+		client, err := githubClient()
+		if err != nil {
+			return nil, err
+		}
+		r.Recorder = release.GitHubRecorder{Client: client, LockFile: o.lockFile, Branch: o.branch}
+	}
+	// A step that signs nothing does not read the key either.
+	if (o.key != "" || o.keyless) && (o.step == nil || o.step.Has(release.Identity)) {
+		s := &imageSigner{releaseOptions: o}
+		if o.key != "" { // it may ask for a password: now, and not after minutes of work
+			if err := s.open(context.Background()); err != nil {
+				return nil, err
+			}
+		}
+		r.Signer = s
+	}
+	return r, nil
+}
+
+// releaseTools are the tools of a release. A test has others.
+var releaseTools = func(o *releaseOptions) release.Tools {
+	return release.Tools{Update: o.updateLock, Build: o.buildImage, Test: o.testImage, Verify: o.verifyImage}
+}
+
+// programDigest is the digest of the running program.
+func programDigest() (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(exe)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	_, err = io.Copy(hash, f)
+	return hex.EncodeToString(hash.Sum(nil)), err
+}
+
+// updateLock is the step update: the lock that follows on base.
+func (o *releaseOptions) updateLock(ctx context.Context, base *lock.Lock) (*lock.Lock, []string, error) {
+	in := o.inputFlags
+	in.create, in.platforms = true, "all"
+	u, err := updateLock(ctx, &in, upstream.Wish{Channel: lock.Channel(o.channel)}, o.upstream, true, o.stderr)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !u.New {
+		return base, nil, nil
+	}
+	var flags []string
+	for _, f := range u.Flags {
+		flags = append(flags, f.String())
+	}
+	next := &lock.Lock{Schema: lock.SchemaVersion, Inputs: u.inputs}
+	if base != nil {
+		next.Withdrawn = base.Withdrawn
+	}
+	return next, flags, nil
+}
+
+// buildImage is the step build. What comes out is recorded in a lock that has no
+// outputs, and compared with any other.
+func (o *releaseOptions) buildImage(ctx context.Context, lockFile, layout string) error {
+	l, err := lock.Read(lockFile)
+	if err != nil {
+		return err
+	}
+	c, err := o.openCache()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	display := progress.New(o.stderr)
+	defer display.Close()
+	_, _, err = buildImage(ctx, l, l.Inputs.Platforms, buildOptions{
+		lockFile: lockFile, cache: c, display: display, output: layout, update: l.Outputs == nil,
+	})
+	return err
+}
+
+// testImage is the step test.
+func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
+	runner := container.Native()
+	if o.runner == "docker" {
+		runner = container.Docker()
+	}
+	images, err := openImages(ctx, layout, platforms)
+	if err != nil {
+		return err
+	}
+	if err := runner.Sweep(ctx); err != nil {
+		return fmt.Errorf("remove what an earlier run left: %w", err)
+	}
+	result, err := testImages(ctx, suite.Config{Runner: runner, Timeout: 2 * time.Minute}, layout, images, testOptions{asJSON: true}, io.Discard, o.stderr)
+	if err != nil {
+		return err
+	}
+	if err := writeJUnit(report, result); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !result.Passed {
+		return &codedError{fmt.Errorf("%s: %s", layout, failures(result)), exitFailed, "nothing was pushed; the log of each failed case is above, and " + report + " has all cases"}
+	}
+	return nil
+}
+
+// verifyImage is the step verify: everything that the registries serve is read, and
+// compared with what the inputs give here.
+func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, references []string) error {
+	c, err := o.openCache()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	display := progress.New(o.stderr)
+	defer display.Close()
+	c.Warn = display.Printf
+	keychain, err := credentials(o.repositories)
+	if err != nil {
+		return err
+	}
+	v := &verify.Verifier{Cache: c, Modules: modules(c), Display: display, Lock: l, Keychain: keychain}
+	if o.step != nil { // on a machine of its own, which has built nothing: prove the source, too
+		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.upstream, Warn: c.Warn}
+	}
+	report, err := v.References(ctx, references)
+	if err != nil {
+		return err
+	}
+	if report.Verdict != verify.Verified {
+		_ = report.WriteText(o.stderr)
+	}
+	return verdict(report)
+}
+
+// An imageSigner is the step sign.
+type imageSigner struct {
+	*releaseOptions
+	signer *sign.Signer // set by open
+}
+
+// open makes the signer: from the key, or from a first certificate for this workflow.
+func (s *imageSigner) open(ctx context.Context) (err error) {
+	switch {
+	case s.signer != nil:
+	case s.keyless:
+		s.signer, err = keylessSigner(ctx, &s.sigstore)
+	default:
+		s.signer, err = keySigner(s.key, s.stderr)
+	}
+	return err
+}
+
+func (s *imageSigner) String() string  { return s.signer.Trust.String() }
+func (s *imageSigner) Command() string { return "build verify-signature " + s.signer.Trust.Flags() }
+
+func (s *imageSigner) Sign(ctx context.Context, lockFile, layout string, repositories []string) error {
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	image, err := openSigned(ctx, layout, repositories)
+	if err != nil {
+		return err
+	}
+	var run attest.Run
+	if s.keyless {
+		run = githubRun(os.Getenv)
+	}
+	_, err = signImage(ctx, image, lockFile, run, s.signer, s.stderr)
+	return err
+}
+
+func (s *imageSigner) Signed(ctx context.Context, references []string) (bool, error) {
+	if err := s.open(ctx); err != nil {
+		return false, err
+	}
+	for _, ref := range references {
+		_, err := checkSignatures(ctx, ref, s.signer.Trust)
+		if errors.Is(err, sign.ErrUnverified) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// releaseError says what to do about a step that failed.
+func releaseError(err error) error {
+	var order *release.OrderError
+	var mismatch *release.MismatchError
+	var coded *codedError
+	var step *release.StepError
+	switch {
+	case errors.As(err, &coded):
+		return err
+	case errors.As(err, &order):
+		return &codedError{err, exitFailed, "run it first: " + self() + " release --step " + order.Step}
+	case errors.As(err, &mismatch):
+		return &codedError{err, exitDiffers, "the folder was changed on its way from the machine that built; nothing was done"}
+	case errors.Is(err, github.ErrChanged):
+		return &codedError{err, exitFailed, "the tags have moved and nothing was recorded; the next run starts from what is there now"}
+	case errors.As(err, &step) && (step.Step == "push" || step.Step == "tag"):
+		if err = layoutError(err, "dist"); errors.As(err, &coded) {
+			return err
+		}
+		return pushError(err)
+	}
+	return githubError("contents: write", err)
+}
+
+// report tells a workflow on GitHub what became of the release.
+func (o *releaseOptions) report(r *release.Result) error {
+	outputs := []string{"release", fmt.Sprint(r.Needed), "version", r.Version}
+	if r.Images != nil {
+		outputs = append(outputs, "digests", r.Images.String())
+	}
+	if err := setOutputs(outputs...); err != nil || r.Notes == "" {
+		return err
+	}
+	notes, err := os.ReadFile(r.Notes)
+	if err != nil {
+		return err
+	}
+	return addSummary(string(notes))
+}
+
+func printRelease(w io.Writer, r *release.Result) {
+	switch {
+	case r.Withdrawn:
+		fmt.Fprintf(w, "nothing to do: %s was withdrawn\n", r.Version)
+	case r.Published:
+		fmt.Fprintf(w, "published  %s\n", r.Version)
+	case !r.Needed:
 		fmt.Fprintf(w, "nothing to do: %s is published\n", r.Version)
-	} else {
-		fmt.Fprintf(w, "published  %s\nnotes      %s\n", r.Version, r.Notes)
+	default:
+		fmt.Fprintf(w, "release    %s\n", r.Version)
+	}
+	if r.Notes != "" {
+		fmt.Fprintf(w, "notes      %s\n", r.Notes)
 	}
 	fmt.Fprintf(w, "tags       %s\n", strings.Join(r.Tags, ", "))
 	for _, repository := range r.Repositories {
-		fmt.Fprintf(w, "%s@%s\n", repository, r.Digest)
+		if r.Digest != "" {
+			fmt.Fprintf(w, "%s@%s\n", repository, r.Digest)
+		}
 	}
+}
+
+func printWithdrawal(w io.Writer, r *release.Withdrawal, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, r)
+	}
+	fmt.Fprintf(w, "withdrawn  %s\n", r.Version)
+	for _, t := range r.Tags {
+		switch {
+		case t.To == "":
+			fmt.Fprintf(w, "%s  still names %s: no earlier release has this tag\n", t.Tag, t.From)
+		case t.From == t.To:
+			fmt.Fprintf(w, "%s  names %s already\n", t.Tag, t.To)
+		default:
+			fmt.Fprintf(w, "%s  from %s to %s\n", t.Tag, t.From, t.To)
+		}
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -137,7 +138,7 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 type signedImage struct {
 	source       string
 	index        v1.ImageIndex
-	repositories []sign.Repository
+	repositories []*registry.Repository
 }
 
 // openSigned opens an image, from a layout or from a registry.
@@ -174,19 +175,19 @@ func openSigned(ctx context.Context, source string, repositories []string) (*sig
 	}
 	client := &registry.Client{Keychain: keychain}
 	for _, name := range repositories {
-		r, err := client.Open(ctx, name)
+		r, err := client.Open(ctx, name, registry.Push)
 		if err != nil {
 			return nil, fmt.Errorf("sign: %w", err)
 		}
-		img.repositories = append(img.repositories, sign.Writable{Repository: r})
+		img.repositories = append(img.repositories, r)
 	}
 	if img.index == nil {
-		r, err := client.Open(ctx, from)
+		r, err := client.Open(ctx, from, registry.Pull)
+		if err == nil {
+			img.index, err = image.IndexOf(ctx, r, v1.Descriptor{Digest: digest})
+		}
 		if err != nil {
 			return nil, fmt.Errorf("sign: %w", err)
-		}
-		if img.index, err = (sign.Writable{Repository: r}).Index(ctx, digest); err != nil {
-			return nil, fmt.Errorf("sign: %s: %w", source, err)
 		}
 	}
 	return img, nil

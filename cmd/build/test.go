@@ -29,9 +29,9 @@ const testExample = `  build test --platform all --junit report.xml
 
 // testResult is what build test says, in JSON.
 type testResult struct {
-	Source    string          `json:"source"`
-	Passed    bool            `json:"passed"`
-	Platforms []*suite.Report `json:"platforms"`
+	Source    string           `json:"source"`
+	Passed    bool             `json:"passed"`
+	Platforms []*suite.Results `json:"platforms"`
 }
 
 // testOptions are the flags of build test.
@@ -118,21 +118,26 @@ func openImages(ctx context.Context, source string, platforms []lock.Platform) (
 		return nil, &codedError{fmt.Errorf("test: %s: no such layout", source), exitFailed,
 			"make it with " + self() + ", or name a layout or a reference such as registry.example.com/derper:1.102.3"}
 	}
-	var images []v1.Image
+	keychain, err := imageKeychain([]string{source})
+	if err != nil {
+		return nil, err
+	}
+	var wanted []v1.Platform
 	for _, p := range platforms {
-		platform := v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()}
-		img, err := container.Open(ctx, source, platform)
-		if err != nil {
-			return nil, &codedError{fmt.Errorf("test: %w", err), exitFailed, openHint(source)}
-		}
+		wanted = append(wanted, v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()})
+	}
+	images, err := container.Open(ctx, source, keychain, wanted...)
+	if err != nil {
+		return nil, &codedError{fmt.Errorf("test: %w", err), exitFailed, openHint(source)}
+	}
+	for i, img := range images {
 		if err := suite.Ours(img); err != nil {
-			return nil, &codedError{fmt.Errorf("test: %s: %s: %w", source, p, err), exitFailed,
+			return nil, &codedError{fmt.Errorf("test: %s: %s: %w", source, platforms[i], err), exitFailed,
 				"the suite is for images of this project; " + self() + " probe asks any relay that runs"}
 		}
-		if err := container.Runnable(platform); err != nil {
+		if err := container.Runnable(wanted[i]); err != nil {
 			return nil, fmt.Errorf("test: %w", err)
 		}
-		images = append(images, img)
 	}
 	return images, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os/exec"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -20,7 +19,7 @@ const updateSynopsis = `update finds the newest tailscale release, proves that i
 source, and writes it into the lock, with the Go and the CA roots that go with it and no outputs. The
 module proxy, the checksum database and the git repository must be reached and agree, else nothing is
 changed. A newer Go or newer roots alone are no reason for another image of the same release: they are
-told, and --version with the lock's own release takes them. It needs git.`
+told, and --version with the lock's own release takes them.`
 
 const updateExample = `  build update --check
   build update --version v1.102.3`
@@ -39,6 +38,8 @@ type updateResult struct {
 	Flags    []upstream.FlagChange `json:"flags"`
 	Pending  []upstream.Change     `json:"pending"`
 	Warnings []string              `json:"warnings"`
+
+	inputs lock.Inputs
 }
 
 // runUpdate brings the lock up to date.
@@ -66,19 +67,14 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	if err := setOutputs("changed", fmt.Sprint(result.Written), "version", strings.TrimPrefix(result.Release, "v")); err != nil {
+	text := result.text(in.lockFile, args)
+	if err := addSummary(fenced(text)); err != nil {
 		return err
 	}
-	var text strings.Builder
-	if err = printUpdate(&text, *result, in.lockFile, args); err == nil {
-		err = addSummary(fenced(text.String()))
-	}
-	switch {
-	case err != nil:
-	case *asJSON:
+	if *asJSON {
 		err = printJSON(stdout, result)
-	default:
-		_, err = io.WriteString(stdout, text.String())
+	} else {
+		_, err = io.WriteString(stdout, text)
 	}
 	if err == nil && result.New && *check {
 		return errNew
@@ -117,7 +113,7 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 	if err != nil {
 		return nil, &codedError{fmt.Errorf("update: %w", err), exitFailed, updateHint(err)}
 	}
-	result.New, result.Release = u.IsNew(), u.New.Tailscale.Version
+	result.New, result.Release, result.inputs = u.IsNew(), u.New.Tailscale.Version, u.New
 	result.Channel = lock.ChannelOf(result.Release)
 	result.Changes = append(result.Changes, u.Changes()...)
 	result.Flags = append(result.Flags, u.Flags...)
@@ -126,7 +122,7 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 		result.Compare = upstream.CompareURL(from, result.Release)
 	}
 	if u.IsNew() && !check {
-		if err := (&lock.Lock{Schema: l.Schema, Inputs: u.New}).Write(in.lockFile); err != nil {
+		if err := (&lock.Lock{Schema: l.Schema, Inputs: u.New, Withdrawn: l.Withdrawn}).Write(in.lockFile); err != nil {
 			return nil, err
 		}
 		result.Written = true
@@ -134,8 +130,8 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 	return result, nil
 }
 
-// printUpdate says what happened, or with --check among the arguments would.
-func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) error {
+// text says what happened, or with --check among the arguments would.
+func (r *updateResult) text(lockFile string, args []string) string {
 	var b strings.Builder
 	if !r.New {
 		fmt.Fprintf(&b, "nothing new: %s has tailscale %s (%s)\n", lockFile, r.Release, r.Channel)
@@ -153,7 +149,7 @@ func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) er
 			fmt.Fprintf(&b, "flags    %s\n", f)
 		}
 		if len(r.Flags) == 0 {
-			fmt.Fprintf(&b, "flags    no change in derper's command line\n")
+			b.WriteString("flags    no change in derper's command line\n")
 		}
 	}
 	for _, c := range r.Pending {
@@ -170,8 +166,7 @@ func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) er
 		again := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.TrimLeft(arg, "-") == "check" })
 		fmt.Fprintf(&b, "\n%s is as it was\nnext: %s\n", lockFile, strings.Join(append([]string{self(), "update"}, again...), " "))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 // updateHint is what to do about an update that was refused.
@@ -187,8 +182,6 @@ func updateHint(err error) string {
 		return "a tag was moved, or a source was tampered with: find out why before you go on" + kept
 	case errors.As(err, &downgrade):
 		return "--allow-downgrade goes back, --version names one release" + kept
-	case errors.Is(err, exec.ErrNotFound):
-		return "install git"
 	case errors.Is(err, upstream.ErrRepository):
 		return "check the network, or name a copy of the repository with --repository" + kept
 	}

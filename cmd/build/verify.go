@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -90,7 +92,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 			return usageError("--html: %w", err)
 		}
 	}
-	if v.Keychain, err = verifyKeychain(refs); err != nil {
+	if v.Keychain, err = imageKeychain(refs); err != nil {
 		return err
 	}
 	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
@@ -186,18 +188,13 @@ func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, er
 	return r, nil
 }
 
-// verifyKeychain has the credentials for the images that are in a registry.
-func verifyKeychain(refs []string) (authn.Keychain, error) {
-	var repositories []string
-	for _, ref := range refs {
-		if _, err := os.Stat(ref); err == nil {
-			continue
-		}
-		if repository, _, err := splitReference(ref); err == nil { // else it is said when it is opened
-			repositories = append(repositories, repository)
-		}
-	}
-	return credentials(repositories)
+// imageKeychain has the credentials for those of these images that are in a registry.
+func imageKeychain(refs []string) (authn.Keychain, error) {
+	return credentials(slices.DeleteFunc(slices.Clone(refs), func(ref string) bool {
+		_, err := os.Stat(ref)
+		_, _, perr := registry.Split(ref)
+		return err == nil || perr != nil // which is said when it is opened
+	}))
 }
 
 func openSigner(ctx context.Context, key string, stderr io.Writer) (*sign.Signer, error) {
@@ -215,15 +212,11 @@ func attestRebuilds(ctx context.Context, report *verify.Report, signer *sign.Sig
 			fmt.Fprintf(stderr, "%s: not attested: it is in no registry, or was not found out about\n", s.Ref)
 			continue
 		}
-		repository, _, err := splitReference(s.Ref)
-		if err != nil {
-			return err
-		}
-		r, err := client.Open(ctx, repository)
+		r, err := client.Open(ctx, s.Ref, registry.Push)
 		if err != nil {
 			return fmt.Errorf("verify: attest: %w", err)
 		}
-		done, err := sign.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []sign.Repository{sign.Writable{Repository: r}}, func(int, int) {})
+		done, err := sign.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []*registry.Repository{r}, func(int, int) {})
 		if err != nil {
 			return fmt.Errorf("verify: attest %s: %w", s.Ref, err)
 		}
@@ -315,13 +308,13 @@ func verifyHint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"
-	case errors.Is(err, verify.ErrNotFound):
+	case errors.Is(err, image.ErrNotFound):
 		return "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, or an archive of docker save or skopeo"
 	case errors.Is(err, verify.ErrUnreachable):
 		return "check the registry's name and the network, or HTTPS_PROXY"
-	case errors.Is(err, verify.ErrDamaged):
+	case errors.Is(err, image.ErrCorrupt):
 		return "no container runtime takes it as it is: fetch or push it again"
-	case errors.Is(err, verify.ErrNotOurs):
+	case errors.Is(err, image.ErrForeign):
 		return "verify is for images that this project's program made: those say what they were made of"
 	case errors.Is(err, verify.ErrRebuilders):
 		return "ask others to rebuild it: " + self() + " verify --attest KEY REF"

@@ -9,9 +9,11 @@ import (
 	"os"
 	"text/tabwriter"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
 )
 
@@ -58,31 +60,10 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err != nil {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	repository, identifier, err := splitReference(rest[0])
-	if err != nil {
-		return err
-	}
-	keychain, err := credentials([]string{repository})
-	if err != nil {
-		return err
-	}
-	r, err := sign.NewReadable(repository, remote.WithAuthFromKeychain(keychain))
-	if err != nil {
-		return usageError("%s: %w", repository, err)
-	}
-	index, err := r.Index(ctx, identifier)
-	if err != nil {
-		return fmt.Errorf("verify-signature: %w", err)
-	}
-	digest, err := index.Digest()
-	if err != nil {
-		return fmt.Errorf("verify-signature: %s: %w", rest[0], err)
-	}
-	checked, err := sign.Check(ctx, r, index, trust)
+	result, err := checkSignatures(ctx, rest[0], trust)
 	if err != nil && !errors.Is(err, sign.ErrUnverified) {
-		return fmt.Errorf("verify-signature: %w", err)
+		return err
 	}
-	result := verifySignatureResult{rest[0], digest.String(), trust.String(), err == nil, checked}
 	if *asJSON {
 		if err := printJSON(stdout, result); err != nil {
 			return err
@@ -91,9 +72,40 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 		printVerified(stdout, result)
 	}
 	if err != nil {
-		return &codedError{fmt.Errorf("verify-signature: %w", err), exitFailed, "do not trust the image; or name another key, or another identity"}
+		return &codedError{err, exitFailed, "do not trust the image; or name another key, or another identity"}
 	}
 	return nil
+}
+
+// checkSignatures verifies what is signed about an image in a registry. The error is
+// sign.ErrUnverified if something is not; the result says what.
+func checkSignatures(ctx context.Context, ref string, trust *sign.Trust) (*verifySignatureResult, error) {
+	if _, _, err := splitReference(ref); err != nil {
+		return nil, err
+	}
+	keychain, err := credentials([]string{ref})
+	if err != nil {
+		return nil, err
+	}
+	result := &verifySignatureResult{Reference: ref, Signer: trust.String()}
+	r, err := (&registry.Client{Keychain: keychain}).Open(ctx, ref, registry.Pull)
+	var top v1.Descriptor
+	if err == nil {
+		top, err = r.Resolve(ctx)
+	}
+	var index v1.ImageIndex
+	if err == nil {
+		index, err = image.IndexOf(ctx, r, top)
+	}
+	if err == nil {
+		result.Digest = top.Digest.String()
+		result.Subjects, err = sign.Check(ctx, r, index, trust)
+	}
+	if err != nil {
+		return result, fmt.Errorf("verify-signature: %w", err)
+	}
+	result.Verified = true
+	return result, nil
 }
 
 // openTrust is whom the flags trust.
@@ -116,7 +128,7 @@ func openTrust(ctx context.Context, key, identity, issuer string, instance *sigs
 	return sign.TrustKey(public)
 }
 
-func printVerified(w io.Writer, r verifySignatureResult) {
+func printVerified(w io.Writer, r *verifySignatureResult) {
 	fmt.Fprintf(w, "%s\n\n", r.Reference)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "PLATFORM\tDIGEST\tSIGNATURE\tPROVENANCE\tSBOM")

@@ -3,19 +3,24 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/rhysd/actionlint"
+
+	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/workflowtest"
 )
 
-// workflowContexts is what expressions in workflows have for values where nothing is
-// carried out.
-var workflowContexts = map[string]any{
-	"github": map[string]any{"token": "t", "actor": "a", "repository": "xavieralpha/derper", "ref": "refs/heads/main"},
-	"inputs": map[string]any{"channel": "stable", "lock": "versions.json", "images": `["docker.io/camllia/derper", "ghcr.io/xavieralpha/derper"]`},
-	"needs":  map[string]any{"build": map[string]any{"outputs": map[string]any{"digest": "sha256:" + strings.Repeat("0", 64)}}},
-	"vars":   map[string]any{}, "secrets": map[string]any{},
+// samples are values of the variables in workflows.
+var samples = map[string]string{
+	"CHANNEL": "stable", "LOCK": "versions.json", "AGAIN": "false", "VERSION": "v1.104.5",
+	"REPOSITORIES": "docker.io/camllia/derper,ghcr.io/xavieralpha/derper",
+	"REFERENCE":    "docker.io/camllia/derper:latest",
+	"DIGESTS":      `{"default":"sha256:` + strings.Repeat("0", 64) + `"}`,
+	"PLATFORMS":    "linux/amd64,linux/arm64",
+	"TITLE":        "It failed", "JOBS": "stable /",
 }
 
 // parses says whether a command line of a workflow is one of this program.
@@ -23,44 +28,118 @@ func parses(t *testing.T, words []string) (ok bool, stderr string) {
 	t.Helper()
 	justParse = true
 	defer func() { justParse = false }()
+	t.Setenv("GITHUB_REF_NAME", "main")
 	var stdout, errs strings.Builder
 	code := run(t.Context(), words, &stdout, &errs)
 	return code == exitOK && stdout.Len() == 0, errs.String() + stdout.String()
 }
 
-// TestWorkflowCommands guards the workflows' command lines: each is one that this
-// program's own parser takes, or a script that is there.
-func TestWorkflowCommands(t *testing.T) {
+// workflowCommands are the command lines of all workflows that start this program, by
+// where they are, without go run ./cmd/build.
+func workflowCommands(t *testing.T) (list []workflowtest.Command) {
+	t.Helper()
 	files, err := workflowtest.Load("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := 0
 	for _, f := range files {
-		list, err := f.Commands(workflowContexts)
+		commands, err := f.Commands(samples)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range list {
-			line := strings.Join(c.Words, " ")
-			switch rest, ours := strings.CutPrefix(line, "go run ./cmd/build"); {
-			case ours:
-				seen++
-				if ok, said := parses(t, strings.Fields(rest)); !ok {
-					t.Errorf("%s: %s\n%s", c.Where, line, said)
-				}
-			case strings.HasPrefix(line, "go run ./ci"): // a test there parses it
-			default:
-				script := strings.Fields(strings.TrimPrefix(line, "bash "))[0]
+		for _, c := range commands {
+			if script := c.Words[0]; strings.HasPrefix(strings.TrimPrefix(script, "bash"), ".ci/") {
 				info, err := os.Stat(filepath.Join("../..", script))
 				if err != nil || info.Mode()&0o111 == 0 {
-					t.Errorf("%s: %s: no program %s", c.Where, line, script)
+					t.Errorf("%s: no program %s", c.Where, script)
 				}
+				c.Words = c.Words[1:] // which it runs
+			}
+			if len(c.Words) > 3 && slices.Equal(c.Words[:3], []string{"go", "run", "./cmd/build"}) {
+				c.Words = c.Words[3:]
+				list = append(list, c)
 			}
 		}
 	}
-	if seen < 15 {
-		t.Errorf("only %d command lines seen", seen)
+	return list
+}
+
+// TestWorkflowCommands guards the workflows' command lines: each is one that this
+// program's own parser accepts, or a script that is there.
+func TestWorkflowCommands(t *testing.T) {
+	list := workflowCommands(t)
+	for _, c := range list {
+		if ok, said := parses(t, c.Words); !ok {
+			t.Errorf("%s: %q\n%s", c.Where, c.Words, said)
+		}
+	}
+	if len(list) < 13 {
+		t.Errorf("only %d command lines seen", len(list))
+	}
+}
+
+// TestWorkflowSteps guards that the workflow of a release has a job for each step, in
+// their order, each after the one before and with the rights that the step needs: no
+// more, no less.
+func TestWorkflowSteps(t *testing.T) {
+	files, err := workflowtest.Load("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := files[slices.IndexFunc(files, func(f *workflowtest.File) bool { return f.Name == "publish.yml" })]
+	commands := map[string]workflowtest.Command{}
+	for _, c := range workflowCommands(t) {
+		file, job, _ := strings.Cut(c.Where, "/")
+		if job, _, _ = strings.Cut(job, "/"); file == "publish.yml" || file == "sign.yml" {
+			commands[job] = c
+		}
+	}
+	var order []string
+	for _, job := range publish.Jobs() {
+		order = append(order, job.ID.Value)
+	}
+	if want := append(stepNames(), "report"); !slices.Equal(order, want) {
+		t.Errorf("publish.yml has the jobs %q, not %q", order, want)
+	}
+	for i, step := range release.Steps {
+		job := publish.Workflow.Jobs[step.Name]
+		c := commands[step.Name]
+		if job == nil || len(c.Words) < 3 || !slices.Equal(c.Words[:3], []string{"release", "--step", step.Name}) {
+			t.Errorf("%s: runs %q", step.Name, c.Words)
+			continue
+		}
+		if i > 0 && !slices.ContainsFunc(job.Needs, func(n *actionlint.String) bool { return n.Value == release.Steps[i-1].Name }) {
+			t.Errorf("%s: does not wait for %s", step.Name, release.Steps[i-1].Name)
+		}
+		if condition := job.If; condition != nil && step.Name != "build" {
+			t.Errorf("%s: has the condition %s", step.Name, condition.Value)
+		}
+		grants := []string{"contents: read"}
+		if step.Has(release.Recording) {
+			grants = []string{"contents: write"}
+		}
+		if step.Has(release.Identity) {
+			grants = append(grants, "id-token: write")
+		}
+		switch {
+		case step.Has(release.Push):
+			grants = append(grants, "packages: write")
+		case step.Has(release.Pull):
+			grants = append(grants, "packages: read")
+		}
+		if got := workflowtest.Grants(c.Job); !slices.Equal(got, grants) {
+			t.Errorf("%s: has the permissions %q, and needs %q", step.Name, got, grants)
+		}
+		if got := slices.Contains(c.Words, "--digests"); got != step.Has(release.Images) {
+			t.Errorf("%s: compares the digests that the job build gave: %v", step.Name, got)
+		}
+		secrets := false
+		for _, s := range c.Job.Steps {
+			secrets = secrets || s.Env != nil && s.Env.Vars["docker_io_password"] != nil
+		}
+		if secrets != step.Has(release.Push) {
+			t.Errorf("%s: has Docker Hub's secrets: %v", step.Name, secrets)
+		}
 	}
 }
 
@@ -68,15 +147,22 @@ func TestWorkflowCommands(t *testing.T) {
 func TestParses(t *testing.T) {
 	for line, want := range map[string]bool{
 		"push --by-digest --lock versions.json dist": true,
-		"--platform all":              true,
-		"push --by-diggest":           false,
-		"push --by-digest=maybe":      false,
-		"publish":                     false,
-		"image dist":                  false,
-		"test --timeout 1 dist":       false,
-		"sign --keyless --repo":       false,
-		"github issue --title failed": true,
-		"help":                        false,
+		"--platform all":                              true,
+		"push --by-diggest":                           false,
+		"push --by-digest=maybe":                      false,
+		"publish":                                     false,
+		"image dist":                                  false,
+		"test --timeout 1 dist":                       false,
+		"release --step tag --repo":                   false,
+		"release --step push":                         true,
+		"release --step polish":                       false,
+		"release --step sign":                         false,
+		"release --withdraw v1 --step tag":            false,
+		"release --step build --platform all":         true,
+		"release --step build --platform linux/amd64": false,
+		"github issue --title failed":                 true,
+		"github released":                             false,
+		"help":                                        false,
 	} {
 		if ok, said := parses(t, strings.Fields(line)); ok != want {
 			t.Errorf("%s: parses %v\n%s", line, ok, said)

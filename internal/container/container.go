@@ -10,13 +10,16 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -100,53 +103,109 @@ type Output struct {
 	Code           int
 }
 
-// validate refuses what no runner could run.
-func (s Spec) validate() error {
+// base is what containers of both runners have.
+type base struct {
+	state    *state
+	via      netip.Addr
+	at       map[string]netip.AddrPort
+	forwards *forwards
+	close    func() error // only once
+}
+
+func newBase(st *state, via netip.Addr) base {
+	return base{state: st, via: via, forwards: newForwards()}
+}
+
+func (b *base) Addr(p Port) (netip.AddrPort, error) {
+	a, ok := b.at[p.String()]
+	if !ok {
+		return a, fmt.Errorf("port %v is not published", p)
+	}
+	return a, nil
+}
+
+func (b *base) Via() netip.Addr { return b.via }
+
+func (b *base) Close() error { return b.close() }
+
+// output collects what a program writes.
+func output(run func(stdout, stderr io.Writer) (int, error)) (Output, error) {
+	var out, errs strings.Builder
+	code, err := run(&out, &errs)
+	return Output{out.String(), errs.String(), code}, err
+}
+
+// exitCode is a shell's: 128 and the number of the signal for who was killed.
+func exitCode(p *os.ProcessState) int {
+	if p == nil {
+		return -1
+	}
+	if st, ok := p.Sys().(syscall.WaitStatus); ok && st.Signaled() {
+		return 128 + int(st.Signal())
+	}
+	return p.ExitCode()
+}
+
+// explainPort says what to do about the error that is the user's to solve.
+func explainPort(err error) error {
+	if err != nil && (strings.Contains(err.Error(), "address already in use") || strings.Contains(err.Error(), "port is already allocated")) {
+		return fmt.Errorf("port is taken by another program: stop it or choose another: %w", err)
+	}
+	return err
+}
+
+// validate refuses what no runner could run. Otherwise it returns the image's platform.
+func (s Spec) validate() (p v1.Platform, err error) {
 	if s.Image == nil {
-		return errors.New("no image given")
+		return p, errors.New("no image given")
 	}
-	if _, _, _, err := parseUser(s.User); err != nil {
-		return err
+	file, err := s.Image.ConfigFile()
+	if err != nil {
+		return p, fmt.Errorf("image config: %w", err)
 	}
-	for _, p := range s.Ports {
-		if p.Number < 1 || p.Number > 65535 || p.Host < 0 || p.Host > 65535 || p.Proto != "tcp" && p.Proto != "udp" {
-			return fmt.Errorf("port %v: not a port of tcp or udp", p)
+	if _, _, err := parseUser(s.User); err != nil {
+		return p, err
+	}
+	for _, o := range s.Ports {
+		if o.Number < 1 || o.Number > 65535 || o.Host < 0 || o.Host > 65535 || o.Proto != "tcp" && o.Proto != "udp" {
+			return p, fmt.Errorf("port %v: not a port of tcp or udp", o)
 		}
 	}
 	for _, v := range s.Volumes {
 		if _, err := os.Stat(v.Host); err != nil {
-			return fmt.Errorf("volume: %w", err)
+			return p, fmt.Errorf("volume: %w", err)
 		}
 		if !path.IsAbs(v.Host) || !path.IsAbs(v.Container) {
-			return fmt.Errorf("volume %s:%s: not absolute", v.Host, v.Container)
+			return p, fmt.Errorf("volume %s:%s: not absolute", v.Host, v.Container)
 		}
 	}
 	for _, e := range s.Env {
 		if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
-			return fmt.Errorf("environment %q: not of the form KEY=value", e)
+			return p, fmt.Errorf("environment %q: not of the form KEY=value", e)
 		}
 	}
 	for _, a := range s.Reach {
 		if !a.Addr().IsLoopback() {
-			return fmt.Errorf("reach %v: not on the loopback", a)
+			return p, fmt.Errorf("reach %v: not on the loopback", a)
 		}
 	}
-	return nil
+	p = *file.Platform()
+	return p, Runnable(p)
 }
 
 // parseUser reads UID or UID:GID. A name would have to be looked up in the image, and ours go by number.
-func parseUser(s string) (uid, gid int, ok bool, err error) {
+func parseUser(s string) (uid, gid int, err error) {
 	if s == "" {
-		return 0, 0, false, nil
+		return 0, 0, nil
 	}
 	u, g, both := strings.Cut(s, ":")
 	if uid, err = strconv.Atoi(u); err == nil && both {
 		gid, err = strconv.Atoi(g)
 	}
 	if err != nil || uid < 0 || gid < 0 {
-		return 0, 0, false, fmt.Errorf("user %q: not UID or UID:GID", s)
+		return 0, 0, fmt.Errorf("user %q: not UID or UID:GID", s)
 	}
-	return uid, gid, true, nil
+	return uid, gid, nil
 }
 
 // process is what the image's config and a spec come to: what process 1 is.
@@ -163,10 +222,7 @@ func (s Spec) process() (process, error) {
 		return process{}, fmt.Errorf("image config: %w", err)
 	}
 	c := file.Config
-	p := process{Dir: c.WorkingDir}
-	if p.Dir == "" {
-		p.Dir = "/"
-	}
+	p := process{Dir: cmp.Or(c.WorkingDir, "/")}
 	cmd := s.Args
 	if cmd == nil {
 		cmd = c.Cmd
@@ -174,11 +230,7 @@ func (s Spec) process() (process, error) {
 	if p.Args = append(append(p.Args, c.Entrypoint...), cmd...); len(p.Args) == 0 {
 		return process{}, errors.New("image has neither an entrypoint nor a command, and no arguments were given")
 	}
-	user := s.User
-	if user == "" {
-		user = c.User
-	}
-	if p.UID, p.GID, _, err = parseUser(user); err != nil {
+	if p.UID, p.GID, err = parseUser(cmp.Or(s.User, c.User)); err != nil {
 		return process{}, err
 	}
 	p.Env = mergeEnv([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=container"}, c.Env, s.Env)
@@ -187,18 +239,5 @@ func (s Spec) process() (process, error) {
 
 // mergeEnv joins environments; a later value wins.
 func mergeEnv(envs ...[]string) []string {
-	var out []string
-	at := map[string]int{}
-	for _, env := range envs {
-		for _, e := range env {
-			k, _, _ := strings.Cut(e, "=")
-			if i, ok := at[k]; ok {
-				out[i] = e
-				continue
-			}
-			at[k] = len(out)
-			out = append(out, e)
-		}
-	}
-	return out
+	return (&exec.Cmd{Env: slices.Concat(envs...)}).Environ()
 }

@@ -241,8 +241,8 @@ func nothingLeft(t *testing.T, r Runner) {
 			}
 		}
 		if r.String() == "docker" {
-			out, err := docker{}.run(t.Context(), nil, "ps", "--all", "--quiet", "--filter", "label="+dockerLabel)
-			images, err2 := docker{}.run(t.Context(), nil, "images", "--quiet", dockerRepo)
+			out, err := docker{}.run(t.Context(), "ps", "--all", "--quiet", "--filter", "label="+dockerLabel)
+			images, err2 := docker{}.run(t.Context(), "images", "--quiet", dockerRepo)
 			if err := errors.Join(err, err2); err != nil {
 				t.Fatal(err)
 			}

@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -15,66 +14,50 @@ import (
 // forwards carry bytes between this machine and the network of a container, in user space: one end is a socket here,
 // the other a socket there.
 type forwards struct {
-	mu     sync.Mutex
-	open   map[io.Closer]bool
-	closed bool
-	done   sync.WaitGroup
+	ctx  context.Context // until they are closed
+	end  context.CancelFunc
+	done sync.WaitGroup
 }
 
 type dialFunc func(ctx context.Context) (net.Conn, error)
 
-// add notes what close must close. It reports false, and closes c, if it is too late.
-func (f *forwards) add(c io.Closer) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		c.Close()
-		return false
-	}
-	if f.open == nil {
-		f.open = map[io.Closer]bool{}
-	}
-	f.open[c] = true
-	return true
-}
-
-func (f *forwards) drop(c io.Closer) {
-	c.Close()
-	f.mu.Lock()
-	delete(f.open, c)
-	f.mu.Unlock()
+func newForwards() *forwards {
+	f := new(forwards)
+	f.ctx, f.end = context.WithCancel(context.Background())
+	return f
 }
 
 func (f *forwards) close() {
-	f.mu.Lock()
-	f.closed = true
-	for c := range f.open {
-		c.Close()
-	}
-	f.mu.Unlock()
+	f.end()
 	f.done.Wait()
 }
 
+// hold closes c with the forwards, or earlier, by drop.
+func (f *forwards) hold(c io.Closer) (drop func()) {
+	stop := context.AfterFunc(f.ctx, func() { c.Close() })
+	return func() {
+		stop()
+		c.Close()
+	}
+}
+
+// loopback is where ports are published, and where the container's programs serve them.
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
 // publish listens on a port of 127.0.0.1 and forwards to where dial goes.
 func (f *forwards) publish(p Port, dial dialFunc) (netip.AddrPort, error) {
-	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(p.Host))
-	taken := func(err error) error {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("port %d/%s of 127.0.0.1 is taken by another program: stop it or choose another", p.Host, p.Proto)
-		}
-		return err
-	}
+	at := netip.AddrPortFrom(loopback, uint16(p.Host))
 	if p.Proto == "udp" {
 		pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		if err != nil {
-			return at, taken(err)
+			return at, err
 		}
 		f.packets(pc, dial)
 		return pc.LocalAddr().(*net.UDPAddr).AddrPort(), nil
 	}
 	l, err := net.Listen("tcp", at.String())
 	if err != nil {
-		return at, taken(err)
+		return at, err
 	}
 	f.streams(l, dial)
 	return l.Addr().(*net.TCPAddr).AddrPort(), nil
@@ -82,9 +65,7 @@ func (f *forwards) publish(p Port, dial dialFunc) (netip.AddrPort, error) {
 
 // streams forwards every connection that l accepts.
 func (f *forwards) streams(l net.Listener, dial dialFunc) {
-	if !f.add(l) {
-		return
-	}
+	f.hold(l)
 	f.done.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -97,21 +78,15 @@ func (f *forwards) streams(l net.Listener, dial dialFunc) {
 }
 
 func (f *forwards) stream(here net.Conn, dial dialFunc) {
-	if !f.add(here) {
-		return
-	}
-	defer f.drop(here)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer f.hold(here)()
+	ctx, cancel := context.WithTimeout(f.ctx, 10*time.Second)
 	defer cancel()
 	there, err := dial(ctx)
 	if err != nil {
 		here.(*net.TCPConn).SetLinger(0) // what a closed port does, as well as can be
 		return
 	}
-	if !f.add(there) {
-		return
-	}
-	defer f.drop(there)
+	defer f.hold(there)()
 	var both sync.WaitGroup
 	for _, way := range [][2]net.Conn{{here, there}, {there, here}} {
 		both.Go(func() {
@@ -131,50 +106,46 @@ const udpIdle = time.Minute
 
 // packets forwards the packets of every client, each over a socket of its own.
 func (f *forwards) packets(pc *net.UDPConn, dial dialFunc) {
-	if !f.add(pc) {
-		return
-	}
+	f.hold(pc)
 	f.done.Go(func() {
-		var mu sync.Mutex
-		clients := map[netip.AddrPort]net.Conn{}
+		var clients sync.Map // net.Conn to the container, by netip.AddrPort
 		buf := make([]byte, 64<<10)
 		for {
 			n, from, err := pc.ReadFromUDPAddrPort(buf)
 			if err != nil {
 				return
 			}
-			mu.Lock()
-			there := clients[from]
-			mu.Unlock()
-			if there == nil {
-				if there, err = dial(context.Background()); err != nil || !f.add(there) {
+			there, known := clients.Load(from)
+			if !known {
+				c, err := dial(f.ctx)
+				if err != nil {
 					continue
 				}
-				mu.Lock()
-				clients[from] = there
-				mu.Unlock()
+				there = c
+				clients.Store(from, c)
 				f.done.Go(func() {
-					defer func() {
-						mu.Lock()
-						delete(clients, from)
-						mu.Unlock()
-						f.drop(there)
-					}()
-					buf := make([]byte, 64<<10)
-					for {
-						there.SetReadDeadline(time.Now().Add(udpIdle))
-						n, err := there.Read(buf)
-						if errors.Is(err, syscall.ECONNREFUSED) {
-							continue // nobody listens there yet
-						}
-						if err != nil {
-							return
-						}
-						pc.WriteToUDPAddrPort(buf[:n], from)
-					}
+					defer f.hold(c)()
+					defer clients.Delete(from)
+					answers(pc, c, from)
 				})
 			}
-			there.Write(buf[:n])
+			there.(net.Conn).Write(buf[:n])
 		}
 	})
+}
+
+// answers forwards what comes from the container to one client, as long as it does.
+func answers(pc *net.UDPConn, there net.Conn, to netip.AddrPort) {
+	buf := make([]byte, 64<<10)
+	for {
+		there.SetReadDeadline(time.Now().Add(udpIdle))
+		n, err := there.Read(buf)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			continue // nobody listens there yet
+		}
+		if err != nil {
+			return
+		}
+		pc.WriteToUDPAddrPort(buf[:n], to)
+	}
 }

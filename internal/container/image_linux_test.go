@@ -109,7 +109,7 @@ func TestOpen(t *testing.T) {
 		{"NOT A REFERENCE", amd, nil, "neither a directory nor a reference"},
 		{"127.0.0.1:1/derper", amd, nil, "refused"},
 	} {
-		img, err := Open(t.Context(), tt.source, tt.platform)
+		images, err := Open(t.Context(), tt.source, nil, tt.platform)
 		if tt.err != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.err) || !strings.HasPrefix(err.Error(), tt.source) {
 				t.Errorf("%s for %s: %v, want %q", tt.source, tt.platform, err, tt.err)
@@ -120,7 +120,7 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s for %s: %v", tt.source, tt.platform, err)
 			continue
 		}
-		if d, err := img.Digest(); err != nil || d.String() != want[tt.image] {
+		if d, err := images[0].Digest(); err != nil || d.String() != want[tt.image] {
 			t.Errorf("%s for %s: %s, %v", tt.source, tt.platform, d, err)
 		}
 	}

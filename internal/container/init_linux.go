@@ -1,9 +1,9 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path"
@@ -11,33 +11,57 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // config is what the shim and process 1 need to know.
 type config struct {
+	Spec           // but for the image
 	Dir     string // of the run; the image is unpacked in rootfs
 	Process process
+	UserNS  bool // not root: in a user namespace of one user, who is Process.UID there
+	Join    bool // the container is there, and this is one more program in it
+}
 
-	UserNS                       bool // not root: in a user namespace of one user, who is Process.UID there
-	ReadOnly, NoCaps, NoNewPrivs bool
-	Volumes                      []Volume
-	Tmpfs                        []string
-	Hosts                        map[string]netip.Addr
+// command is this program as it becomes one of the image's, or says in the first of its files why it cannot. Whoever
+// starts it keeps its thread until it ends: see dieWithShim.
+func (c config) command(ctx context.Context, stdout, stderr *os.File, files ...*os.File) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args, cmd.Env = []string{initName}, []string{c.variable()}
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = stdout, stderr, files
+	cmd.SysProcAttr = &syscall.SysProcAttr{AmbientCaps: c.ambient()}
+	return cmd
+}
+
+// variable hands the config to another process of this program.
+func (c config) variable() string {
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // it is strings and numbers
+	}
+	return configEnv + "=" + string(b)
 }
 
 // ambient are the capabilities that must be carried over from one of our programs to the next: in a user namespace
 // whose user is not 0 they would be lost. The image's program gets none of them.
-func (c config) ambient() []uintptr {
-	if !c.UserNS {
-		return nil
-	}
-	var caps []uintptr
-	for i := range lastCap() + 1 {
-		caps = append(caps, uintptr(i))
+func (c config) ambient() (caps []uintptr) {
+	if c.UserNS {
+		for i := range lastCap() + 1 {
+			caps = append(caps, uintptr(i))
+		}
 	}
 	return caps
+}
+
+// lastCap is the highest capability that the kernel knows.
+func lastCap() int {
+	for i := 0; ; i++ {
+		if unix.Prctl(unix.PR_CAPBSET_READ, uintptr(i), 0, 0, 0) != nil {
+			return i - 1
+		}
+	}
 }
 
 // usualCaps are those that Docker leaves to a container.
@@ -47,30 +71,44 @@ var usualCaps = []int{
 	unix.CAP_KILL, unix.CAP_AUDIT_WRITE,
 }
 
-// initMain is the main function of process 1: file 3 is its config, and what goes wrong is written to file 4.
-func initMain() error {
-	if err := dieWithShim(); err != nil {
-		return err
-	}
+// initMain is the main function of process 1, and of other programs in the container until they are the image's. What
+// goes wrong is written to file 3. File 4 of the others is process 1.
+func initMain(cfg config) error {
 	unix.CloseOnExec(3)
-	unix.CloseOnExec(4)
-	errs := os.NewFile(4, "errors")
-	var cfg config
-	err := json.NewDecoder(os.NewFile(3, "config")).Decode(&cfg)
-	if err == nil {
-		if err = cfg.mount(); err == nil {
-			err = cfg.become()
+	enter := cfg.mount
+	if cfg.Join {
+		unix.CloseOnExec(4)
+		enter = join
+	}
+	var err error
+	for _, do := range []func() error{dieWithShim, enter, cfg.become} {
+		if err = do(); err != nil {
+			break
 		}
 	}
-	fmt.Fprint(errs, err)
-	os.Exit(127)
+	fmt.Fprintln(os.NewFile(3, "errors"), err)
+	os.Exit(127) // as Docker and shells have it
 	return nil
 }
 
-// dieWithShim has the kernel kill this process when the shim ends. Os/exec cannot do it: it takes a parent whose
+// dieWithShim has the kernel kill this process when the thread of the shim that started it ends: that is the shim's
+// first, which lasts as long as it, or one that waits for this process. Os/exec cannot do it: it takes a parent whose
 // number it does not see, because it is in another process namespace, for one that is dead already.
 func dieWithShim() error {
 	return unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+}
+
+// join puts this thread where process 1 has its files. It is not done before: here the system may find this program's
+// own libraries no more.
+func join() error {
+	err := unix.Unshare(unix.CLONE_FS) // threads share root and working directory
+	if err == nil {
+		err = unix.Setns(4, unix.CLONE_NEWNS)
+	}
+	if err != nil {
+		return fmt.Errorf("enter the container: %w", err)
+	}
+	return nil
 }
 
 // oldRoot is where this machine's files are while the container's are being mounted.
@@ -241,18 +279,23 @@ func (c config) become() error {
 	if err := os.Chdir(c.Process.Dir); err != nil {
 		return err
 	}
-	path, err := c.Process.lookPath()
+	env := c.Process.environ()
+	for _, e := range env {
+		if dirs, ok := strings.CutPrefix(e, "PATH="); ok {
+			os.Setenv("PATH", dirs)
+		}
+	}
+	path, err := exec.LookPath(c.Process.Args[0])
 	if err != nil {
 		return err
 	}
-	if err := unix.Exec(path, c.Process.Args, c.Process.environ()); err != nil {
+	if err := unix.Exec(path, c.Process.Args, env); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }
 
-// confine limits what this thread, and what it starts, can gain by running a program. It takes nothing from the
-// thread itself.
+// confine limits what this process can gain by running a program. It takes nothing from the process itself.
 func (c config) confine() error {
 	keep := usualCaps
 	if c.NoCaps {
@@ -300,24 +343,4 @@ func (p process) environ() []string {
 		}
 	}
 	return mergeEnv([]string{"HOME=" + home}, p.Env)
-}
-
-// lookPath finds the program in the PATH that it is going to have.
-func (p process) lookPath() (string, error) {
-	name := p.Args[0]
-	if strings.Contains(name, "/") {
-		return name, nil
-	}
-	for _, e := range p.Env {
-		dirs, ok := strings.CutPrefix(e, "PATH=")
-		if !ok {
-			continue
-		}
-		for _, d := range filepath.SplitList(dirs) {
-			if info, err := os.Stat(filepath.Join(d, name)); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
-				return filepath.Join(d, name), nil
-			}
-		}
-	}
-	return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
 }

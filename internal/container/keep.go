@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -19,8 +20,9 @@ type keptImage struct {
 	remove func() error
 }
 
-// keep brings an image to where it is kept, unless it is there.
-func (k *keeper) keep(img v1.Image, bring func() (where string, remove func() error, err error)) (release func() error, err error) {
+// keep has bring put an image where it is kept, unless it is there. In the end drop removes what is not in the state's
+// directory.
+func (k *keeper) keep(img v1.Image, bring func(*state) (where string, err error), drop func(where string) error) (release func() error, err error) {
 	digest, err := img.Digest()
 	if err != nil {
 		return nil, fmt.Errorf("keep image: %w", err)
@@ -29,12 +31,14 @@ func (k *keeper) keep(img v1.Image, bring func() (where string, remove func() er
 	defer k.mu.Unlock()
 	e := k.kept[digest]
 	if e == nil {
-		e = &keptImage{}
-		if e.where, e.remove, err = bring(); err != nil {
+		st, err := newState()
+		if err != nil {
 			return nil, fmt.Errorf("keep image: %w", err)
 		}
-		if k.kept == nil {
-			k.kept = map[v1.Hash]*keptImage{}
+		where, err := bring(st)
+		e = &keptImage{where: where, remove: func() error { return errors.Join(drop(where), st.remove()) }}
+		if err != nil {
+			return nil, fmt.Errorf("keep image: %w", errors.Join(err, e.remove()))
 		}
 		k.kept[digest] = e
 	}

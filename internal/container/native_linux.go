@@ -1,12 +1,11 @@
 package container
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,26 +24,25 @@ type native struct{}
 func (native) String() string { return "native" }
 
 // unpacked are the images that are kept, in directories.
-var unpacked keeper
+var unpacked = keeper{kept: map[v1.Hash]*keptImage{}}
 
 func (native) Keep(_ context.Context, img v1.Image) (release func() error, err error) {
-	return unpacked.keep(img, func() (string, func() error, error) {
-		st, err := newState()
-		if err != nil {
-			return "", nil, err
-		}
-		dir := st.path("rootfs")
-		for _, do := range []func() error{
-			func() error { return os.Chmod(st.dir, 0o755) }, // see Start
-			func() error { return os.Mkdir(dir, 0o755) },
-			func() error { return unpack(img, dir) },
-		} {
-			if err := do(); err != nil {
-				return "", nil, errors.Join(err, st.remove())
-			}
-		}
-		return dir, st.remove, nil
-	})
+	return unpacked.keep(img,
+		func(st *state) (string, error) { return st.path("rootfs"), st.unpack(img) },
+		func(string) error { return nil })
+}
+
+// unpack writes the image to where the run keeps it.
+func (s *state) unpack(img v1.Image) error {
+	// The container's user has to get at the image, and nobody else past the directory above.
+	if err := os.Chmod(s.dir, 0o755); err != nil {
+		return err
+	}
+	dir := s.path("rootfs")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return unpack(img, dir)
 }
 
 func (native) Sweep(context.Context) error { return sweepState() }
@@ -55,18 +53,11 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 			err = fmt.Errorf("native: %w", err)
 		}
 	}()
-	if err := s.validate(); err != nil {
+	if _, err := s.validate(); err != nil {
 		return nil, err
 	}
 	p, err := s.process()
 	if err != nil {
-		return nil, err
-	}
-	file, err := s.Image.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	if err := Runnable(*file.Platform()); err != nil {
 		return nil, err
 	}
 	for i, v := range s.Volumes {
@@ -77,11 +68,16 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	kept, err := unpacked.where(s.Image)
+	if err != nil {
+		return nil, err
+	}
 	st, err := newState()
 	if err != nil {
 		return nil, err
 	}
-	c := &nativeContainer{state: st, waiting: map[int]chan answer{}, exited: make(chan struct{})}
+	c := &nativeContainer{base: newBase(st, loopback), exited: make(chan struct{})}
+	c.close = sync.OnceValue(c.end)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
@@ -90,61 +86,35 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err := os.Mkdir(st.path("run"), 0o755); err != nil {
 		return nil, err
 	}
-	// The container's user has to get at the image, and nobody else past the directory above.
-	if err := os.Chmod(st.dir, 0o755); err != nil {
-		return nil, err
-	}
-	kept, err := unpacked.where(s.Image)
-	if err != nil {
-		return nil, err
-	}
-	if kept != "" {
+	if kept == "" {
+		err = st.unpack(s.Image)
+	} else if err = os.Chmod(st.dir, 0o755); err == nil {
 		err = os.Symlink(kept, st.path("rootfs")) // it is only ever read
-	} else if err = os.Mkdir(st.path("rootfs"), 0o755); err == nil {
-		err = unpack(s.Image, st.path("rootfs"))
 	}
 	if err != nil {
 		return nil, err
 	}
-	cfg := config{
-		Dir: st.dir, Process: p, UserNS: os.Getuid() != 0,
-		ReadOnly: s.ReadOnly, NoCaps: s.NoCaps, NoNewPrivs: s.NoNewPrivs, Volumes: s.Volumes, Tmpfs: s.Tmpfs, Hosts: s.Hosts,
-	}
+	cfg := config{Spec: s, Dir: st.dir, Process: p, UserNS: os.Getuid() != 0}
+	cfg.Image = nil // which is in the directory
 	if err := c.startShim(cfg); err != nil {
 		return nil, err
 	}
-	if c.at, err = socketFunc(c.socket).connect(&c.forwards, s); err != nil {
+	if c.at, err = socketFunc(c.socket).connect(c.forwards, s); err != nil {
 		return nil, err
 	}
-	c.stop = context.AfterFunc(ctx, func() { c.Close() })
+	context.AfterFunc(ctx, func() { c.Close() })
 	return c, nil
 }
 
 // nativeContainer is the tester's end of a shim.
 type nativeContainer struct {
-	state    *state
-	forwards forwards
-	at       map[string]netip.AddrPort
-	log      *os.File
-	cmd      *exec.Cmd // the shim
-	conn     *shimConn
-	stop     func() bool
-
-	mu      sync.Mutex
-	lastID  int
-	waiting map[int]chan answer // by request
-	gone    error               // why there will be no more answers
+	base
+	log  *os.File
+	cmd  *exec.Cmd // the shim; nil before it is started
+	conn *net.UnixConn
 
 	exited chan struct{} // closed with code set
 	code   int
-
-	close sync.Once
-	err   error // of close
-}
-
-type answer struct {
-	reply
-	fds []int
 }
 
 func (c *nativeContainer) startShim(cfg config) error {
@@ -152,46 +122,46 @@ func (c *nativeContainer) startShim(cfg config) error {
 	if c.log, err = os.OpenFile(c.state.path("log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
 		return err
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := socketPair()
 	if err != nil {
 		return err
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "shim")
-	defer theirs.Close()
-	if c.conn, err = newShimConn(os.NewFile(uintptr(pair[0]), "tester")); err != nil {
-		return err
-	}
-	c.cmd = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{shimName}, Env: os.Environ(),
+	c.conn = conn
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{shimName}, Env: append(os.Environ(), cfg.variable()),
 		Stderr: c.log, ExtraFiles: []*os.File{theirs},
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 			Setpgid:    true, // Ctrl-C is for the tester, who then ends us in order
+			// No parent-death signal, which would come when a thread of the tester ends: the shim notices by the socket.
 		},
 	}
 	if cfg.UserNS {
-		a := c.cmd.SysProcAttr
+		a := cmd.SysProcAttr
 		a.Cloneflags |= unix.CLONE_NEWUSER
 		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: cfg.Process.UID, HostID: os.Getuid(), Size: 1}}
 		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: cfg.Process.GID, HostID: os.Getgid(), Size: 1}}
 		a.AmbientCaps = cfg.ambient()
 	}
-	if err := c.cmd.Start(); err != nil {
-		c.cmd = nil
+	err = cmd.Start()
+	theirs.Close() // else a shim that dies is not noticed
+	if err != nil {
 		return fmt.Errorf("start in new namespaces: %w\nhint: %s", err, namespaceHint())
 	}
-	if err := c.conn.send(cfg); err != nil {
-		return err
-	}
-	theirs.Close() // else a shim that dies is not noticed
+	c.cmd = cmd
 	var started reply
-	if _, err := c.conn.recv(&started); err != nil {
+	if _, err := recv(c.conn, &started); err != nil {
 		return fmt.Errorf("shim ended: %s: does main, or TestMain, call container.Init?", c.Logs())
 	}
 	if started.Err != "" {
 		return errors.New(started.Err)
 	}
-	go c.receive()
+	go func() {
+		end := reply{Code: 128 + int(syscall.SIGKILL)} // with the shim
+		recv(c.conn, &end)
+		c.code = end.Code
+		close(c.exited)
+	}()
 	return nil
 }
 
@@ -204,96 +174,45 @@ func namespaceHint() string {
 		"kernel.apparmor_restrict_unprivileged_userns): run as root, or use the docker runner"
 }
 
-// receive hands out the shim's answers until it ends.
-func (c *nativeContainer) receive() {
-	for {
-		var r reply
-		fds, err := c.conn.recv(&r)
-		if err != nil {
-			break
-		}
-		if r.ID == -1 {
-			c.code = r.Code
-			close(c.exited)
-			continue
-		}
-		c.mu.Lock()
-		ch := c.waiting[r.ID]
-		delete(c.waiting, r.ID)
-		c.mu.Unlock()
-		ch <- answer{r, fds}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.gone = errors.New("container is closed")
-	for _, ch := range c.waiting {
-		ch <- answer{reply: reply{Err: c.gone.Error()}}
-	}
-	c.waiting = nil
-	select {
-	case <-c.exited:
-	default:
-		c.code = 128 + int(syscall.SIGKILL)
-		close(c.exited)
-	}
-}
-
-// ask sends a request. The answer comes out of the channel.
-func (c *nativeContainer) ask(r request, fds ...int) (id int, _ <-chan answer, err error) {
-	ch := make(chan answer, 1)
-	c.mu.Lock()
-	if c.gone != nil {
-		c.mu.Unlock()
-		return 0, nil, c.gone
-	}
-	c.lastID++
-	r.ID = c.lastID
-	c.waiting[r.ID] = ch
-	c.mu.Unlock()
-	if err := c.conn.send(r, fds...); err != nil {
-		return 0, nil, fmt.Errorf("container is closed: %w", err)
-	}
-	return r.ID, ch, nil
-}
-
-func (c *nativeContainer) socket(domain, typ int) (int, error) {
-	_, ch, err := c.ask(request{Op: "socket", N: [2]int{domain, typ}})
+// ask sends a request with files, and waits for the answer. When ctx ends, so does the program that was asked for.
+func (c *nativeContainer) ask(ctx context.Context, r request, files ...*os.File) (a reply, socket []*os.File, err error) {
+	conn, theirs, err := socketPair()
 	if err != nil {
-		return 0, err
+		return a, nil, err
 	}
-	a := <-ch
-	if a.Err != "" || len(a.fds) != 1 {
-		return 0, fmt.Errorf("socket in the container: %s", a.Err)
+	defer conn.Close()
+	err = send(c.conn, r, append([]*os.File{theirs}, files...)...)
+	theirs.Close() // else a shim that dies is not noticed
+	if err == nil {
+		defer context.AfterFunc(ctx, func() { conn.CloseWrite() })()
+		socket, err = recv(conn, &a)
 	}
-	return a.fds[0], nil
+	switch {
+	case ctx.Err() != nil:
+		return a, nil, context.Cause(ctx)
+	case err != nil:
+		return a, nil, fmt.Errorf("container is closed: %w", err)
+	case a.Err != "":
+		return a, nil, errors.New(a.Err)
+	}
+	return a, socket, nil
 }
 
-func (c *nativeContainer) Addr(p Port) (netip.AddrPort, error) {
-	a, ok := c.at[p.String()]
-	if !ok {
-		return a, fmt.Errorf("port %v is not published", p)
+func (c *nativeContainer) socket(domain, typ int) (*os.File, error) {
+	_, files, err := c.ask(context.Background(), request{Op: "socket", N: [2]int{domain, typ}})
+	if err != nil {
+		return nil, fmt.Errorf("socket in the container: %w", err)
 	}
-	return a, nil
+	return files[0], nil
 }
-
-func (c *nativeContainer) Via() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
 func (c *nativeContainer) Signal(s syscall.Signal) error {
-	_, ch, err := c.ask(request{Op: "signal", N: [2]int{int(s)}})
-	if err != nil {
-		return err
-	}
-	if a := <-ch; a.Err != "" {
-		return errors.New(a.Err)
-	}
-	return nil
+	_, _, err := c.ask(context.Background(), request{Op: "signal", N: [2]int{int(s)}})
+	return err
 }
 
-func (c *nativeContainer) Exec(ctx context.Context, args ...string) (o Output, err error) {
-	var out, errs bytes.Buffer
-	o.Code, err = c.run(ctx, "exec", &out, &errs, args)
-	o.Stdout, o.Stderr = out.String(), errs.String()
-	return o, err
+func (c *nativeContainer) Exec(ctx context.Context, args ...string) (Output, error) {
+	return output(func(stdout, stderr io.Writer) (int, error) { return c.run(ctx, "exec", stdout, stderr, args) })
 }
 
 func (c *nativeContainer) Host(ctx context.Context, stdout, stderr io.Writer, args ...string) (int, error) {
@@ -306,39 +225,25 @@ func (c *nativeContainer) run(ctx context.Context, op string, stdout, stderr io.
 	}
 	var mu sync.Mutex // both may be the same writer
 	var copies sync.WaitGroup
+	defer copies.Wait()
 	var theirs []*os.File
-	var fds []int
 	for _, w := range []io.Writer{stdout, stderr} {
 		pr, pw, err := os.Pipe()
 		if err != nil {
 			return 0, err
 		}
 		defer pw.Close()
-		theirs, fds = append(theirs, pw), append(fds, int(pw.Fd()))
+		theirs = append(theirs, pw)
 		copies.Go(func() {
 			io.Copy(lockedWriter{&mu, w}, pr)
 			pr.Close()
 		})
 	}
-	id, ch, err := c.ask(request{Op: op, Args: args}, fds...)
-	for _, f := range theirs {
-		f.Close()
-	}
-	defer copies.Wait()
+	a, _, err := c.ask(ctx, request{Op: op, Args: args}, theirs...)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%s: %w", args[0], err)
 	}
-	select {
-	case a := <-ch:
-		if a.Err != "" {
-			return 0, errors.New(a.Err)
-		}
-		return a.Code, nil
-	case <-ctx.Done():
-		c.conn.send(request{Op: "kill", N: [2]int{id}})
-		<-ch
-		return 0, fmt.Errorf("%s: %w", args[0], context.Cause(ctx))
-	}
+	return a.Code, nil
 }
 
 type lockedWriter struct {
@@ -377,19 +282,14 @@ func (c *nativeContainer) Logs() string {
 	return string(b)
 }
 
-func (c *nativeContainer) Close() error {
-	c.close.Do(func() {
-		if c.stop != nil {
-			c.stop()
-		}
-		if c.conn != nil {
-			c.conn.Close() // the shim ends with it
-		}
-		if c.cmd != nil {
-			c.cmd.Wait()
-		}
-		c.forwards.close()
-		c.err = c.state.remove()
-	})
-	return c.err
+// end is Close, the first time.
+func (c *nativeContainer) end() error {
+	if c.conn != nil {
+		c.conn.Close() // the shim ends with it
+	}
+	if c.cmd != nil {
+		c.cmd.Wait()
+	}
+	c.forwards.close()
+	return c.state.remove()
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -32,12 +33,15 @@ func (native) Start(context.Context, Spec) (Container, error) {
 	return nil, fmt.Errorf("native: needs Linux, this is %s\nhint: use the docker runner", runtime.GOOS)
 }
 
-type socketFunc func(domain, typ int) (fd int, err error)
+type socketFunc func(domain, typ int) (*os.File, error)
 
 func socketsOf(int) socketFunc { return nil }
 
 func (socketFunc) connect(*forwards, Spec) (map[string]netip.AddrPort, error) {
 	return nil, errors.New("an isolated container in Docker needs Linux, and root")
 }
+
+// SetAddress needs Linux.
+func SetAddress(string, netip.Addr) error { return errors.New("needs Linux") }
 
 func openBinfmt() (dir string, closeIt func()) { return binfmtDir, func() {} }

@@ -1,18 +1,17 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -28,9 +27,12 @@ const (
 	initName = "derper-container-init"
 )
 
+// configEnv is the variable in which shim and process 1 find their config.
+const configEnv = "DERPER_CONTAINER_CONFIG"
+
 // Init runs what this program is when it was called by itself, and then does not return. Otherwise it does nothing.
 func Init() {
-	var main func() error
+	var main func(config) error
 	switch os.Args[0] {
 	case shimName:
 		main = shim
@@ -40,128 +42,132 @@ func Init() {
 		return
 	}
 	runtime.LockOSThread() // namespaces, capabilities and the parent-death signal belong to a thread
-	if err := main(); err != nil {
+	var cfg config
+	err := json.Unmarshal([]byte(os.Getenv(configEnv)), &cfg)
+	os.Unsetenv(configEnv)
+	if err == nil {
+		err = main(cfg)
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "container: %v\n", err)
 		os.Exit(127)
 	}
 	os.Exit(0)
 }
 
-// request is what the tester asks of the shim, and reply the answer, with file descriptors beside them.
+// request is what the tester asks of the shim. With it come file descriptors: a socket for the reply, and what a
+// program writes to. When the tester shuts that socket down, the program is killed.
 type request struct {
-	ID   int
-	Op   string // "socket", "signal", "exec", "host", "kill"
+	Op   string // "socket", "signal", "exec", "host"
 	Args []string
-	N    [2]int // domain and type of a socket; a signal; the ID to kill
+	N    [2]int // domain and type of a socket; a signal
 }
 
+// reply is the answer to a request, with the socket asked for. The first two on the shim's own socket are about the
+// start of process 1 and its end.
 type reply struct {
-	ID   int // 0 is the start, -1 the end of process 1
 	Err  string
 	Code int
 }
 
-// shimConn sends and receives JSON messages, one a packet.
-type shimConn struct {
-	*net.UnixConn
-	mu sync.Mutex
+// socketPair returns the ends of a socket that carries packets.
+func socketPair() (mine *net.UnixConn, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs = os.NewFile(uintptr(pair[1]), "socket")
+	if mine, err = unixConn(os.NewFile(uintptr(pair[0]), "socket")); err != nil {
+		theirs.Close()
+	}
+	return mine, theirs, err
 }
 
-func newShimConn(f *os.File) (*shimConn, error) {
+func unixConn(f *os.File) (*net.UnixConn, error) {
 	defer f.Close()
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
 	}
-	return &shimConn{UnixConn: c.(*net.UnixConn)}, nil
+	return c.(*net.UnixConn), nil
 }
 
-func (c *shimConn) send(v any, fds ...int) error {
+// send sends a JSON message in one packet, with copies of files.
+func send(c *net.UnixConn, v any, files ...*os.File) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	var fds []int
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
 	_, _, err = c.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
 	return err
 }
 
-func (c *shimConn) recv(v any) (fds []int, err error) {
+func recv(c *net.UnixConn, v any) (files []*os.File, err error) {
 	buf, oob := make([]byte, 128<<10), make([]byte, 128)
 	n, oobn, flags, _, err := c.ReadMsgUnix(buf, oob)
+	if err == nil && flags&unix.MSG_TRUNC != 0 {
+		err = errors.New("message too long")
+	}
 	if err != nil {
 		return nil, err
 	}
-	if n == 0 {
-		return nil, io.EOF
+	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return nil, err
 	}
-	if flags&unix.MSG_TRUNC != 0 {
-		return nil, errors.New("message too long")
-	}
-	if oobn > 0 {
-		msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	for _, m := range msgs {
+		fds, err := unix.ParseUnixRights(&m)
 		if err != nil {
 			return nil, err
 		}
-		for _, m := range msgs {
-			got, err := unix.ParseUnixRights(&m)
-			if err != nil {
-				return nil, err
-			}
-			fds = append(fds, got...)
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "received"))
 		}
 	}
-	for _, fd := range fds {
-		unix.CloseOnExec(fd)
-	}
-	return fds, json.Unmarshal(buf[:n], v)
+	return files, json.Unmarshal(buf[:n], v)
 }
 
 // shimState is the shim's view of the container.
 type shimState struct {
-	*shimConn
 	cfg  config
 	main *exec.Cmd
-
-	mu    sync.Mutex
-	procs map[int]*program // by the ID of the request that starts them
 }
 
 // shim is the main function of the shim: file 3 is the socket to the tester, standard error the container's log.
-func shim() error {
+func shim(cfg config) error {
 	for fd := range 4 {
 		unix.CloseOnExec(fd)
 	}
-	conn, err := newShimConn(os.NewFile(3, "tester"))
+	tester, err := unixConn(os.NewFile(3, "tester"))
 	if err != nil {
 		return err
 	}
-	s := &shimState{shimConn: conn, procs: map[int]*program{}}
-	if _, err := conn.recv(&s.cfg); err != nil {
-		return err
-	}
+	s := &shimState{cfg: cfg}
 	if err := s.start(); err != nil {
-		return conn.send(reply{Err: err.Error()})
+		return send(tester, reply{Err: err.Error()})
 	}
-	if err := conn.send(reply{}); err != nil {
+	if err := send(tester, reply{}); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		s.main.Wait()
-		conn.send(reply{ID: -1, Code: exitCode(s.main.ProcessState)})
+		send(tester, reply{Code: exitCode(s.main.ProcessState)})
 	}()
 	for {
 		var r request
-		fds, err := conn.recv(&r)
+		files, err := recv(tester, &r)
 		if err != nil { // the tester is gone, or done
 			s.main.Process.Kill()
 			<-ended
 			return nil // and whoever else is left ends with us
 		}
-		s.serve(r, fds)
+		go s.serve(r, files)
 	}
 }
 
@@ -170,197 +176,124 @@ func (s *shimState) start() error {
 	if err := unix.Sethostname([]byte("container")); err != nil {
 		return fmt.Errorf("host name: %w", err)
 	}
-	if err := loopbackUp(); err != nil {
-		return fmt.Errorf("loopback: %w", err)
+	if err := configure("lo", unix.SIOCSIFFLAGS, func(i *unix.Ifreq) error {
+		i.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+		return nil
+	}); err != nil {
+		return err
 	}
 	// As Docker does, so that 80 and 443 are for any user.
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0); err != nil {
-		return err
-	}
-	cfgr, cfgw, err := os.Pipe()
-	if err != nil {
 		return err
 	}
 	errr, errw, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	s.main = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{initName}, Env: []string{},
-		Stdout: os.Stderr, Stderr: os.Stderr, ExtraFiles: []*os.File{cfgr, errw},
-		SysProcAttr: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Setsid: true, AmbientCaps: s.cfg.ambient(),
-		},
-	}
-	if err := s.main.Start(); err != nil {
+	defer errr.Close()
+	s.main = s.cfg.command(context.Background(), os.Stderr, os.Stderr, errw)
+	s.main.SysProcAttr.Cloneflags, s.main.SysProcAttr.Setsid = unix.CLONE_NEWPID|unix.CLONE_NEWNS, true
+	err = s.main.Start()
+	errw.Close()
+	if err != nil {
 		return err
 	}
-	cfgr.Close()
-	errw.Close()
-	json.NewEncoder(cfgw).Encode(s.cfg)
-	cfgw.Close()
 	// The other end closes when the image's program takes over.
 	if why, err := io.ReadAll(errr); err != nil || len(why) > 0 {
 		s.main.Wait()
-		return errors.New(string(why))
+		return errors.New(strings.TrimSpace(string(why)))
 	}
 	return nil
 }
 
-func loopbackUp() error {
+// configure sets one thing of a network interface.
+func configure(name string, what uint, set func(*unix.Ifreq) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
-}
-
-func (s *shimState) serve(r request, fds []int) {
-	answer := func(err error, code int, fds ...int) {
-		rep := reply{ID: r.ID, Code: code}
-		if err != nil {
-			rep.Err = err.Error()
-		}
-		s.send(rep, fds...)
-	}
-	switch r.Op {
-	case "socket":
-		fd, err := unix.Socket(r.N[0], r.N[1], 0)
-		if err != nil {
-			answer(err, 0)
-			return
-		}
-		answer(nil, 0, fd)
-		unix.Close(fd)
-	case "signal":
-		answer(s.main.Process.Signal(syscall.Signal(r.N[0])), 0)
-	case "kill":
-		s.mu.Lock()
-		if p := s.procs[r.N[0]]; p != nil {
-			p.kill()
-		}
-		s.mu.Unlock()
-	case "exec", "host":
-		p := new(program)
-		s.mu.Lock()
-		s.procs[r.ID] = p
-		s.mu.Unlock()
-		// On a thread of its own, because Pdeathsig means the thread, and because exec leaves it in other namespaces.
-		go func() {
-			runtime.LockOSThread()
-			code, err := s.run(r, p, fds)
-			s.mu.Lock()
-			delete(s.procs, r.ID)
-			s.mu.Unlock()
-			answer(err, code)
-		}()
-	}
-}
-
-// program is one that the tester asked for, from then on, so that it can be killed while it starts.
-type program struct {
-	process *os.Process // nil until it has started
-	killed  bool
-}
-
-func (p *program) kill() {
-	p.killed = true
-	if p.process != nil {
-		p.process.Kill()
-	}
-}
-
-// run runs a program, in the container or with only its network, and returns its exit code.
-func (s *shimState) run(r request, p *program, fds []int) (int, error) {
-	out, errs := os.NewFile(uintptr(fds[0]), "stdout"), os.NewFile(uintptr(fds[1]), "stderr")
-	defer out.Close()
-	defer errs.Close()
-	cmd := &exec.Cmd{Args: r.Args, Stdout: out, Stderr: errs}
-	var err error
-	if r.Op == "exec" {
-		err = s.inside(cmd)
-	} else {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, AmbientCaps: s.cfg.ambient()}
-		cmd.Path, err = exec.LookPath(r.Args[0])
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		err = set(ifr)
 	}
 	if err == nil {
-		err = cmd.Start()
-	}
-	if r.Op == "exec" && (errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist)) {
-		fmt.Fprintln(errs, err)
-		return 127, nil // as Docker and shells have it
+		err = unix.IoctlIfreq(fd, what, ifr)
 	}
 	if err != nil {
+		return fmt.Errorf("network interface %s: %w", name, err)
+	}
+	return nil
+}
+
+// SetAddress gives a network interface an IPv4 address, in the network that this program is in.
+func SetAddress(name string, ip netip.Addr) error {
+	return configure(name, unix.SIOCSIFADDR, func(i *unix.Ifreq) error { return i.SetInet4Addr(ip.AsSlice()) })
+}
+
+// serve does what a request asks for, and answers it.
+func (s *shimState) serve(r request, files []*os.File) {
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	conn, err := unixConn(files[0])
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	var a reply
+	var socket []*os.File
+	switch r.Op {
+	case "socket":
+		var fd int
+		if fd, err = unix.Socket(r.N[0], r.N[1], 0); err == nil {
+			socket = []*os.File{os.NewFile(uintptr(fd), "socket")}
+			files = append(files, socket...)
+		}
+	case "signal":
+		err = s.main.Process.Signal(syscall.Signal(r.N[0]))
+	default:
+		a.Code, err = s.run(r, conn, files[1], files[2])
+	}
+	if err != nil {
+		a.Err = err.Error()
+	}
+	send(conn, a, socket...)
+}
+
+// run runs a program, in the container or with only its network, and returns its exit code. Its goroutine ends with it.
+func (s *shimState) run(r request, conn *net.UnixConn, stdout, stderr *os.File) (int, error) {
+	// Never unlocked: the thread ends with this goroutine, in whatever namespaces it is. And not earlier: the program's
+	// parent-death signal means this thread, not this process (go.dev/issue/27505).
+	runtime.LockOSThread()
+	ctx, kill := context.WithCancel(context.Background())
+	go func() {
+		conn.Read(make([]byte, 1)) // nothing: the tester wants no more of it, or it has ended
+		kill()
+	}()
+	var cmd *exec.Cmd
+	if r.Op == "exec" {
+		pid1, err := unix.PidfdOpen(s.main.Process.Pid, 0)
+		if err != nil {
+			return 0, fmt.Errorf("enter the container: %w", err)
+		}
+		f := os.NewFile(uintptr(pid1), "process 1")
+		defer f.Close()
+		if err := unix.Setns(pid1, unix.CLONE_NEWPID); err != nil { // for what this thread starts
+			return 0, fmt.Errorf("enter the container: %w", err)
+		}
+		cfg := s.cfg
+		cfg.Join, cfg.Process.Args = true, r.Args
+		cmd = cfg.command(ctx, stdout, stderr, stderr, f)
+	} else {
+		cmd = exec.CommandContext(ctx, r.Args[0], r.Args[1:]...)
+		cmd.Stdout, cmd.Stderr = stdout, stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, AmbientCaps: s.cfg.ambient()}
+	}
+	if err := cmd.Run(); cmd.ProcessState == nil {
 		return 0, err
 	}
-	s.mu.Lock()
-	if p.process = cmd.Process; p.killed {
-		p.kill()
-	}
-	s.mu.Unlock()
-	cmd.Wait()
 	return exitCode(cmd.ProcessState), nil
-}
-
-// inside makes cmd one of the image's programs, started from this thread, which it puts into the container. The
-// program ends with process 1, whose namespace it is in.
-func (s *shimState) inside(cmd *exec.Cmd) error {
-	if err := enter(s.main.Process.Pid); err != nil {
-		return fmt.Errorf("enter the container: %w", err)
-	}
-	if err := s.cfg.confine(); err != nil {
-		return err
-	}
-	p := s.cfg.Process
-	p.Args = cmd.Args
-	cmd.Dir, cmd.Env = p.Dir, p.environ()
-	if !s.cfg.UserNS {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(p.UID), Gid: uint32(p.GID)}}
-	}
-	var err error
-	cmd.Path, err = p.lookPath()
-	return err
-}
-
-// enter puts this thread, and what it starts, into the mount and process namespaces of a process.
-func enter(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { // threads share root and working directory
-		return err
-	}
-	return unix.Setns(fd, unix.CLONE_NEWNS|unix.CLONE_NEWPID)
-}
-
-// exitCode is a shell's: 128 and the number of the signal for who was killed.
-func exitCode(p *os.ProcessState) int {
-	if p == nil {
-		return -1
-	}
-	if st, ok := p.Sys().(syscall.WaitStatus); ok && st.Signaled() {
-		return 128 + int(st.Signal())
-	}
-	return p.ExitCode()
-}
-
-// lastCap is the highest capability that the kernel knows.
-func lastCap() int {
-	b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
-	if err != nil {
-		return unix.CAP_LAST_CAP
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return unix.CAP_LAST_CAP
-	}
-	return n
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +14,8 @@ import (
 )
 
 // A run keeps its files in a directory of its own, and holds a lock in it as long as it lives. The kernel gives the
-// lock back however the run ends, so a directory whose lock is free belongs to nobody.
+// lock back however the run ends, so a directory whose lock is free belongs to nobody, once it is made: who makes one,
+// or removes what belongs to nobody, holds the lock of the directory of all.
 
 // stateDir is where the directories of all runs of this user are.
 func stateDir() (string, error) {
@@ -31,6 +33,18 @@ func stateDir() (string, error) {
 	return dir, nil
 }
 
+// lockedStateDir is stateDir with its lock, for a moment.
+func lockedStateDir() (dir string, l *flock.Flock, err error) {
+	if dir, err = stateDir(); err != nil {
+		return "", nil, err
+	}
+	l = flock.New(dir, flock.SetFlag(os.O_RDONLY))
+	if _, err = l.TryLockContext(context.Background(), 10*time.Millisecond); err != nil {
+		return "", nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return dir, l, nil
+}
+
 // state is the directory of one run.
 type state struct {
 	dir  string
@@ -38,28 +52,20 @@ type state struct {
 }
 
 func newState() (*state, error) {
-	parent, err := stateDir()
+	parent, l, err := lockedStateDir()
 	if err != nil {
 		return nil, err
 	}
-	for {
-		dir, err := os.MkdirTemp(parent, "run-")
-		if err != nil {
-			return nil, err
-		}
-		l, err := lockFile(filepath.Join(dir, "lock"), os.O_CREATE)
-		if err == nil {
-			if _, err = os.Stat(dir); err == nil {
-				return &state{dir, l}, nil
-			}
-			l.Close()
-		}
-		os.RemoveAll(dir)
-		// Somebody who sweeps may see the file before it is locked. Then the directory is theirs.
-		if !errors.Is(err, errLocked) && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
+	defer l.Close()
+	dir, err := os.MkdirTemp(parent, "run-")
+	if err != nil {
+		return nil, err
 	}
+	s := &state{dir, flock.New(filepath.Join(dir, "lock"))}
+	if err := s.lock.Lock(); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", s.lock, err), s.remove())
+	}
+	return s, nil
 }
 
 // id names the run, for others to look up with alive.
@@ -67,25 +73,7 @@ func (s *state) id() string { return filepath.Base(s.dir) }
 
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *state) remove() error {
-	err := os.RemoveAll(s.dir)
-	s.lock.Close()
-	return err
-}
-
-var errLocked = errors.New("locked")
-
-func lockFile(name string, flag int) (*flock.Flock, error) {
-	l := flock.New(name, flock.SetFlag(flag|os.O_RDWR))
-	ok, err := l.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", name, err)
-	}
-	if !ok {
-		return nil, errLocked
-	}
-	return l, nil
-}
+func (s *state) remove() error { return errors.Join(os.RemoveAll(s.dir), s.lock.Close()) }
 
 // alive reports whether the run of that id holds its lock.
 func alive(id string) (bool, error) {
@@ -93,48 +81,33 @@ func alive(id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	l, err := lockFile(filepath.Join(parent, filepath.Base(id), "lock"), 0)
+	l := flock.New(filepath.Join(parent, filepath.Base(id), "lock"), flock.SetFlag(os.O_RDWR))
+	free, err := l.TryLock()
 	switch {
-	case errors.Is(err, errLocked):
-		return true, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err != nil:
-		return false, err
+		return false, fmt.Errorf("lock %s: %w", l, err)
 	}
-	return false, l.Close()
+	return !free, l.Close()
 }
 
 // sweepState removes the directories of dead runs.
 func sweepState() error {
-	parent, err := stateDir()
+	parent, l, err := lockedStateDir()
 	if err != nil {
 		return err
 	}
+	defer l.Close()
 	entries, err := os.ReadDir(parent)
-	if err != nil {
-		return err
-	}
-	var errs []error
 	for _, e := range entries {
-		dir := filepath.Join(parent, e.Name())
-		l, err := lockFile(filepath.Join(dir, "lock"), 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			// Just being made, or made by a run that was killed in that moment.
-			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > time.Minute {
-				errs = append(errs, os.Remove(dir))
-			}
-			continue
+		on, aerr := alive(e.Name())
+		if aerr == nil && !on {
+			aerr = os.RemoveAll(filepath.Join(parent, e.Name()))
 		}
-		if err != nil {
-			if !errors.Is(err, errLocked) {
-				errs = append(errs, err)
-			}
-			continue
-		}
-		errs = append(errs, os.RemoveAll(dir), l.Close())
+		err = errors.Join(err, aerr)
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // TempDir makes a directory for what a tester needs besides containers, such as their volumes. Remove it when done; if

@@ -95,55 +95,35 @@ func unpackEntry(root *os.Root, name string, h *tar.Header, body io.Reader) erro
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
-	mode := fs.FileMode(h.Mode).Perm()
+	if h.Typeflag != tar.TypeDir {
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	var err error
 	switch h.Typeflag {
 	case tar.TypeDir:
-		if err := root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+		if err = root.Mkdir(name, 0o755); errors.Is(err, fs.ErrExist) {
+			err = nil
 		}
 	case tar.TypeReg:
-		if err := root.RemoveAll(name); err != nil {
-			return err
-		}
-		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(f, body); err != nil {
-			f.Close()
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
+		var f *os.File
+		if f, err = root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err == nil {
+			_, err = io.Copy(f, body)
+			err = errors.Join(err, f.Close())
 		}
 	case tar.TypeSymlink:
-		if err := root.RemoveAll(name); err != nil {
-			return err
-		}
-		if err := root.Symlink(h.Linkname, name); err != nil {
-			return err
-		}
+		err = root.Symlink(h.Linkname, name)
 	case tar.TypeLink:
-		if err := root.RemoveAll(name); err != nil {
-			return err
-		}
 		return root.Link(strings.TrimPrefix(path.Clean(h.Linkname), "/"), name)
 	default:
-		return fmt.Errorf("type %q is not for an image to be tested", h.Typeflag)
+		err = fmt.Errorf("type %q is not for an image to be tested", h.Typeflag)
 	}
-	if os.Getuid() == 0 { // anyone else owns everything in the container anyway
-		if err := root.Lchown(name, h.Uid, h.Gid); err != nil {
-			return err
-		}
+	if err == nil && os.Getuid() == 0 { // anyone else owns everything in the container anyway
+		err = root.Lchown(name, h.Uid, h.Gid)
 	}
-	if h.Typeflag == tar.TypeSymlink {
-		return nil
+	if err == nil && h.Typeflag != tar.TypeSymlink {
+		err = root.Chmod(name, h.FileInfo().Mode()) // after the change of owner, which clears setuid and setgid
 	}
-	// After the change of owner, which clears these bits.
-	for bit, m := range map[int64]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if h.Mode&bit != 0 {
-			mode |= m
-		}
-	}
-	return root.Chmod(name, mode)
+	return err
 }

@@ -16,12 +16,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/retry"
 )
 
 // API is the address of github.com's API.
@@ -83,42 +84,25 @@ const (
 // do carries out an operation that finds out by itself what was done before. It is
 // repeated as a whole: a request whose answer was lost may have been carried out.
 func (c *Client) do(ctx context.Context, operation func() error) error {
-	for try := 1; ; try++ {
+	policy := retry.Policy{Attempts: tries, Backoff: time.Second, Sleep: c.pause, Asked: func(err error) time.Duration {
+		var answer *Error
+		if errors.As(err, &answer) {
+			return min(answer.Wait, maxWait)
+		}
+		return 0
+	}}
+	return policy.Do(ctx, func(last bool) (bool, error) {
 		err := operation()
 		var answer *Error
-		var wait time.Duration
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.As(err, &answer) && answer.passes():
-			wait = min(answer.Wait, maxWait)
-		case !errors.As(err, new(again)):
-			return err
+		switch passes := errors.As(err, &answer) && answer.passes() || errors.As(err, new(again)); {
+		case err != nil && ctx.Err() != nil:
+			return false, ctx.Err()
+		case passes && last:
+			return false, fmt.Errorf("%w (tried %d times)", err, tries)
+		default:
+			return passes, err
 		}
-		if try == tries {
-			return fmt.Errorf("%w (tried %d times)", err, tries)
-		}
-		if wait == 0 {
-			wait = time.Duration(1<<try)*500*time.Millisecond + rand.N(500*time.Millisecond)
-		}
-		if err := c.wait(ctx, wait); err != nil {
-			return err
-		}
-	}
-}
-
-func (c *Client) wait(ctx context.Context, d time.Duration) error {
-	if c.pause != nil {
-		return c.pause(ctx, d)
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
+	})
 }
 
 // call makes one request below the repository's address and decodes its answer into

@@ -123,27 +123,50 @@ func TestReport(t *testing.T) {
 	for n := range 120 { // more than a page
 		w.server.Open(githubtest.Issue{Title: fmt.Sprint("another ", n)})
 	}
-	w.server.Open(githubtest.Issue{Title: "release failed", PullRequest: true})
-	first, err := w.client.Report(t.Context(), "release failed", "on Monday")
+	w.server.Open(githubtest.Issue{Author: Workflow, Title: "release failed", PullRequest: true})
+	w.server.Open(githubtest.Issue{Author: "stranger", Title: "release failed"})
+	first, err := w.client.Report(t.Context(), Workflow, "release failed", "on Monday")
 	w.no(err)
-	second, err := w.client.Report(t.Context(), "release failed", "on Tuesday")
+	second, err := w.client.Report(t.Context(), Workflow, "release failed", "on Tuesday")
 	w.no(err)
 	issues := w.server.Issues()
-	if len(issues) != 122 {
+	if len(issues) != 123 {
 		t.Fatalf("%d issues are open", len(issues))
 	}
-	got := issues[121]
+	got := issues[122]
 	if got.Title != "release failed" || got.Body != "on Monday" || !slices.Equal(got.Comments, []string{"on Tuesday"}) {
 		t.Errorf("%+v", got)
 	}
-	if !strings.HasSuffix(first, "/issues/122") || !strings.HasPrefix(second, first) {
+	if !strings.HasSuffix(first, "/issues/123") || !strings.HasPrefix(second, first) {
 		t.Errorf("addresses %s, %s", first, second)
+	}
+}
+
+func TestWithdraw(t *testing.T) {
+	w := newWorld(t)
+	commit, err := w.client.LastCommit(t.Context(), "main", lockFile)
+	w.no(err)
+	_, err = w.client.Release(t.Context(), Release{Tag: "v1.2.3", Commit: commit, Notes: "the notes", Index: "sha256:aa"})
+	w.no(err)
+	for range 2 { // the second time it is marked
+		w.no(w.client.Withdraw(t.Context(), "v1.2.3", "**Withdrawn.**"))
+	}
+	w.no(w.client.Withdraw(t.Context(), "v1.2.4", "**Withdrawn.**")) // was never released
+	r := w.server.Releases()
+	if len(r) != 1 || !strings.HasPrefix(r[0].Body, "**Withdrawn.**\n\nthe notes") || !r[0].Prerelease || r[0].Latest {
+		t.Errorf("%+v", r)
+	}
+	if released, err := w.client.Released(t.Context(), "v1.2.3", "sha256:aa"); !released || err != nil {
+		t.Errorf("a release that is withdrawn was one: %v, %v", released, err)
+	}
+	if n := w.writes(); n != 2 {
+		t.Errorf("requests %q", w.server.Requests())
 	}
 }
 
 func TestReportOfAnyLength(t *testing.T) {
 	w := newWorld(t)
-	_, err := w.client.Report(t.Context(), "long", strings.Repeat("ein großer Bericht\n", 10_000))
+	_, err := w.client.Report(t.Context(), Workflow, "long", strings.Repeat("ein großer Bericht\n", 10_000))
 	w.no(err)
 	body := w.server.Issues()[0].Body
 	if len(body) > maxBody || !strings.HasSuffix(body, "Bericht\n\n(shortened)\n") {
@@ -244,7 +267,7 @@ func TestFaults(t *testing.T) {
 				return slices.Equal(w.server.Commits(), []string{"lock: v1.2.3", "first commit"})
 			}},
 		"report": {
-			func(w *world) error { _, err := w.client.Report(w.Context(), "t", "b"); return err },
+			func(w *world) error { _, err := w.client.Report(w.Context(), Workflow, "t", "b"); return err },
 			func(w *world) bool {
 				i := w.server.Issues()
 				return len(i) == 1 && i[0].Body == "b" && len(i[0].Comments) == 0
@@ -363,7 +386,7 @@ func TestWithoutPermission(t *testing.T) {
 	w.client.Token = w.server.Grant(map[string]string{"contents": "read", "issues": "read"})
 	for name, err := range map[string]error{
 		"commit":  second(w.client.Commit(t.Context(), lockChange())),
-		"report":  second(w.client.Report(t.Context(), "t", "b")),
+		"report":  second(w.client.Report(t.Context(), Workflow, "t", "b")),
 		"release": second(w.client.Release(t.Context(), Release{Tag: "v1", Commit: "main", Index: "i"})),
 	} {
 		if !is(err, 403) {

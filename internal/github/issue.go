@@ -11,19 +11,24 @@ import (
 // maxBody is how many characters the body of an issue, a comment or a release may have.
 const maxBody = 65536
 
-// Report opens an issue and returns its address. If one with that title is open, it
-// gets a comment: who fails every day does not open an issue every day.
-func (c *Client) Report(ctx context.Context, title, body string) (address string, err error) {
+// Workflow is the author of what a workflow opens with its own token.
+const Workflow = "github-actions[bot]"
+
+// Report opens an issue and returns its address. If the author, the user that the token
+// belongs to, has one with that title open, it gets a comment: who fails every day
+// does not open an issue every day. Anybody can open an issue with the same title;
+// such a one does not count.
+func (c *Client) Report(ctx context.Context, author, title, body string) (address string, err error) {
 	body = cut(body, maxBody)
 	err = c.do(ctx, func() error {
-		address, err = c.report(ctx, title, body)
+		address, err = c.report(ctx, author, title, body)
 		return err
 	})
 	return address, err
 }
 
-func (c *Client) report(ctx context.Context, title, body string) (string, error) {
-	open, err := c.openIssue(ctx, title)
+func (c *Client) report(ctx context.Context, author, title, body string) (string, error) {
+	open, err := c.openIssue(ctx, author, title)
 	if err != nil {
 		return "", err
 	}
@@ -46,12 +51,13 @@ type issue struct {
 	Title   string
 	Body    string
 	Address string `json:"html_url"`
+	User    struct{ Login string }
 	// PullRequest is there if it is one: the API lists them as issues.
 	PullRequest *struct{} `json:"pull_request"`
 }
 
-// openIssue finds the oldest open issue with a title, nil if there is none.
-func (c *Client) openIssue(ctx context.Context, title string) (*issue, error) {
+// openIssue finds the author's oldest open issue with a title, nil if there is none.
+func (c *Client) openIssue(ctx context.Context, author, title string) (*issue, error) {
 	const page = 100
 	for n := 1; ; n++ {
 		var list []issue
@@ -60,7 +66,7 @@ func (c *Client) openIssue(ctx context.Context, title string) (*issue, error) {
 			return nil, err
 		}
 		for _, i := range list {
-			if i.Title == title && i.PullRequest == nil {
+			if i.Title == title && i.User.Login == author && i.PullRequest == nil {
 				return &i, nil
 			}
 		}

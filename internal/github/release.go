@@ -77,6 +77,20 @@ func (c *Client) release(ctx context.Context, r Release) (string, error) {
 	return made.Address, err
 }
 
+// Withdraw marks the release with a tag as withdrawn: its notes say so first, and it is a
+// pre-release from then on, which GitHub calls no longer the latest. A release that
+// is marked, or is not there, is left as it is.
+func (c *Client) Withdraw(ctx context.Context, tag, notice string) error {
+	return c.do(ctx, func() error {
+		r, err := c.tagged(ctx, tag)
+		if err != nil || r == nil || strings.HasPrefix(r.Body, notice) {
+			return err
+		}
+		change := release{Tag: r.Tag, Name: r.Name, Body: notice + "\n\n" + r.Body, Prerelease: true, MakeLatest: "false"}
+		return c.call(ctx, http.MethodPatch, fmt.Sprintf("/releases/%d", r.ID), change, nil)
+	})
+}
+
 // Released says whether there is a release with that tag whose notes name that index.
 func (c *Client) Released(ctx context.Context, tag, index string) (released bool, err error) {
 	err = c.do(ctx, func() error {

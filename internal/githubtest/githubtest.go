@@ -37,11 +37,13 @@ type Server struct {
 	releases []*Release
 	jobs     []Job
 	grants   map[string]map[string]string // by token
+	hook     func(request string)
 }
 
 // An Issue is an open issue.
 type Issue struct {
 	Number   int
+	Author   string
 	Title    string
 	Body     string
 	Comments []string
@@ -168,6 +170,13 @@ func (s *Server) Push(files map[string]string) error {
 	return err
 }
 
+// Hook calls f with the method and path of every request, before it is carried out.
+func (s *Server) Hook(f func(request string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hook = f
+}
+
 // Grant makes a token that may do no more than the permissions say, as contents: write.
 func (s *Server) Grant(permissions map[string]string) (token string) {
 	s.mu.Lock()
@@ -240,6 +249,9 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests = append(s.requests, req.Method+" "+req.URL.Path)
+	if s.hook != nil {
+		s.hook(req.Method + " " + req.URL.Path)
+	}
 	var fault Fault
 	if len(s.faults) > 0 {
 		fault, s.faults = s.faults[0], s.faults[1:]

@@ -72,7 +72,8 @@ func (s *Server) listCommits(req *http.Request) (int, any) {
 // Source: https://docs.github.com/en/rest/issues.
 func (s *Server) serveIssues(req *http.Request, rest string) (int, any) {
 	show := func(i *Issue) map[string]any {
-		m := map[string]any{"number": i.Number, "title": i.Title, "body": i.Body, "html_url": s.address("issues", i.Number)}
+		m := map[string]any{"number": i.Number, "title": i.Title, "body": i.Body, "html_url": s.address("issues", i.Number),
+			"user": map[string]string{"login": i.Author}}
 		if i.PullRequest {
 			m["pull_request"] = map[string]string{}
 		}
@@ -110,7 +111,7 @@ func (s *Server) serveIssues(req *http.Request, rest string) (int, any) {
 		if err := decode(req, &body); err != nil || body.Title == "" || len(body.Body) > 65536 {
 			return invalid("missing_field")
 		}
-		i := &Issue{Number: len(s.issues) + 1, Title: body.Title, Body: body.Body}
+		i := &Issue{Number: len(s.issues) + 1, Author: "github-actions[bot]", Title: body.Title, Body: body.Body}
 		s.issues = append(s.issues, i)
 		return http.StatusCreated, show(i)
 	}

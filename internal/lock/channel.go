@@ -25,6 +25,14 @@ func ParseChannel(s string) (Channel, error) {
 	return "", fmt.Errorf("%q is neither %s nor %s", s, Stable, Unstable)
 }
 
+// File is the name of the channel's lock in a checkout.
+func (c Channel) File() string {
+	if c == Unstable {
+		return "versions-unstable.json"
+	}
+	return File
+}
+
 // ChannelOf is the channel that a release, v1.102.3 or 1.102.3, belongs to.
 func ChannelOf(version string) Channel {
 	version = "v" + strings.TrimPrefix(version, "v")

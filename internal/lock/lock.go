@@ -36,6 +36,9 @@ type Lock struct {
 	// Outputs is what a build of Inputs gave. It is nil in a lock whose inputs
 	// have just changed and that was not built since.
 	Outputs *Outputs `json:"outputs,omitempty"`
+	// Withdrawn are releases that were published and withdrawn, as v1.102.3, which
+	// are not to be published again.
+	Withdrawn []string `json:"withdrawn,omitempty"`
 }
 
 // Inputs is everything that the image is made of, apart from the entrypoint,

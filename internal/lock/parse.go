@@ -1,14 +1,11 @@
 package lock
 
 import (
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,11 +33,8 @@ func Read(name string) (*Lock, error) {
 // Parse reads a lock. It refuses unknown and repeated keys, values of a wrong
 // type or form, and anything after the document.
 func Parse(data []byte) (*Lock, error) {
-	if err := walk(data, reflect.TypeFor[Lock]()); err != nil {
-		return nil, err
-	}
 	l := new(Lock)
-	if err := json.Unmarshal(data, l); err != nil {
+	if err := decode(data, l); err != nil {
 		return nil, err
 	}
 	if err := l.check(); err != nil {
@@ -52,6 +46,9 @@ func Parse(data []byte) (*Lock, error) {
 var (
 	goVersion = regexp.MustCompile(`^go1\.[0-9]+\.[0-9]+$`)
 	fileName  = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	gitCommit = regexp.MustCompile(`^[0-9a-f]{40}$`)
+	anyDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	h1        = regexp.MustCompile(`^h1:[0-9A-Za-z+/]{42}[048AEIMQUYcgkosw]=$`) // base64 of 32 bytes
 )
 
 // check reports every value that has a wrong form, by its key.
@@ -68,20 +65,20 @@ func (l *Lock) check() error {
 	in := l.Inputs
 	want(isVersion(in.Tailscale.Version),
 		"inputs.tailscale.version", "%q is no module version such as v1.102.3", in.Tailscale.Version)
-	want(isHex(in.Tailscale.Commit, 20), "inputs.tailscale.commit", "%q is no git commit of 40 hex digits", in.Tailscale.Commit)
+	want(gitCommit.MatchString(in.Tailscale.Commit), "inputs.tailscale.commit", "%q is no git commit of 40 hex digits", in.Tailscale.Commit)
 	t := in.Tailscale.Time
 	want(!t.IsZero() && t.Unix() > 0 && t.Nanosecond() == 0 && t.Location() == time.UTC,
 		"inputs.tailscale.time", "wants whole seconds in UTC such as 2026-08-19T19:07:43Z")
-	want(isSum(in.Tailscale.Sum), "inputs.tailscale.sum", "%q is no h1: sum", in.Tailscale.Sum)
+	want(h1.MatchString(in.Tailscale.Sum), "inputs.tailscale.sum", "%q is no h1: sum", in.Tailscale.Sum)
 	want(goVersion.MatchString(in.Go.Version), "inputs.go.version", "%q is no toolchain such as go1.26.8", in.Go.Version)
 	for _, host := range Hosts {
-		want(isSum(in.Go.Sums[host]), "inputs.go.sums."+host, "%q is no h1: sum", in.Go.Sums[host])
+		want(h1.MatchString(in.Go.Sums[host]), "inputs.go.sums."+host, "%q is no h1: sum", in.Go.Sums[host])
 	}
 	for _, host := range slices.Sorted(maps.Keys(in.Go.Sums)) {
 		want(slices.Contains(Hosts, host), "inputs.go.sums."+host, "unknown host platform: known are %s", strings.Join(Hosts, ", "))
 	}
 	want(isVersion(in.Roots.Version), "inputs.roots.version", "%q is no module version", in.Roots.Version)
-	want(isSum(in.Roots.Sum), "inputs.roots.sum", "%q is no h1: sum", in.Roots.Sum)
+	want(h1.MatchString(in.Roots.Sum), "inputs.roots.sum", "%q is no h1: sum", in.Roots.Sum)
 	want(len(in.Platforms) > 0, "inputs.platforms", "is empty")
 	seen := map[Platform]bool{}
 	for _, p := range in.Platforms {
@@ -99,46 +96,30 @@ func (l *Lock) check() error {
 }
 
 func (o *Outputs) check(platforms []Platform, want func(ok bool, key, format string, args ...any)) {
-	digest := func(key, s string) {
-		want(isDigest(s), key, "%q is no digest sha256:<64 hex digits>", s)
+	isDigest := func(key, s string) {
+		want(anyDigest.MatchString(s), key, "%q is no digest sha256:<64 hex digits>", s)
 	}
-	digest("outputs.index", o.Index)
+	isDigest("outputs.index", o.Index)
 	want(len(o.Platforms) == len(platforms), "outputs.platforms", "has %d platforms, the inputs have %d", len(o.Platforms), len(platforms))
 	for i, po := range o.Platforms {
 		key := fmt.Sprintf("outputs.platforms[%d]", i)
 		want(i >= len(platforms) || po.Platform == platforms[i], key+".platform", "is %q, not that of the inputs at this place", po.Platform)
 		for _, b := range po.Binaries {
 			want(fileName.MatchString(b.Name), key+".binaries", "%q is no file name", b.Name)
-			digest(key+".binaries."+b.Name, b.Digest)
+			isDigest(key+".binaries."+b.Name, b.Digest)
 		}
 		for _, layer := range po.Layers {
 			want(fileName.MatchString(layer.Name), key+".layers", "%q is no layer name", layer.Name)
-			digest(key+".layers."+layer.Name+".diffID", layer.DiffID)
-			digest(key+".layers."+layer.Name+".digest", layer.Digest)
+			isDigest(key+".layers."+layer.Name+".diffID", layer.DiffID)
+			isDigest(key+".layers."+layer.Name+".digest", layer.Digest)
 		}
-		digest(key+".config", po.Config)
-		digest(key+".manifest", po.Manifest)
-		digest(key+".attestation", po.Attestation)
+		isDigest(key+".config", po.Config)
+		isDigest(key+".manifest", po.Manifest)
+		isDigest(key+".attestation", po.Attestation)
 	}
 }
 
 func isVersion(s string) bool { return semver.IsValid(s) && semver.Canonical(s) == s }
-
-func isHex(s string, bytes int) bool {
-	b, err := hex.DecodeString(s)
-	return err == nil && len(b) == bytes && strings.ToLower(s) == s
-}
-
-func isDigest(s string) bool {
-	rest, ok := strings.CutPrefix(s, "sha256:")
-	return ok && isHex(rest, 32)
-}
-
-func isSum(s string) bool {
-	rest, ok := strings.CutPrefix(s, "h1:")
-	b, err := base64.StdEncoding.DecodeString(rest)
-	return ok && err == nil && len(b) == 32 && base64.StdEncoding.EncodeToString(b) == rest
-}
 
 // Bytes is the lock in its canonical form: keys in the order of the schema, maps
 // sorted, two spaces of indentation, one newline at the end.

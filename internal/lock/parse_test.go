@@ -27,7 +27,7 @@ func TestParseRefuses(t *testing.T) {
 		{"empty", "", []string{"line 1, column 1", "ends too early"}},
 		{"no object", "[]", []string{"line 1, column 1", "wants to be an object", "is a list"}},
 		{"null", "null", []string{"line 1, column 1", "wants to be an object", "is null"}},
-		{"missing colon", replace(`"schema": 1`, `"schema" 1`), []string{"line 2, column 12", "not JSON", "after object key"}},
+		{"missing colon", replace(`"schema": 1`, `"schema" 1`), []string{"line 2, column 12", "not JSON", "after object name"}},
 		{"comma too many", replace("\"linux/arm/v7\"\n    ]", "\"linux/arm/v7\",\n    ]"), []string{"line 26, column 5", "not JSON"}},
 		{"single quotes", replace(`"v1.102.3"`, `'v1.102.3'`), []string{"line 5, column 18", "not JSON"}},
 		{"truncated", good[:len(good)/2], []string{"not JSON", "ends too early"}},
@@ -50,6 +50,7 @@ func TestParseRefuses(t *testing.T) {
 		{"string for list", strings.Replace(good, "\"platforms\": [\n      \"linux/amd64\",\n      \"linux/arm/v7\"\n    ]", `"platforms": "all"`, 1), []string{`key "inputs.platforms" wants a list, has "all"`}},
 		{"null in a list", replace("      \"linux/amd64\",\n", "      null,\n"), []string{`key "inputs.platforms[0]" wants a string, has null`}},
 		{"null for string", replace(`"`+commit+`"`, `null`), []string{`key "inputs.tailscale.commit" wants a string, has null`}},
+		{"null for an object", `{"schema": 1, "outputs": null}`, []string{"line 1, column 26", `key "outputs" wants an object, has null`}},
 		{"time is no time", replace(`"2026-08-19T19:07:43Z"`, `"yesterday"`), []string{"line 7, column 15", `key "inputs.tailscale.time" wants a time`, `has "yesterday"`}},
 		{"time is a number", replace(`"2026-08-19T19:07:43Z"`, `1787166463`), []string{`key "inputs.tailscale.time" wants a time`}},
 

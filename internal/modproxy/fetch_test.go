@@ -184,7 +184,7 @@ func TestFaultsThatPass(t *testing.T) {
 // A server that stops in the middle of a transfer, and keeps the connection.
 func TestSilentServer(t *testing.T) {
 	w := newWorld(t)
-	w.client.patience = 300 * time.Millisecond
+	w.client.Patience = 300 * time.Millisecond
 	w.special(samplePath, func(rw http.ResponseWriter, r *http.Request) {
 		rw.Write(w.zip[:100])
 		rw.(http.Flusher).Flush()

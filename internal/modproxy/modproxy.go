@@ -45,13 +45,11 @@ type Client struct {
 	// Temp is where files are kept while they are fetched, on the file system of
 	// what is fetched.
 	Temp string
-	// Transport is what requests go through; nil means http.DefaultTransport.
-	Transport http.RoundTripper
+	// Patience is how long a server may be silent; 0 means a minute.
+	Patience time.Duration
 
 	// backoff is the wait after the first failure; 0 means half a second.
 	backoff time.Duration
-	// patience is how long a server may be silent; 0 means a minute.
-	patience time.Duration
 
 	mu sync.Mutex // guards the file of the checksum database's tree head
 }
@@ -65,14 +63,25 @@ var errSilent = errors.New("no answer for too long")
 // tries is how often a request is sent before its error counts.
 const tries = 4
 
-// read reads the file at path from the first proxy that has it. As in the go
+// read reads one of the files of a version, or of a module when m has no version.
+func (c *Client) read(ctx context.Context, m module.Version, suffix string, use func(*body) error) error {
+	path, err := module.EscapePath(m.Path)
+	if err == nil && m.Version != "" {
+		var version string
+		version, err = module.EscapeVersion(m.Version)
+		path += "/@v/" + version
+	}
+	if err != nil {
+		return err
+	}
+	return c.readPath(ctx, path+suffix, use)
+}
+
+// readPath reads the file at path from the first proxy that has it. As in the go
 // command, a comma passes on a 404 or 410 only, a bar passes on any error. After a
 // transfer that broke off, use is called again and gets the file from its start.
-func (c *Client) read(ctx context.Context, path string, use func(*body) error) error {
-	proxies := c.Proxies
-	if proxies == "" {
-		proxies = DefaultProxy
-	}
+func (c *Client) readPath(ctx context.Context, path string, use func(*body) error) error {
+	proxies := cmp.Or(c.Proxies, DefaultProxy)
 	var last error
 	for proxies != "" {
 		proxy, rest, any := proxies, "", false
@@ -155,34 +164,17 @@ func (p passing) Unwrap() error { return p.error }
 // body is an answer: its content, the URL it is from, and its size in bytes, -1
 // for unknown. A Read that fails gives a passing error.
 type body struct {
-	content io.ReadCloser
-	from    string
-	size    int64
-	ctx     context.Context
-	heard   func() // tells the watch that there is something
-	end     func()
+	io.ReadCloser
+	from string
+	size int64
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	n, err := b.content.Read(p)
-	b.heard()
+	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = passing{fmt.Errorf("%s: transfer broke off: %w", b.from, cause(b.ctx, err))}
+		err = passing{fmt.Errorf("%s: transfer broke off: %w", b.from, err)}
 	}
 	return n, err
-}
-
-func (b *body) Close() error {
-	defer b.end()
-	return b.content.Close()
-}
-
-// cause is what ended a request that failed with err.
-func cause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
 }
 
 // open opens one URL.
@@ -192,33 +184,20 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &body{content: f, from: from.Redacted(), size: -1, ctx: ctx, heard: func() {}, end: func() {}}, nil
-	}
-	patience := cmp.Or(c.patience, time.Minute)
-	ctx, cancel := context.WithCancelCause(ctx)
-	watch := time.AfterFunc(patience, func() { cancel(errSilent) })
-	end := func() {
-		watch.Stop()
-		cancel(nil)
+		return &body{f, from.Redacted(), -1}, nil
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
 	if err != nil {
-		end()
 		return nil, redact(err, from)
 	}
-	client := http.Client{Transport: c.Transport}
-	resp, err := client.Do(req)
+	resp, err := (&http.Client{Transport: c}).Do(req)
 	if err != nil {
-		err = passing{fmt.Errorf("%w: %w", ErrUnreachable, redact(cause(ctx, err), from))}
-		end()
-		return nil, err
+		return nil, passing{fmt.Errorf("%w: %w", ErrUnreachable, redact(err, from))}
 	}
 	if resp.StatusCode == http.StatusOK {
-		heard := func() { watch.Reset(patience) }
-		return &body{content: resp.Body, from: from.Redacted(), size: resp.ContentLength, ctx: ctx, heard: heard, end: end}, nil
+		return &body{resp.Body, from.Redacted(), resp.ContentLength}, nil
 	}
 	resp.Body.Close()
-	end()
 	err = fmt.Errorf("%s: %s", from.Redacted(), resp.Status)
 	switch {
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
@@ -231,6 +210,53 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 	return nil, err
 }
 
+// RoundTrip sends a request, and gives up a server that is silent for longer than
+// Patience, be it before or within its answer.
+func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
+	w := &watched{patience: cmp.Or(c.Patience, time.Minute)}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	w.ctx, w.cancel = ctx, cancel
+	w.silence = time.AfterFunc(w.patience, func() { cancel(errSilent) })
+	resp, err := http.DefaultTransport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return nil, w.end(err)
+	}
+	w.ReadCloser, resp.Body = resp.Body, w
+	return resp, nil
+}
+
+// watched is an answer's body while the server's silence is timed.
+type watched struct {
+	io.ReadCloser
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	silence  *time.Timer
+	patience time.Duration
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	w.silence.Reset(w.patience)
+	if err != nil && err != io.EOF {
+		err = w.end(err)
+	}
+	return n, err
+}
+
+func (w *watched) Close() error {
+	return w.end(w.ReadCloser.Close())
+}
+
+// end ends the request. Its error is the reason for that of the request.
+func (w *watched) end(err error) error {
+	if err != nil && w.ctx.Err() != nil {
+		err = context.Cause(w.ctx)
+	}
+	w.silence.Stop()
+	w.cancel(nil)
+	return err
+}
+
 // redact drops a password in the URL from the error of an HTTP request.
 func redact(err error, from *url.URL) error {
 	var uerr *url.Error
@@ -238,17 +264,4 @@ func redact(err error, from *url.URL) error {
 		err = uerr.Err
 	}
 	return fmt.Errorf("%s: %w", from.Redacted(), err)
-}
-
-// file is the path of one of a version's files on a proxy.
-func file(m module.Version, ext string) (string, error) {
-	path, err := module.EscapePath(m.Path)
-	if err != nil {
-		return "", err
-	}
-	version, err := module.EscapeVersion(m.Version)
-	if err != nil {
-		return "", err
-	}
-	return path + "/@v/" + version + ext, nil
 }

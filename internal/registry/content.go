@@ -2,27 +2,24 @@ package registry
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
+	"context"
 	"fmt"
-	"hash"
 	"io"
+	"slices"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-)
 
-// errDamaged is in the error of content that is not what its digest names.
-var errDamaged = errors.New("damaged")
+	"github.com/xavieralpha/derper/internal/image"
+)
 
 // content is what is to be in a repository: manifests, each after those that it
 // names, and the blobs of all of them, each once.
 type content struct {
 	manifests []*manifest
-	blobs     []v1.Layer
+	blobs     []blob
+	store     image.Store // where all of it is
 }
 
 // A manifest is a manifest or an index, as its bytes.
@@ -36,119 +33,103 @@ type manifest struct {
 func (m *manifest) RawManifest() ([]byte, error)        { return m.raw, nil }
 func (m *manifest) MediaType() (types.MediaType, error) { return m.mediaType, nil }
 
-// readable is what can be read of an image and of an index.
-type readable interface {
-	RawManifest() ([]byte, error)
-	MediaType() (types.MediaType, error)
+type blob struct {
+	digest v1.Hash
+	size   int64
 }
 
-// add adds an image or index itself. What it is named by, want, is compared with its
-// content: a layout's images believe that they are what they hold.
-func (c *content) add(m readable, want v1.Hash) error {
-	raw, err := m.RawManifest()
+// add adds what a descriptor names, after all that that names.
+func (c *content) add(ctx context.Context, d v1.Descriptor) error {
+	raw, err := c.store.Manifest(ctx, d.Digest)
 	if err != nil {
-		return err
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	mediaType, err := m.MediaType()
-	if err != nil {
-		return err
-	}
-	got, _, err := v1.SHA256(bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
-	if got != want {
-		return fmt.Errorf("manifest %s: %w: its content has digest %s", want, errDamaged, got)
-	}
-	c.manifests = append(c.manifests, &manifest{raw, mediaType, got})
-	return nil
-}
-
-// addImage adds an image with its blobs.
-func (c *content) addImage(img v1.Image, want v1.Hash) error {
-	layers, err := img.Layers()
-	if err != nil {
-		return err
-	}
-	config, err := partial.ConfigLayer(img)
-	if err != nil {
-		return err
-	}
-	for _, l := range append(layers, config) {
-		if err := c.addBlob(l); err != nil {
-			return err
-		}
-	}
-	return c.add(img, want)
-}
-
-func (c *content) addBlob(l v1.Layer) error {
-	digest, err := l.Digest()
-	if err != nil {
-		return err
-	}
-	for _, other := range c.blobs {
-		if d, err := other.Digest(); err == nil && d == digest {
-			return nil
-		}
-	}
-	c.blobs = append(c.blobs, l)
-	return nil
-}
-
-// addIndex adds an index with its images.
-func (c *content) addIndex(index v1.ImageIndex, want v1.Hash) error {
-	list, err := index.IndexManifest()
-	if err != nil {
-		return err
-	}
-	for _, d := range list.Manifests {
-		img, err := index.Image(d.Digest)
+	added := &manifest{raw, image.MediaType(raw, d.MediaType), d.Digest}
+	if added.mediaType.IsIndex() {
+		index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
 		if err != nil {
-			return fmt.Errorf("manifest %s: %w", d.Digest, err)
+			return fmt.Errorf("index %s: %w: %w", d.Digest, image.ErrCorrupt, err)
 		}
-		if err := c.addImage(img, d.Digest); err != nil {
-			return fmt.Errorf("manifest %s: %w", d.Digest, err)
+		for _, below := range index.Manifests {
+			if err := c.add(ctx, below); err != nil {
+				return err
+			}
+		}
+	} else {
+		m, err := v1.ParseManifest(bytes.NewReader(raw))
+		if err != nil {
+			return fmt.Errorf("manifest %s: %w: %w", d.Digest, image.ErrCorrupt, err)
+		}
+		for _, l := range append(m.Layers, m.Config) {
+			if b := (blob{l.Digest, l.Size}); !slices.Contains(c.blobs, b) {
+				c.blobs = append(c.blobs, b)
+			}
 		}
 	}
-	return c.add(index, want)
+	c.manifests = append(c.manifests, added)
+	return nil
+}
+
+// one is the content of a single image, or artifact in an image's form.
+func one(ctx context.Context, img v1.Image) (*content, error) {
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, err
+	}
+	c := &content{store: single{img}}
+	return c, c.add(ctx, v1.Descriptor{Digest: digest})
+}
+
+// single is an image as a store.
+type single struct{ img v1.Image }
+
+func (s single) Manifest(context.Context, v1.Hash) ([]byte, error) { return s.img.RawManifest() }
+
+func (s single) Blob(_ context.Context, h v1.Hash) (io.ReadCloser, error) {
+	if config, err := s.img.ConfigName(); err != nil || config == h {
+		raw, rerr := s.img.RawConfigFile()
+		return io.NopCloser(bytes.NewReader(raw)), rerr
+	}
+	l, err := s.img.LayerByDigest(h)
+	if err != nil {
+		return nil, err
+	}
+	return l.Compressed()
 }
 
 // counted is a blob whose reading is counted, and checked: what does not have its
 // digest is not uploaded to the end.
 type counted struct {
-	v1.Layer
-	digest v1.Hash
-	size   int64
-	count  func(n int64) // bytes more than before; fewer when reading begins anew
+	blob
+	open  func() (io.ReadCloser, error)
+	count func(n int64) // bytes more than before; fewer when reading begins anew
 
 	mu     sync.Mutex
 	read   int64
-	failed error
+	failed error // what was wrong with the blob here
 }
 
-func (b *counted) Compressed() (io.ReadCloser, error) {
-	rc, err := b.Layer.Compressed()
-	if err != nil {
-		return nil, b.fail(fmt.Errorf("blob %s: %w", b.digest, err))
-	}
+// Digest, Size, MediaType and Compressed make it a partial.CompressedLayer.
+func (b *counted) Digest() (v1.Hash, error)            { return b.digest, nil }
+func (b *counted) Size() (int64, error)                { return b.size, nil }
+func (b *counted) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
+func (b *counted) Compressed() (_ io.ReadCloser, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.count(-b.read)
 	b.read = 0
-	return &checkedReader{rc: rc, blob: b, hash: sha256.New()}, nil
+	rc, err := b.open()
+	if err != nil {
+		b.failed = err
+		return nil, err
+	}
+	// The last bytes are kept back until it is known that they are right: a registry
+	// that has them all may take the blob for whole.
+	return &countedReader{image.Checked(rc, v1.Descriptor{Digest: b.digest, Size: b.size}), b}, nil
 }
 
-// fail remembers what was wrong with the blob here: the failure of a connection over
-// it tells less.
-func (b *counted) fail(err error) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.failed = err
-	return err
-}
-
-// err is what was wrong with the blob here, else the given error.
+// err is what was wrong with the blob here, else the given error: the failure of a
+// connection over it tells less.
 func (b *counted) err(other error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -165,31 +146,19 @@ func (b *counted) sent() int64 {
 	return b.read
 }
 
-type checkedReader struct {
-	rc   io.ReadCloser
+type countedReader struct {
+	io.ReadCloser
 	blob *counted
-	hash hash.Hash
-	n    int64
 }
 
-func (r *checkedReader) Read(p []byte) (int, error) {
-	n, err := r.rc.Read(p)
-	r.hash.Write(p[:n])
-	r.n += int64(n)
+func (r *countedReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
 	r.blob.mu.Lock()
+	defer r.blob.mu.Unlock()
 	r.blob.read += int64(n)
 	r.blob.count(int64(n))
-	r.blob.mu.Unlock()
-	// The last bytes are kept back until it is known that they are right: a
-	// registry that has them all may take the blob for whole.
-	if err == io.EOF || err == nil && r.n >= r.blob.size {
-		if got := hex.EncodeToString(r.hash.Sum(nil)); r.n != r.blob.size || got != r.blob.digest.Hex {
-			return 0, r.blob.fail(fmt.Errorf("blob %s: %w: its content has digest sha256:%s and %d bytes, not %d", r.blob.digest, errDamaged, got, r.n, r.blob.size))
-		}
-	} else if err != nil {
-		return n, r.blob.fail(fmt.Errorf("blob %s: %w", r.blob.digest, err))
+	if err != nil && err != io.EOF {
+		r.blob.failed = err
 	}
 	return n, err
 }
-
-func (r *checkedReader) Close() error { return r.rc.Close() }

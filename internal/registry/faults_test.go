@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/redact"
 	"github.com/xavieralpha/derper/internal/registrytest"
 )
 
@@ -47,7 +48,7 @@ func newRig(t testing.TB, release *registrytest.Release, repository string, a, b
 		names = append(names, r.proxies[i].Repository(repository))
 		c := newClient(reg.Transport, reg)
 		var err error
-		if r.direct[i], err = c.Open(context.Background(), reg.Repository(repository)); err != nil {
+		if r.direct[i], err = c.Open(context.Background(), reg.Repository(repository), Push); err != nil {
 			t.Fatal(err)
 		}
 		for _, tag := range []string{"latest", "1.102"} {
@@ -79,7 +80,7 @@ func (r *rig) at(t testing.TB, side int, tag string) string {
 }
 
 // push pushes through the proxies; what it says is kept.
-func (r *rig) push(p Patience) (*Report, error) {
+func (r *rig) push(p Patience) (*Pushed, error) {
 	c := &Client{Keychain: registrytest.Keychain(r.proxies[0].Registry, r.proxies[1].Registry), Patience: p, Display: progress.New(&r.output)}
 	defer c.Display.Close()
 	report, err := c.Push(context.Background(), r.plan)
@@ -130,7 +131,7 @@ func (r *rig) judge(t *testing.T, err error) (exceptions int) {
 		if err != nil && !slices.ContainsFunc(r.plan.Tags, names) {
 			continue
 		}
-		index, err := remote.Index(r.direct[i].Digest(r.plan.Release.Digest), r.direct[i].Options(context.Background())...)
+		index, err := remote.Index(r.direct[i].digest(r.plan.Release.Digest), r.direct[i].options(context.Background())...)
 		if err == nil {
 			err = validate.Index(index)
 		}
@@ -227,7 +228,7 @@ func (c *tally) try(t *testing.T, r *rig, side, n int, f registrytest.Fault) {
 		if !strings.Contains(err.Error(), r.proxies[side].Repository(r.repository)) {
 			t.Errorf("the error does not name the repository at fault: %v", err)
 		}
-		if strings.Contains(err.Error(), "\n") || len(err.Error()) > 4*longest {
+		if strings.Contains(err.Error(), "\n") || len(err.Error()) > 4*redact.Longest {
 			t.Errorf("the error is no line to read: %v", err)
 		}
 		if _, err := r.push(hasty); err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/semver"
@@ -47,29 +48,24 @@ func (m *move) fromDigest() string {
 
 func (m *move) String() string { return m.repository.String() + ":" + m.tag.Name }
 
-func inPlace(moves [][]*move) bool {
-	for _, list := range moves {
-		for _, m := range list {
-			if !m.done() {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // lookUp finds out where a tag is and whether it may move. What it points at is
 // kept, so that the tag can be put back. Before the upload, a registry may refuse to
-// say: the repository may not exist.
-func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
-	to := p.Release.content.manifests[len(p.Release.content.manifests)-1]
-	m := &move{repository: r, tag: tag, to: to}
+// say: the repository may not exist. A tag that is to stay where it is gives nil.
+func (r *target) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
+	to := r.all.manifests[len(r.all.manifests)-1]
+	m := &move{repository: r.Repository, tag: tag, to: to}
 	found, err := r.head(ctx, r.name.Tag(tag.Name))
 	if m.unreadable = broken(err) && r.emptyLink(ctx, r.name.Tag(tag.Name)); m.unreadable || !uploaded && forbidden(err) {
 		return m, nil // a tag that nobody can read names nothing
 	}
-	if err != nil || found == nil {
-		return m, err
+	if err != nil {
+		return nil, err
+	}
+	if tag.Moves && p.From != (v1.Hash{}) && (found == nil || found.Digest != p.From && found.Digest != to.digest) {
+		return nil, nil
+	}
+	if found == nil {
+		return m, nil
 	}
 	if found.Digest == to.digest {
 		m.from = to
@@ -89,14 +85,20 @@ func (r *Repository) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool)
 }
 
 // get reads a manifest; nil when there is none.
-func (r *Repository) get(ctx context.Context, h v1.Hash) (m *manifest, err error) {
+func (r *Repository) get(ctx context.Context, h v1.Hash) (*manifest, error) {
+	m, err := r.read(ctx, r.digest(h))
+	if NotFound(err) {
+		return nil, nil
+	}
+	return m, err
+}
+
+// read reads a manifest, by digest or tag.
+func (r *Repository) read(ctx context.Context, ref name.Reference) (m *manifest, err error) {
 	err = r.client.again(ctx, func() error {
-		d, err := remote.Get(r.Digest(h), r.Options(ctx)...)
-		if notFound(err) {
-			return nil
-		}
+		d, err := remote.Get(ref, r.options(ctx)...)
 		if err == nil {
-			m = &manifest{d.Manifest, d.MediaType, h}
+			m = &manifest{d.Manifest, d.MediaType, d.Digest}
 		}
 		return err
 	})
@@ -155,15 +157,10 @@ func (c *Client) moveAll(ctx context.Context, moves []*move) error {
 // from us: whatever it says now is worth another try.
 func (m *move) forward(ctx context.Context) error {
 	c := m.repository.client
-	for n := 1; ; n++ {
+	return c.Patience.try(ctx, min(c.Patience.Attempts, 3), func(bool) (bool, error) {
 		err := m.set(ctx, m.to)
-		if err == nil || n >= min(c.Patience.Attempts, 3) {
-			return err
-		}
-		if serr := c.Patience.pause(ctx, n); serr != nil {
-			return err
-		}
-	}
+		return err != nil, err
+	})
 }
 
 // set points the tag at a manifest.
@@ -253,7 +250,7 @@ func (m *move) back(ctx context.Context) (at bool, err error) {
 	} else if m.added && !m.unreadable {
 		// Registries that have no way to remove a tag refuse. Some of those that
 		// remove its manifest along with it lose no more than this run has added.
-		_ = remote.Delete(ref, m.repository.Options(ctx)...)
+		_ = remote.Delete(ref, m.repository.options(ctx)...)
 	}
 	if found, err = m.repository.head(ctx, ref); err != nil {
 		return false, err

@@ -5,16 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 )
 
 // A Plan is what to push, and where to.
 type Plan struct {
-	Release      *Release
+	Release      *Content
 	Repositories []string
 	Tags         []Tag
+	// From leaves moving tags where they are that name another digest than this; zero
+	// for none.
+	From v1.Hash
 	// Retag lets the tag of a version go on to another digest, and a moving tag
 	// back to an older version.
 	Retag bool
@@ -24,16 +29,16 @@ type Plan struct {
 	DryRun bool
 }
 
-// A Report says what became of a push, or would.
-type Report struct {
+// Pushed says what became of a push, or would.
+type Pushed struct {
 	Version      string              `json:"version"`
 	Digest       string              `json:"digest"`
 	DryRun       bool                `json:"dryRun"`
-	Repositories []*RepositoryReport `json:"repositories"`
+	Repositories []*PushedRepository `json:"repositories"`
 }
 
-// A RepositoryReport is one repository's part of a Report.
-type RepositoryReport struct {
+// A PushedRepository is one repository's part of Pushed.
+type PushedRepository struct {
 	Repository string `json:"repository"`
 	Reference  string `json:"reference"`
 	// Missing is what it lacked before, and what was therefore uploaded or mounted;
@@ -41,11 +46,11 @@ type RepositoryReport struct {
 	Missing *Missing `json:"missing,omitempty"`
 	// MountedFrom is the repository that blobs may have been mounted from.
 	MountedFrom string      `json:"mountedFrom,omitempty"`
-	Tags        []TagReport `json:"tags"`
+	Tags        []PushedTag `json:"tags"`
 }
 
-// A TagReport says where a tag was and is.
-type TagReport struct {
+// A PushedTag says where a tag was and is.
+type PushedTag struct {
 	Tag string `json:"tag"`
 	// From is the digest that it pointed at; empty for none.
 	From string `json:"from,omitempty"`
@@ -54,145 +59,179 @@ type TagReport struct {
 	Changed bool `json:"changed"`
 }
 
-// Push pushes a release to repositories and moves the tags to it, as the package
-// says. The report is of what was found and done up to an error.
+// Push pushes an image to repositories and moves the tags to it, as the package says.
+// What it returns is what was found and done up to an error.
 //
 // Among the errors are a [TagError] for a tag that may not move, and a [MoveError]
 // for tags that were left half way.
-func (c *Client) Push(ctx context.Context, p Plan) (*Report, error) {
-	report := &Report{Version: p.Release.Version, Digest: p.Release.Digest.String(), DryRun: p.DryRun}
-	if len(p.Release.content.blobs) == 0 && !p.DryRun {
-		return report, fmt.Errorf("release %s: has no content to push", p.Release.Version)
+func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
+	if p.Release.store == nil && !p.DryRun {
+		return &Pushed{}, fmt.Errorf("release %s: has no content to push", p.Release.Version)
 	}
-	targets, err := c.targets(ctx, p.Repositories)
-	if err != nil {
-		return report, err
-	}
-	moves, err := c.lookUp(ctx, p, targets, false)
-	if err != nil {
-		return report, err
-	}
-	for i, t := range targets {
-		r := &RepositoryReport{Repository: t.String(), Reference: t.String() + "@" + report.Digest}
-		for _, m := range moves[i] {
-			r.Tags = append(r.Tags, TagReport{Tag: m.tag.Name, From: m.fromDigest(), To: report.Digest, Changed: !m.done()})
-		}
-		report.Repositories = append(report.Repositories, r)
-	}
-	if !p.Verify && inPlace(moves) {
-		return report, nil
-	}
-	lacks, err := c.survey(ctx, p, targets, report)
-	if err != nil || p.DryRun {
-		return report, err
-	}
-	if err := c.uploadAll(ctx, p, targets, lacks); err != nil {
-		return report, err
-	}
-	// Minutes may have passed: who else has moved tags?
-	if moves, err = c.lookUp(ctx, p, targets, true); err != nil {
-		return report, err
-	}
-	if err := ctx.Err(); err != nil {
-		return report, err
-	}
-	for i := range targets {
-		for _, m := range moves[i] {
-			m.added = slices.ContainsFunc(lacks[i].manifests, func(x *manifest) bool { return x.digest == p.Release.Digest })
-		}
-	}
-	return report, c.moveAll(ctx, slices.Concat(moves...))
+	return c.push(ctx, p, func(context.Context, *Repository) (*content, error) { return &p.Release.content, nil })
 }
 
-// targets opens the repositories, each once.
-func (c *Client) targets(ctx context.Context, names []string) ([]*Repository, error) {
+// Move moves moving tags to an image that all repositories have, whole, as to an older one
+// to go back to. It uploads nothing, and is as careful with the tags as [Client.Push]. The
+// error is [ErrIncomplete] if a repository lacks something of the image.
+func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
+	for _, t := range p.Tags {
+		if !t.Moves {
+			return &Pushed{}, fmt.Errorf("tag %s: names a version, and does not move", t.Name)
+		}
+	}
+	p.Retag, p.Verify = true, true
+	return c.push(ctx, p, func(ctx context.Context, r *Repository) (*content, error) {
+		all := &content{store: r}
+		err := all.add(ctx, v1.Descriptor{Digest: p.Release.Digest})
+		if err != nil && !NotFound(err) {
+			return nil, err
+		}
+		if err == nil {
+			lacks, lerr := r.missing(ctx, all)
+			if lerr != nil {
+				return nil, c.failed(r, "look", lerr)
+			}
+			if len(lacks.blobs)+len(lacks.manifests) == 0 {
+				return all, nil
+			}
+			err = fmt.Errorf("it lacks %s", strings.Join(lacks.summary().Digests, ", "))
+		}
+		return nil, fmt.Errorf("%s@%s: version %s %w: %w", r, p.Release.Digest, p.Release.Version, ErrIncomplete, err)
+	})
+}
+
+// push pushes what there is for each repository.
+func (c *Client) push(ctx context.Context, p Plan, contentFor func(context.Context, *Repository) (*content, error)) (*Pushed, error) {
+	pushed := &Pushed{Version: p.Release.Version, Digest: p.Release.Digest.String(), DryRun: p.DryRun}
+	targets, err := c.targets(ctx, p.Repositories)
+	if err != nil {
+		return pushed, err
+	}
+	for _, t := range targets {
+		if t.all, err = contentFor(ctx, t.Repository); err != nil {
+			return pushed, err
+		}
+	}
+	if err := c.lookUp(ctx, p, targets, false); err != nil {
+		return pushed, err
+	}
+	inPlace := true
+	for _, t := range targets {
+		r := &PushedRepository{Repository: t.String(), Reference: t.String() + "@" + pushed.Digest}
+		for _, m := range t.moves {
+			r.Tags = append(r.Tags, PushedTag{Tag: m.tag.Name, From: m.fromDigest(), To: pushed.Digest, Changed: !m.done()})
+			inPlace = inPlace && m.done()
+		}
+		pushed.Repositories = append(pushed.Repositories, r)
+	}
+	if !p.Verify && inPlace {
+		return pushed, nil
+	}
+	if err := c.survey(ctx, targets, pushed); err != nil || p.DryRun {
+		return pushed, err
+	}
+	if err := c.uploadAll(ctx, targets); err != nil {
+		return pushed, err
+	}
+	// Minutes may have passed: who else has moved tags?
+	if err = c.lookUp(ctx, p, targets, true); err != nil {
+		return pushed, err
+	}
+	if err := ctx.Err(); err != nil {
+		return pushed, err
+	}
+	var moves []*move
+	for _, t := range targets {
+		for _, m := range t.moves {
+			m.added = slices.ContainsFunc(t.lacks.manifests, func(x *manifest) bool { return x.digest == p.Release.Digest })
+			moves = append(moves, m)
+		}
+	}
+	return pushed, c.moveAll(ctx, moves)
+}
+
+// A target is a repository with what it is to have, what it lacks of that, and where its
+// tags are.
+type target struct {
+	*Repository
+	all, lacks *content
+	moves      []*move
+}
+
+// targets opens the repositories, each once, and each with the right to pull from those
+// before it in the same registry.
+func (c *Client) targets(ctx context.Context, names []string) ([]*target, error) {
 	if len(names) == 0 {
 		return nil, errors.New("no repository to push to")
 	}
-	// One after the other within a registry, so that each may pull from those
-	// before it.
-	byHost := map[string][]*Repository{}
-	opened := make([]*Repository, len(names))
-	var mu sync.Mutex
+	targets := make([]*target, len(names))
+	var before []reference
 	g, gctx := errgroup.WithContext(ctx)
-	hosts := map[string][]int{}
-	for i, n := range names {
-		host, err := Host(n)
+	for _, n := range names {
+		if err := CheckName(n); err != nil {
+			return nil, err
+		}
+		ref, err := parse(n)
 		if err != nil {
 			return nil, err
 		}
-		hosts[host] = append(hosts[host], i)
-	}
-	for host, indexes := range hosts {
+		if slices.ContainsFunc(before, func(b reference) bool { return b.name == ref.name }) {
+			continue
+		}
+		others := slices.DeleteFunc(slices.Clone(before), func(b reference) bool { return b.name.Registry != ref.name.Registry })
+		before = append(before, ref)
+		i := len(before) - 1
 		g.Go(func() error {
-			for _, i := range indexes {
-				mu.Lock()
-				others := byHost[host]
-				mu.Unlock()
-				r, err := c.Open(gctx, names[i], others...)
-				if err != nil {
-					return err
-				}
-				mu.Lock()
-				opened[i], byHost[host] = r, append(others, r)
-				mu.Unlock()
-			}
-			return nil
+			r, err := c.open(gctx, n, Push, others)
+			targets[i] = &target{Repository: r}
+			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	var once []*Repository
-	for _, r := range opened {
-		if !slices.Contains(once, r) {
-			once = append(once, r)
-		}
-	}
-	return once, nil
+	return targets[:len(before)], g.Wait()
 }
 
 // lookUp finds out where the tags are, in every repository, and whether they may
 // move.
-func (c *Client) lookUp(ctx context.Context, p Plan, targets []*Repository, uploaded bool) ([][]*move, error) {
-	found := make([][]*move, len(targets))
+func (c *Client) lookUp(ctx context.Context, p Plan, targets []*target, uploaded bool) error {
 	g, gctx := errgroup.WithContext(ctx)
-	for i, t := range targets {
-		found[i] = make([]*move, len(p.Tags))
+	for _, t := range targets {
+		t.moves = make([]*move, len(p.Tags))
 		for j, tag := range p.Tags {
-			g.Go(func() error {
-				m, err := t.lookUp(gctx, p, tag, uploaded)
-				found[i][j] = m
-				return c.failed(t, "tag "+tag.Name, err)
+			g.Go(func() (err error) {
+				t.moves[j], err = t.lookUp(gctx, p, tag, uploaded)
+				return c.failed(t.Repository, "tag "+tag.Name, err)
 			})
 		}
 	}
-	return found, g.Wait()
+	err := g.Wait()
+	for _, t := range targets {
+		t.moves = slices.DeleteFunc(t.moves, func(m *move) bool { return m == nil })
+	}
+	return err
 }
 
 // survey finds out what each repository lacks.
-func (c *Client) survey(ctx context.Context, p Plan, targets []*Repository, report *Report) ([]*content, error) {
-	lacks := make([]*content, len(targets))
+func (c *Client) survey(ctx context.Context, targets []*target, pushed *Pushed) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for i, t := range targets {
 		g.Go(func() (err error) {
-			if lacks[i], err = t.missing(gctx, &p.Release.content); err != nil {
-				return c.failed(t, "look", err)
+			if t.lacks, err = t.missing(gctx, t.all); err != nil {
+				return c.failed(t.Repository, "look", err)
 			}
-			m, err := lacks[i].summary()
-			report.Repositories[i].Missing = &m
-			if from := source(targets, i); from != nil && len(lacks[i].blobs) > 0 {
-				report.Repositories[i].MountedFrom = from.String()
+			pushed.Repositories[i].Missing = t.lacks.summary()
+			if from := source(targets, i); from != nil && len(t.lacks.blobs) > 0 {
+				pushed.Repositories[i].MountedFrom = from.String()
 			}
-			return err
+			return nil
 		})
 	}
-	return lacks, g.Wait()
+	return g.Wait()
 }
 
 // source is the repository that blobs for target i are mounted from: the one before
 // it in the same registry.
-func source(targets []*Repository, i int) *Repository {
+func source(targets []*target, i int) *target {
 	for j := i - 1; j >= 0; j-- {
 		if targets[j].name.Registry == targets[i].name.Registry {
 			return targets[j]
@@ -203,7 +242,7 @@ func source(targets []*Repository, i int) *Repository {
 
 // uploadAll uploads to all registries at once, and within a registry to one
 // repository after the other, so that blobs can be mounted.
-func (c *Client) uploadAll(ctx context.Context, p Plan, targets []*Repository, lacks []*content) error {
+func (c *Client) uploadAll(ctx context.Context, targets []*target) error {
 	g, gctx := errgroup.WithContext(ctx)
 	done := make([]chan struct{}, len(targets))
 	for i := range done {
@@ -219,11 +258,11 @@ func (c *Client) uploadAll(ctx context.Context, p Plan, targets []*Repository, l
 					return context.Cause(gctx)
 				}
 			}
-			count, end := c.bar(t, lacks[i])
-			err := t.upload(gctx, &p.Release.content, lacks[i], from, count)
+			count, end := c.bar(t)
+			err := t.upload(gctx, t.all, t.lacks, from, count)
 			end(err)
 			if err != nil {
-				return c.failed(t, "push", err)
+				return c.failed(t.Repository, "push", err)
 			}
 			close(done[i])
 			return nil
@@ -233,19 +272,19 @@ func (c *Client) uploadAll(ctx context.Context, p Plan, targets []*Repository, l
 }
 
 // bar shows how the upload to a repository goes.
-func (c *Client) bar(r *Repository, lacks *content) (count func(int64), end func(error)) {
-	total, err := lacks.summary()
-	if c.Display == nil || err != nil {
+func (c *Client) bar(t *target) (count func(int64), end func(error)) {
+	if c.Display == nil {
 		return func(int64) {}, func(error) {}
 	}
-	task := c.Display.Start("push "+r.String(), "B")
+	total := t.lacks.summary().Bytes
+	task := c.Display.Start("push "+t.String(), "B")
 	var mu sync.Mutex
 	var done int64
 	return func(n int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		done += n
-		task.Set(done, total.Bytes)
+		task.Set(done, total)
 	}, task.End
 }
 

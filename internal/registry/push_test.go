@@ -46,7 +46,7 @@ func planFor(t testing.TB, r *registrytest.Release, repositories ...string) Plan
 }
 
 // push pushes and must work.
-func push(t testing.TB, c *Client, p Plan) *Report {
+func push(t testing.TB, c *Client, p Plan) *Pushed {
 	t.Helper()
 	report, err := c.Push(context.Background(), p)
 	if err != nil {
@@ -63,7 +63,7 @@ func at(t testing.TB, r *registrytest.Registry, repository, tag string) string {
 		t.Fatal(err)
 	}
 	d, err := remote.Head(ref, remote.WithTransport(r.Transport), remote.WithAuthFromKeychain(registrytest.Keychain(r)))
-	if notFound(err) {
+	if NotFound(err) {
 		return ""
 	}
 	if err != nil {
@@ -291,8 +291,8 @@ func TestDryRun(t *testing.T) {
 	if got.Missing.Blobs != 8 || got.Missing.Manifests != 5 || len(got.Missing.Digests) != 13 {
 		t.Errorf("missing: %+v", got.Missing)
 	}
-	latest := got.Tags[slices.IndexFunc(got.Tags, func(x TagReport) bool { return x.Tag == "latest" })]
-	if want := (TagReport{"latest", one.Lock.Outputs.Index, two.Lock.Outputs.Index, true}); latest != want {
+	latest := got.Tags[slices.IndexFunc(got.Tags, func(x PushedTag) bool { return x.Tag == "latest" })]
+	if want := (PushedTag{"latest", one.Lock.Outputs.Index, two.Lock.Outputs.Index, true}); latest != want {
 		t.Errorf("latest: %+v, want %+v", latest, want)
 	}
 }
@@ -351,7 +351,7 @@ func TestDamagedLayout(t *testing.T) {
 	release := registrytest.NewRelease(t, "v1.102.3", 100_000)
 	damage(t, release)
 	_, err := newClient(nil, r).Push(context.Background(), planFor(t, release, r.Repository("derper")))
-	if err == nil || !strings.Contains(err.Error(), "damaged: its content has digest") {
+	if err == nil || !strings.Contains(err.Error(), "corrupt: the content has digest") {
 		t.Errorf("damaged blob: %v", err)
 	}
 	for _, q := range r.Requests() {
@@ -423,8 +423,8 @@ func TestPlainHTTP(t *testing.T) {
 	for host, want := range map[string]bool{"http://10.0.0.1:5000": false, "http://registry.local": false, "http://127.0.0.1:5000": true, "http://[::1]": true, "https://10.0.0.1": true, "http://asked.example": true} {
 		sent := false
 		rt := &encrypted{
-			inner:  roundTripper(func(*http.Request) (*http.Response, error) { sent = true; return nil, bytes.ErrTooLarge }),
-			except: func(host string) bool { return host == "asked.example" },
+			inner: roundTripper(func(*http.Request) (*http.Response, error) { sent = true; return nil, bytes.ErrTooLarge }),
+			plain: "asked.example",
 		}
 		req, err := http.NewRequest(http.MethodGet, host, nil)
 		if err != nil {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,56 +13,39 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// emptyConfig is the media type of a config that says nothing, of an artifact whose
-// type stands elsewhere. Source: OCI image specification, v1.1, manifest.
-const emptyConfig = "application/vnd.oci.empty.v1+json"
-
-// largest is the largest layer of an artifact that Fetch takes, in bytes.
+// largest is the largest layer of an artifact that is read, in bytes.
 const largest = 64 << 20
 
-// Write pushes an image, or an artifact in an image's form, by digest, and reads it
-// back. What is there already is not sent again. No tag moves.
-func (r *Repository) Write(ctx context.Context, img v1.Image) (v1.Hash, error) {
-	digest, err := img.Digest()
-	if err != nil {
-		return digest, fmt.Errorf("%s: %w", r, err)
-	}
-	var c content
-	if err := c.addImage(img, digest); err != nil {
-		return digest, fmt.Errorf("%s: %w", r, err)
-	}
-	lacks, err := r.missing(ctx, &c)
-	if err == nil {
-		err = r.upload(ctx, &c, lacks, nil, func(int64) {})
-	}
-	return digest, r.client.failed(r, "push "+digest.String(), err)
-}
-
-// Attach pushes an artifact with a subject, and sees to it that the subject's list of
-// referrers has it: the registry keeps that list where it has the referrers API, and
-// this does where not, in the index under the tag sha256-<hex>. Which of them it is
-// shows at run time. Attaching the same artifact again changes nothing.
+// Attach pushes an artifact with a subject, by digest, reads it back, and sees to it that
+// the subject's list of referrers has it: the registry keeps that list where it has the
+// referrers API, and this does where not, in the index under the tag sha256-<hex>. Which
+// of them it is shows at run time. Attaching the same artifact again changes nothing, and
+// no other tag moves.
 //
 // The index under the tag is read, extended and written back. Nothing in the protocol
 // keeps two programs from doing so at once, and one of them may undo what the other
 // did: attach to one subject from one program at a time.
 func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, error) {
-	m, err := artifact.Manifest()
+	c, err := one(ctx, artifact)
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("%s: %w", r, err)
 	}
-	if m.Subject == nil {
-		return v1.Hash{}, fmt.Errorf("%s: attach: the artifact has no subject", r)
+	m, err := artifact.Manifest()
+	if err == nil && m.Subject == nil {
+		err = errors.New("the artifact has no subject")
+	}
+	if err != nil {
+		return v1.Hash{}, fmt.Errorf("%s: attach: %w", r, err)
 	}
 	r.attach.Lock()
 	defer r.attach.Unlock()
-	digest, err := r.Write(ctx, artifact)
-	if err != nil {
-		return digest, err
+	digest := c.manifests[0].digest
+	lacks, err := r.missing(ctx, c)
+	if err == nil {
+		err = r.upload(ctx, c, lacks, nil, func(int64) {})
 	}
-	var c content
-	if err := c.add(artifact, digest); err != nil {
-		return digest, fmt.Errorf("%s: %w", r, err)
+	if err != nil {
+		return digest, r.client.failed(r, "push "+digest.String(), err)
 	}
 	err = r.client.again(ctx, func() error {
 		listed, err := r.lists(ctx, m.Subject.Digest, digest)
@@ -70,7 +54,7 @@ func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, er
 		}
 		// A run that was killed may have left it off the list: putting the manifest
 		// again is what brings it on.
-		if err := remote.Put(r.Digest(digest), c.manifests[0], r.Options(ctx)...); err != nil {
+		if err := remote.Put(r.digest(digest), c.manifests[0], r.options(ctx)...); err != nil {
 			return err
 		}
 		if listed, err = r.lists(ctx, m.Subject.Digest, digest); err == nil && !listed {
@@ -87,7 +71,7 @@ func (r *Repository) lists(ctx context.Context, subject, digest v1.Hash) (bool, 
 }
 
 func (r *Repository) referrers(ctx context.Context, subject v1.Hash) ([]v1.Descriptor, error) {
-	index, err := remote.Referrers(r.Digest(subject), r.Options(ctx)...)
+	index, err := remote.Referrers(r.digest(subject), r.options(ctx)...)
 	if err != nil {
 		return nil, err
 	}
@@ -98,9 +82,18 @@ func (r *Repository) referrers(ctx context.Context, subject v1.Hash) ([]v1.Descr
 	return list.Manifests, nil
 }
 
-// Referrers lists what refers to a digest, sorted by digest: attestations,
-// signatures. With an artifact type, only those of that type; empty for all.
-func (r *Repository) Referrers(ctx context.Context, subject v1.Hash, artifactType string) ([]v1.Descriptor, error) {
+// An Artifact is a manifest and its layers, in memory.
+type Artifact struct {
+	Digest   v1.Hash
+	Manifest *v1.Manifest
+	Layers   [][]byte
+}
+
+// Artifacts reads what refers to a digest, attestations and signatures, as far as it is
+// wanted, sorted by digest. Layers may have up to 64 MiB. All of it has been checked
+// against its digests. The list of referrers is not asked for types: some registries
+// give the config's, which is not it.
+func (r *Repository) Artifacts(ctx context.Context, subject v1.Hash, wanted func(*v1.Manifest) bool) ([]*Artifact, error) {
 	var list []v1.Descriptor
 	err := r.client.again(ctx, func() (err error) {
 		list, err = r.referrers(ctx, subject)
@@ -109,79 +102,47 @@ func (r *Repository) Referrers(ctx context.Context, subject v1.Hash, artifactTyp
 	if err != nil {
 		return nil, r.client.failed(r, "referrers of "+subject.String(), err)
 	}
-	for i, d := range list {
-		// Some registries give the config's type, which is not it.
-		if d.ArtifactType != "" && d.ArtifactType != emptyConfig {
-			continue
-		}
-		a, err := r.manifestOf(ctx, d.Digest)
+	slices.SortFunc(list, func(a, b v1.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+	var artifacts []*Artifact
+	for _, d := range list {
+		raw, err := r.Manifest(ctx, d.Digest)
 		if err != nil {
+			return nil, err
+		}
+		a := &Artifact{Digest: d.Digest}
+		if a.Manifest, err = v1.ParseManifest(bytes.NewReader(raw)); err != nil {
 			return nil, r.client.failed(r, "referrer "+d.Digest.String(), err)
 		}
-		if list[i].ArtifactType = a.ArtifactType; a.ArtifactType == "" {
-			list[i].ArtifactType = string(a.Config.MediaType)
+		if !wanted(a.Manifest) {
+			continue
 		}
-	}
-	list = slices.DeleteFunc(list, func(d v1.Descriptor) bool { return artifactType != "" && d.ArtifactType != artifactType })
-	slices.SortFunc(list, func(a, b v1.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
-	return list, nil
-}
-
-func (r *Repository) manifestOf(ctx context.Context, h v1.Hash) (*v1.Manifest, error) {
-	m, err := r.get(ctx, h)
-	if err != nil {
-		return nil, err
-	}
-	if m == nil {
-		return nil, errors.New("the registry does not have it")
-	}
-	return v1.ParseManifest(strings.NewReader(string(m.raw)))
-}
-
-// An Artifact is a manifest and its layers, in memory.
-type Artifact struct {
-	Manifest *v1.Manifest
-	Layers   [][]byte
-}
-
-// Fetch reads an artifact by digest, with layers of up to 64 MiB. All of it has been
-// checked against its digests.
-func (r *Repository) Fetch(ctx context.Context, h v1.Hash) (*Artifact, error) {
-	m, err := r.manifestOf(ctx, h)
-	if err != nil {
-		return nil, r.client.failed(r, "fetch "+h.String(), err)
-	}
-	a := &Artifact{Manifest: m}
-	for _, d := range m.Layers {
-		if d.Size > largest {
-			return nil, fmt.Errorf("%s: fetch %s: layer %s has %d bytes, more than %d", r, h, d.Digest, d.Size, largest)
+		for _, l := range a.Manifest.Layers {
+			data, err := r.layer(ctx, l)
+			if err != nil {
+				return nil, r.client.failed(r, "layer "+l.Digest.String()+" of "+d.Digest.String(), err)
+			}
+			a.Layers = append(a.Layers, data)
 		}
-		var data []byte
-		err := r.client.again(ctx, func() (err error) {
-			data, err = r.blob(ctx, d)
-			return err
-		})
+		artifacts = append(artifacts, a)
+	}
+	return artifacts, nil
+}
+
+// layer reads a layer whole.
+func (r *Repository) layer(ctx context.Context, d v1.Descriptor) (data []byte, err error) {
+	if d.Size > largest {
+		return nil, fmt.Errorf("has %d bytes, more than %d", d.Size, largest)
+	}
+	err = r.client.again(ctx, func() error {
+		rc, err := r.blob(ctx, d.Digest)
 		if err != nil {
-			return nil, r.client.failed(r, "fetch "+d.Digest.String(), err)
+			return err
 		}
-		a.Layers = append(a.Layers, data)
-	}
-	return a, nil
-}
-
-func (r *Repository) blob(ctx context.Context, d v1.Descriptor) ([]byte, error) {
-	l, err := remote.Layer(r.Digest(d.Digest), r.Options(ctx)...)
-	if err != nil {
-		return nil, err
-	}
-	rc, err := l.Compressed()
-	if err != nil {
-		return nil, err
-	}
-	defer rc.Close()
-	data, err := io.ReadAll(io.LimitReader(rc, d.Size+1))
-	if err == nil && int64(len(data)) != d.Size {
-		err = fmt.Errorf("has another size than %d bytes", d.Size)
-	}
+		defer rc.Close()
+		if data, err = io.ReadAll(io.LimitReader(rc, d.Size+1)); err == nil && int64(len(data)) != d.Size {
+			err = fmt.Errorf("has another size than %d bytes", d.Size)
+		}
+		return err
+	})
 	return data, err
 }

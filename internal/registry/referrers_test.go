@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,6 +28,11 @@ func artifact(t testing.TB, subject v1.Descriptor, kind, content string) v1.Imag
 	return mutate.Subject(img, subject).(v1.Image)
 }
 
+// ofType matches the artifacts of a type, or all.
+func ofType(kind string) func(*v1.Manifest) bool {
+	return func(m *v1.Manifest) bool { return kind == "" || string(m.Config.MediaType) == kind }
+}
+
 // TestAttach guards attestations and signatures: listed by the registry that has the
 // referrers API and through the tag where not, found by type, read back whole, and
 // the same when attached again.
@@ -42,13 +48,13 @@ func TestAttach(t *testing.T) {
 			c := newClient(nil, r)
 			p := planFor(t, release, r.Repository("derper"))
 			push(t, c, p)
-			repo, err := c.Open(ctx, r.Repository("derper"))
+			repo, err := c.Open(ctx, r.Repository("derper"), Push)
 			if err != nil {
 				t.Fatal(err)
 			}
-			index := p.Release.content.manifests[len(p.Release.content.manifests)-1]
+			index := p.Release.manifests[len(p.Release.manifests)-1]
 			subject := v1.Descriptor{MediaType: index.mediaType, Digest: index.digest, Size: int64(len(index.raw))}
-			if list, err := repo.Referrers(ctx, subject.Digest, ""); err != nil || len(list) != 0 {
+			if list, err := repo.Artifacts(ctx, subject.Digest, ofType("")); err != nil || len(list) != 0 {
 				t.Fatalf("before: %v, %v", list, err)
 			}
 			var first v1.Hash
@@ -75,14 +81,15 @@ func TestAttach(t *testing.T) {
 				}
 			}
 			for kind, want := range map[string]int{"": 3, "application/vnd.test.sbom": 2, "application/vnd.test.signature": 1, "application/other": 0} {
-				list, err := newRepository(t, r).Referrers(ctx, subject.Digest, kind)
+				list, err := newRepository(t, r).Artifacts(ctx, subject.Digest, ofType(kind))
 				if err != nil || len(list) != want {
 					t.Errorf("referrers of type %q: %d, want %d (%v)", kind, len(list), want, err)
 				}
 			}
-			got, err := repo.Fetch(ctx, first)
-			if err != nil || len(got.Layers) != 1 || string(got.Layers[0]) != `{"a":1}` || got.Manifest.Subject.Digest != subject.Digest {
-				t.Errorf("fetched %+v, %v", got, err)
+			all, err := repo.Artifacts(ctx, subject.Digest, ofType(""))
+			i := slices.IndexFunc(all, func(a *Artifact) bool { return a.Digest == first })
+			if err != nil || i < 0 || len(all[i].Layers) != 1 || string(all[i].Layers[0]) != `{"a":1}` || all[i].Manifest.Subject.Digest != subject.Digest {
+				t.Errorf("fetched %+v, %v", all, err)
 			}
 			// The tags of the release are where they were.
 			for _, tag := range p.Tags {
@@ -91,7 +98,7 @@ func TestAttach(t *testing.T) {
 				}
 			}
 			// Others find them too.
-			others, err := remote.Referrers(repo.Digest(subject.Digest), repo.Options(ctx)...)
+			others, err := remote.Referrers(repo.digest(subject.Digest), repo.options(ctx)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +111,7 @@ func TestAttach(t *testing.T) {
 
 func newRepository(t testing.TB, r *registrytest.Registry) *Repository {
 	t.Helper()
-	repo, err := newClient(r.Transport, r).Open(context.Background(), r.Repository("derper"))
+	repo, err := newClient(r.Transport, r).Open(context.Background(), r.Repository("derper"), Pull)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,14 +126,14 @@ func TestAttachAfterKill(t *testing.T) {
 	release := registrytest.NewRelease(t, "v1.102.3", 1000)
 	p := planFor(t, release, registrytest.NewProxy(t, r).Repository("derper"))
 	push(t, newClient(nil), p)
-	index := p.Release.content.manifests[len(p.Release.content.manifests)-1]
+	index := p.Release.manifests[len(p.Release.manifests)-1]
 	a := artifact(t, v1.Descriptor{MediaType: index.mediaType, Digest: index.digest, Size: int64(len(index.raw))}, "application/vnd.test.sbom", `{}`)
 
 	proxy := registrytest.NewProxy(t, r)
 	proxy.Refuse(registrytest.Reset, func(q registrytest.Request) bool {
 		return q.Method == http.MethodPut && strings.Contains(q.Path, "/manifests/sha256-")
 	})
-	repo, err := newClient(nil).Open(ctx, proxy.Repository("derper"))
+	repo, err := newClient(nil).Open(ctx, proxy.Repository("derper"), Push)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +148,7 @@ func TestAttachAfterKill(t *testing.T) {
 	if _, err := repo.Attach(ctx, a); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := repo.Referrers(ctx, index.digest, "application/vnd.test.sbom"); err != nil || len(list) != 1 {
+	if list, err := repo.Artifacts(ctx, index.digest, ofType("application/vnd.test.sbom")); err != nil || len(list) != 1 {
 		t.Errorf("referrers: %v, %v", list, err)
 	}
 }

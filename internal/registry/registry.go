@@ -19,9 +19,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -35,6 +38,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/redact"
 )
 
 // Default are the repositories that the image is published in.
@@ -43,7 +47,19 @@ var Default = []string{"docker.io/camllia/derper", "ghcr.io/xavieralpha/derper"}
 // jobs is how many requests are made of a registry at a time.
 const jobs = 4
 
-// A Client is the way to registries. Its zero value has no credentials.
+// Rights are what a connection to a repository may do.
+type Rights int
+
+const (
+	// Pull is to read, which anybody may do with a public repository: a registry may
+	// refuse to talk to somebody without a password who asks for more.
+	Pull Rights = iota
+	// Push is to read and to write.
+	Push
+)
+
+// A Client is the way to registries, and the only one. Its zero value has no
+// credentials.
 type Client struct {
 	// Keychain has the credentials; nil for none.
 	Keychain authn.Keychain
@@ -57,11 +73,7 @@ type Client struct {
 
 	once    sync.Once
 	chain   http.RoundTripper
-	secrets secrets
-
-	mu    sync.Mutex
-	plain map[string]bool // hosts that may be spoken to without encryption
-	open  map[string]*Repository
+	secrets redact.Secrets
 }
 
 func (c *Client) init() {
@@ -75,87 +87,100 @@ func (c *Client) init() {
 			t.MaxIdleConnsPerHost = 2 * jobs
 			base = t
 		}
-		c.plain, c.open = map[string]bool{}, map[string]*Repository{}
-		c.chain = transport.NewUserAgent(newTransport(base, c.Patience, &c.secrets, func(host string) bool {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return c.plain[host]
-		}), "derper")
+		c.chain = transport.NewUserAgent(newTransport(base, c.Patience, &c.secrets), "derper")
 	})
 }
 
 // A Repository is a place in a registry, with a connection that has logged in.
 type Repository struct {
-	name   name.Repository
+	reference
 	client *Client
 	auth   http.RoundTripper
 	attach sync.Mutex
+
+	mu  sync.Mutex
+	top *v1.Descriptor // what the reference names, once it was asked for
 }
 
-// String is the repository's name as people write it.
-func (r *Repository) String() string {
-	return strings.Replace(r.name.Name(), name.DefaultRegistry+"/", "docker.io/", 1)
+// A reference is one as people write it: [http://]HOST/PATH[:TAG|@DIGEST].
+type reference struct {
+	name  name.Repository
+	ref   name.Reference // without tag and digest, the tag is latest
+	plain bool           // it begins with http://
 }
 
-// parse reads a repository's name: HOST/PATH, or http://HOST/PATH for a registry
-// without encryption.
-func parse(s string) (name.Repository, error) {
+func parse(s string) (reference, error) {
 	bare, plain := strings.CutPrefix(s, "http://")
-	options := []name.Option{}
+	var options []name.Option
 	if plain {
 		options = append(options, name.Insecure)
 	}
-	n, err := name.NewRepository(bare, options...)
+	ref, err := name.ParseReference(bare, options...)
 	if err != nil {
-		return n, fmt.Errorf("repository %q: %w: wants HOST/PATH, without tag or digest", s, err)
+		return reference{}, fmt.Errorf("%q is no reference: %w", s, err)
 	}
-	return n, nil
+	return reference{ref.Context(), ref, plain}, nil
+}
+
+// String is the repository's name, as it is accepted again.
+func (r *reference) String() string {
+	s := r.host() + "/" + r.name.RepositoryStr()
+	if r.plain {
+		s = "http://" + s
+	}
+	return s
+}
+
+// host is the registry's, with its port if it has one; Docker Hub's is docker.io.
+func (r *reference) host() string {
+	if h := r.name.RegistryStr(); h != name.DefaultRegistry {
+		return h
+	}
+	return "docker.io"
 }
 
 // CheckName reports whether a repository's name is well-formed.
 func CheckName(repository string) error {
-	_, err := parse(repository)
-	return err
-}
-
-// Host is the registry's host in a repository's name, with its port if it has one;
-// Docker Hub's is docker.io.
-func Host(repository string) (string, error) {
-	n, err := parse(repository)
-	if err != nil {
-		return "", err
+	if _, err := name.NewRepository(strings.TrimPrefix(repository, "http://")); err != nil {
+		return fmt.Errorf("repository %q: %w: wants HOST/PATH, without tag or digest", repository, err)
 	}
-	return strings.Replace(n.RegistryStr(), name.DefaultRegistry, "docker.io", 1), nil
+	return nil
 }
 
-// Open connects to a repository and logs in, with the right to pull from others of
-// the same registry, for blobs to be mounted from. The repository need not exist.
-func (c *Client) Open(ctx context.Context, repository string, others ...*Repository) (*Repository, error) {
+// Split splits a reference into the repository's name and a tag, which is latest where
+// there is none, or a digest.
+func Split(ref string) (repository, identifier string, err error) {
+	r, err := parse(ref)
+	if err != nil {
+		return "", "", err
+	}
+	return r.String(), r.ref.Identifier(), nil
+}
+
+// Open connects to the repository of a reference, [http://]HOST/PATH[:TAG|@DIGEST],
+// and logs in. A repository that is written to need not exist. With http://, the
+// registry may be spoken to without encryption; no password goes there all the same,
+// unless it is this machine.
+func (c *Client) Open(ctx context.Context, ref string, rights Rights) (*Repository, error) {
+	return c.open(ctx, ref, rights, nil)
+}
+
+// open opens a repository with the right to pull from others of the same registry too,
+// for blobs to be mounted from.
+func (c *Client) open(ctx context.Context, s string, rights Rights, others []reference) (*Repository, error) {
 	c.init()
-	n, err := parse(repository)
+	ref, err := parse(s)
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	r := c.open[n.Name()]
-	if strings.HasPrefix(repository, "http://") {
-		c.plain[n.RegistryStr()] = true
-	}
-	c.mu.Unlock()
-	if r != nil {
-		return r, nil
-	}
-	r = &Repository{name: n, client: c}
-	if err := r.login(ctx, others); err != nil {
+	r := &Repository{reference: ref, client: c}
+	if err := r.login(ctx, rights, others); err != nil {
 		return nil, c.failed(r, "log in", err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.open[n.Name()] = r
 	return r, nil
 }
 
-func (r *Repository) login(ctx context.Context, others []*Repository) error {
+func (r *Repository) login(ctx context.Context, rights Rights, others []reference) error {
 	auth := authn.Anonymous
 	if k := r.client.Keychain; k != nil {
 		var err error
@@ -166,22 +191,29 @@ func (r *Repository) login(ctx context.Context, others []*Repository) error {
 		if err != nil {
 			return err
 		}
-		r.client.secrets.addAuth(*config)
+		r.client.secrets.Add(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)
+		if config.Username != "" && config.Password != "" {
+			r.client.secrets.Add(config.Username + ":" + config.Password)
+		}
 	}
 	// Some registries look at the first scope only.
-	scopes := []string{r.name.Scope(transport.PushScope)}
+	scopes := []string{r.name.Scope(map[Rights]string{Pull: transport.PullScope, Push: transport.PushScope}[rights])}
 	for _, o := range others {
 		scopes = append(scopes, o.name.Scope(transport.PullScope))
 	}
+	way := &encrypted{inner: r.client.chain, secret: auth != authn.Anonymous}
+	if r.plain {
+		way.plain = r.name.RegistryStr()
+	}
 	return r.client.again(ctx, func() (err error) {
-		r.auth, err = transport.NewWithContext(ctx, r.name.Registry, auth, r.client.chain, scopes)
+		r.auth, err = transport.NewWithContext(ctx, r.name.Registry, auth, way, scopes)
 		return err
 	})
 }
 
-// Options are for go-containerregistry's package remote: with them, it speaks to the
+// options are for go-containerregistry's package remote: with them, it speaks to the
 // repository through this connection.
-func (r *Repository) Options(ctx context.Context) []remote.Option {
+func (r *Repository) options(ctx context.Context) []remote.Option {
 	return []remote.Option{
 		remote.WithContext(ctx),
 		remote.WithTransport(r.auth),
@@ -192,38 +224,116 @@ func (r *Repository) Options(ctx context.Context) []remote.Option {
 	}
 }
 
-// Digest is the reference of what the repository has under a digest.
-func (r *Repository) Digest(h v1.Hash) name.Digest { return r.name.Digest(h.String()) }
+func (r *Repository) digest(h v1.Hash) name.Digest { return r.name.Digest(h.String()) }
 
-// Tag names what a tag points at.
-func (r *Repository) Tag(tag string) name.Tag { return r.name.Tag(tag) }
+// Resolve says what the reference names that the repository was opened with. A tag is
+// asked for once.
+func (r *Repository) Resolve(ctx context.Context) (v1.Descriptor, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.top != nil {
+		return *r.top, nil
+	}
+	var err error
+	if r.top, err = r.head(ctx, r.ref); err != nil || r.top == nil {
+		// Some registries answer no HEAD, and none says why it does not.
+		var m *manifest
+		if m, err = r.read(ctx, r.ref); err != nil {
+			r.top = nil
+			return v1.Descriptor{}, r.client.failed(r, r.ref.Identifier(), err)
+		}
+		r.top = &v1.Descriptor{MediaType: m.mediaType, Digest: m.digest, Size: int64(len(m.raw))}
+	}
+	return *r.top, nil
+}
 
-// failed is an error that names the repository and tells no secret.
+// Manifest reads a manifest or an index, whose size has a limit and whose content has
+// been checked against its digest.
+func (r *Repository) Manifest(ctx context.Context, h v1.Hash) ([]byte, error) {
+	m, err := r.read(ctx, r.digest(h))
+	if err != nil {
+		return nil, r.client.failed(r, "manifest "+h.String(), err)
+	}
+	return m.raw, nil
+}
+
+// Blob reads a blob. At its end, its content has been checked against its digest.
+func (r *Repository) Blob(ctx context.Context, h v1.Hash) (io.ReadCloser, error) {
+	rc, err := r.blob(ctx, h)
+	return rc, r.client.failed(r, "blob "+h.String(), err)
+}
+
+func (r *Repository) blob(ctx context.Context, h v1.Hash) (rc io.ReadCloser, err error) {
+	err = r.client.again(ctx, func() error {
+		l, err := remote.Layer(r.digest(h), r.options(ctx)...)
+		if err == nil {
+			rc, err = l.Compressed()
+		}
+		return err
+	})
+	return rc, err
+}
+
+// An Error is one of a repository. It is one line, and tells no secret.
+type Error struct {
+	host string
+	err  error
+}
+
+func (e *Error) Error() string { return e.err.Error() }
+func (e *Error) Unwrap() error { return e.err }
+
 func (c *Client) failed(r *Repository, what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return c.secrets.redact(fmt.Errorf("%s: %s: %w", r, what, err))
+	return &Error{r.host(), c.secrets.Error(fmt.Errorf("%s: %s: %w", r, what, err))}
 }
+
+// HostOf is the registry that an error is of, "" for none.
+func HostOf(err error) string {
+	var e *Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	return e.host
+}
+
+// status is the status of a registry's answer that an error is about, 0 for none.
+func status(err error) int {
+	var answer *transport.Error
+	if !errors.As(err, &answer) {
+		return 0
+	}
+	return answer.StatusCode
+}
+
+// NotFound reports whether an error is a registry's that does not have what was asked
+// for.
+func NotFound(err error) bool { return status(err) == http.StatusNotFound }
 
 // Denied reports whether an error is a registry's that knows no such user, or lets the
 // user not do that.
 func Denied(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
+	return status(err) == http.StatusUnauthorized || forbidden(err)
+}
+
+// Unreachable reports whether an error is that of a registry which gives no answer, or
+// cannot give one.
+func Unreachable(err error) bool {
+	var request *url.Error
+	var network net.Error
+	return HostOf(err) != "" && (status(err) >= 500 || errors.As(err, &request) || errors.As(err, &network))
 }
 
 // again tries f until it works, or will not work.
 func (c *Client) again(ctx context.Context, f func() error) error {
-	for n := 1; ; n++ {
-		err := f()
-		if err == nil || n >= c.Patience.Attempts || ctx.Err() != nil || final(err) {
-			return err
-		}
-		if serr := c.Patience.pause(ctx, n); serr != nil {
-			return err
-		}
-	}
+	var last error
+	err := c.Patience.try(ctx, c.Patience.Attempts, func(bool) (bool, error) {
+		last = f()
+		return last != nil && ctx.Err() == nil && !final(last), last
+	})
+	return cmp.Or(last, err) // why it failed, and not that the wait was cut short
 }
 
 // refusals are answers that stay the same.

@@ -1,15 +1,13 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
@@ -20,45 +18,48 @@ import (
 var (
 	// ErrNoLayout says that there is no OCI layout in a folder.
 	ErrNoLayout = errors.New("is not an OCI layout")
-	// ErrNotOurs says that what a layout has is no image that this program built.
-	ErrNotOurs = errors.New("has no index of a derper image")
 	// ErrIncomplete says that something of the release is missing.
 	ErrIncomplete = errors.New("is incomplete")
 )
 
-// A Release is a multi-arch image that may be pushed: the one that a lock records.
-type Release struct {
+// Content is the multi-arch image of a release, which may be pushed: all of it, or only
+// its name.
+type Content struct {
 	// Version is tailscale's, as 1.102.3.
 	Version string
 	// Digest is the index's.
 	Digest v1.Hash
 
-	content content
+	content
 }
 
-// Recorded is the release that a lock records, without its content: enough for a
-// dry run, which asks where it is.
-func Recorded(l *lock.Lock) (*Release, error) {
+// Recorded is the image that a lock records, without what is in it: enough for a dry run,
+// which asks where it is.
+func Recorded(l *lock.Lock) (*Content, error) {
 	if l.Outputs == nil {
 		return nil, lock.ErrNoOutputs
 	}
-	digest, err := v1.NewHash(l.Outputs.Index)
+	return ByDigest(l.Inputs.Tailscale.Short(), l.Outputs.Index)
+}
+
+// ByDigest is the image of a version that is in repositories already, for [Client.Move].
+func ByDigest(version, index string) (*Content, error) {
+	digest, err := v1.NewHash(index)
 	if err != nil {
-		return nil, fmt.Errorf("outputs.index: %w", err)
+		return nil, fmt.Errorf("version %s: %w", version, err)
 	}
-	r := &Release{Version: l.Inputs.Tailscale.Short(), Digest: digest}
-	r.content.manifests = []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
-	return r, nil
+	named := []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
+	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}, nil
 }
 
 // Read reads a release from the OCI layout in the folder dir. It must be what the
 // lock records, whole: nothing is published that is not on record, and nobody can
 // rebuild what is not.
 //
-// The error is ErrNoLayout, ErrNotOurs or ErrIncomplete, [lock.ErrNoOutputs], or a
+// The error is ErrNoLayout, [image.ErrForeign] or ErrIncomplete, [lock.ErrNoOutputs], or a
 // [lock.Difference]. Blobs are looked at by size; their content is checked while it
 // is uploaded.
-func Read(dir string, l *lock.Lock) (*Release, error) {
+func Read(dir string, l *lock.Lock) (*Content, error) {
 	r, err := read(dir, l)
 	if err != nil {
 		return nil, fmt.Errorf("layout %s: %w", dir, err)
@@ -66,18 +67,25 @@ func Read(dir string, l *lock.Lock) (*Release, error) {
 	return r, nil
 }
 
-func read(dir string, l *lock.Lock) (*Release, error) {
-	top, err := layout.ImageIndexFromPath(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNoLayout
-	}
+func read(dir string, l *lock.Lock) (*Content, error) {
+	ctx := context.Background() // files ask for none
+	opened, err := image.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoLayout, err)
 	}
 	if l.Outputs == nil {
 		return nil, lock.ErrNoOutputs
 	}
-	index, digest, err := ourIndex(top)
+	index, err := opened.Index(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
+	case errors.Is(err, image.ErrNotFound):
+		return nil, fmt.Errorf("%w: %w", image.ErrForeign, err)
+	case err != nil:
+		return nil, err
+	}
+	digest, err := index.Digest()
 	if err != nil {
 		return nil, err
 	}
@@ -85,44 +93,29 @@ func read(dir string, l *lock.Lock) (*Release, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", digest, err)
 	}
+	if list.Annotations[image.Prefix+"layer-format"] == "" {
+		return nil, image.ErrForeign
+	}
 	if err := compare(list, digest, l); err != nil {
 		return nil, err
 	}
-	r := &Release{Version: l.Inputs.Tailscale.Short(), Digest: digest}
-	if err := r.content.addIndex(index, digest); err != nil {
+	c := &Content{l.Inputs.Tailscale.Short(), digest, content{store: opened}}
+	if err := c.add(ctx, v1.Descriptor{Digest: digest}); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
 		}
 		return nil, err
 	}
-	return r, checkSizes(dir, &r.content)
-}
-
-// ourIndex finds the one index of a derper image in a layout.
-func ourIndex(top v1.ImageIndex) (v1.ImageIndex, v1.Hash, error) {
-	list, err := top.IndexManifest()
-	if err != nil {
-		return nil, v1.Hash{}, fmt.Errorf("%w: %w", ErrNoLayout, err)
+	for _, b := range c.blobs {
+		size, err := opened.Size(b.digest)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
+		}
+		if size != b.size {
+			return nil, fmt.Errorf("blob %s: %w: it has %d bytes, not %d", b.digest, image.ErrCorrupt, size, b.size)
+		}
 	}
-	if len(list.Manifests) != 1 || !list.Manifests[0].MediaType.IsIndex() {
-		return nil, v1.Hash{}, ErrNotOurs
-	}
-	digest := list.Manifests[0].Digest
-	index, err := top.ImageIndex(digest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, digest, fmt.Errorf("%w: %w", ErrIncomplete, err)
-	}
-	if err != nil {
-		return nil, digest, err
-	}
-	inner, err := index.IndexManifest()
-	if err != nil {
-		return nil, digest, err
-	}
-	if inner.Annotations[image.Prefix+"layer-format"] == "" {
-		return nil, digest, ErrNotOurs
-	}
-	return index, digest, nil
+	return c, nil
 }
 
 // compare compares an index with what the lock records.
@@ -139,7 +132,7 @@ func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
 	built := map[lock.Platform]string{}
 	for _, d := range list.Manifests {
 		if p := d.Platform; p != nil {
-			built[lock.Platform(strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/"))] = d.Digest.String()
+			built[image.PlatformOf(*p)] = d.Digest.String()
 		}
 	}
 	var lacks []string
@@ -157,26 +150,4 @@ func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
 		}
 	}
 	return differs("index", l.Outputs.Index, digest.String())
-}
-
-// checkSizes looks whether all blobs are there, by size.
-func checkSizes(dir string, c *content) error {
-	for _, l := range c.blobs {
-		digest, err := l.Digest()
-		if err != nil {
-			return err
-		}
-		want, err := l.Size()
-		if err != nil {
-			return err
-		}
-		info, err := os.Stat(filepath.Join(dir, "blobs", digest.Algorithm, digest.Hex))
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrIncomplete, err)
-		}
-		if info.Size() != want {
-			return fmt.Errorf("blob %s: %w: it has %d bytes, not %d", digest, errDamaged, info.Size(), want)
-		}
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registrytest"
 )
@@ -35,7 +36,7 @@ func TestRead(t *testing.T) {
 		{"no folder", func(r *registrytest.Release) { os.RemoveAll(r.Dir) }, is(ErrNoLayout), "is not an OCI layout"},
 		{"garbage", func(r *registrytest.Release) { write(r.Dir+"/index.json", "{") }, is(ErrNoLayout), "is not an OCI layout"},
 		{"no outputs", func(r *registrytest.Release) { r.Lock.Outputs = nil }, is(lock.ErrNoOutputs), "records no outputs"},
-		{"another image", func(r *registrytest.Release) { other(t, r.Dir) }, is(ErrNotOurs), "has no index of a derper image"},
+		{"another image", func(r *registrytest.Release) { other(t, r.Dir) }, is(image.ErrForeign), "is not an image of this project"},
 		{"another version", func(r *registrytest.Release) { r.Lock = registrytest.NewRelease(t, "v1.102.2", 1000).Lock },
 			func(err error) bool { return errors.As(err, &difference) }, "version differs from the lock: recorded 1.102.2, built 1.102.3"},
 		{"another build", func(r *registrytest.Release) { r.Lock = registrytest.NewRelease(t, "v1.102.3", 1001).Lock },
@@ -54,12 +55,12 @@ func TestRead(t *testing.T) {
 		{"a layer missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Platforms[1].Layers[1].Digest)) }, is(ErrIncomplete), "is incomplete"},
 		{"a layer cut off", func(r *registrytest.Release) {
 			os.Truncate(blob(r, r.Lock.Outputs.Platforms[1].Layers[1].Digest), 10)
-		}, is(errDamaged), "damaged: it has 10 bytes"},
+		}, is(image.ErrCorrupt), "corrupt: it has 10 bytes"},
 		{"a manifest changed", func(r *registrytest.Release) {
 			name := blob(r, r.Lock.Outputs.Platforms[1].Manifest)
 			data, _ := os.ReadFile(name)
 			write(name, strings.Replace(string(data), "Tailscale's", "Somebody's ", 1))
-		}, is(errDamaged), "damaged: its content has digest"},
+		}, is(image.ErrCorrupt), "corrupt: the content has digest"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := registrytest.NewRelease(t, "v1.102.3", 1000)

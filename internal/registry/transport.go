@@ -4,22 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/redact"
 )
 
 // newTransport is the way to registries. What is nearest to the network comes last:
 // go-containerregistry authenticates on top of it, so that a request which comes
 // again with a new token is one to all below.
-func newTransport(base http.RoundTripper, p Patience, s *secrets, plain func(host string) bool) http.RoundTripper {
+func newTransport(base http.RoundTripper, p Patience, s *redact.Secrets) http.RoundTripper {
 	t := base
-	t = &encrypted{inner: t, except: plain}
 	t = &listening{inner: t, secrets: s}
 	t = &stalling{inner: t, after: p.Stall}
+	t = &limiting{inner: t}
 	t = &retrying{inner: t, patience: p}
 	t = &referring{inner: t}
 	return &presuming{inner: t}
@@ -52,28 +56,86 @@ func notFoundAnswer(req *http.Request) *http.Response {
 	}
 }
 
-// errPlain says that a registry would have been spoken to without encryption.
-var errPlain = errors.New("plain HTTP only to this machine, and to a registry named as http://HOST")
+// What is refused over a connection that is not encrypted.
+var (
+	errPlain    = errors.New("plain HTTP only to this machine, and to a registry named as http://HOST")
+	errPassword = errors.New("asks for a password over plain HTTP: passwords go only over TLS, or to this machine")
+)
 
 // encrypted is a RoundTripper that refuses plain HTTP, except to this machine and to
-// the hosts for which somebody asked for it. go-containerregistry goes over to plain
-// HTTP for private addresses and names in .local, and takes passwords along.
+// the host for which somebody asked for it, and that sends no password even there.
+// go-containerregistry goes over to plain HTTP for private addresses and names in
+// .local, and takes passwords along.
 type encrypted struct {
 	inner  http.RoundTripper
-	except func(host string) bool
+	plain  string // the host that may be spoken to without encryption
+	secret bool   // what authorizes is a password, or a token that was given for one
 }
 
 func (t *encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !loopback(req.URL.Hostname()) && !t.except(req.URL.Host) {
-		closeBody(req)
-		return nil, fmt.Errorf("%s: %w", req.URL.Host, errPlain)
+	if req.URL.Scheme == "https" || loopback(req.URL.Hostname()) {
+		return t.inner.RoundTrip(req)
 	}
-	return t.inner.RoundTrip(req)
+	err := errPlain
+	if req.URL.Host == t.plain {
+		// A token is also asked for with the password in a form.
+		form := strings.HasPrefix(req.Header.Get("Content-Type"), "application/x-www-form-urlencoded")
+		if !t.secret || req.Header.Get("Authorization") == "" && !form {
+			return t.inner.RoundTrip(req)
+		}
+		err = errPassword
+	}
+	closeBody(req)
+	return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
 }
 
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// errTooLarge says that an answer has no end in sight.
+var errTooLarge = fmt.Errorf("%w: the answer has more than %d MiB", image.ErrCorrupt, image.MaxManifest>>20)
+
+// blobPath matches the path of a blob.
+var blobPath = regexp.MustCompile(`^/v2/.+/blobs/[a-z0-9]+:[0-9a-f]+$`)
+
+// limiting is a RoundTripper that breaks off what is too large to be kept in memory and
+// is no blob, whatever the answer says of its size.
+type limiting struct{ inner http.RoundTripper }
+
+func (t *limiting) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.inner.RoundTrip(req)
+	if err != nil || req.Method == http.MethodHead {
+		return resp, err
+	}
+	first := req // before registries sent it on to where they keep their blobs
+	for first.Response != nil && first.Response.Request != nil {
+		first = first.Response.Request
+	}
+	if resp.StatusCode == http.StatusOK && blobPath.MatchString(first.URL.Path) {
+		return resp, nil
+	}
+	if resp.ContentLength > image.MaxManifest && resp.StatusCode < 300 {
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s: %w", req.URL.Host, errTooLarge)
+	}
+	resp.Body = &limited{resp.Body, req.URL.Host, image.MaxManifest}
+	return resp, nil
+}
+
+type limited struct {
+	io.ReadCloser
+	host string
+	left int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, fmt.Errorf("%s: %w", l.host, errTooLarge)
+	}
+	return n, err
 }
 
 // referrersPath matches the path of the referrers API.

@@ -5,15 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/xavieralpha/derper/internal/image"
 )
 
 // Missing is what a repository lacks of a release, or lacked.
@@ -32,10 +36,10 @@ func (r *Repository) missing(ctx context.Context, c *content) (*content, error) 
 	haveManifest := make([]bool, len(c.manifests))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
-	for i, l := range c.blobs {
+	for i, b := range c.blobs {
 		g.Go(func() error {
 			err := r.client.again(gctx, func() (err error) {
-				haveBlob[i], err = r.hasBlob(gctx, l)
+				haveBlob[i], err = r.hasBlob(gctx, b)
 				return err
 			})
 			if broken(err) || forbidden(err) {
@@ -46,7 +50,7 @@ func (r *Repository) missing(ctx context.Context, c *content) (*content, error) 
 	}
 	for i, m := range c.manifests {
 		g.Go(func() error {
-			found, err := r.head(gctx, r.Digest(m.digest))
+			found, err := r.head(gctx, r.digest(m.digest))
 			haveManifest[i] = found != nil
 			if broken(err) || forbidden(err) || err != nil && !spoken(err) && gctx.Err() == nil {
 				return nil // what is under this digest is something else, or nothing
@@ -57,49 +61,40 @@ func (r *Repository) missing(ctx context.Context, c *content) (*content, error) 
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	lacks := &content{}
-	for i, l := range c.blobs {
-		if !haveBlob[i] {
-			lacks.blobs = append(lacks.blobs, l)
-		}
-	}
-	for i, m := range c.manifests {
-		if !haveManifest[i] {
-			lacks.manifests = append(lacks.manifests, m)
-		}
-	}
-	return lacks, nil
+	return &content{without(c.manifests, haveManifest), without(c.blobs, haveBlob), c.store}, nil
 }
 
-func (c *content) summary() (Missing, error) {
-	m := Missing{Blobs: len(c.blobs), Manifests: len(c.manifests)}
-	for _, l := range c.blobs {
-		d, err := l.Digest()
-		if err != nil {
-			return m, err
+// without is a list without those of which there is something already.
+func without[T any](list []T, have []bool) (rest []T) {
+	for i, x := range list {
+		if !have[i] {
+			rest = append(rest, x)
 		}
-		size, err := l.Size()
-		if err != nil {
-			return m, err
-		}
-		m.Bytes += size
-		m.Digests = append(m.Digests, d.String())
+	}
+	return rest
+}
+
+func (c *content) summary() *Missing {
+	m := &Missing{Blobs: len(c.blobs), Manifests: len(c.manifests)}
+	for _, b := range c.blobs {
+		m.Bytes += b.size
+		m.Digests = append(m.Digests, b.digest.String())
 	}
 	for _, x := range c.manifests {
 		m.Digests = append(m.Digests, x.digest.String())
 	}
-	return m, nil
+	return m
 }
 
 // upload puts what is missing into the repository: blobs side by side, then
 // manifests in their order. Blobs are mounted from another repository of the same
 // registry where that has them; from may be nil. Then it reads everything back. Bytes
 // are counted as they go.
-func (r *Repository) upload(ctx context.Context, all, lacks *content, from *Repository, count func(int64)) error {
+func (r *Repository) upload(ctx context.Context, all, lacks *content, from *target, count func(int64)) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
-	for _, l := range lacks.blobs {
-		g.Go(func() error { return r.uploadBlob(gctx, l, from, count) })
+	for _, b := range lacks.blobs {
+		g.Go(func() error { return r.uploadBlob(gctx, all.store, b, from, count) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -107,7 +102,7 @@ func (r *Repository) upload(ctx context.Context, all, lacks *content, from *Repo
 	for _, m := range lacks.manifests {
 		// Some registries take anything under a digest.
 		err := r.client.again(ctx, func() error {
-			if err := r.put(ctx, r.Digest(m.digest), m); err != nil {
+			if err := r.put(ctx, r.digest(m.digest), m); err != nil {
 				return err
 			}
 			return r.same(ctx, m)
@@ -119,35 +114,30 @@ func (r *Repository) upload(ctx context.Context, all, lacks *content, from *Repo
 	return r.verify(ctx, all, lacks)
 }
 
-func (r *Repository) uploadBlob(ctx context.Context, l v1.Layer, from *Repository, count func(int64)) error {
-	digest, err := l.Digest()
+func (r *Repository) uploadBlob(ctx context.Context, store image.Store, b blob, from *target, count func(int64)) error {
+	here := &counted{blob: b, count: count, open: func() (io.ReadCloser, error) { return store.Blob(ctx, b.digest) }}
+	layer, err := partial.CompressedToLayer(here)
 	if err != nil {
 		return err
 	}
-	size, err := l.Size()
-	if err != nil {
-		return err
-	}
-	b := &counted{Layer: l, digest: digest, size: size, count: count}
-	var blob v1.Layer = b
 	if from != nil {
-		blob = &remote.MountableLayer{Layer: b, Reference: from.Digest(digest)}
+		layer = &remote.MountableLayer{Layer: layer, Reference: from.digest(b.digest)}
 	}
 	first := true
 	err = r.client.again(ctx, func() error {
 		if !first {
 			// The answer that was lost may have been that it has it.
-			if has, err := r.hasBlob(ctx, l); err == nil && has {
+			if has, err := r.hasBlob(ctx, b); err == nil && has {
 				return nil
 			}
 		}
 		first = false
-		return b.err(remote.WriteLayer(r.name, blob, r.Options(lacking(ctx))...))
+		return here.err(remote.WriteLayer(r.name, layer, r.options(lacking(ctx))...))
 	})
 	if err != nil {
-		return fmt.Errorf("blob %s: %w", digest, err)
+		return fmt.Errorf("blob %s: %w", b.digest, err)
 	}
-	count(size - b.sent()) // mounted, or there by now
+	count(b.size - here.sent()) // mounted, or there by now
 	return nil
 }
 
@@ -167,18 +157,17 @@ func (r *Repository) verify(ctx context.Context, all, written *content) error {
 			return nil
 		})
 	}
-	for _, l := range written.blobs {
+	for _, b := range written.blobs {
 		g.Go(func() error {
 			return r.client.again(gctx, func() error {
-				has, err := r.hasBlob(gctx, l)
+				has, err := r.hasBlob(gctx, b)
 				if err == nil && !has {
 					err = errors.New("the registry took it and does not have it")
 				}
 				if err != nil {
-					digest, _ := l.Digest()
-					return fmt.Errorf("verify blob %s: %w", digest, err)
+					err = fmt.Errorf("verify blob %s: %w", b.digest, err)
 				}
-				return nil
+				return err
 			})
 		})
 	}
@@ -187,7 +176,7 @@ func (r *Repository) verify(ctx context.Context, all, written *content) error {
 
 // same reads a manifest back and compares it.
 func (r *Repository) same(ctx context.Context, m *manifest) error {
-	d, err := remote.Get(r.Digest(m.digest), r.Options(ctx)...)
+	d, err := remote.Get(r.digest(m.digest), r.options(ctx)...)
 	if err == nil && (!bytes.Equal(d.Manifest, m.raw) || d.MediaType != m.mediaType) {
 		err = errors.New("the registry gives something else back")
 	}
@@ -195,26 +184,18 @@ func (r *Repository) same(ctx context.Context, m *manifest) error {
 }
 
 // hasBlob asks once for a blob. One of another size is an error.
-func (r *Repository) hasBlob(ctx context.Context, l v1.Layer) (bool, error) {
-	digest, err := l.Digest()
+func (r *Repository) hasBlob(ctx context.Context, b blob) (bool, error) {
+	l, err := remote.Layer(r.digest(b.digest), r.options(ctx)...)
 	if err != nil {
 		return false, err
 	}
-	want, err := l.Size()
-	if err != nil {
-		return false, err
-	}
-	blob, err := remote.Layer(r.Digest(digest), r.Options(ctx)...)
-	if err != nil {
-		return false, err
-	}
-	switch size, err := blob.Size(); {
-	case notFound(err):
+	switch size, err := l.Size(); {
+	case NotFound(err):
 		return false, nil
 	case err != nil:
 		return false, err
-	case size >= 0 && size != want:
-		return false, fmt.Errorf("blob %s has %d bytes in the registry, wants %d", digest, size, want)
+	case size >= 0 && size != b.size:
+		return false, fmt.Errorf("blob %s has %d bytes in the registry, wants %d", b.digest, size, b.size)
 	}
 	return true, nil
 }
@@ -222,8 +203,8 @@ func (r *Repository) hasBlob(ctx context.Context, l v1.Layer) (bool, error) {
 // head asks for a manifest by digest or tag; nil when there is none.
 func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descriptor, err error) {
 	err = r.client.again(ctx, func() error {
-		d, err = remote.Head(ref, r.Options(ctx)...)
-		if notFound(err) {
+		d, err = remote.Head(ref, r.options(ctx)...)
+		if NotFound(err) {
 			d, err = nil, nil
 		}
 		return err
@@ -231,18 +212,21 @@ func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descri
 	return d, err
 }
 
+// Has reports whether the repository has a manifest or an index.
+func (r *Repository) Has(ctx context.Context, h v1.Hash) (bool, error) {
+	d, err := r.head(ctx, r.digest(h))
+	return d != nil, r.client.failed(r, h.String(), err)
+}
+
 // put writes a manifest under a digest or a tag.
 func (r *Repository) put(ctx context.Context, ref name.Reference, m *manifest) error {
-	return r.client.again(ctx, func() error { return remote.Put(ref, m, r.Options(ctx)...) })
+	return r.client.again(ctx, func() error { return remote.Put(ref, m, r.options(ctx)...) })
 }
 
 // broken reports whether a registry has said, and kept saying, that it cannot tell
 // what it has. docker-registry does so of a link that it could not write because its
 // disk was full; writing it again is what helps.
-func broken(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusInternalServerError
-}
+func broken(err error) bool { return status(err) == http.StatusInternalServerError }
 
 // emptyLink reports whether the answer to whoever asks for a manifest is that of
 // docker-registry for a link that is empty, and not for a fault that may pass: an
@@ -250,7 +234,7 @@ func broken(err error) bool {
 // Source: github.com/distribution/distribution, registry/storage/linkedblobstore.go,
 // where reading the link gives digest.ErrDigestInvalidFormat.
 func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
-	_, err := remote.Get(ref, r.Options(ctx)...)
+	_, err := remote.Get(ref, r.options(ctx)...)
 	var answer *transport.Error
 	if !errors.As(err, &answer) || !broken(err) || len(answer.Errors) != 1 || answer.Errors[0].Code != transport.UnknownErrorCode {
 		return false
@@ -261,20 +245,11 @@ func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
 
 // forbidden reports whether a registry has refused to say. Some do so of a repository
 // that does not exist yet; whether one may push there, an upload shows.
-func forbidden(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusForbidden
-}
+func forbidden(err error) bool { return status(err) == http.StatusForbidden }
 
 // spoken reports whether an error is that of a connection or of a registry, and not
 // of an answer that was not what was asked for.
 func spoken(err error) bool {
-	var answer *transport.Error
 	var network *url.Error
-	return errors.As(err, &answer) || errors.As(err, &network)
-}
-
-func notFound(err error) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound
+	return status(err) != 0 || errors.As(err, &network)
 }

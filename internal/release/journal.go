@@ -1,113 +1,94 @@
-// Package release keeps the journal of a release, so that one that stopped goes on
-// where it was, and writes the notes that go with it.
-//
-// It promises that a step whose record is in the journal ran to its end, with the
-// very things that the record names, after all the steps before it did. It does not
-// build, test or publish: the caller's steps do.
 package release
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// JournalFile is the journal's name in the folder of a release.
-const JournalFile = "journal.json"
-
-// A Journal is the record of a release's steps, in a file.
-type Journal struct {
-	file  string
-	chain string // of the steps so far
-	done  map[string]record
+// A journal says which steps were done, and for what: a file for each step, so that
+// what several machines did can be put into one folder.
+type journal struct {
+	dir     string
+	entries map[string]entry
 }
 
-// A record says that a step ended well.
-type record struct {
-	// Key is the digest of what the step, and every one before it, depended on.
-	Key string `json:"key"`
-	// Result is what the step has for those after it.
-	Result json.RawMessage `json:"result,omitempty"`
+// An entry says that a step succeeded, and what for.
+type entry struct {
+	Images       Digests  `json:"images,omitempty"`
+	Repositories []string `json:"repositories,omitempty"`
+	// Program is the program that did it, With what ran the image or who signed, and
+	// Command how the signatures are checked.
+	Program string `json:"program"`
+	With    string `json:"with,omitempty"`
+	Command string `json:"command,omitempty"`
+	// Base is the digest of the lock that the step update started from, Changes what
+	// it found for the notes.
+	Base    string   `json:"base,omitempty"`
+	Changes []string `json:"changes,omitempty"`
+	// Before is the digest that the tag which always moves named before the step tag.
+	Before string `json:"before,omitempty"`
 }
 
-// OpenJournal opens the journal in the folder dir, which it makes. A journal that
-// cannot be read is an error: to begin anew, remove it.
-func OpenJournal(dir string) (*Journal, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("release: %w", err)
+// openJournal reads the journal in the folder dir, which need not exist. An entry that
+// cannot be read is an error: to start from the beginning, remove it.
+func openJournal(dir string) (journal, error) {
+	j := journal{dir, map[string]entry{}}
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	for _, name := range names {
+		var data []byte
+		var e entry
+		if data, err = os.ReadFile(name); err == nil {
+			err = json.Unmarshal(data, &e)
+		}
+		if err != nil {
+			return j, fmt.Errorf("release: %s: %w; remove it to start from the beginning", name, err)
+		}
+		j.entries[strings.TrimSuffix(filepath.Base(name), ".json")] = e
 	}
-	j := &Journal{file: filepath.Join(dir, JournalFile), done: map[string]record{}}
-	data, err := os.ReadFile(j.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return j, nil
+	return j, err
+}
+
+// entryName is the name of the entry of a step, or of a part of one.
+func entryName(step, part string) string {
+	return strings.TrimSuffix(step+"-"+lock.Platform(part).Slug(), "-")
+}
+
+// put writes an entry, whole or not at all.
+func (j journal) put(step, part string, e entry) error {
+	name := entryName(step, part)
+	data, err := json.MarshalIndent(e, "", "  ")
+	if err == nil {
+		err = os.MkdirAll(j.dir, 0o755)
 	}
 	if err == nil {
-		err = json.Unmarshal(data, &j.done)
+		err = atomicfile.Write(filepath.Join(j.dir, name+".json"), append(data, '\n'))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("release: %s: %w; remove it to begin anew", j.file, err)
+		return fmt.Errorf("release: journal: %w", err)
 	}
-	return j, nil
-}
-
-// Do does the next step, unless the journal says that it was done with the same
-// key, after the same steps. What run returns is kept as JSON, and is stored in
-// the value that result points to, now as when the step is left out; both may be nil.
-func (j *Journal) Do(ctx context.Context, name string, key []string, result any, run func(ctx context.Context) (any, error)) (ran bool, err error) {
-	if err := ctx.Err(); err != nil {
-		return false, err
-	}
-	sum := sha256.Sum256([]byte(j.chain + "\n" + name + "\n" + strings.Join(key, "\n")))
-	j.chain = hex.EncodeToString(sum[:])
-	if r, ok := j.done[name]; ok && r.Key == j.chain {
-		return false, decode(r.Result, result)
-	}
-	value, err := run(ctx)
-	if err != nil {
-		return true, fmt.Errorf("%s: %w", name, err)
-	}
-	r := record{Key: j.chain}
-	if value != nil {
-		if r.Result, err = json.Marshal(value); err != nil {
-			return true, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	j.done[name] = r
-	if err := j.save(); err != nil {
-		return true, err
-	}
-	return true, decode(r.Result, result)
-}
-
-func decode(data json.RawMessage, into any) error {
-	if into == nil || data == nil {
-		return nil
-	}
-	return json.Unmarshal(data, into)
-}
-
-// save replaces the file in one step.
-func (j *Journal) save() error {
-	data, err := json.MarshalIndent(j.done, "", "  ")
-	if err != nil {
-		return fmt.Errorf("release: %w", err)
-	}
-	return WriteFile(j.file, append(data, '\n'))
-}
-
-// WriteFile writes a file, whole or not at all.
-func WriteFile(name string, data []byte) error {
-	if err := atomicfile.Write(name, data); err != nil {
-		return fmt.Errorf("release: %w", err)
-	}
+	j.entries[name] = e
 	return nil
+}
+
+// has reports whether a step was done under the very same circumstances.
+func (j journal) has(step, part string, now entry) bool {
+	e, ok := j.entries[entryName(step, part)]
+	return ok && e.Program == now.Program && e.With == now.With && j.covers(step, part, now.Images, now.Repositories)
+}
+
+// covers reports whether a step was done for these images, in these repositories, by
+// whatever program, on whatever machine.
+func (j journal) covers(step, part string, images Digests, repositories []string) bool {
+	e, ok := j.entries[entryName(step, part)]
+	return ok && maps.Equal(e.Images, images) && !slices.ContainsFunc(repositories, func(r string) bool {
+		return !slices.Contains(e.Repositories, r)
+	})
 }

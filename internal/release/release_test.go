@@ -1,10 +1,6 @@
 package release
 
 import (
-	"context"
-	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,82 +13,6 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 )
-
-// run does three steps, of which the one called fail fails, and says which ran.
-func run(t *testing.T, dir, key, fail string) (ran []string, err error) {
-	t.Helper()
-	j, err := OpenJournal(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range []struct{ name, key string }{{"build", "inputs"}, {"test", key}, {"push", "repo"}} {
-		var result string
-		did, err := j.Do(t.Context(), step.name, []string{step.key}, &result, func(context.Context) (any, error) {
-			if step.name == fail {
-				return nil, errors.New("it broke")
-			}
-			return "result of " + step.name, nil
-		})
-		if did {
-			ran = append(ran, step.name)
-		}
-		if err != nil {
-			return ran, err
-		}
-		if result != "result of "+step.name {
-			t.Errorf("%s: result %q", step.name, result)
-		}
-	}
-	return ran, nil
-}
-
-func TestJournal(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "release")
-	for _, try := range []struct {
-		key, fail, want, err string
-	}{
-		{"a", "test", "build test", "test: it broke"}, // stops where it fails
-		{"a", "push", "test push", "push: it broke"},  // goes on there
-		{"a", "", "push", ""},
-		{"a", "", "", ""},          // done
-		{"b", "", "test push", ""}, // what comes after a changed step counts no more
-		{"a", "", "test push", ""}, // nor does what was long ago
-	} {
-		ran, err := run(t, dir, try.key, try.fail)
-		if got := strings.Join(ran, " "); got != try.want {
-			t.Errorf("key %s, %q fails: ran %q, want %q", try.key, try.fail, got, try.want)
-		}
-		if (err != nil) != (try.err != "") || err != nil && err.Error() != try.err {
-			t.Errorf("key %s, %q fails: error %v, want %q", try.key, try.fail, err, try.err)
-		}
-	}
-}
-
-func TestJournalDamaged(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, JournalFile), []byte(`{"build": {"key`), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenJournal(dir); err == nil || !strings.Contains(err.Error(), "remove it to begin anew") {
-		t.Errorf("a damaged journal: %v", err)
-	}
-}
-
-func TestJournalInterrupted(t *testing.T) {
-	j, err := OpenJournal(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	ran, err := j.Do(ctx, "push", nil, nil, func(context.Context) (any, error) {
-		t.Error("ran after the release was interrupted")
-		return nil, nil
-	})
-	if ran || !errors.Is(err, context.Canceled) {
-		t.Errorf("%v, %v", ran, err)
-	}
-}
 
 // sample is an index of images with a layer of the given sizes.
 func sample(t *testing.T, in lock.Inputs, sizes map[string]int64, order ...string) v1.ImageIndex {

@@ -3,16 +3,27 @@ package releasetest
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
-	"net/http/cgi"
+	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+	"github.com/go-git/go-git/v5/plumbing/revlist"
+	"github.com/go-git/go-git/v5/plumbing/transport"
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
 
@@ -23,11 +34,15 @@ import (
 const repositoryPath = "/upstream.git"
 
 // A Repository is upstream's git repository to a [Release]: a real one, which the
-// release's server hands out over HTTP with git's own program.
+// release's server hands out over HTTP.
 type Repository struct {
 	*Release
 	// URL is the repository's, Dir its folder.
 	URL, Dir string
+	// Git is for what no method here does.
+	Git *git.Repository
+	// Whole makes the server know nothing of shallow fetches.
+	Whole bool
 
 	commits int
 }
@@ -38,23 +53,18 @@ const GoMod = "module tailscale.com\n\ngo 1.26.6\n"
 // NewRepository makes the repository and publishes the lock's release from it.
 func NewRepository(t testing.TB, r *Release) *Repository {
 	t.Helper()
-	root := t.TempDir()
-	u := &Repository{Release: r, URL: r.Proxy + repositoryPath, Dir: filepath.Join(root, repositoryPath)}
-	u.Git(t, "init", "--quiet", u.Dir)
-	execPath := u.Git(t, "--exec-path")
-	r.mu.Lock()
-	// The repository is not bare: a module's zip is made of one that is not.
-	r.git = &cgi.Handler{
-		Path:   filepath.Join(execPath, "git-http-backend"),
-		Stderr: io.Discard, // what does not work, git says to its caller too
-		Env:    []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull},
+	u := &Repository{Release: r, URL: r.Proxy + repositoryPath, Dir: filepath.Join(t.TempDir(), repositoryPath)}
+	var err error
+	if u.Git, err = git.PlainInit(u.Dir, false); err != nil {
+		t.Fatal(err)
 	}
+	r.mu.Lock()
+	r.git = http.StripPrefix(repositoryPath, http.HandlerFunc(u.serveGit))
 	r.mu.Unlock()
 	u.Commit(t, map[string]string{
 		"go.mod":               GoMod,
 		"LICENSE":              "tailscale's licence\n",
-		".gitattributes":       "go.mod filter=go-mod\n*.go diff=golang\nleft-out export-ignore\n",
-		"left-out":             "not in the archive\n",
+		".gitattributes":       "go.mod filter=go-mod\n*.go diff=golang\n",
 		"cmd/derper/derper.go": DerperSource(`flag.String("a", ":443", "address")`, `flag.Bool("dev", false, "development")`, `flag.Duration("tcp-user-timeout", 15*time.Second, "timeout")`),
 	})
 	version := r.Inputs.Tailscale.Version
@@ -68,26 +78,14 @@ func DerperSource(flags ...string) string {
 	return "package main\n\nimport (\n\t\"flag\"\n\t\"time\"\n)\n\nvar (\n\t_ = time.Second\n\t_ = " + strings.Join(flags, "\n\t_ = ") + "\n)\n\nfunc main() { flag.Parse() }\n"
 }
 
-// Git runs git in the repository and returns what it prints.
-func (u *Repository) Git(t testing.TB, args ...string) string {
+// Head is the newest commit.
+func (u *Repository) Head(t testing.TB) plumbing.Hash {
 	t.Helper()
-	cmd := exec.Command("git", args...)
-	if _, err := os.Stat(u.Dir); err == nil {
-		cmd.Dir = u.Dir
-	}
-	date := u.now().Format(time.RFC3339)
-	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull,
-		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_AUTHOR_DATE=" + date,
-		"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com", "GIT_COMMITTER_DATE=" + date,
-	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	head, err := u.Git.Head()
 	if err != nil {
-		t.Fatalf("git %v: %v\n%s", args, err, &stderr)
+		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(out))
+	return head.Hash()
 }
 
 // now is the time of the newest commit: an hour after the one before.
@@ -109,20 +107,73 @@ func (u *Repository) Commit(t testing.TB, files map[string]string) {
 		}
 	}
 	u.commits++
-	u.Git(t, "add", "--all", "--force", ".")
-	u.Git(t, "commit", "--quiet", "--allow-empty", "--message=change")
+	u.commit(t, "change", false)
+}
+
+// Amend commits the folder as it is in the place of the newest commit, at its time
+// and with another message.
+func (u *Repository) Amend(t testing.TB) {
+	t.Helper()
+	u.commit(t, "the same, but not quite", true)
+}
+
+func (u *Repository) commit(t testing.TB, message string, amend bool) {
+	t.Helper()
+	w, err := u.Git.Worktree()
+	if err == nil {
+		err = w.AddWithOptions(&git.AddOptions{All: true})
+	}
+	if err == nil {
+		_, err = w.Commit(message, &git.CommitOptions{Author: u.author(), AllowEmptyCommits: true, Amend: amend})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (u *Repository) author() *object.Signature {
+	return &object.Signature{Name: "a", Email: "a@example.com", When: u.now()}
 }
 
 // Tag puts a tag on the newest commit, or moves it there.
 func (u *Repository) Tag(t testing.TB, version string) {
 	t.Helper()
-	u.Git(t, "tag", "--force", version)
+	u.TagObject(t, version, u.Head(t))
+}
+
+// TagObject is Tag of any object.
+func (u *Repository) TagObject(t testing.TB, version string, h plumbing.Hash) {
+	t.Helper()
+	if err := u.Git.Storer.SetReference(plumbing.NewHashReference(plumbing.NewTagReferenceName(version), h)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TagAnnotated is Tag with an annotated one, which is an object of its own.
 func (u *Repository) TagAnnotated(t testing.TB, version string) {
 	t.Helper()
-	u.Git(t, "tag", "--force", "--annotate", "--message=release "+version, version)
+	u.Annotate(t, version, u.Head(t))
+}
+
+// Annotate is TagAnnotated of any object. It returns the tag.
+func (u *Repository) Annotate(t testing.TB, version string, h plumbing.Hash) plumbing.Hash {
+	t.Helper()
+	if err := u.Git.DeleteTag(version); err != nil && !errors.Is(err, git.ErrTagNotFound) {
+		t.Fatal(err)
+	}
+	ref, err := u.Git.CreateTag(version, h, &git.CreateTagOptions{Tagger: u.author(), Message: "release " + version})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref.Hash()
+}
+
+// Untag removes a tag.
+func (u *Repository) Untag(t testing.TB, version string) {
+	t.Helper()
+	if err := u.Git.DeleteTag(version); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Publish tags the newest commit and puts it into the module proxy and the checksum
@@ -133,13 +184,13 @@ func (u *Repository) Publish(t testing.TB, version string) (commit string, at ti
 	return u.PublishModule(t, version)
 }
 
-// PublishModule is Publish without a tag.
+// PublishModule is Publish without a tag. The module is made of the folder, not of
+// git's objects.
 func (u *Repository) PublishModule(t testing.TB, version string) (commit string, at time.Time) {
 	t.Helper()
-	commit = u.Git(t, "rev-parse", "HEAD")
 	m := module.Version{Path: lock.TailscaleModule, Version: version}
 	var b bytes.Buffer
-	if err := modzip.CreateFromVCS(&b, m, u.Dir, commit, ""); err != nil {
+	if err := modzip.CreateFromDir(&b, m, u.Dir); err != nil {
 		t.Fatal(err)
 	}
 	goMod, err := os.ReadFile(filepath.Join(u.Dir, "go.mod"))
@@ -151,7 +202,7 @@ func (u *Repository) PublishModule(t testing.TB, version string) (commit string,
 	u.zips[m], u.mods[m], u.sums[m] = b.Bytes(), goMod, sum
 	u.mu.Unlock()
 	u.SetInfo(version, u.now(), "")
-	return commit, u.now()
+	return u.Head(t).String(), u.now()
 }
 
 // SetInfo changes what the module proxy tells about a version: its time, and as its
@@ -173,4 +224,117 @@ func (r *Release) AddToolchain(version string, hosts ...string) {
 	for _, host := range hosts {
 		r.sums[lock.Go{Version: version}.Module(host)] = "h1:" + base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%-32.32s", version+host))
 	}
+}
+
+// serveGit answers as git upload-pack does over HTTP, in version 0 of its protocol.
+// go-git's own server knows no shallow fetch, and does not peel tags.
+// Source: gitprotocol-http(5), gitprotocol-pack(5).
+func (u *Repository) serveGit(w http.ResponseWriter, req *http.Request) {
+	var err error
+	switch {
+	case req.Method == http.MethodGet && req.URL.Path == "/info/refs" && req.URL.Query().Get("service") == transport.UploadPackServiceName:
+		err = u.listRefs(w)
+	case req.Method == http.MethodPost && req.URL.Path == "/"+transport.UploadPackServiceName:
+		err = u.sendPack(w, req.Body)
+	default:
+		http.NotFound(w, req)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
+}
+
+func (u *Repository) listRefs(w io.Writer) error {
+	list := packp.NewAdvRefs()
+	list.Prefix = [][]byte{[]byte("# service=" + transport.UploadPackServiceName), pktline.Flush}
+	for _, c := range []capability.Capability{capability.OFSDelta, capability.Sideband64k, capability.NoProgress, capability.Shallow} {
+		if c == capability.Shallow && u.Whole {
+			continue
+		}
+		if err := list.Capabilities.Set(c); err != nil {
+			return err
+		}
+	}
+	refs, err := u.Git.References()
+	if err != nil {
+		return err
+	}
+	err = refs.ForEach(func(ref *plumbing.Reference) error {
+		if ref.Type() != plumbing.HashReference {
+			return nil
+		}
+		name := ref.Name().String()
+		list.References[name] = ref.Hash()
+		if at := u.peel(ref.Hash()); at != ref.Hash() {
+			list.Peeled[name] = at
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return list.Encode(w)
+}
+
+// peel is what an annotated tag is of in the end, or else the object itself.
+func (u *Repository) peel(h plumbing.Hash) plumbing.Hash {
+	for {
+		tag, err := u.Git.TagObject(h)
+		if err != nil {
+			return h
+		}
+		h = tag.Target
+	}
+}
+
+func (u *Repository) sendPack(w io.Writer, body io.Reader) error {
+	req := packp.NewUploadRequest()
+	if err := req.Decode(body); err != nil {
+		return err
+	}
+	objects, err := revlist.Objects(u.Git.Storer, req.Wants, nil)
+	if err != nil {
+		return err
+	}
+	if !req.Depth.IsZero() {
+		var cut packp.ShallowUpdate
+		if objects, cut.Shallows, err = u.shallow(req.Wants); err != nil {
+			return err
+		}
+		if err := cut.Encode(w); err != nil {
+			return err
+		}
+	}
+	if err := (&packp.ServerResponse{}).Encode(w, false); err != nil {
+		return err
+	}
+	if _, err := packfile.NewEncoder(sideband.NewMuxer(sideband.Sideband64k, w), u.Git.Storer, false).Encode(objects, 10); err != nil {
+		return err
+	}
+	return pktline.NewEncoder(w).Flush()
+}
+
+// shallow are the objects of a fetch of depth 1, and the commits whose parents are
+// left out.
+func (u *Repository) shallow(wants []plumbing.Hash) (objects, cut []plumbing.Hash, err error) {
+	for _, h := range wants {
+		for tag, err := u.Git.TagObject(h); err == nil; tag, err = u.Git.TagObject(h) {
+			objects = append(objects, h)
+			h = tag.Target
+		}
+		roots := []plumbing.Hash{h}
+		if c, err := u.Git.CommitObject(h); err == nil {
+			objects, roots = append(objects, h), []plumbing.Hash{c.TreeHash}
+			if len(c.ParentHashes) > 0 {
+				cut = append(cut, h)
+			}
+		}
+		of, err := revlist.Objects(u.Git.Storer, roots, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		objects = append(objects, of...)
+	}
+	slices.SortFunc(objects, func(a, b plumbing.Hash) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(objects), cut, nil
 }

@@ -2,6 +2,7 @@
 package retry
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"time"
@@ -15,6 +16,10 @@ type Policy struct {
 	// 30 seconds, and varies by half of itself, so that those who failed together
 	// do not come back together.
 	Backoff time.Duration
+	// Asked says how long a server asks to wait after an error, 0 if it does not; nil
+	// for never. Sleep waits; nil for the function of that name.
+	Asked func(err error) time.Duration
+	Sleep func(ctx context.Context, d time.Duration) error
 }
 
 // Do calls try until it says not to try again, or until its last attempt, of which
@@ -27,7 +32,15 @@ func (p Policy) Do(ctx context.Context, try func(last bool) (again bool, err err
 			return err
 		}
 		d := min(p.Backoff<<(n-1), 30*time.Second)
-		if err := Sleep(ctx, d/2+rand.N(d+1)); err != nil {
+		d = d/2 + rand.N(d+1)
+		if p.Asked != nil {
+			d = cmp.Or(p.Asked(err), d)
+		}
+		sleep := p.Sleep
+		if sleep == nil {
+			sleep = Sleep
+		}
+		if err := sleep(ctx, d); err != nil {
 			return err
 		}
 	}

@@ -10,29 +10,12 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
 // BundleType is the media type of a Sigstore bundle, and the artifact type of what is
 // attached to a digest.
 const BundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
-
-// A Reader lists what is attached to digests in a repository.
-type Reader interface {
-	// String is the repository's name, registry.example.com/derper.
-	String() string
-	// Bundles lists the Sigstore bundles that refer to a digest, sorted by the digest
-	// of their manifest.
-	Bundles(ctx context.Context, subject v1.Hash) ([][]byte, error)
-}
-
-// A Repository is one to attach to.
-type Repository interface {
-	Reader
-	// Has reports whether it has the manifest or index with a digest.
-	Has(ctx context.Context, digest v1.Hash) (bool, error)
-	// Attach pushes an artifact that has a subject, and lists it as a referrer.
-	Attach(ctx context.Context, artifact v1.Image) (v1.Hash, error)
-}
 
 // Attached says what became of a repository.
 type Attached struct {
@@ -50,7 +33,7 @@ var ErrNotThere = errors.New("is not in the repository")
 // each repository. What is there already, signed by the same key or identity and word
 // for word the same, is not signed again; a bundle that one repository has and another
 // has not is copied. A run after one that was interrupted does what that left.
-func Attach(ctx context.Context, set *attest.Set, signer *Signer, repositories []Repository, step func(done, total int)) ([]Attached, error) {
+func Attach(ctx context.Context, set *attest.Set, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
 	statements, err := set.Statements()
 	if err != nil {
 		return nil, err
@@ -60,7 +43,7 @@ func Attach(ctx context.Context, set *attest.Set, signer *Signer, repositories [
 
 // AttachStatements is [Attach] for statements of any type. The first subject of the
 // first one must be in the repositories.
-func AttachStatements(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []Repository, step func(done, total int)) ([]Attached, error) {
+func AttachStatements(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
 	total, done := 0, 0
 	var subjects []attest.Subject
 	for _, s := range statements {
@@ -73,12 +56,10 @@ func AttachStatements(ctx context.Context, statements []attest.Statement, signer
 	}
 	for _, r := range repositories {
 		index := subjects[0].Descriptor.Digest
-		has, err := r.Has(ctx, index)
-		if err == nil && !has {
-			err = ErrNotThere
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", r, index, err)
+		if has, err := r.Has(ctx, index); err != nil {
+			return nil, err
+		} else if !has {
+			return nil, fmt.Errorf("%s: %s: %w", r, index, ErrNotThere)
 		}
 	}
 	var err error
@@ -86,8 +67,8 @@ func AttachStatements(ctx context.Context, statements []attest.Statement, signer
 	for _, s := range subjects {
 		digest := s.Descriptor.Digest
 		for i, r := range repositories {
-			if known[place{i, digest}], err = r.Bundles(ctx, digest); err != nil {
-				return nil, fmt.Errorf("%s: referrers of %s: %w", r, digest, err)
+			if known[place{i, digest}], err = Bundles(ctx, r, digest); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -122,9 +103,8 @@ func AttachStatements(ctx context.Context, statements []attest.Statement, signer
 			if err != nil {
 				return results, err
 			}
-			r := repositories[p.repository]
-			if _, err := r.Attach(ctx, artifact); err != nil {
-				return results, fmt.Errorf("%s: attach %s to %s: %w", r, statement.Type, p.subject.Descriptor.Digest, err)
+			if _, err := repositories[p.repository].Attach(ctx, artifact); err != nil {
+				return results, fmt.Errorf("%s: %w", statement.Type, err)
 			}
 			results[p.repository].Attached++
 			done++

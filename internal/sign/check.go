@@ -11,6 +11,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
 // A Checked is one subject with what is signed about it.
@@ -30,7 +31,7 @@ var ErrUnverified = errors.New("is not signed as it should be")
 // Check verifies that an index and each of its images has a signature, provenance and
 // an SBOM by whom trust names. The error is ErrUnverified if one is missing; the list
 // says which, and why.
-func Check(ctx context.Context, r Reader, index v1.ImageIndex, trust *Trust) ([]Checked, error) {
+func Check(ctx context.Context, r *registry.Repository, index v1.ImageIndex, trust *Trust) ([]Checked, error) {
 	subjects, err := attest.Subjects(index)
 	if err != nil {
 		return nil, err
@@ -39,9 +40,9 @@ func Check(ctx context.Context, r Reader, index v1.ImageIndex, trust *Trust) ([]
 	missing := 0
 	for _, s := range subjects {
 		digest := s.Descriptor.Digest
-		bundles, err := r.Bundles(ctx, digest)
+		bundles, err := Bundles(ctx, r, digest)
 		if err != nil {
-			return nil, fmt.Errorf("%s: referrers of %s: %w", r, digest, err)
+			return nil, err
 		}
 		c := check(bundles, digest, trust)
 		c.Platform = s.Platform

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/crane"
+	reference "github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
@@ -101,10 +102,10 @@ func payloads(t testing.TB, stdout string) [][]byte {
 }
 
 // pushed opens a repository of a test's registry and pushes an image there.
-func pushed(t testing.TB, r *registrytest.Registry, name string, index v1.ImageIndex) (Writable, *Readable) {
+func pushed(t testing.TB, r *registrytest.Registry, name string, index v1.ImageIndex) (w, readable *registry.Repository) {
 	t.Helper()
 	client := &registry.Client{Keychain: registrytest.Keychain(r), Base: r.Transport}
-	w, err := client.Open(t.Context(), r.Repository(name))
+	w, err := client.Open(t.Context(), r.Repository(name), registry.Push)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,17 +113,21 @@ func pushed(t testing.TB, r *registrytest.Registry, name string, index v1.ImageI
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.WriteIndex(w.Digest(digest), index, w.Options(t.Context())...); err != nil {
-		t.Fatal(err)
+	ref, err := reference.NewDigest(r.Repository(name) + "@" + digest.String())
+	if err == nil {
+		err = remote.WriteIndex(ref, index, remote.WithTransport(r.Transport), remote.WithAuthFromKeychain(registrytest.Keychain(r)))
 	}
-	readable, err := NewReadable(r.Repository(name), remote.WithAuthFromKeychain(registrytest.Keychain(r)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Writable{w}, readable
+	readable, err = client.Open(t.Context(), r.Repository(name), registry.Pull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, readable
 }
 
-func attach(t testing.TB, set *attest.Set, signer *Signer, to ...Repository) []Attached {
+func attach(t testing.TB, set *attest.Set, signer *Signer, to ...*registry.Repository) []Attached {
 	t.Helper()
 	last := 0
 	results, err := Attach(t.Context(), set, signer, to, func(done, total int) {
@@ -187,7 +192,7 @@ func TestCosign(t *testing.T) {
 				w, _ := pushed(t, r, how, b.Index)
 				attach(t, set, test.signer, w)
 				for i, subject := range set.Subjects[:2] {
-					ref := w.Digest(subject.Descriptor.Digest).String()
+					ref := w.String() + "@" + subject.Descriptor.Digest.String()
 					out, err := sh.cosign(append([]string{"verify", ref}, test.trust...)...)
 					if err != nil || !strings.Contains(out, subject.Descriptor.Digest.String()) {
 						t.Errorf("verify %s: %v: %s", ref, err, out)
@@ -276,11 +281,11 @@ func TestAttachAgain(t *testing.T) {
 	}
 
 	client := &registry.Client{Keychain: registrytest.Keychain(r), Base: r.Transport}
-	empty, err := client.Open(t.Context(), r.Repository("empty"))
+	empty, err := client.Open(t.Context(), r.Repository("empty"), registry.Push)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Attach(t.Context(), set, asWorkflow, []Repository{first, Writable{empty}}, func(int, int) {})
+	_, err = Attach(t.Context(), set, asWorkflow, []*registry.Repository{first, empty}, func(int, int) {})
 	if !errors.Is(err, ErrNotThere) || !strings.Contains(err.Error(), "/empty") {
 		t.Errorf("attach where the image is not: %v", err)
 	}
@@ -343,12 +348,12 @@ func TestCrane(t *testing.T) {
 		w, _ := pushed(t, r, "derper", b.Index)
 		attach(t, set, newSigner(t, newKey(t)), w)
 		subject := set.Subjects[1].Descriptor
-		list, err := w.Referrers(t.Context(), subject.Digest, BundleType)
+		list, err := w.Artifacts(t.Context(), subject.Digest, func(m *v1.Manifest) bool { return m.ArtifactType == BundleType })
 		if err != nil || len(list) != 3 {
 			t.Fatalf("%s: %d referrers: %v", name, len(list), err)
 		}
 		for _, d := range list {
-			raw, err := crane.Manifest(w.Digest(d.Digest).String())
+			raw, err := crane.Manifest(w.String() + "@" + d.Digest.String())
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -359,7 +364,7 @@ func TestCrane(t *testing.T) {
 			if m.Subject == nil || m.Subject.Digest != subject.Digest || m.ArtifactType != BundleType || !slices.Contains(attest.Types, m.Annotations["dev.sigstore.bundle.predicateType"]) {
 				t.Errorf("%s: %s", name, raw)
 			}
-			l, err := crane.PullLayer(w.Digest(m.Layers[0].Digest).String())
+			l, err := crane.PullLayer(w.String() + "@" + m.Layers[0].Digest.String())
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}

@@ -26,6 +26,7 @@ type Trust struct {
 	verifier *verify.Verifier
 	policy   verify.PolicyOption
 	who      string // key sha256:… or identity … of …
+	flags    string // that make build verify-signature trust the same
 }
 
 // TrustKey trusts what a key has signed, logged or not.
@@ -49,7 +50,7 @@ func TrustKey(key crypto.PublicKey) (*Trust, error) {
 		return nil, fmt.Errorf("key: %w", err)
 	}
 	sum := sha256.Sum256(der)
-	return &Trust{material, verifier, verify.WithKey(), keyName(sum[:])}, nil
+	return &Trust{material, verifier, verify.WithKey(), keyName(sum[:]), "--key cosign.pub"}, nil
 }
 
 // TrustIdentity trusts what an identity has signed with a certificate of the trusted
@@ -70,7 +71,7 @@ func TrustIdentity(trusted root.TrustedMaterial, identity, issuer string) (*Trus
 	if err != nil {
 		return nil, fmt.Errorf("trust: %w", err)
 	}
-	return &Trust{trusted, verifier, verify.WithCertificateIdentity(id), identityName(identity, issuer)}, nil
+	return &Trust{trusted, verifier, verify.WithCertificateIdentity(id), identityName(identity, issuer), "--issuer " + issuer + " --identity " + identity}, nil
 }
 
 func keyName(sum []byte) string { return "key sha256:" + hex.EncodeToString(sum) }
@@ -81,6 +82,10 @@ func identityName(identity, issuer string) string {
 
 // String names the key or the identity.
 func (t *Trust) String() string { return t.who }
+
+// Flags are the flags with which build verify-signature trusts the same; of a key, its
+// name is assumed to be cosign's, cosign.pub.
+func (t *Trust) Flags() string { return t.flags }
 
 // ErrOtherDigest says that a statement was signed by whom it should, and is about
 // another digest than it is attached to.

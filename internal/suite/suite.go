@@ -1,7 +1,7 @@
 // Package suite tests an image of the relay: it runs it in containers and looks at it from outside, as a Tailscale
 // client, an operator and a container runtime do.
 //
-// It promises that every case has a row in the report, that a case that fails says why and shows the log of its
+// It promises that every case has a row in the results, that a case that fails says why and shows the log of its
 // containers, and that nothing stays behind, also when the tester is interrupted; what a killed one left, the next run
 // removes. No container has a network but its own loopback and what a case gives it of this machine's, so no program in
 // it can reach anybody else.
@@ -32,9 +32,9 @@ import (
 // A Case is one thing that the image must do.
 type Case struct {
 	Name       string
-	Rows       []string // of the report; empty is one, the name
+	Rows       []string // of the results; empty is one, the name
 	Everywhere bool     // on every platform; others only where programs run at full speed
-	run        func(context.Context, *bed) error
+	run        func(context.Context, *bed)
 }
 
 // rows are the names under which the case is reported.
@@ -62,30 +62,29 @@ type Config struct {
 	patience time.Duration // see bed; tests of what is broken have less
 }
 
-// ErrNotOurs says that an image is not one of this project.
-var ErrNotOurs = errors.New("is not an image that build made")
-
-// Ours returns nil if the image is one of this project, else an error that is [ErrNotOurs].
+// Ours returns nil if the image is one of this project, else an error that says why not.
 func Ours(img v1.Image) error {
 	file, err := img.ConfigFile()
 	if err != nil {
 		return fmt.Errorf("image config: %w", err)
 	}
-	c := file.Config
-	switch {
-	case c.Labels["org.opencontainers.image.source"] != image.Source:
-		return fmt.Errorf("%w: its label org.opencontainers.image.source is %q", ErrNotOurs, c.Labels["org.opencontainers.image.source"])
+	c, why := file.Config, ""
+	switch source := c.Labels["org.opencontainers.image.source"]; {
+	case source != image.Source:
+		why = fmt.Sprintf("its label org.opencontainers.image.source is %q", source)
 	case c.Labels[image.Prefix+"layer-format"] == "":
-		return fmt.Errorf("%w: it has no label %slayer-format", ErrNotOurs, image.Prefix)
+		why = "it has no label " + image.Prefix + "layer-format"
 	case !slices.Equal(c.Entrypoint, []string{"/entrypoint"}):
-		return fmt.Errorf("%w: its entrypoint is %q", ErrNotOurs, c.Entrypoint)
+		why = fmt.Sprintf("its entrypoint is %q", c.Entrypoint)
+	default:
+		return nil
 	}
-	return nil
+	return errors.New("is not an image that build made: " + why)
 }
 
-// Run tests an image. Failures are in the report; an error means that the image could not be tested.
-func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
-	log.SetOutput(io.Discard) // tailscale's packages log what is in the report anyway
+// Run tests an image. Failures are in the results; an error means that the image could not be tested.
+func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
+	log.SetOutput(io.Discard) // tailscale's packages log what is in the results anyway
 	netns.SetEnabled(false)   // we are not tailscaled: dial by the routes that any program takes
 
 	if err := Ours(cfg.Image); err != nil {
@@ -122,7 +121,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 			err = fmt.Errorf("clean up: %w", rerr)
 		}
 	}()
-	r := &Report{Platform: platform.String(), Runner: cfg.Runner.String(), Time: time.Now()}
+	r := &Results{Platform: platform.String(), Runner: cfg.Runner.String(), Time: time.Now()}
 	for _, c := range chosen {
 		for _, row := range runCase(ctx, cfg, c, foreign) {
 			if cfg.Run != nil && !cfg.Run.MatchString(row.Name) {
@@ -161,13 +160,14 @@ func choose(re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
 // runCase runs one case and returns its rows, each of them.
 func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 	began := time.Now()
-	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign, patience: cfg.patience}
+	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign, patience: cfg.patience, results: map[string]error{}}
 	cctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("not done within %v", cfg.Timeout))
 	err := ctx.Err()
 	if err == nil {
-		if err = b.open(); err == nil {
-			err = c.run(cctx, b)
-		}
+		err = caught(func() {
+			must(b.open())
+			c.run(cctx, b)
+		})
 	}
 	if err != nil && ctx.Err() == nil && cctx.Err() != nil {
 		err = fmt.Errorf("timeout: %w: %w", context.Cause(cctx), err)

@@ -87,7 +87,7 @@ func testImage(t *testing.T, runner container.Runner) {
 		t.Fatal(err)
 	}
 	t.Log(r.Summary())
-	if err := WriteJUnit(io.Discard, "test", []*Report{r}); err != nil {
+	if err := WriteJUnit(io.Discard, "test", []*Results{r}); err != nil {
 		t.Error(err)
 	}
 	for _, v := range setting.Table() {
@@ -116,7 +116,7 @@ func TestNames(t *testing.T) {
 func check(t *testing.T, img v1.Image, run string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
-	var r *Report
+	var r *Results
 	var failed, lines []string
 	for _, patience := range []time.Duration{8 * time.Second, 0} {
 		var err error

@@ -18,8 +18,8 @@ import (
 
 // releases are what the sources have.
 type releases struct {
-	proxy     []string          // listed by the module proxy
-	tags      map[string]string // in the repository, with their commits
+	*repository
+	proxy     []string // listed by the module proxy
 	retracted retraction
 }
 
@@ -36,9 +36,9 @@ func (r *releases) newest(c lock.Channel) string {
 }
 
 // find asks both sources. When one gives no answer, the error says what the other
-// has.
-func (s *Source) find(ctx context.Context, c lock.Channel) (*releases, error) {
-	r := new(releases)
+// has. The repository in what it returns must be closed.
+func (s *Source) find(ctx context.Context, c lock.Channel) (r *releases, err error) {
+	r = new(releases)
 	var proxyErr, gitErr error
 	var both sync.WaitGroup
 	both.Go(func() {
@@ -46,7 +46,7 @@ func (s *Source) find(ctx context.Context, c lock.Channel) (*releases, error) {
 		versions, proxyErr = s.Modules.Versions(ctx, lock.TailscaleModule)
 		r.proxy = slices.DeleteFunc(versions, func(v string) bool { return !isRelease(v) })
 	})
-	both.Go(func() { r.tags, gitErr = s.tags(ctx) })
+	both.Go(func() { r.repository, gitErr = s.open(ctx) })
 	both.Wait()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (s *Source) find(ctx context.Context, c lock.Channel) (*releases, error) {
 		}
 		return nil, errors.Join(gitErr, proxyErr)
 	}
-	err := s.retractions(ctx, r)
+	err = s.retractions(ctx, r)
 	if gitErr != nil {
 		return nil, s.oneSource(gitErr, "module proxy", r, c)
 	}

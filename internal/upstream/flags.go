@@ -3,14 +3,13 @@ package upstream
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"fmt"
 	"go/ast"
 	"go/format"
 	"go/parser"
 	"go/token"
-	"io"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,34 +91,36 @@ func compareFlags(before, after map[string]derperFlag) (list []FlagChange) {
 // flags are derper's flags by name, in the source of a commit. What derper gets
 // from packages elsewhere is not seen: the entrypoint's test against derper -h is
 // what finds everything.
-func (c *clone) flags(ctx context.Context, commit string) (map[string]derperFlag, error) {
-	files, err := c.archive(ctx, commit, derperSource)
+func (r *repository) flags(version string) (map[string]derperFlag, error) {
+	commit, err := r.commit(version)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := commit.Tree()
+	if err == nil {
+		tree, err = tree.Tree(derperSource)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("git: %s of %s: %w", derperSource, version, err)
+	}
+	files, err := r.files(tree)
 	if err != nil {
 		return nil, err
 	}
 	set := token.NewFileSet()
-	var sources []*ast.File
+	flags := map[string]derperFlag{}
 	for _, f := range files {
 		if !strings.HasSuffix(f.Path(), ".go") || strings.HasSuffix(f.Path(), "_test.go") {
 			continue
 		}
-		r, err := f.Open()
+		data, err := contents(f)
 		if err != nil {
 			return nil, err
 		}
-		data, err := io.ReadAll(r)
-		r.Close()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Path(), err)
-		}
-		source, err := parser.ParseFile(set, f.Path(), data, parser.SkipObjectResolution)
+		source, err := parser.ParseFile(set, path.Join(derperSource, f.Path()), data, parser.SkipObjectResolution)
 		if err != nil {
 			return nil, fmt.Errorf("derper's flags: %w", err)
 		}
-		sources = append(sources, source)
-	}
-	flags := map[string]derperFlag{}
-	for _, source := range sources {
 		ast.Inspect(source, func(n ast.Node) bool {
 			if call, ok := n.(*ast.CallExpr); ok {
 				if name, f, ok := flagOf(set, call); ok {
@@ -142,19 +143,16 @@ func flagOf(set *token.FileSet, call *ast.CallExpr) (name string, f derperFlag, 
 	if receiver := text(set, fun.X); receiver != "flag" && receiver != "flag.CommandLine" {
 		return "", f, false
 	}
-	at, def := 0, 1 // the arguments that are the name and the default
 	kind, isVar := strings.CutSuffix(fun.Sel.Name, "Var")
-	switch {
-	case kind == "Func" || kind == "BoolFunc" || isVar && kind == "":
-		def = -1
-		if isVar {
-			at = 1
-		}
-	case isVar:
-		at, def = 1, 2
+	at := 0 // the argument that is the name
+	if isVar {
+		at = 1
 	}
+	def := at + 1 // that is the default
 	switch kind {
-	case "Bool", "Int", "Int64", "Uint", "Uint64", "Float64", "String", "Duration", "Func", "BoolFunc", "Text", "":
+	case "Bool", "Int", "Int64", "Uint", "Uint64", "Float64", "String", "Duration", "Text":
+	case "Func", "BoolFunc", "":
+		def = -1
 	default:
 		return "", f, false
 	}

@@ -2,212 +2,354 @@ package upstream
 
 import (
 	"archive/zip"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
-	"time"
 
-	"golang.org/x/mod/module"
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+	"github.com/go-git/go-git/v5/plumbing/storer"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+	"github.com/go-git/go-git/v5/storage/filesystem"
 	modzip "golang.org/x/mod/zip"
 )
 
-// gitEnviron is the environment that git runs in, built from nothing: no
-// configuration of the user or the system, no credentials, no questions. Only the
-// way to the network is the caller's.
-func gitEnviron(home string) []string {
-	env := []string{
-		"HOME=" + home, // .netrc, too, would be looked for there
-		"PATH=" + os.Getenv("PATH"),
-		"LC_ALL=C",
-		"GIT_CONFIG_NOSYSTEM=1",
-		"GIT_CONFIG_GLOBAL=" + os.DevNull,
-		"GIT_ATTR_NOSYSTEM=1",
-		"GIT_TERMINAL_PROMPT=0",
-		"GIT_ALLOW_PROTOCOL=file:http:https",
+// Limits to what a repository may send and to the tree of a commit, many times what
+// upstream has.
+const (
+	maxRefs  = 64 << 20 // bytes of the list of references
+	maxPack  = 1 << 30  // bytes of the objects of some tags
+	maxFiles = 1 << 20  // files and folders
+	maxPath  = 4 << 10  // bytes of a file's name
+)
+
+// A repository is upstream's git repository. It uses no git program, none of the
+// user's git settings, and no credentials but those in its URL.
+type repository struct {
+	tags map[string]string        // the releases, with their commits
+	refs map[string]plumbing.Hash // what their tags name: commits or annotated tags
+	// objects has those of a folder, or what was fetched from a URL.
+	objects storer.EncodedObjectStorer
+	// fetch makes objects have what tags name.
+	fetch func(ctx context.Context, versions ...string) error
+	temp  string // folder of what was fetched
+}
+
+// open reads the tags of the repository. What it returns is never nil, and must be
+// closed.
+func (s *Source) open(ctx context.Context) (r *repository, err error) {
+	r = &repository{tags: map[string]string{}, refs: map[string]plumbing.Hash{}, fetch: func(context.Context, ...string) error { return nil }}
+	u, err := url.Parse(s.Repository)
+	switch scheme, _, isURL := strings.Cut(s.Repository, "://"); {
+	case !isURL:
+		err = r.openFolder(s.Repository)
+	case err != nil:
+	case scheme == "file":
+		err = r.openFolder(filepath.FromSlash(u.Path))
+	case scheme == "http" || scheme == "https":
+		err = r.openURL(ctx, s)
+	default:
+		err = errors.New("neither a folder nor a file://, http:// or https:// URL")
 	}
-	// libcurl's names for what Go takes in capitals too, and git's for the roots.
-	for ours, names := range map[string][]string{
-		"https_proxy":    {"HTTPS_PROXY", "https_proxy"},
-		"http_proxy":     {"HTTP_PROXY", "http_proxy"},
-		"no_proxy":       {"NO_PROXY", "no_proxy"},
-		"GIT_SSL_CAINFO": {"SSL_CERT_FILE"},
-		"GIT_SSL_CAPATH": {"SSL_CERT_DIR"},
-	} {
-		for _, name := range names {
-			if value := os.Getenv(name); value != "" {
-				env = append(env, ours+"="+value)
-				break
+	return r, s.unreachable(ctx, err)
+}
+
+func (r *repository) close() {
+	if r.temp != "" {
+		_ = os.RemoveAll(r.temp)
+	}
+}
+
+// openFolder opens a repository on this machine. go-git's own transport for it would
+// run git.
+func (r *repository) openFolder(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	g, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{EnableDotGitCommonDir: true})
+	if err != nil {
+		return err
+	}
+	r.objects = checked{g.Storer}
+	tags, err := g.Tags()
+	if err != nil {
+		return err
+	}
+	return tags.ForEach(func(ref *plumbing.Reference) error {
+		version := ref.Name().Short()
+		if !isRelease(version) {
+			return nil
+		}
+		commit, err := r.peel(ref.Hash())
+		r.refs[version], r.tags[version] = ref.Hash(), commit.String()
+		return err
+	})
+}
+
+// openURL opens a repository on a server.
+func (r *repository) openURL(ctx context.Context, s *Source) error {
+	endpoint, err := transport.NewEndpoint(s.Repository)
+	if err != nil {
+		return err
+	}
+	// As git does, it follows redirects of the first request only, and to http and
+	// https only; and never from https to http.
+	client := githttp.NewClient(&http.Client{Transport: limiter{s.Modules}})
+	session, err := client.NewUploadPackSession(endpoint, nil)
+	if err != nil {
+		return err
+	}
+	list, err := session.AdvertisedReferencesContext(ctx)
+	if err != nil {
+		return err
+	}
+	for name, hash := range list.References {
+		if version, ok := strings.CutPrefix(name, "refs/tags/"); ok && isRelease(version) {
+			r.refs[version], r.tags[version] = hash, hash.String()
+			if commit, ok := list.Peeled[name]; ok {
+				r.tags[version] = commit.String()
 			}
 		}
 	}
-	return env
+	r.fetch = func(ctx context.Context, versions ...string) error {
+		return s.unreachable(ctx, r.fetchFrom(ctx, session, list.Capabilities, s.Modules.Temp, versions))
+	}
+	return nil
 }
 
-// A clone is a repository of ours with some of upstream's commits.
-type clone struct{ dir string }
-
-// clone makes an empty one, which remove removes.
-func (s *Source) clone(ctx context.Context) (c *clone, remove func(), err error) {
-	dir, err := os.MkdirTemp(s.Modules.Temp, "git-")
-	if err != nil {
-		return nil, nil, err
-	}
-	c = &clone{dir: dir}
-	remove = func() { _ = os.RemoveAll(dir) }
-	if _, err := c.git(ctx, "init", "--quiet", "--bare", "--template=", "."); err != nil {
-		remove()
-		return nil, nil, err
-	}
-	return c, remove, nil
-}
-
-// git runs a git command and returns what it prints. Its error is git's own.
-func (c *clone) git(ctx context.Context, args ...string) ([]byte, error) {
-	// A server that is silent for a minute is one that cannot be reached.
-	args = append([]string{"-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60", "-c", "gc.auto=0"}, args...)
-	cmd := exec.CommandContext(ctx, "git", args...)
-	cmd.Dir = c.dir
-	cmd.Env = gitEnviron(c.dir)
-	cmd.WaitDelay = 5 * time.Second // for what git has started
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if err == nil {
-		return stdout.Bytes(), nil
-	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if lines := strings.FieldsFunc(stderr.String(), func(r rune) bool { return r == '\n' || r == '\r' }); len(lines) > 0 {
-		// What git itself says comes before what its helpers do.
-		i := max(0, slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "fatal: ") }))
-		err = errors.New(strings.TrimPrefix(lines[i], "fatal: "))
-	}
-	return nil, fmt.Errorf("git: %w", err)
-}
-
-// remote makes an error of a command that asks the repository one that says so.
-func (s *Source) remote(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, exec.ErrNotFound) {
+// fetchFrom fetches what tags name, without the commits before it if the server can
+// leave them out.
+func (r *repository) fetchFrom(ctx context.Context, session transport.UploadPackSession, can *capability.List, temp string, versions []string) (err error) {
+	if r.temp, err = os.MkdirTemp(temp, "git-"); err != nil {
 		return err
 	}
-	shown := s.Shown()
-	return fmt.Errorf("%w: %s: %s", ErrRepository, shown, strings.ReplaceAll(err.Error(), s.Repository, shown))
+	store := filesystem.NewStorage(osfs.New(r.temp), cache.NewObjectLRUDefault())
+	r.objects = checked{store}
+	req := packp.NewUploadPackRequestFromCapabilities(can)
+	for _, c := range []capability.Capability{capability.Shallow, capability.NoProgress} {
+		if can.Supports(c) {
+			err = errors.Join(err, req.Capabilities.Set(c))
+		}
+	}
+	if can.Supports(capability.Shallow) {
+		req.Depth = packp.DepthCommits(1)
+	}
+	for _, v := range versions {
+		req.Wants = append(req.Wants, r.refs[v])
+	}
+	if err != nil {
+		return err
+	}
+	resp, err := session.UploadPack(ctx, req)
+	if err != nil {
+		return err
+	}
+	defer resp.Close()
+	pack := io.Reader(resp)
+	if req.Capabilities.Supports(capability.Sideband64k) {
+		pack = sideband.NewDemuxer(sideband.Sideband64k, resp)
+	} else if req.Capabilities.Supports(capability.Sideband) {
+		pack = sideband.NewDemuxer(sideband.Sideband, resp)
+	}
+	return packfile.UpdateObjectStorage(store, pack)
+}
+
+// unreachable makes an error of a repository that gives no answer one that says so.
+func (s *Source) unreachable(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var uerr *url.Error
+	if errors.As(err, &uerr) { // has the URL with its password
+		err = uerr.Err
+	}
+	return fmt.Errorf("%w: %s: git: %w", ErrRepository, s.Shown(), err)
 }
 
 // Shown is the repository as it may be printed: without a password in its URL.
 func (s *Source) Shown() string {
-	if u, err := url.Parse(s.Repository); err == nil && u.User != nil {
+	u, err := url.Parse(s.Repository)
+	switch {
+	case err != nil:
+		return s.Repository[strings.LastIndex(s.Repository, "@")+1:]
+	case u.User != nil:
 		return u.Redacted()
 	}
 	return s.Repository
 }
 
-// location is the repository as git takes it in any folder.
-func (s *Source) location() string {
-	if strings.Contains(s.Repository, "://") {
-		return s.Repository
+// peel is the object that an annotated tag is of, or else the object itself.
+func (r *repository) peel(h plumbing.Hash) (plumbing.Hash, error) {
+	for {
+		tag, err := object.GetTag(r.objects, h)
+		if errors.Is(err, plumbing.ErrObjectNotFound) {
+			return h, nil
+		}
+		if err != nil {
+			return h, fmt.Errorf("git: tag %s: %w", h, err)
+		}
+		h = tag.Target
 	}
-	if dir, err := filepath.Abs(s.Repository); err == nil {
-		return dir
-	}
-	return s.Repository
 }
 
-// tags are the tags of the repository that can be releases, with their commits. An
-// annotated tag is peeled: the object that it names counts.
-// Source: git-ls-remote(1); ^{} as in gitrevisions(7).
-func (s *Source) tags(ctx context.Context, patterns ...string) (map[string]string, error) {
-	c, remove, err := s.clone(ctx)
+// commit is the commit that a fetched tag names.
+func (r *repository) commit(version string) (*object.Commit, error) {
+	h, err := r.peel(r.refs[version])
 	if err != nil {
 		return nil, err
 	}
-	defer remove()
-	out, err := c.git(ctx, append([]string{"ls-remote", "--tags", "--", s.location()}, patterns...)...)
+	c, err := object.GetCommit(r.objects, h)
 	if err != nil {
-		return nil, s.remote(ctx, err)
+		return nil, fmt.Errorf("git: commit %s of %s: %w", h, version, err)
 	}
-	tags := map[string]string{}
-	for _, line := range strings.Split(string(out), "\n") {
-		hash, ref, _ := strings.Cut(line, "\t")
-		name, peeled := strings.CutSuffix(strings.TrimPrefix(ref, "refs/tags/"), "^{}")
-		if _, have := tags[name]; isRelease(name) && (peeled || !have) {
-			tags[name] = hash
+	return c, nil
+}
+
+// files are the files in a tree, as the go command has them from git archive: links
+// are among them, and submodules are not.
+func (r *repository) files(tree *object.Tree) (list []modzip.File, err error) {
+	n := 0
+	var walk func(tree *object.Tree, dir string) error
+	walk = func(tree *object.Tree, dir string) error {
+		for _, e := range tree.Entries {
+			f := file{name: dir + e.Name, hash: e.Hash, objects: r.objects}
+			if n++; n > maxFiles || len(f.name) > maxPath {
+				return fmt.Errorf("more than %d files, or a path of more than %d bytes", maxFiles, maxPath)
+			}
+			if f.mode, err = e.Mode.ToOSFileMode(); err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+			switch e.Mode {
+			case filemode.Submodule:
+			case filemode.Dir:
+				sub, err := object.GetTree(r.objects, e.Hash)
+				if err == nil {
+					err = walk(sub, f.name+"/")
+				}
+				if err != nil {
+					return err
+				}
+			default:
+				list = append(list, f)
+			}
 		}
+		return nil
 	}
-	return tags, nil
+	if err := walk(tree, ""); err != nil {
+		return nil, fmt.Errorf("git: tree %s: %w", tree.Hash, err)
+	}
+	return list, nil
 }
 
-// fetch gets the commits of tags, without those below them.
-func (c *clone) fetch(ctx context.Context, s *Source, versions ...string) error {
-	args := []string{"fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", s.location()}
-	for _, v := range versions {
-		args = append(args, "+refs/tags/"+v+":refs/tags/"+v)
-	}
-	if _, err := c.git(ctx, args...); err != nil {
-		return s.remote(ctx, err)
-	}
-	return nil
+// A file is a file in a tree.
+type file struct {
+	name    string
+	mode    fs.FileMode
+	hash    plumbing.Hash
+	objects storer.EncodedObjectStorer
 }
 
-// commit is the commit that a fetched tag names, and its time.
-func (c *clone) commit(ctx context.Context, version string) (hash string, t time.Time, err error) {
-	out, err := c.git(ctx, "show", "--no-patch", "--no-show-signature", "--format=%H %ct", "refs/tags/"+version+"^{commit}", "--")
-	if err != nil {
-		return "", time.Time{}, err
-	}
-	hash, seconds, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	unix, err := strconv.ParseInt(seconds, 10, 64)
-	if err != nil {
-		return "", time.Time{}, fmt.Errorf("git: commit time of %s: %w", version, err)
-	}
-	return hash, time.Unix(unix, 0).UTC(), nil
-}
+func (f file) Path() string { return f.name }
 
-// archive is what a commit has, or some paths of it, as git hands it out.
-func (c *clone) archive(ctx context.Context, commit string, paths ...string) ([]modzip.File, error) {
-	out, err := c.git(ctx, append([]string{"-c", "core.autocrlf=input", "-c", "core.eol=lf",
-		"archive", "--format=zip", "-0", commit, "--"}, paths...)...)
+func (f file) Lstat() (fs.FileInfo, error) {
+	blob, err := object.GetBlob(f.objects, f.hash)
 	if err != nil {
 		return nil, err
 	}
-	r, err := zip.NewReader(bytes.NewReader(out), int64(len(out)))
-	if err != nil {
-		return nil, fmt.Errorf("git: archive of %s: %w", commit, err)
-	}
-	var files []modzip.File
-	for _, f := range r.File {
-		if !strings.HasSuffix(f.Name, "/") {
-			files = append(files, archived{f})
-		}
-	}
-	return files, nil
+	h := zip.FileHeader{Name: f.name, UncompressedSize64: uint64(blob.Size)}
+	h.SetMode(f.mode)
+	return h.FileInfo(), nil
 }
 
-// moduleZip writes the zip that a module proxy makes of a commit. It is
-// [modzip.CreateFromVCS], which runs git in the environment of this process, where
-// GIT_DIR or a filter of the user's would change what comes.
-func (c *clone) moduleZip(ctx context.Context, w io.Writer, m module.Version, commit string) error {
-	files, err := c.archive(ctx, commit)
+func (f file) Open() (io.ReadCloser, error) {
+	blob, err := object.GetBlob(f.objects, f.hash)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return modzip.Create(w, m, files)
+	return blob.Reader()
 }
 
-// archived is a file of an archive.
-type archived struct{ f *zip.File }
+// contents is what a file has.
+func contents(f modzip.File) ([]byte, error) {
+	r, err := f.Open()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path(), err)
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
 
-func (a archived) Path() string                 { return a.f.Name }
-func (a archived) Lstat() (fs.FileInfo, error)  { return a.f.FileInfo(), nil }
-func (a archived) Open() (io.ReadCloser, error) { return a.f.Open() }
+// checked has objects that are what their hashes say, which nothing else makes sure
+// of in a folder.
+type checked struct{ storer.EncodedObjectStorer }
+
+func (c checked) EncodedObject(t plumbing.ObjectType, h plumbing.Hash) (plumbing.EncodedObject, error) {
+	o, err := c.EncodedObjectStorer.EncodedObject(t, h)
+	if err != nil {
+		return nil, err
+	}
+	r, err := o.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	hasher := plumbing.NewHasher(o.Type(), o.Size())
+	if _, err := io.Copy(hasher, r); err != nil {
+		return nil, err
+	}
+	if got := hasher.Sum(); got != h {
+		return nil, fmt.Errorf("object %s is corrupt: its content has the hash %s", h, got)
+	}
+	return o, nil
+}
+
+// limiter bounds what a server may send, and makes an error of an answer that is
+// none: go-git would quote what comes with it.
+type limiter struct{ http.RoundTripper }
+
+func (l limiter) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.RoundTripper.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		resp.Body.Close()
+		return nil, errors.New(resp.Status)
+	}
+	left := int64(maxPack)
+	if req.Method == http.MethodGet {
+		left = maxRefs
+	}
+	resp.Body = &limited{resp.Body, left}
+	return resp, nil
+}
+
+type limited struct {
+	io.ReadCloser
+	left int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, errors.New("the server sends too much")
+	}
+	return n, err
+}

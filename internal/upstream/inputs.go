@@ -16,36 +16,27 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
-// Inputs makes a lock's inputs of a release, from nothing: proven, with the newest
-// toolchain that suits it, the newest CA roots, and every known platform.
-func (s *Source) Inputs(ctx context.Context, version string) (lock.Inputs, error) {
-	tags, err := s.tags(ctx, "refs/tags/"+version, "refs/tags/"+version+"^{}")
+// inputs makes inputs of a release in the place of have, whose platforms they keep.
+func (s *Source) inputs(ctx context.Context, r *releases, version string, have lock.Inputs, others ...string) (lock.Inputs, error) {
+	t, err := s.prove(ctx, r, version, others...)
 	if err != nil {
 		return lock.Inputs{}, err
 	}
-	c, remove, err := s.clone(ctx)
-	if err != nil {
-		return lock.Inputs{}, err
-	}
-	defer remove()
-	in := lock.Inputs{Platforms: slices.Clone(lock.Known)}
-	return s.inputs(ctx, &releases{tags: tags}, c, version, in)
+	in, err := s.companions(ctx, r, version, have)
+	in.Tailscale, in.LayerFormat = t, lock.LayerFormat
+	return in, err
 }
 
-// inputs makes inputs of a release in the place of have, whose platforms they keep.
-func (s *Source) inputs(ctx context.Context, r *releases, c *clone, version string, have lock.Inputs, others ...string) (in lock.Inputs, err error) {
-	in = lock.Inputs{Platforms: have.Platforms, LayerFormat: lock.LayerFormat}
-	if in.Tailscale, err = s.prove(ctx, r, c, version, others...); err != nil {
-		return in, err
-	}
-	goMod, err := c.git(ctx, "show", in.Tailscale.Commit+":go.mod")
+// companions are inputs with the Go and the CA roots that go with a release.
+func (s *Source) companions(ctx context.Context, r *releases, version string, in lock.Inputs) (lock.Inputs, error) {
+	goMod, err := s.Modules.GoMod(ctx, releaseModule(version))
 	if err != nil {
+		return in, r.notServed(version, err)
+	}
+	if in.Go, err = s.toolchain(ctx, version, goMod, in.Go); err != nil {
 		return in, err
 	}
-	if in.Go, err = s.toolchain(ctx, version, goMod, have.Go); err != nil {
-		return in, err
-	}
-	in.Roots, err = s.roots(ctx, have.Roots)
+	in.Roots, err = s.roots(ctx, in.Roots)
 	return in, err
 }
 

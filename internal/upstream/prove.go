@@ -2,12 +2,17 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"path"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/go-git/go-git/v5/plumbing/object"
 	"golang.org/x/mod/sumdb/dirhash"
+	modzip "golang.org/x/mod/zip"
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -19,17 +24,12 @@ import (
 // asks for everything anew. Errors are a [*MissingError], a [*Disagreement] or a
 // [*modproxy.SumError] when the release is refused.
 func (s *Source) Prove(ctx context.Context, t lock.Tailscale) error {
-	tags, err := s.tags(ctx, "refs/tags/"+t.Version, "refs/tags/"+t.Version+"^{}")
+	r, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
-	r := &releases{tags: tags}
-	c, remove, err := s.clone(ctx)
-	if err != nil {
-		return err
-	}
-	defer remove()
-	got, err := s.prove(ctx, r, c, t.Version)
+	defer r.close()
+	got, err := s.prove(ctx, &releases{repository: r}, t.Version)
 	if err != nil {
 		return err
 	}
@@ -49,9 +49,9 @@ func agree(proven, locked lock.Tailscale) error {
 	return nil
 }
 
-// prove proves that a version is one source, and makes the lock's entry of it. Its
-// tag, and those of others, are then in the clone.
-func (s *Source) prove(ctx context.Context, r *releases, c *clone, version string, others ...string) (lock.Tailscale, error) {
+// prove proves that a version is one source, and makes the lock's entry of it. The
+// repository then has its objects, and those of the others.
+func (s *Source) prove(ctx context.Context, r *releases, version string, others ...string) (lock.Tailscale, error) {
 	t := lock.Tailscale{Version: version, Commit: r.tags[version]}
 	info, err := s.Modules.Info(ctx, releaseModule(version))
 	if t.Commit == "" && modproxy.NotServed(err) {
@@ -70,24 +70,24 @@ func (s *Source) prove(ctx context.Context, r *releases, c *clone, version strin
 	if t.Sum, err = s.Modules.Sum(ctx, releaseModule(version)); err != nil {
 		return t, r.notServed(version, err)
 	}
-	if err := c.fetch(ctx, s, append(others, version)...); err != nil {
+	if err := r.fetch(ctx, append(others, version)...); err != nil {
 		return t, err
 	}
-	var commit string
-	if commit, t.Time, err = c.commit(ctx, version); err != nil {
-		return t, err
-	}
-	if commit != t.Commit {
-		// Moved since it was listed, or a tag of something that is no commit.
-		return t, &Disagreement{Version: version, What: "commit", Git: commit, Other: t.Commit, OtherFrom: "the same repository a moment ago"}
-	}
-	got, err := s.sum(ctx, c, version, commit)
+	commit, err := r.commit(version)
 	if err != nil {
 		return t, err
 	}
+	t.Time = commit.Committer.When.UTC()
+	if got := commit.Hash.String(); got != t.Commit {
+		return t, &Disagreement{Version: version, What: "commit", Git: got, Other: t.Commit, OtherFrom: "the same repository's list of tags"}
+	}
+	got, err := s.sum(r.repository, version, commit)
+	if err != nil {
+		return t, fmt.Errorf("%s: git commit %s: %w", version, commit.Hash, err)
+	}
 	if got != t.Sum {
 		return t, &modproxy.SumError{Module: releaseModule(version), Want: t.Sum, WantFrom: "checksum database",
-			Got: got, GotFrom: "git commit " + commit + " of " + s.Shown()}
+			Got: got, GotFrom: "git commit " + t.Commit + " of " + s.Shown()}
 	}
 	if !t.Time.Equal(info.Time) {
 		return t, disagreeOnTime(version, t.Time, info.Time, "module proxy")
@@ -95,20 +95,58 @@ func (s *Source) prove(ctx context.Context, r *releases, c *clone, version strin
 	return t, nil
 }
 
-// sum is the h1 hash of the module that a commit is.
-func (s *Source) sum(ctx context.Context, c *clone, version, commit string) (string, error) {
-	f, err := os.Create(filepath.Join(c.dir, "module.zip"))
+// sum is the h1 hash of the module that a commit is. A tree from which git archive
+// would make something else is refused: where a module proxy does not, it is not what
+// a reader of the repository sees.
+func (s *Source) sum(r *repository, version string, commit *object.Commit) (string, error) {
+	tree, err := commit.Tree()
 	if err != nil {
 		return "", err
 	}
-	err = c.moduleZip(ctx, f, releaseModule(version), commit)
-	if cerr := f.Close(); err == nil {
-		err = cerr
+	files, err := r.files(tree)
+	if err != nil {
+		return "", err
 	}
+	for _, f := range files {
+		if err := checkAttributes(f); err != nil {
+			return "", err
+		}
+	}
+	f, err := os.CreateTemp(s.Modules.Temp, "module-*.zip")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(f.Name())
+	err = errors.Join(modzip.Create(f, releaseModule(version), files), f.Close())
 	if err != nil {
 		return "", err
 	}
 	return dirhash.HashZip(f.Name(), dirhash.Hash1)
+}
+
+// applied are the attributes that make git archive leave files out or change them.
+// Source: gitattributes(5).
+var applied = []string{"export-ignore", "export-subst", "ident", "working-tree-encoding", "eol=crlf"}
+
+// checkAttributes refuses a .gitattributes that applies one of them.
+func checkAttributes(f modzip.File) error {
+	if path.Base(f.Path()) != ".gitattributes" {
+		return nil
+	}
+	data, err := contents(f)
+	for line := range strings.Lines(string(data)) {
+		words := strings.Fields(line)
+		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
+			continue
+		}
+		for _, word := range words[1:] {
+			name, _, _ := strings.Cut(word, "=")
+			if slices.Contains(applied, word) || slices.Contains(applied, name) {
+				return fmt.Errorf("%s: %s: git archive would not leave the files as they are", f.Path(), word)
+			}
+		}
+	}
+	return err
 }
 
 func disagreeOnTime(version string, git, other time.Time, from string) error {

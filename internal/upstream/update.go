@@ -72,6 +72,7 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if err != nil {
 		return nil, err
 	}
+	defer r.close()
 	locked := have.Tailscale.Version
 	version, err := r.choose(locked, w)
 	if err != nil {
@@ -83,20 +84,15 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if r.retracted.has(version) {
 		s.Warn("%s: upstream has retracted it", version)
 	}
-	c, remove, err := s.clone(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer remove()
 	if version == locked && w.Version == "" {
-		return s.same(ctx, r, c, have)
+		return s.same(ctx, r, have)
 	}
 	var old []string
 	if locked != "" && version != locked && r.tags[locked] == have.Tailscale.Commit {
 		old = []string{locked}
 	}
 	u := &Update{Old: have}
-	if u.New, err = s.inputs(ctx, r, c, version, have, old...); err != nil {
+	if u.New, err = s.inputs(ctx, r, version, have, old...); err != nil {
 		return nil, err
 	}
 	if version == locked {
@@ -112,11 +108,11 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 		s.Warn("%s: the git repository has no tag of this name at commit %s: derper's flags are not compared", locked, have.Tailscale.Commit)
 		return u, nil
 	}
-	before, err := c.flags(ctx, have.Tailscale.Commit)
+	before, err := r.flags(locked)
 	if err != nil {
 		return nil, err
 	}
-	after, err := c.flags(ctx, u.New.Tailscale.Commit)
+	after, err := r.flags(version)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +140,7 @@ func (r *releases) choose(locked string, w Wish) (string, error) {
 
 // same is the update to the release that the lock has already. Its tag must be
 // where it was.
-func (s *Source) same(ctx context.Context, r *releases, c *clone, have lock.Inputs) (*Update, error) {
+func (s *Source) same(ctx context.Context, r *releases, have lock.Inputs) (*Update, error) {
 	t := have.Tailscale
 	switch commit, tagged := r.tags[t.Version]; {
 	case !tagged:
@@ -152,18 +148,9 @@ func (s *Source) same(ctx context.Context, r *releases, c *clone, have lock.Inpu
 	case commit != t.Commit:
 		return nil, &Disagreement{Version: t.Version, What: "commit", Git: commit, Other: t.Commit, OtherFrom: "lock"}
 	}
-	goMod, err := s.Modules.GoMod(ctx, releaseModule(t.Version))
+	newer, err := s.companions(ctx, r, t.Version, have)
 	if err != nil {
-		return nil, r.notServed(t.Version, err)
-	}
-	u := &Update{Old: have, New: have}
-	newer := have
-	if newer.Go, err = s.toolchain(ctx, t.Version, goMod, have.Go); err != nil {
 		return nil, err
 	}
-	if newer.Roots, err = s.roots(ctx, have.Roots); err != nil {
-		return nil, err
-	}
-	u.Pending = changes(have, newer)
-	return u, nil
+	return &Update{Old: have, New: have, Pending: changes(have, newer)}, nil
 }

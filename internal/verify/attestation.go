@@ -1,14 +1,13 @@
 package verify
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -27,66 +26,59 @@ type foundStatement struct {
 }
 
 // readAttestation reads an attestation of an image with all its statements.
-func readAttestation(ctx context.Context, s store, digest v1.Hash, about string) (*foundAttestation, error) {
-	data, err := document(ctx, s.manifest, digest)
+func readAttestation(img v1.Image) (*foundAttestation, error) {
+	m, err := img.Manifest()
 	if err != nil {
 		return nil, err
 	}
-	return newAttestation(data, about, func(h v1.Hash) ([]byte, error) { return blobDocument(ctx, s, h) })
-}
-
-// rebuiltAttestation is one that was made here, in the form of one that was found.
-func rebuiltAttestation(a v1.Image, about string) (*foundAttestation, error) {
-	data, err := a.RawManifest()
-	if err != nil {
+	a := &foundAttestation{}
+	if a.manifest, err = img.RawManifest(); err != nil {
 		return nil, err
 	}
-	return newAttestation(data, about, func(h v1.Hash) ([]byte, error) {
-		l, err := a.LayerByDigest(h)
-		if err != nil {
-			return nil, err
-		}
-		r, err := l.Compressed()
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		return io.ReadAll(r)
-	})
-}
-
-func newAttestation(manifest []byte, about string, read func(v1.Hash) ([]byte, error)) (*foundAttestation, error) {
-	a := &foundAttestation{about: about, digest: digestOf(manifest), manifest: manifest}
-	m, err := v1.ParseManifest(strings.NewReader(string(manifest)))
-	if err != nil {
-		return nil, fmt.Errorf("attestation %s: %w: %w", a.digest, ErrDamaged, err)
-	}
+	a.digest = digestOf(a.manifest)
 	if len(m.Layers) > maxStated {
-		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", a.digest, len(m.Layers), maxStated, ErrNotOurs)
+		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", a.digest, len(m.Layers), maxStated, image.ErrForeign)
 	}
-	for _, l := range m.Layers {
-		content, err := read(l.Digest)
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for n, l := range layers {
+		content, err := readStatement(l, m.Layers[n].Digest)
 		if err != nil {
 			return nil, fmt.Errorf("attestation %s: %w", a.digest, err)
 		}
-		a.statements = append(a.statements, foundStatement{diff.Printable(l.Annotations["in-toto.io/predicate-type"]), content})
+		a.statements = append(a.statements, foundStatement{diff.Printable(m.Layers[n].Annotations["in-toto.io/predicate-type"]), content})
 	}
 	return a, nil
 }
 
-// compareAttestations compares what an index states about an image with what the rebuilt
-// image gives. Where the images differ, what is stated of them does, too. The index has
-// the image so many times.
-func compareAttestations(want *foundAttestation, got []*foundAttestation, times int, follows bool) []Check {
-	const name = "SBOM and provenance"
-	if len(got) == 0 {
-		return []Check{{Level: LevelAttestation, Name: name, Result: Fail, Rebuilt: want.digest, Note: "the index has no attestation of the image"}}
+func readStatement(l v1.Layer, digest v1.Hash) ([]byte, error) {
+	r, err := l.Compressed()
+	if err != nil {
+		return nil, err
 	}
-	var checks []Check
-	for i, a := range got {
+	defer r.Close()
+	return image.ReadDocument(r, digest)
+}
+
+// compareAttestations compares what an index states about the image with a digest with what
+// the rebuilt image gives. Where the images differ, what is stated of them does, too.
+func (f *found) compareAttestations(want *foundAttestation, digest string, follows bool) (checks []Check) {
+	const name = "SBOM and provenance"
+	times := 0 // that the index has the image
+	for _, img := range f.images {
+		if img.digest == digest {
+			times++
+		}
+	}
+	for _, a := range f.attestations {
+		if a.about != digest {
+			continue
+		}
 		check := Check{Level: LevelAttestation, Name: name, Result: Pass, Rebuilt: want.digest, Image: a.digest}
 		switch {
-		case i >= times:
+		case len(checks) >= times:
 			check.Result, check.Note = Fail, "the index has an attestation of the image once more"
 		case want.digest == a.digest:
 		case follows:
@@ -99,6 +91,9 @@ func compareAttestations(want *foundAttestation, got []*foundAttestation, times 
 			check.Note, check.Details = want.differs(a)
 		}
 		checks = append(checks, check)
+	}
+	if len(checks) == 0 {
+		checks = []Check{{Level: LevelAttestation, Name: name, Result: Fail, Rebuilt: want.digest, Note: "the index has no attestation of the image"}}
 	}
 	return checks
 }
@@ -121,7 +116,7 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 	for i := range max(len(want.statements), len(got.statements)) {
 		w, g := at(want.statements, i), at(got.statements, i)
 		if w.name != g.name {
-			details = append(details, fmt.Sprintf("statement %d: image %s, rebuilt %s", i+1, orNone(g.name), orNone(w.name)))
+			details = append(details, fmt.Sprintf("statement %d: image %s, rebuilt %s", i+1, cmp.Or(g.name, "none"), cmp.Or(w.name, "none")))
 			continue
 		}
 		c := compareDocuments(LevelAttestation, w.name, w.content, g.content, nothing)
@@ -132,7 +127,7 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 				details = append(details, w.name+": "+d)
 			}
 		default:
-			details = append(details, w.name+": the same values, written in another way; "+orNone(c.Note))
+			details = append(details, w.name+": the same values, written in another way; "+cmp.Or(c.Note, "none"))
 		}
 	}
 	if len(details) == 0 {
@@ -141,9 +136,5 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 	if len(details) == 0 {
 		return "the same values, written in another way (order, spaces or repeated keys)", nil
 	}
-	note = details[0]
-	if n := len(details); n > 1 {
-		note = fmt.Sprintf("%s; and %d more", note, n-1)
-	}
-	return note, few(details)
+	return first(details), few(details)
 }

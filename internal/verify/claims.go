@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/image"
@@ -29,27 +28,13 @@ const (
 )
 
 // claims is what an image says it is made of.
-func (f *found) claims() (*Release, error) {
+func (f *found) claims() (*Claims, error) {
 	// The same stands in several places, one of which may have been changed: what
 	// most of them say counts, and what another says is found when it is compared.
 	// At a tie it is the index before the images.
-	var places []map[string]string
-	if f.index != nil {
-		index, err := v1.ParseIndexManifest(strings.NewReader(string(f.index)))
-		if err != nil {
-			return nil, fmt.Errorf("index: %w: %w", ErrDamaged, err)
-		}
-		places = append(places, index.Annotations)
-	}
+	places := []map[string]string{f.annotations}
 	for _, img := range f.images {
-		if img.manifest != nil {
-			manifest, err := v1.ParseManifest(strings.NewReader(string(img.manifest)))
-			if err != nil {
-				return nil, fmt.Errorf("manifest: %w: %w", ErrDamaged, err)
-			}
-			places = append(places, manifest.Annotations)
-		}
-		places = append(places, img.configFile.Config.Labels)
+		places = append(places, img.annotations, img.configFile.Config.Labels)
 	}
 	var missing string
 	claim := func(name string) string {
@@ -69,7 +54,7 @@ func (f *found) claims() (*Release, error) {
 		}
 		return best
 	}
-	r := &Release{
+	r := &Claims{
 		Version: "v" + claim(claimVersion),
 		Commit:  claim(claimCommit),
 		Go:      claim(claimGo),
@@ -77,15 +62,15 @@ func (f *found) claims() (*Release, error) {
 	}
 	created, format := claim(claimCreated), claim(claimLayerFormat)
 	if missing != "" {
-		return nil, fmt.Errorf("%w: nothing in it says %s", ErrNotOurs, missing)
+		return nil, fmt.Errorf("%w: nothing in it says %s", image.ErrForeign, missing)
 	}
 	var err error
 	if r.Time, err = time.Parse(time.RFC3339, created); err != nil {
-		return nil, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(created), ErrNotOurs)
+		return nil, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(created), image.ErrForeign)
 	}
 	r.Time = r.Time.UTC()
 	if r.LayerFormat, err = strconv.Atoi(format); err != nil {
-		return nil, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(format), ErrNotOurs)
+		return nil, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(format), image.ErrForeign)
 	}
 	return r, nil
 }
@@ -94,7 +79,7 @@ func (f *found) claims() (*Release, error) {
 // the checksum database, and the time from the module proxy. The image is trusted in
 // nothing but which release it is to be compared with. The checks say what of the
 // claims could be checked.
-func (v *Verifier) inputs(ctx context.Context, r *Release, platforms []lock.Platform) (in lock.Inputs, checks []Check, err error) {
+func (v *Verifier) inputs(ctx context.Context, r *Claims, platforms []lock.Platform) (in lock.Inputs, checks []Check, err error) {
 	in = lock.Inputs{
 		Tailscale:   lock.Tailscale{Version: r.Version, Commit: r.Commit, Time: r.Time},
 		Go:          lock.Go{Version: r.Go, Sums: map[string]string{}},
@@ -105,36 +90,16 @@ func (v *Verifier) inputs(ctx context.Context, r *Release, platforms []lock.Plat
 	if r.LayerFormat != lock.LayerFormat {
 		return in, nil, fmt.Errorf("its layers are of format %d, this program writes format %d: verify with the program of the revision that made the image", r.LayerFormat, lock.LayerFormat)
 	}
-	sum := func(path, version string) (string, error) {
-		m := module.Version{Path: path, Version: version}
-		if err := module.Check(path, version); err != nil {
-			return "", fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), ErrNotOurs, err)
-		}
-		s, err := v.Modules.Sum(ctx, m)
-		if modproxy.NotServed(err) {
-			return "", fmt.Errorf("claims to be made of %s, which the checksum database does not know: %w", m, err)
-		}
-		if err != nil {
-			return "", err
-		}
-		checks = append(checks, Check{Level: LevelInput, Name: m.String(), Result: Pass, Rebuilt: s, Note: "the sum is the checksum database's"})
-		return s, nil
-	}
-	if in.Tailscale.Sum, err = sum(lock.TailscaleModule, r.Version); err != nil {
+	if checks, err = v.sums(ctx, in); err != nil {
 		return in, checks, err
 	}
-	for _, host := range lock.Hosts {
-		m := in.Go.Module(host)
-		if in.Go.Sums[host], err = sum(m.Path, m.Version); err != nil {
-			return in, checks, err
-		}
-	}
-	if in.Roots.Sum, err = sum(lock.RootsModule, r.Roots); err != nil {
-		return in, checks, err
+	in.Tailscale.Sum, in.Roots.Sum = checks[0].Rebuilt, checks[len(checks)-1].Rebuilt
+	for i, host := range lock.Hosts {
+		in.Go.Sums[host] = checks[1+i].Rebuilt
 	}
 	// The form of what is claimed is checked as a lock's is.
 	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: in}).Bytes(); err != nil {
-		return in, checks, fmt.Errorf("%w: %w", ErrNotOurs, err)
+		return in, checks, fmt.Errorf("%w: %w", image.ErrForeign, err)
 	}
 	origin, err := v.time(ctx, r, &in, &checks)
 	if err != nil {
@@ -151,10 +116,43 @@ func (v *Verifier) inputs(ctx context.Context, r *Release, platforms []lock.Plat
 	return in, checks, nil
 }
 
+// input is a module that a release is made of, with its sum.
+type input struct {
+	module.Version
+	sum string
+}
+
+// modules are those of a lock's inputs: tailscale's first, the roots' last.
+func modules(in lock.Inputs) []input {
+	list := []input{{module.Version{Path: lock.TailscaleModule, Version: in.Tailscale.Version}, in.Tailscale.Sum}}
+	for _, host := range lock.Hosts {
+		list = append(list, input{in.Go.Module(host), in.Go.Sums[host]})
+	}
+	return append(list, input{module.Version{Path: lock.RootsModule, Version: in.Roots.Version}, in.Roots.Sum})
+}
+
+// sums asks the checksum database for the sums of all modules of the inputs.
+func (v *Verifier) sums(ctx context.Context, in lock.Inputs) (checks []Check, err error) {
+	for _, m := range modules(in) {
+		if err := module.Check(m.Path, m.Version.Version); err != nil {
+			return checks, fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), image.ErrForeign, err)
+		}
+		sum, err := v.Modules.Sum(ctx, m.Version)
+		if modproxy.NotServed(err) {
+			return checks, fmt.Errorf("claims to be made of %s, which the checksum database does not know: %w", m, err)
+		}
+		if err != nil {
+			return checks, err
+		}
+		checks = append(checks, Check{Level: LevelInput, Name: m.String(), Result: Pass, Rebuilt: sum, Note: "the sum is the checksum database's"})
+	}
+	return checks, nil
+}
+
 // time checks the commit time, which is every time stamp in the image, against what
 // the module proxy says, and takes that. It returns the commit that the proxy names,
 // "" if it names none.
-func (v *Verifier) time(ctx context.Context, r *Release, in *lock.Inputs, checks *[]Check) (commit string, err error) {
+func (v *Verifier) time(ctx context.Context, r *Claims, in *lock.Inputs, checks *[]Check) (commit string, err error) {
 	info, err := v.Modules.Info(ctx, module.Version{Path: lock.TailscaleModule, Version: r.Version})
 	if err != nil {
 		return "", err
@@ -174,7 +172,7 @@ func (v *Verifier) time(ctx context.Context, r *Release, in *lock.Inputs, checks
 
 // commit checks the commit, which is stamped into the programs, as far as there is
 // something to check it against. No checksum database knows of commits.
-func (v *Verifier) commit(r *Release, origin string, proof *Check) Check {
+func (v *Verifier) commit(r *Claims, origin string, proof *Check) Check {
 	c := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: r.Commit, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
 	proven, locked := "", ""
 	if proof != nil && proof.Result == Pass {
@@ -218,7 +216,7 @@ func (v *Verifier) prove(ctx context.Context, t lock.Tailscale) (*Check, error) 
 }
 
 // sameRelease reports whether there is a lock at hand that names this release.
-func (v *Verifier) sameRelease(r *Release) bool {
+func (v *Verifier) sameRelease(r *Claims) bool {
 	return v.Lock != nil && v.Lock.Inputs.Tailscale.Version == r.Version
 }
 
@@ -226,36 +224,19 @@ func (v *Verifier) sameRelease(r *Release) bool {
 const lockAtHand = "lock at hand"
 
 // againstLock compares the inputs made again with those of the lock at hand.
-func (v *Verifier) againstLock(r *Release, in lock.Inputs) []Check {
-	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
-	switch {
-	case v.Lock == nil:
+func (v *Verifier) againstLock(r *Claims, in lock.Inputs) []Check {
+	if v.Lock == nil {
 		return nil
-	case !v.sameRelease(r):
-		c.Note = "names another release, " + v.Lock.Inputs.Tailscale.Version
-		return []Check{c}
 	}
+	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
 	have := v.Lock.Inputs
-	var wrong []string
-	check := func(what, locked, made string) {
-		if locked != made {
-			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", what, locked, made))
+	var wrong, other []string
+	made := modules(in)
+	for i, m := range modules(have) {
+		if m.Version == made[i].Version && m.sum != made[i].sum {
+			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.sum, made[i].sum))
 		}
 	}
-	check(lock.TailscaleModule+"@"+have.Tailscale.Version, have.Tailscale.Sum, in.Tailscale.Sum)
-	if have.Go.Version == in.Go.Version {
-		for _, host := range lock.Hosts {
-			check(have.Go.Module(host).String(), have.Go.Sums[host], in.Go.Sums[host])
-		}
-	}
-	if have.Roots.Version == in.Roots.Version {
-		check(lock.RootsModule+"@"+have.Roots.Version, have.Roots.Sum, in.Roots.Sum)
-	}
-	if len(wrong) > 0 {
-		c.Result, c.Note, c.Details = Fail, wrong[0], wrong
-		return []Check{c}
-	}
-	var other []string
 	for _, d := range [][3]string{
 		{"Go", have.Go.Version, in.Go.Version},
 		{"CA roots", have.Roots.Version, in.Roots.Version},
@@ -264,10 +245,15 @@ func (v *Verifier) againstLock(r *Release, in lock.Inputs) []Check {
 			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
 		}
 	}
-	if len(other) > 0 {
+	switch {
+	case !v.sameRelease(r):
+		c.Note = "names another release, " + have.Tailscale.Version
+	case len(wrong) > 0:
+		c.Result, c.Note, c.Details = Fail, wrong[0], wrong
+	case len(other) > 0:
 		c.Note = "names the same release, but " + strings.Join(other, "; ") + ": the image is of another revision of the lock"
-		return []Check{c}
+	default:
+		c.Result, c.Note = Pass, "names the same inputs with the same sums"
 	}
-	c.Result, c.Note = Pass, "names the same inputs with the same sums"
 	return []Check{c}
 }

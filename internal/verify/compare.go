@@ -3,8 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
+	"slices"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/plan"
@@ -14,30 +13,27 @@ import (
 // comparison compares one image with the rebuilt one.
 type comparison struct {
 	ctx       context.Context
-	temp      string // folder for programs that are taken apart
 	want, got *foundImage
 	checks    []Check
+	err       error // the first
 
-	contentDiffers bool         // of a layer
-	layerDiffers   map[int]bool // of the rebuilt image, in content or compression
-	configDiffers  bool
+	layerDiffers  map[int]bool // of the rebuilt image, in content or compression
+	configDiffers bool
 }
 
 // compareImages compares all of two images, from the inside out.
-func compareImages(ctx context.Context, temp string, want, got *foundImage) ([]Check, error) {
-	c := &comparison{ctx: ctx, temp: temp, want: want, got: got, layerDiffers: map[int]bool{}}
-	if err := c.layers(); err != nil {
-		return nil, err
-	}
+func compareImages(ctx context.Context, want, got *foundImage) ([]Check, error) {
+	c := &comparison{ctx: ctx, want: want, got: got, layerDiffers: map[int]bool{}}
+	c.layers()
 	c.config()
 	c.manifest()
-	return c.checks, nil
+	return c.checks, c.err
 }
 
 func (c *comparison) add(check Check) { c.checks = append(c.checks, check) }
 
 // layers compares the layers, in pairs: files first, then the tar, then the blob.
-func (c *comparison) layers() error {
+func (c *comparison) layers() {
 	var outer []Check
 	for _, pair := range align(c.want.contents, c.got.contents) {
 		w, g := pair[0], pair[1]
@@ -47,28 +43,19 @@ func (c *comparison) layers() error {
 		}
 		switch {
 		case g < 0:
-			c.contentDiffers, c.layerDiffers[w] = true, true
+			c.layerDiffers[w] = true
 			c.add(Check{Level: LevelEntry, Name: name, Result: Fail, Rebuilt: c.want.contents[w].DiffID, Note: "the image does not have this layer"})
 		case w < 0:
-			c.contentDiffers = true
-			if err := c.extra(name, g); err != nil {
-				return err
-			}
+			c.extra(name, c.got.contents[g])
 		default:
-			checks, err := c.layer(name, w, g)
-			if err != nil {
-				return err
-			}
-			outer = append(outer, checks...)
+			outer = append(outer, c.layer(name, w, g)...)
 		}
 	}
 	c.checks = append(c.checks, outer...)
-	return nil
 }
 
 // extra reports a layer that only the image has.
-func (c *comparison) extra(name string, g int) error {
-	got := c.got.contents[g]
+func (c *comparison) extra(name string, got *diff.Layer) {
 	names := map[string]bool{}
 	for i := range got.Entries {
 		e := &got.Entries[i]
@@ -80,20 +67,15 @@ func (c *comparison) extra(name string, g int) error {
 		note += "; it cannot be unpacked: " + got.Damage
 	}
 	c.add(Check{Level: LevelEntry, Name: name, Result: Fail, Image: got.DiffID, Note: note})
-	return nil
 }
 
 // layer compares two layers. It adds the checks of their files, and returns those of
 // the layer as a whole.
-func (c *comparison) layer(name string, w, g int) (outer []Check, err error) {
+func (c *comparison) layer(name string, w, g int) (outer []Check) {
 	want, got := c.want.contents[w], c.got.contents[g]
 	failed := 0
 	for _, d := range diff.Files(want.Entries, got.Entries) {
-		checks, err := c.file(d, w, g)
-		if err != nil {
-			return nil, err
-		}
-		for _, check := range checks {
+		for _, check := range c.file(d, w, g) {
 			if check.Result == Fail {
 				failed++
 			}
@@ -104,7 +86,6 @@ func (c *comparison) layer(name string, w, g int) (outer []Check, err error) {
 	whole := Check{Level: LevelEntry, Name: name, Result: Pass, Rebuilt: want.DiffID, Image: got.DiffID}
 	packed := Check{Level: LevelCompression, Name: name, Result: Pass, Rebuilt: want.Digest, Image: got.Digest}
 	if want.DiffID != got.DiffID {
-		c.contentDiffers = true
 		whole.Result, packed.Follows = Fail, true
 		order := diff.Order(want.Entries, got.Entries)
 		switch {
@@ -131,11 +112,11 @@ func (c *comparison) layer(name string, w, g int) (outer []Check, err error) {
 	if packed.Result == Fail || whole.Result == Fail {
 		c.layerDiffers[w] = true
 	}
-	return []Check{whole, packed}, nil
+	return []Check{whole, packed}
 }
 
 // file compares two entries.
-func (c *comparison) file(d diff.FileDiff, w, g int) ([]Check, error) {
+func (c *comparison) file(d diff.FileDiff, w, g int) []Check {
 	check := Check{Level: LevelEntry, Name: diff.Printable(d.Name), Result: Pass}
 	if d.Want != nil {
 		check.Rebuilt = d.Want.Digest
@@ -148,131 +129,79 @@ func (c *comparison) file(d diff.FileDiff, w, g int) ([]Check, error) {
 	}
 	switch {
 	case d.Same():
-		return []Check{check}, nil
+		return []Check{check}
 	case d.Got == nil:
 		check.Level, check.Result, check.Note = LevelEntry, Fail, "missing from the image"
-		return []Check{check}, nil
+		return []Check{check}
 	case d.Want == nil:
 		check.Result, check.Note = Fail, "only in the image: "+d.Got.Describe()
 		if d.Nth > 0 {
 			check.Note = "stands in the image's layer once more, over the first: " + d.Got.Describe()
 		}
-		return []Check{check}, nil
+		return []Check{check}
 	}
 	var checks []Check
 	changes := d.Changes
 	if d.Content() {
 		content := check
 		content.Result = Fail
-		if err := c.content(&content, d, w, g); err != nil {
-			return nil, err
+		if err := c.content(&content, d, w, g); c.err == nil {
+			c.err = err
 		}
 		checks = append(checks, content)
 		// The size goes with the content.
-		changes = nil
-		for _, change := range d.Changes {
-			if !strings.HasPrefix(change, "size: ") {
-				changes = append(changes, change)
-			}
-		}
+		changes = slices.DeleteFunc(changes, func(change string) bool { return strings.HasPrefix(change, "size: ") })
 	}
 	if len(changes) > 0 {
 		check.Level, check.Result, check.Note = LevelEntry, Fail, strings.Join(changes, "; ")
 		checks = append(checks, check)
 	}
-	return checks, nil
+	return checks
 }
 
-// maxText is the most of a file that is compared as text, in bytes.
-const maxText = 4 << 20
+// maxText is the most of a file that is compared as text, and maxProgram that of a program
+// that is taken apart, in bytes; derper has 18 MB.
+const (
+	maxText    = 4 << 20
+	maxProgram = 128 << 20
+)
 
 // content says how the contents of two files differ.
 func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 	check.Note = fmt.Sprintf("content differs: %d bytes in the image, %d rebuilt", d.Got.Header.Size, d.Want.Header.Size)
-	if !d.Want.Program() {
-		if d.Want.Header.Size > maxText || d.Got.Header.Size > maxText {
-			return nil
-		}
-		want, err := c.text(c.want.layers[w], d)
-		if err != nil {
-			return err
-		}
-		got, err := c.text(c.got.layers[g], d)
-		if err != nil {
-			return err
-		}
-		if check.Details = few(diff.Text(want, got)); len(check.Details) > 0 {
-			check.Note += "; " + check.Details[0]
-		}
+	limit := int64(maxText)
+	if d.Want.Program() {
+		limit = maxProgram
+	}
+	if max(d.Want.Header.Size, d.Got.Header.Size) > limit {
+		check.Note += "; more than is compared"
 		return nil
 	}
-	if d.Got.Header.Size > maxProgram {
-		check.Note = fmt.Sprintf("content differs: %d bytes in the image, more than is compared; %d rebuilt", d.Got.Header.Size, d.Want.Header.Size)
-		return nil
-	}
-	want, err := c.extract(c.want.layers[w], d)
+	want, err := c.read(c.want.layers[w], d, limit)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(want)
-	got, err := c.extract(c.got.layers[g], d)
+	got, err := c.read(c.got.layers[g], d, limit)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(got)
-	programs, err := diff.Programs(c.ctx, want, got)
-	if err != nil {
+	if d.Want.Program() {
+		check.Note, check.Details, err = diff.Programs(c.ctx, want, got)
 		return err
 	}
-	check.Note, check.Details = programs.Summary, programs.Details
+	if check.Details = few(diff.Text(want, got)); len(check.Details) > 0 {
+		check.Note += "; " + check.Details[0]
+	}
 	return nil
 }
 
-// maxProgram is the most of a program that is taken apart, in bytes; derper has 18 MB.
-const maxProgram = 512 << 20
-
-func (c *comparison) entry(l foundLayer, d diff.FileDiff) (io.ReadCloser, func(), error) {
-	blob, err := l.open(c.ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	r, err := diff.FileIn(blob, d.Name, d.Nth)
-	if err != nil {
-		blob.Close()
-		return nil, nil, err
-	}
-	return r, func() { r.Close(); blob.Close() }, nil
-}
-
-func (c *comparison) text(l foundLayer, d diff.FileDiff) ([]byte, error) {
-	r, done, err := c.entry(l, d)
+func (c *comparison) read(l foundLayer, d diff.FileDiff, limit int64) ([]byte, error) {
+	blob, err := l.open()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	return io.ReadAll(io.LimitReader(r, maxText))
-}
-
-// extract writes a file of a layer to a temporary one.
-func (c *comparison) extract(l foundLayer, d diff.FileDiff) (name string, err error) {
-	r, done, err := c.entry(l, d)
-	if err != nil {
-		return "", err
-	}
-	defer done()
-	f, err := os.CreateTemp(c.temp, "program-")
-	if err != nil {
-		return "", err
-	}
-	_, err = io.Copy(f, io.LimitReader(r, maxProgram))
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return "", err
-	}
-	return f.Name(), nil
+	defer blob.Close()
+	return diff.FileIn(blob, d.Name, d.Nth, limit)
 }
 
 // align pairs the layers of two images: equal ones with each other, what is between

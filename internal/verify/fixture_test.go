@@ -383,6 +383,8 @@ func wantOnly(t *testing.T, s *Subject) {
 
 func text(s *Subject) string {
 	var b strings.Builder
-	s.writeText(&b)
+	if err := writeText(&b, "subject", s); err != nil {
+		return err.Error()
+	}
 	return b.String()
 }

@@ -1,10 +1,10 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-
-	"golang.org/x/mod/module"
+	"slices"
 
 	"github.com/xavieralpha/derper/internal/lock"
 )
@@ -20,7 +20,7 @@ func (v *Verifier) Locked(ctx context.Context, name string) (*Report, error) {
 	in := v.Lock.Inputs
 	j := &job{Verifier: v, inputs: in, expected: in.Platforms, subject: &Subject{
 		Ref: name, Kind: KindLock, Digest: v.Lock.Outputs.Index,
-		Release: &Release{Version: in.Tailscale.Version, Commit: in.Tailscale.Commit, Time: in.Tailscale.Time, Go: in.Go.Version, Roots: in.Roots.Version, LayerFormat: in.LayerFormat},
+		Release: &Claims{Version: in.Tailscale.Version, Commit: in.Tailscale.Commit, Time: in.Tailscale.Time, Go: in.Go.Version, Roots: in.Roots.Version, LayerFormat: in.LayerFormat},
 	}}
 	r.Subjects = []*Subject{j.subject}
 	for _, p := range j.expected {
@@ -60,38 +60,22 @@ func (j *job) locked(ctx context.Context) error {
 
 // lockedInputs checks the lock's sums against the checksum database.
 func (j *job) lockedInputs(ctx context.Context) (sound bool, err error) {
-	sound = true
-	check := func(m module.Version, locked string) error {
-		sum, err := j.Modules.Sum(ctx, m)
-		if err != nil {
-			return err
-		}
-		c := Check{Level: LevelInput, Name: m.String(), Result: Pass, Rebuilt: sum, Image: locked, Note: "the sum is the checksum database's"}
-		if sum != locked {
-			sound = false
-			c.Result, c.Note = Fail, fmt.Sprintf("the lock has the sum %s, the checksum database %s", locked, sum)
-		}
-		j.subject.Inputs = append(j.subject.Inputs, c)
-		return nil
-	}
-	in := j.inputs
-	if err := check(module.Version{Path: lock.TailscaleModule, Version: in.Tailscale.Version}, in.Tailscale.Sum); err != nil {
+	checks, err := j.sums(ctx, j.inputs)
+	if err != nil {
 		return false, err
 	}
-	for _, host := range lock.Hosts {
-		if err := check(in.Go.Module(host), in.Go.Sums[host]); err != nil {
-			return false, err
+	for i, m := range modules(j.inputs) {
+		c := &checks[i]
+		if c.Image = m.sum; c.Rebuilt != m.sum {
+			c.Result, c.Note = Fail, fmt.Sprintf("the lock has the sum %s, the checksum database %s", m.sum, c.Rebuilt)
 		}
 	}
-	if err := check(module.Version{Path: lock.RootsModule, Version: in.Roots.Version}, in.Roots.Sum); err != nil {
-		return false, err
-	}
-	proof, err := j.prove(ctx, in.Tailscale)
+	proof, err := j.prove(ctx, j.inputs.Tailscale)
 	if proof != nil {
-		j.subject.Inputs = append(j.subject.Inputs, *proof)
-		sound = sound && proof.Result == Pass
+		checks = append(checks, *proof)
 	}
-	return sound, err
+	j.subject.Inputs = checks
+	return !slices.ContainsFunc(checks, Check.failed), err
 }
 
 // lockedOutputs compares what was rebuilt with what the lock records.
@@ -99,38 +83,35 @@ func (j *job) lockedOutputs(built *build) error {
 	recorded := j.Lock.Outputs
 	for _, out := range built.outputs {
 		was, _ := recorded.Platform(out.Platform)
-		p := &Platform{Platform: string(out.Platform), Digest: was.Manifest}
-		differs := false // something inside of what is compared
+		p := &PlatformResult{Platform: string(out.Platform), Digest: was.Manifest}
 		compare := func(level Level, name, rebuilt, locked string) {
 			c := Check{Level: level, Name: name, Result: Pass, Rebuilt: rebuilt, Image: locked}
 			if rebuilt != locked {
-				c.Result, c.Follows = Fail, differs
-				if !differs {
-					c.Note = fmt.Sprintf("the lock records %s, the rebuilt is %s", orNone(locked), orNone(rebuilt))
+				c.Result = Fail
+				c.Follows = slices.ContainsFunc(p.Checks, func(inner Check) bool {
+					return inner.failed() && inner.Level != level && (level != LevelCompression || inner.Name == name)
+				})
+				if !c.Follows {
+					c.Note = fmt.Sprintf("the lock records %s, the rebuilt is %s", cmp.Or(locked, "none"), cmp.Or(rebuilt, "none"))
 				}
 			}
 			p.Checks = append(p.Checks, c)
 		}
-		failed := func() bool { return p.Count(Fail, levels...) > 0 }
 		for k := range max(len(out.Binaries), len(was.Binaries)) {
 			b, l := at(out.Binaries, k), at(was.Binaries, k)
 			compare(LevelBinary, b.Name, b.Digest, l.Digest)
 		}
-		differs = failed()
-		for k := range max(len(out.Layers), len(was.Layers)) {
+		layers := max(len(out.Layers), len(was.Layers))
+		for k := range layers {
 			b, l := at(out.Layers, k), at(was.Layers, k)
 			compare(LevelEntry, "layer "+b.Name, b.DiffID, l.DiffID)
 		}
-		for k := range max(len(out.Layers), len(was.Layers)) {
+		for k := range layers {
 			b, l := at(out.Layers, k), at(was.Layers, k)
-			differs = b.DiffID != l.DiffID
 			compare(LevelCompression, "layer "+b.Name, b.Digest, l.Digest)
 		}
-		differs = failed()
 		compare(LevelConfig, "config", out.Config, was.Config)
-		differs = failed()
 		compare(LevelManifest, "manifest", out.Manifest, was.Manifest)
-		differs = failed()
 		compare(LevelAttestation, "SBOM and provenance", out.Attestation, was.Attestation)
 		p.conclude()
 		j.subject.Platforms = append(j.subject.Platforms, p)
@@ -145,9 +126,7 @@ func (j *job) lockedOutputs(built *build) error {
 		check.Result, check.Rebuilt, check.Note = Pass, digestOf(raw), ""
 		if check.Rebuilt != check.Image {
 			check.Result = Fail
-			for _, p := range j.subject.Platforms {
-				check.Follows = check.Follows || p.Result == Fail
-			}
+			check.Follows = slices.ContainsFunc(j.subject.Platforms, func(p *PlatformResult) bool { return p.Result == Fail })
 			if !check.Follows {
 				check.Note = fmt.Sprintf("the lock records %s, the rebuilt is %s", check.Image, check.Rebuilt)
 			}
@@ -163,11 +142,4 @@ func at[T any](s []T, i int) (e T) {
 		e = s[i]
 	}
 	return e
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -36,16 +35,12 @@ func (j *job) rebuilders(ctx context.Context) error {
 	if r.Require == 0 {
 		return nil
 	}
-	if j.found.repository == "" {
+	if j.found.repository == nil {
 		return fmt.Errorf("%w: it is in no registry, so nothing is attached to it", ErrRebuilders)
 	}
-	repository, err := sign.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
+	bundles, err := sign.Bundles(ctx, j.found.repository.Repository, j.found.top.Digest)
 	if err != nil {
-		return err
-	}
-	bundles, err := repository.Bundles(ctx, j.found.top.Digest)
-	if err != nil {
-		return fmt.Errorf("attestations: %w", explain(ctx, registryOf(j.found.repository), err))
+		return fmt.Errorf("attestations: %w", explain(ctx, err))
 	}
 	count := 0
 	for _, trust := range r.Trust {
@@ -67,16 +62,23 @@ func (j *job) rebuilders(ctx context.Context) error {
 	return nil
 }
 
-// rebuilder looks what one of those who are trusted has attested.
+// rebuilder looks what one of those who are trusted has attested. One attestation must be
+// of all platforms, and then no lesser one takes anything away; one that found a
+// difference does.
 func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 	c := Check{Level: LevelRebuilder, Name: trust.String(), Result: Skip, Note: "has attested nothing"}
+	note := func(s string) {
+		if c.Result != Pass {
+			c.Note = s
+		}
+	}
 	for _, b := range bundles {
 		v, err := trust.Verify(b, j.found.top.Digest)
 		if err != nil {
 			// Also what others have attested comes here: they did not sign with this
 			// key. What this one signed about another image is told apart.
 			if errors.Is(err, sign.ErrOtherDigest) {
-				c.Note = "has attested another image, and that attestation is attached to this one"
+				note("has attested another image, and that attestation is attached to this one")
 			}
 			continue
 		}
@@ -86,14 +88,14 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 		passed, failed, err := attest.ParseRebuild(v.Statement)
 		switch {
 		case err != nil:
-			c.Note = "has attested something else: " + diff.Printable(err.Error())
+			note("has attested something else: " + diff.Printable(err.Error()))
 		case len(failed) > 0:
 			c.Result, c.Note = Fail, "attests that what it rebuilt differs on "+diff.Printable(strings.Join(failed, ", "))
 			return c
 		default:
 			lacks := slices.DeleteFunc(j.names(), func(p string) bool { return slices.Contains(passed, p) })
 			if len(lacks) > 0 {
-				c.Note = "attests a rebuild, but not of " + strings.Join(lacks, ", ")
+				note("attests a rebuild, but not of " + strings.Join(lacks, ", "))
 				continue
 			}
 			c.Result, c.Note = Pass, "attests that it rebuilt the same, bit for bit"
@@ -115,14 +117,10 @@ func (j *job) names() (names []string) {
 // revision is the commit of this project that an image's provenance names, as a hint
 // for an explanation: no signature is verified, and what cannot be read is left out.
 func (j *job) revision(ctx context.Context) string {
-	if j.found.repository == "" {
+	if j.found.repository == nil {
 		return ""
 	}
-	repository, err := sign.NewReadable(j.found.repository, remote.WithAuthFromKeychain(j.keychain()))
-	if err != nil {
-		return ""
-	}
-	bundles, err := repository.Bundles(ctx, j.found.top.Digest)
+	bundles, err := sign.Bundles(ctx, j.found.repository.Repository, j.found.top.Digest)
 	if err != nil {
 		return ""
 	}
@@ -150,7 +148,7 @@ var isCommit = regexp.MustCompile(`^[0-9a-f]{40}$`)
 // from nothing, and came to an end.
 func (j *job) statement() (*attest.Statement, error) {
 	s := j.subject
-	if !j.Fresh || j.found.repository == "" || s.Verdict == Unverified {
+	if !j.Fresh || j.found.repository == nil || s.Verdict == Unverified {
 		return nil, nil
 	}
 	r := attest.Rebuild{Inputs: j.inputs, Host: program().Host, Version: program().Version}
@@ -180,10 +178,4 @@ func (j *job) statement() (*attest.Statement, error) {
 	}
 	statement, err := r.Statement(about...)
 	return &statement, err
-}
-
-// registryOf is the registry of a repository, by name.
-func registryOf(repository string) string {
-	registry, _, _ := strings.Cut(repository, "/")
-	return registry
 }

@@ -192,9 +192,9 @@ func attach(t *testing.T, ref string, by *sign.Signer, statement attest.Statemen
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := (&registry.Client{}).Open(t.Context(), parsed.Context().String())
+	r, err := (&registry.Client{}).Open(t.Context(), parsed.Context().String(), registry.Push)
 	if err == nil {
-		_, err = sign.AttachStatements(t.Context(), []attest.Statement{statement}, by, []sign.Repository{sign.Writable{Repository: r}}, func(int, int) {})
+		_, err = sign.AttachStatements(t.Context(), []attest.Statement{statement}, by, []*registry.Repository{r}, func(int, int) {})
 	}
 	if err != nil {
 		t.Fatal(err)

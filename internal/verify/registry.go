@@ -2,90 +2,70 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/url"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
-// repository is a repository in a registry.
-type repository struct {
-	name   name.Repository
-	puller *remote.Puller
-}
+// repository is a repository in a registry, with the errors of this package.
+type repository struct{ *registry.Repository }
 
 // openRegistry finds an image by tag or by digest. A tag is asked for once; all that
 // follows is by digest.
 func openRegistry(ctx context.Context, s string, keychain authn.Keychain) (*found, error) {
-	ref, err := name.ParseReference(s)
+	_, identifier, err := registry.Split(s)
 	if err != nil {
-		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", ErrNotFound, err)
+		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", image.ErrNotFound, err)
 	}
-	puller, err := remote.NewPuller(remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain))
+	opened, err := (&registry.Client{Keychain: keychain}).Open(ctx, s, registry.Pull)
 	if err != nil {
-		return nil, err
+		return nil, explain(ctx, err)
 	}
-	r := &repository{ref.Context(), puller}
-	top, err := puller.Head(ctx, ref)
+	r := &repository{opened}
+	top, err := r.Resolve(ctx)
 	if err != nil {
-		// Some registries answer no HEAD, and none says why it does not.
-		got, err := puller.Get(ctx, ref)
-		if err != nil {
-			return nil, explain(ctx, r.name.RegistryStr(), err)
-		}
-		top = &got.Descriptor
+		return nil, explain(ctx, err)
 	}
 	f, err := read(ctx, r, v1.Descriptor{MediaType: top.MediaType, Digest: top.Digest})
 	if err != nil {
 		return nil, err
 	}
-	_, f.tag = ref.(name.Tag)
-	f.repository, f.top = ref.Context().String(), *top
+	f.tag = !strings.Contains(identifier, ":")
+	f.repository, f.top = r, top
 	return f, nil
 }
 
-func (r *repository) manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
-	got, err := r.puller.Get(ctx, r.name.Digest(digest.String()))
-	if err != nil {
-		return nil, explain(ctx, r.name.RegistryStr(), err)
-	}
-	return got.Manifest, nil
+// Manifest and Blob make it an image.Store.
+func (r *repository) Manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
+	data, err := r.Repository.Manifest(ctx, digest)
+	return data, explain(ctx, err)
 }
 
-func (r *repository) blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
-	l, err := r.puller.Layer(ctx, r.name.Digest(digest.String()))
-	if err != nil {
-		return nil, explain(ctx, r.name.RegistryStr(), err)
-	}
-	content, err := l.Compressed()
-	if err != nil {
-		return nil, explain(ctx, r.name.RegistryStr(), err)
-	}
-	return content, nil
+func (r *repository) Blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
+	rc, err := r.Repository.Blob(ctx, digest)
+	return rc, explain(ctx, err)
 }
 
 // explain says what an error of a registry means.
-func explain(ctx context.Context, registry string, err error) error {
-	var answer *transport.Error
-	var request *url.Error
-	var network net.Error
+func explain(ctx context.Context, err error) error {
+	host := registry.HostOf(err)
 	switch {
+	case err == nil:
+		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
-		return fmt.Errorf("%w in %s: %w", ErrNotFound, registry, err)
-	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
-		return fmt.Errorf("%w in %s, or no permission to read it (docker login %s): %w", ErrNotFound, registry, registry, err)
-	case errors.As(err, &answer) && answer.StatusCode >= 500, errors.As(err, &request), errors.As(err, &network):
-		return fmt.Errorf("%w: %s: %w", ErrUnreachable, registry, err)
+	case registry.NotFound(err):
+		return fmt.Errorf("%w in %s: %w", image.ErrNotFound, host, err)
+	case registry.Denied(err):
+		return fmt.Errorf("%w in %s, or no permission to read it (docker login %s): %w", image.ErrNotFound, host, host, err)
+	case registry.Unreachable(err):
+		return fmt.Errorf("%w: %s: %w", ErrUnreachable, host, err)
 	}
-	return fmt.Errorf("%s: %w", registry, err)
+	return err
 }

@@ -90,9 +90,9 @@ func TestReleasesInARow(t *testing.T) {
 	}
 	for _, s := range report.Subjects {
 		wantVerified(t, s)
-		t.Logf("%s: %s, %s in %.1fs", s.Release.Version, s.Verdict, s.Platforms[0].summary(), s.Seconds)
+		t.Logf("%s: %s, %s in %.1fs", s.Release.Version, s.Verdict, s.Platforms[0].Summary(), s.Seconds)
 	}
-	t.Log(report.summary())
+	t.Log(report.Summary())
 	for path, n := range times(r.Requests()) {
 		if n -= before[path]; n > 1 && strings.HasSuffix(path, ".zip") {
 			t.Errorf("fetched %d times: %s", n, path)

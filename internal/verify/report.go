@@ -1,8 +1,7 @@
 package verify
 
 import (
-	"encoding/json"
-	"io"
+	"slices"
 	"time"
 
 	"github.com/xavieralpha/derper/internal/attest"
@@ -94,10 +93,10 @@ type Subject struct {
 	// Err is the same, for programs.
 	Err error `json:"-"`
 
-	Release *Release `json:"release,omitempty"`
+	Release *Claims `json:"release,omitempty"`
 	// Inputs are the checks of what it is made of.
-	Inputs    []Check     `json:"inputs,omitempty"`
-	Platforms []*Platform `json:"platforms,omitempty"`
+	Inputs    []Check           `json:"inputs,omitempty"`
+	Platforms []*PlatformResult `json:"platforms,omitempty"`
 	// Index are the checks of what holds the platforms together.
 	Index []Check `json:"index,omitempty"`
 	// Rebuilders are those who are trusted, and what they attest.
@@ -118,8 +117,8 @@ type Subject struct {
 	revision string
 }
 
-// Release is what an image claims to be made of.
-type Release struct {
+// Claims are what an image claims to be made of, and for a lock its inputs.
+type Claims struct {
 	Version     string    `json:"version"`
 	Commit      string    `json:"commit"`
 	Time        time.Time `json:"time"`
@@ -128,8 +127,8 @@ type Release struct {
 	LayerFormat int       `json:"layerFormat"`
 }
 
-// A Platform is what was found about one platform.
-type Platform struct {
+// A PlatformResult is what was found about one platform.
+type PlatformResult struct {
 	Platform string  `json:"platform"`
 	Digest   string  `json:"digest,omitempty"` // of the manifest, as found
 	Result   Result  `json:"result"`
@@ -151,6 +150,8 @@ type Check struct {
 	Follows bool `json:"follows,omitempty"`
 }
 
+func (c Check) failed() bool { return c.Result == Fail }
+
 // An Explanation is one thing that differs, in words.
 type Explanation struct {
 	Level Level `json:"level"`
@@ -163,20 +164,15 @@ type Explanation struct {
 }
 
 // Count counts a platform's checks of a level by their result.
-func (p *Platform) Count(r Result, of ...Level) int {
+func (p *PlatformResult) Count(r Result, of ...Level) int {
 	n := 0
 	for _, c := range p.Checks {
-		for _, l := range of {
-			if c.Result == r && c.Level == l {
-				n++
-			}
+		if c.Result == r && slices.Contains(of, c.Level) {
+			n++
 		}
 	}
 	return n
 }
-
-// OK reports whether everything was verified.
-func (r *Report) OK() bool { return r.Verdict == Verified }
 
 // conclude sets the verdict from those of the subjects.
 func (r *Report) conclude() {
@@ -228,7 +224,7 @@ func (s *Subject) conclude(asked func(platform string) bool) {
 // conclude sets the result. Without a FAIL it is PASS only when everything that a
 // container sees was compared: its files and its config. What a docker archive does
 // not have is left out of that, and says so in a row of its own.
-func (p *Platform) conclude() {
+func (p *PlatformResult) conclude() {
 	p.Result = Pass
 	passed := map[Level]bool{}
 	for _, c := range p.Checks {
@@ -245,12 +241,4 @@ func (p *Platform) conclude() {
 	if !passed[LevelConfig] || !passed[LevelBinary] {
 		p.Result = Skip
 	}
-}
-
-// WriteJSON writes the report as one indented JSON value.
-func (r *Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(r)
 }

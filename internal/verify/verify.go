@@ -33,6 +33,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/pipeline"
@@ -149,8 +150,8 @@ type job struct {
 }
 
 func (j *job) close() {
-	if j.found != nil {
-		j.found.close()
+	if j.found != nil && j.found.files != nil {
+		j.found.files.Close()
 	}
 }
 
@@ -221,7 +222,7 @@ func (j *job) choose() error {
 	switch {
 	case j.found.kind != KindIndex:
 		if len(have) == 0 {
-			return fmt.Errorf("is for %s, for which this program builds no image: %w", j.found.images[0].name, ErrNotOurs)
+			return fmt.Errorf("is for %s, for which this program builds no image: %w", j.found.images[0].name, image.ErrForeign)
 		}
 		if !j.asked(string(have[0])) {
 			return fmt.Errorf("is an image for %s only, which was not asked for", have[0])
@@ -244,7 +245,7 @@ func (j *job) choose() error {
 func (j *job) verify(ctx context.Context) error {
 	began := time.Now()
 	defer func() { j.subject.Seconds += time.Since(began).Seconds() }()
-	var built *build
+	built := &build{}
 	if len(j.build) > 0 {
 		var err error
 		if built, err = j.rebuild(ctx, j.inputs, j.build); err != nil {

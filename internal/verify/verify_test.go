@@ -70,7 +70,7 @@ func TestSources(t *testing.T) {
 		writeFile(t, archive, pack)
 		wantVerified(t, f.verify(t, archive))
 		writeFile(t, archive, pack[:len(pack)/2])
-		wantError(t, f.verify(t, archive), ErrDamaged, archive+": damaged: the archive ends too early")
+		wantError(t, f.verify(t, archive), image.ErrCorrupt, archive+": corrupt: the archive ends too early")
 	})
 	t.Run("docker archive", func(t *testing.T) {
 		archive := filepath.Join(t.TempDir(), "docker.tar")
@@ -151,26 +151,26 @@ func TestCannotVerify(t *testing.T) {
 	derper := f.outputs.Platforms[0].Layers[2].Digest
 
 	t.Run("no such folder", func(t *testing.T) {
-		wantError(t, f.verify(t, "./nowhere"), ErrNotFound, "./nowhere: no such file or folder")
+		wantError(t, f.verify(t, "./nowhere"), image.ErrNotFound, "./nowhere: no such file or folder")
 	})
 	t.Run("no reference", func(t *testing.T) {
-		wantError(t, f.verify(t, "UPPER CASE"), ErrNotFound, "neither a file, nor a folder, nor a reference")
+		wantError(t, f.verify(t, "UPPER CASE"), image.ErrNotFound, "neither a file, nor a folder, nor a reference")
 	})
 	t.Run("no layout", func(t *testing.T) {
-		wantError(t, f.verify(t, t.TempDir()), ErrNotFound, "has no index.json")
+		wantError(t, f.verify(t, t.TempDir()), image.ErrNotFound, "has no index.json")
 	})
 	t.Run("no archive", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "image.tar.gz")
 		writeFile(t, file, bytes.Repeat([]byte("no archive "), 200))
-		wantError(t, f.verify(t, file), ErrNotFound, "not a tar archive, or a compressed one")
+		wantError(t, f.verify(t, file), image.ErrNotFound, "not a tar archive, or a compressed one")
 	})
 	t.Run("not in the registry", func(t *testing.T) {
 		r := registrytest.Memory(t, registrytest.Options{})
-		wantError(t, f.verify(t, r.Repository("derper")+":1"), ErrNotFound, "no such image in "+r.Host)
+		wantError(t, f.verify(t, r.Repository("derper")+":1"), image.ErrNotFound, "no such image in "+r.Host)
 	})
 	t.Run("no permission", func(t *testing.T) {
 		r := registrytest.Docker(t, registrytest.Options{Username: "alice", Password: "secret"})
-		wantError(t, f.verify(t, r.Repository("derper")+":1"), ErrNotFound, "or no permission to read it (docker login "+r.Host+")")
+		wantError(t, f.verify(t, r.Repository("derper")+":1"), image.ErrNotFound, "or no permission to read it (docker login "+r.Host+")")
 	})
 	t.Run("registry away", func(t *testing.T) {
 		port, err := freeport.Choose("127.0.0.1")
@@ -185,28 +185,28 @@ func TestCannotVerify(t *testing.T) {
 		if err := os.Remove(blob(dir, derper)); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, f.verify(t, dir), ErrDamaged, "layer 3 of linux/amd64: "+derper+": damaged: the layout does not have it")
+		wantError(t, f.verify(t, dir), image.ErrCorrupt, "layer 3 of linux/amd64: "+derper+": corrupt: the layout does not have it")
 	})
 	t.Run("a blob is cut off", func(t *testing.T) {
 		dir := layout(t)
 		if err := os.Truncate(blob(dir, derper), 1000); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, f.verify(t, dir), ErrDamaged, "layer 3 of linux/amd64: "+derper+": damaged: the content has digest sha256:")
+		wantError(t, f.verify(t, dir), image.ErrCorrupt, "layer 3 of linux/amd64: "+derper+": corrupt: the content has digest sha256:")
 	})
 	t.Run("a manifest is another", func(t *testing.T) {
 		dir := layout(t)
 		manifest := f.outputs.Platforms[0].Manifest
 		data := bytes.ReplaceAll(readAllOf(t, blob(dir, manifest)), []byte("derper"), []byte("DERPER"))
 		writeFile(t, blob(dir, manifest), data)
-		wantError(t, f.verify(t, dir), ErrDamaged, manifest+": damaged: the content has digest sha256:")
+		wantError(t, f.verify(t, dir), image.ErrCorrupt, manifest+": corrupt: the content has digest sha256:")
 	})
 	t.Run("not ours", func(t *testing.T) {
 		img, err := random.Image(1000, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, f.verify(t, oneImage(t, img)), ErrNotOurs, "is not an image of this project: nothing in it says org.opencontainers.image.version")
+		wantError(t, f.verify(t, oneImage(t, img)), image.ErrForeign, "is not an image of this project: nothing in it says org.opencontainers.image.version")
 	})
 	claims := func(t *testing.T, name, value string) string {
 		config, err := f.images[0].ConfigFile()
@@ -233,10 +233,10 @@ func TestCannotVerify(t *testing.T) {
 		wantError(t, s, nil, "claims to be made of tailscale.com@v1.99.99, which the checksum database does not know")
 	})
 	t.Run("a release that is no version", func(t *testing.T) {
-		wantError(t, f.verify(t, claims(t, claimVersion, "../../x\x1b")), ErrNotOurs, `claims "tailscale.com@v../../x\x1b"`)
+		wantError(t, f.verify(t, claims(t, claimVersion, "../../x\x1b")), image.ErrForeign, `claims "tailscale.com@v../../x\x1b"`)
 	})
 	t.Run("a commit that is none", func(t *testing.T) {
-		wantError(t, f.verify(t, claims(t, claimCommit, "abc")), ErrNotOurs, `"abc" is no git commit`)
+		wantError(t, f.verify(t, claims(t, claimCommit, "abc")), image.ErrForeign, `"abc" is no git commit`)
 	})
 	t.Run("module proxy away", func(t *testing.T) {
 		v := f.verifier(t)
@@ -496,7 +496,7 @@ func TestVerdict(t *testing.T) {
 		"index fails":           {whole, fail(LevelIndex), Differs},
 		"fail beats skip":       {[]Check{skip(LevelBinary), fail(LevelConfig)}, skip(LevelIndex), Differs},
 	} {
-		s := &Subject{Platforms: []*Platform{{Platform: "linux/amd64", Checks: test.checks}}, Index: []Check{test.index}}
+		s := &Subject{Platforms: []*PlatformResult{{Platform: "linux/amd64", Checks: test.checks}}, Index: []Check{test.index}}
 		s.conclude(func(string) bool { return true })
 		if s.Verdict != test.want {
 			t.Errorf("%s: %q, want %q", name, s.Verdict, test.want)

@@ -107,18 +107,10 @@ func (c *checker) concurrency(group *actionlint.Concurrency) {
 
 func (c *checker) job(job *actionlint.Job) {
 	where := c.file + "/" + job.ID.Value
-	var grants []string
-	switch p := job.Permissions; {
-	case p == nil:
+	if job.Permissions == nil {
 		c.add("%s: no permissions of its own", job.ID.Value)
-	case p.All != nil:
-		grants = []string{p.All.Value}
-	default:
-		for _, s := range p.Scopes {
-			grants = append(grants, s.Name.Value+": "+s.Value.Value)
-		}
-		slices.Sort(grants)
 	}
+	grants := Grants(job)
 	if want := c.policy.Grants[where]; !slices.Equal(grants, want) {
 		c.add("%s: has the permissions %q, and may have %q", job.ID.Value, grants, want)
 	}
@@ -146,6 +138,21 @@ func (c *checker) job(job *actionlint.Job) {
 	for _, step := range job.Steps {
 		c.step(job, step, allowed)
 	}
+}
+
+// Grants are the permissions of a job, as "contents: read", sorted.
+func Grants(job *actionlint.Job) (grants []string) {
+	switch p := job.Permissions; {
+	case p == nil:
+	case p.All != nil:
+		grants = []string{p.All.Value}
+	default:
+		for _, s := range p.Scopes {
+			grants = append(grants, s.Name.Value+": "+s.Value.Value)
+		}
+		slices.Sort(grants)
+	}
+	return grants
 }
 
 func (c *checker) step(job *actionlint.Job, step *actionlint.Step, allowed []string) {

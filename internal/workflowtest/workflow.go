@@ -1,10 +1,5 @@
-// Package workflowtest reads, checks and carries out this project's workflows, without
-// GitHub: the rules that they must keep, and a runner for jobs on this machine.
-//
-// The runner promises what a rehearsal needs: jobs in the order of their needs, each
-// in a folder of its own with a fresh checkout, artifacts and outputs as the only way
-// from one to the other, conditions, matrices, and workflows that call others. It
-// knows the few actions that the workflows use and no others.
+// Package workflowtest reads this project's workflows and checks that they keep to a
+// policy: what they may do, and which command lines they have. It carries out nothing.
 package workflowtest
 
 import (
@@ -72,56 +67,46 @@ func (f *File) Jobs() []*actionlint.Job {
 
 // A Command is the command line of a step.
 type Command struct {
-	// Where is file/job/step, for messages.
+	// Where is file/job/step, for messages; Job is the step's job.
 	Where string
+	Job   *actionlint.Job
 	// Words are the command's, with its variables filled in.
 	Words []string
 }
 
-// Commands are the command lines of all steps of a workflow, with variables that have
-// the values of their expressions in the given contexts. It is for lines that are
-// words, some in double quotes, and variables.
-func (f *File) Commands(contexts map[string]any) ([]Command, error) {
-	c := &scope{file: f, contexts: maps.Clone(contexts)}
-	workflow, err := c.env(f.Workflow.Env, nil)
-	if err != nil {
-		return nil, err
-	}
+// Commands are the command lines of all steps of a workflow, in which samples stand in
+// for the values of variables. It is for lines that are words and variables in double
+// quotes; every variable must be set by the step, its job or the workflow.
+func (f *File) Commands(samples map[string]string) ([]Command, error) {
 	var list []Command
 	for _, job := range f.Jobs() {
-		matrices, err := c.matrices(job)
-		if err != nil {
-			return nil, err
-		}
-		for _, matrix := range matrices {
-			c.contexts["matrix"] = matrix
-			inJob, err := c.env(job.Env, workflow)
+		for _, step := range job.Steps {
+			run, ok := step.Exec.(*actionlint.ExecRun)
+			if !ok {
+				continue
+			}
+			where := f.Name + "/" + job.ID.Value + "/" + stepName(step)
+			words, err := split(run.Run.Value, func(name string) (string, error) {
+				set := slices.ContainsFunc([]*actionlint.Env{f.Workflow.Env, job.Env, step.Env}, func(env *actionlint.Env) bool {
+					return env != nil && env.Vars[strings.ToLower(name)] != nil
+				})
+				value, ok := samples[name]
+				if !set || !ok {
+					return "", fmt.Errorf("$%s is not set, or has no sample", name)
+				}
+				return value, nil
+			})
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s: %w", where, err)
 			}
-			for _, step := range job.Steps {
-				run, ok := step.Exec.(*actionlint.ExecRun)
-				if !ok {
-					continue
-				}
-				env, err := c.env(step.Env, inJob)
-				if err != nil {
-					return nil, err
-				}
-				where := f.Name + "/" + job.ID.Value + "/" + stepName(step)
-				words, err := split(run.Run.Value, env)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", where, err)
-				}
-				list = append(list, Command{where, words})
-			}
+			list = append(list, Command{where, job, words})
 		}
 	}
 	return list, nil
 }
 
 // split splits a command line into words as a shell does, with variables filled in.
-func split(line string, env map[string]string) (words []string, err error) {
+func split(line string, value func(name string) (string, error)) (words []string, err error) {
 	for _, word := range strings.Fields(line) {
 		if quoted, ok := strings.CutPrefix(word, `"`); ok {
 			if word, ok = strings.CutSuffix(quoted, `"`); !ok {
@@ -131,11 +116,11 @@ func split(line string, env map[string]string) (words []string, err error) {
 			return nil, fmt.Errorf("%s: %s is not in double quotes", line, word)
 		}
 		word = os.Expand(word, func(name string) string {
-			value, ok := env[name]
-			if !ok {
-				err = fmt.Errorf("%s: $%s is not set", line, name)
+			v, verr := value(name)
+			if verr != nil {
+				err = fmt.Errorf("%s: %w", line, verr)
 			}
-			return value
+			return v
 		})
 		words = append(words, word)
 	}

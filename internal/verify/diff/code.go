@@ -1,12 +1,10 @@
 package diff
 
 import (
-	"bytes"
 	"debug/elf"
 	"debug/gosym"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 )
@@ -16,11 +14,11 @@ func (d *differ) code(w, g *program) (err error) {
 	defer func() {
 		if r := recover(); r != nil { // debug/elf and debug/gosym, on what is malformed
 			d.detail("the image's program is malformed: %s", Printable(fmt.Sprint(r)))
-			d.set(CauseForm, "The image's program is malformed.")
+			d.set("The image's program is malformed.")
 			err = nil
 		}
 	}()
-	sections, onlyGot, err := d.sections(w.elf, g.elf)
+	sections, onlyGot, err := d.sections(w, g)
 	if err != nil {
 		return err
 	}
@@ -33,55 +31,49 @@ func (d *differ) code(w, g *program) (err error) {
 		}
 	}
 	if len(debugging) > 0 {
-		d.set(CauseFlags, "The image's program has symbols or debugging information (%s), which the rebuilt one was linked without: it was built with other flags, not -ldflags='-s -w'.", strings.Join(debugging, ", "))
+		d.set("The image's program has symbols or debugging information (%s), which the rebuilt one was linked without: it was built with other flags, not -ldflags='-s -w'.", strings.Join(debugging, ", "))
 	}
 	d.list(functions, "function")
 	d.list(sections, "section")
 	switch {
 	case len(functions) > 0:
-		d.set(CauseCode, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and yet their code differs (%s). The image's program was changed after it was compiled, or its source or its compiler was.", functions[0])
+		d.set("Both programs say that they were built by the same Go, from the same modules, with the same settings, and yet their code differs (%s). The image's program was changed after it was compiled, or its source or its compiler was.", functions[0])
 	case len(sections) > 0:
-		d.set(CauseData, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and their functions are the same, but not their data (%s). The image's program was changed after it was compiled, or was linked with other flags or from other embedded files.", sections[0])
+		d.set("Both programs say that they were built by the same Go, from the same modules, with the same settings, and their functions are the same, but not their data (%s). The image's program was changed after it was compiled, or was linked with other flags or from other embedded files.", sections[0])
 	default:
-		at, n, err := compare(d, io.NewSectionReader(w.file, 0, 1<<62), io.NewSectionReader(g.file, 0, 1<<62))
-		if err != nil {
-			return err
-		}
-		d.detail("outside of all sections: %s, the first at offset %#x of the file", plural(int(n), "byte"), at)
-		d.set(CauseElsewhere, "All sections of the two programs are the same; what is outside of them differs (%s, the first at offset %#x of the file). The image's program was changed after it was linked.", plural(int(n), "byte"), at)
+		n, at := count(w.data, g.data)
+		d.detail("outside of all sections: %s, the first at offset %#x of the file", Plural(n, "byte"), at)
+		d.set("All sections of the two programs are the same; what is outside of them differs (%s, the first at offset %#x of the file). The image's program was changed after it was linked.", Plural(n, "byte"), at)
 	}
 	return nil
 }
 
 // sections lists how the sections of two programs differ, and names those that only
 // the one that was got has.
-func (d *differ) sections(w, g *elf.File) (lines, onlyGot []string, err error) {
-	for _, s := range w.Sections {
-		if s.Type == elf.SHT_NULL {
-			continue
+func (d *differ) sections(w, g *program) (lines, onlyGot []string, err error) {
+	for _, s := range w.elf.Sections {
+		if err := d.ctx.Err(); err != nil {
+			return nil, nil, err
 		}
-		other := g.Section(s.Name)
+		other, name := g.elf.Section(s.Name), Printable(s.Name)
 		switch {
+		case s.Type == elf.SHT_NULL:
 		case other == nil:
-			lines = append(lines, fmt.Sprintf("section %s: only in the rebuilt", Printable(s.Name)))
+			lines = append(lines, fmt.Sprintf("section %s: only in the rebuilt", name))
 		case s.Size != other.Size:
-			lines = append(lines, fmt.Sprintf("section %s: image %d bytes, rebuilt %d", Printable(s.Name), other.Size, s.Size))
+			lines = append(lines, fmt.Sprintf("section %s: image %d bytes, rebuilt %d", name, other.Size, s.Size))
 		case s.Type == elf.SHT_NOBITS || other.Type == elf.SHT_NOBITS:
 			if s.Type != other.Type {
-				lines = append(lines, fmt.Sprintf("section %s: image %s, rebuilt %s", Printable(s.Name), other.Type, s.Type))
+				lines = append(lines, fmt.Sprintf("section %s: image %s, rebuilt %s", name, other.Type, s.Type))
 			}
 		default:
-			at, n, err := compare(d, io.NewSectionReader(s.ReaderAt, 0, int64(s.Size)), io.NewSectionReader(other.ReaderAt, 0, int64(other.Size)))
-			if err != nil {
-				return nil, nil, err
-			}
-			if n > 0 {
-				lines = append(lines, fmt.Sprintf("section %s: other content, %d of %s, the first at %#x", Printable(s.Name), n, plural(int(s.Size), "byte"), s.Addr+uint64(at)))
+			if n, at := count(w.content(s), g.content(other)); n > 0 {
+				lines = append(lines, fmt.Sprintf("section %s: other content, %d of %s, the first at %#x", name, n, Plural(int(s.Size), "byte"), s.Addr+uint64(at)))
 			}
 		}
 	}
-	for _, s := range g.Sections {
-		if s.Type != elf.SHT_NULL && w.Section(s.Name) == nil {
+	for _, s := range g.elf.Sections {
+		if s.Type != elf.SHT_NULL && w.elf.Section(s.Name) == nil {
 			onlyGot = append(onlyGot, s.Name)
 			lines = append(lines, fmt.Sprintf("section %s: only in the image, %d bytes", Printable(s.Name), s.Size))
 		}
@@ -89,38 +81,10 @@ func (d *differ) sections(w, g *elf.File) (lines, onlyGot []string, err error) {
 	return lines, onlyGot, nil
 }
 
-// compare counts the bytes that differ, and those that one has beyond the other,
-// and says where the first is.
-func compare(d *differ, a, b io.Reader) (first, n int64, err error) {
-	first = -1
-	var at int64
-	x, y := make([]byte, 1<<16), make([]byte, 1<<16)
-	for {
-		if err := d.ctx.Err(); err != nil {
-			return first, n, err
-		}
-		nx, errX := io.ReadFull(a, x)
-		ny, errY := io.ReadFull(b, y)
-		for _, err := range []error{errX, errY} {
-			if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
-				return first, n, err
-			}
-		}
-		if !bytes.Equal(x[:nx], y[:ny]) {
-			for i := range max(nx, ny) {
-				if i >= nx || i >= ny || x[i] != y[i] {
-					if first < 0 {
-						first = at + int64(i)
-					}
-					n++
-				}
-			}
-		}
-		at += int64(max(nx, ny))
-		if nx < len(x) && ny < len(y) {
-			return first, n, nil
-		}
-	}
+// content is that of a section, as far as the program has it.
+func (p *program) content(s *elf.Section) []byte {
+	rest := p.data[min(s.Offset, uint64(len(p.data))):]
+	return rest[:min(s.FileSize, uint64(len(rest)))]
 }
 
 // function is one in a program: its code is text[from:to].
@@ -156,7 +120,7 @@ func (d *differ) functions(w, g *elf.File) (lines []string) {
 			moved++
 		default:
 			if n, at := count(wantText[o.from:o.to], a); n > 0 {
-				changed = append(changed, fmt.Sprintf("function %s: other code, %s, the first at %#x", Printable(name), plural(n, "byte"), f.entry+uint64(at)))
+				changed = append(changed, fmt.Sprintf("function %s: other code, %s, the first at %#x", Printable(name), Plural(n, "byte"), f.entry+uint64(at)))
 			}
 		}
 	}
@@ -177,9 +141,11 @@ func (d *differ) functions(w, g *elf.File) (lines []string) {
 	return lines
 }
 
+// count counts the bytes that differ, and those that one has beyond the other, and says
+// where the first is.
 func count(a, b []byte) (n, first int) {
-	for i := range a {
-		if a[i] != b[i] {
+	for i := range max(len(a), len(b)) {
+		if i >= len(a) || i >= len(b) || a[i] != b[i] {
 			if n == 0 {
 				first = i
 			}

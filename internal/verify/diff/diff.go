@@ -37,8 +37,8 @@ func short(s string) string {
 	return Printable(s)
 }
 
-// plural is "1 file" or "3 files".
-func plural(n int, what string) string {
+// Plural is "1 file" or "3 files".
+func Plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -161,16 +160,12 @@ func FuzzPrograms(f *testing.F) {
 		for i := range min(int(n), 4096) {
 			changed[(int(at)+i)%len(changed)] ^= with
 		}
-		name := filepath.Join(t.TempDir(), "program")
-		if err := os.WriteFile(name, changed, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		d, err := Programs(context.Background(), exe, name)
+		summary, details, err := Programs(context.Background(), program, changed)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(changed, program) && (d.Cause == "" || d.Summary == "") {
-			t.Errorf("does not say how they differ: %+v", d)
+		if !bytes.Equal(changed, program) && summary == "" {
+			t.Errorf("does not say how they differ: %q", details)
 		}
 	})
 }

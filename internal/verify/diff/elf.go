@@ -18,31 +18,20 @@ func machineOf(head []byte) string {
 		return ""
 	}
 	var order binary.ByteOrder = binary.LittleEndian
-	big := elf.Data(head[elf.EI_DATA]) == elf.ELFDATA2MSB
-	if big {
+	if elf.Data(head[elf.EI_DATA]) == elf.ELFDATA2MSB {
 		order = binary.BigEndian
 	}
-	wide := elf.Class(head[elf.EI_CLASS]) == elf.ELFCLASS64
-	switch m := elf.Machine(order.Uint16(head[18:])); {
-	case m == elf.EM_X86_64:
-		return "amd64"
-	case m == elf.EM_386:
-		return "386"
-	case m == elf.EM_AARCH64:
-		return "arm64"
-	case m == elf.EM_ARM:
-		return "arm"
-	case m == elf.EM_PPC64 && big:
-		return "ppc64"
-	case m == elf.EM_PPC64:
+	m := elf.Machine(order.Uint16(head[18:]))
+	switch name, ok := machines[m]; {
+	case m == elf.EM_PPC64 && order == binary.LittleEndian:
 		return "ppc64le"
-	case m == elf.EM_RISCV && wide:
-		return "riscv64"
-	case m == elf.EM_S390:
-		return "s390x"
-	case m == elf.EM_LOONGARCH:
-		return "loong64"
-	default:
-		return strings.ToLower(strings.TrimPrefix(m.String(), "EM_"))
+	case ok && (m != elf.EM_RISCV || elf.Class(head[elf.EI_CLASS]) == elf.ELFCLASS64):
+		return name
 	}
+	return strings.ToLower(strings.TrimPrefix(m.String(), "EM_"))
+}
+
+// machines are those that Go has another name for.
+var machines = map[elf.Machine]string{
+	elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64", elf.EM_RISCV: "riscv64", elf.EM_S390: "s390x", elf.EM_LOONGARCH: "loong64",
 }

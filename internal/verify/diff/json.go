@@ -73,6 +73,9 @@ func (c *changeList) add(path string, want, got []byte) {
 	*c = append(*c, Change{path, string(want), string(got)})
 }
 
+// none is the value where there is none.
+type none struct{}
+
 func (c *changeList) values(path string, want, got any) {
 	switch w := want.(type) {
 	case map[string]any:
@@ -94,21 +97,14 @@ func (c *changeList) values(path string, want, got any) {
 func (c *changeList) objects(path string, want, got map[string]any) {
 	keys := maps.Clone(want)
 	maps.Copy(keys, got)
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		c.member(path+member(key), want, got, key)
+	of := func(m map[string]any, key string) any {
+		if v, ok := m[key]; ok {
+			return v
+		}
+		return none{}
 	}
-}
-
-func (c *changeList) member(path string, want, got map[string]any, key string) {
-	w, inWant := want[key]
-	g, inGot := got[key]
-	switch {
-	case !inWant:
-		c.add(path, nil, compact(g))
-	case !inGot:
-		c.add(path, compact(w), nil)
-	default:
-		c.values(path, w, g)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		c.values(path+member(key), of(want, key), of(got, key))
 	}
 }
 
@@ -123,16 +119,14 @@ func (c *changeList) arrays(path string, want, got []any) {
 		}
 		return
 	}
-	for i := range max(len(want), len(got)) {
-		at := fmt.Sprintf("%s[%d]", path, i)
-		switch {
-		case i >= len(want):
-			c.add(at, nil, compact(got[i]))
-		case i >= len(got):
-			c.add(at, compact(want[i]), nil)
-		default:
-			c.values(at, want[i], got[i])
+	of := func(list []any, i int) any {
+		if i < len(list) {
+			return list[i]
 		}
+		return none{}
+	}
+	for i := range max(len(want), len(got)) {
+		c.values(fmt.Sprintf("%s[%d]", path, i), of(want, i), of(got, i))
 	}
 }
 
@@ -160,6 +154,9 @@ func member(key string) string {
 }
 
 func compact(v any) []byte {
+	if v == (none{}) {
+		return nil
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)

@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/xavieralpha/derper/internal/ctxio"
+	"github.com/xavieralpha/derper/internal/image"
 )
 
 // Limits of what is read of a layer. A real one has some hundred files and some 50 MB.
@@ -56,7 +56,7 @@ func (e *Entry) Program() bool { return e.Machine != "" }
 // ReadLayer reads a layer's blob to its end. The error is that of r, or ctx's: what
 // is wrong with the content goes to the Layer's Damage.
 func ReadLayer(ctx context.Context, r io.Reader) (*Layer, error) {
-	blob := &tee{r: ctxio.Reader(ctx, r), hash: sha256.New()}
+	blob := &tee{r: image.Stoppable(ctx, r), hash: sha256.New()}
 	l := &Layer{}
 	if damage := l.read(blob); blob.err == nil && damage != nil {
 		l.Damage, l.DiffID = Printable(damage.Error()), ""
@@ -165,26 +165,23 @@ func gzipHeader(h gzip.Header) string {
 	return s + ")"
 }
 
-// FileIn opens the content of the nth file, from 0, with a name in the tar of a
-// layer's blob.
-func FileIn(blob io.Reader, name string, nth int) (io.ReadCloser, error) {
+// FileIn reads the nth file, from 0, with a name in the tar of a layer's blob, of at most
+// limit bytes.
+func FileIn(blob io.Reader, name string, nth int, limit int64) ([]byte, error) {
 	unpacked, _, err := Decompress(blob)
 	if err != nil {
 		return nil, err
 	}
+	defer unpacked.Close()
 	tr := tar.NewReader(io.LimitReader(unpacked, maxTar))
 	for {
 		h, err := tr.Next()
 		if err != nil {
-			unpacked.Close()
 			return nil, err
 		}
 		if h.Name == name {
 			if nth--; nth < 0 {
-				return struct {
-					io.Reader
-					io.Closer
-				}{tr, unpacked}, nil
+				return io.ReadAll(io.LimitReader(tr, limit))
 			}
 		}
 	}

@@ -5,17 +5,20 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/probe"
 )
 
-// Result is the outcome of one row.
-type Result string
+// Result is the outcome of one row, as of a check of a relay. When it is Skip, Reason says why.
+type Result = probe.Result
 
 const (
-	Pass Result = "pass" // the image did what it must
-	Fail Result = "fail" // it did not
-	Skip Result = "skip" // not tested: Reason says why
+	Pass = probe.Pass
+	Fail = probe.Fail
+	Skip = probe.Skip
 )
 
 // Row is what came out of a case, or of a part of one.
@@ -38,13 +41,13 @@ func (r Row) MarshalJSON() ([]byte, error) {
 	}{r.Name, r.Result, r.Reason, r.Took.Milliseconds(), r.Log})
 }
 
-// String is the row in the text form of a report, without the log.
+// String is the row in the text form, without the log.
 func (r Row) String() string {
 	return strings.TrimRight(fmt.Sprintf("%-4s  %-36s %7.2fs  %s", r.Result, r.Name, r.Took.Seconds(), r.Reason), " ")
 }
 
-// Report is what came out for one platform. Text, JSON and JUnit follow from it.
-type Report struct {
+// Results are what came out for one platform. Text, JSON and JUnit follow from it.
+type Results struct {
 	Platform string        `json:"platform"`
 	Runner   string        `json:"runner"`
 	Time     time.Time     `json:"time"` // when the first case began
@@ -53,7 +56,7 @@ type Report struct {
 }
 
 // Count returns the number of rows with that result.
-func (r *Report) Count(of Result) int {
+func (r *Results) Count(of Result) int {
 	n := 0
 	for _, row := range r.Rows {
 		if row.Result == of {
@@ -64,25 +67,23 @@ func (r *Report) Count(of Result) int {
 }
 
 // Find returns the row of that name.
-func (r *Report) Find(name string) (Row, bool) {
-	for _, row := range r.Rows {
-		if row.Name == name {
-			return row, true
-		}
+func (r *Results) Find(name string) (Row, bool) {
+	if i := slices.IndexFunc(r.Rows, func(row Row) bool { return row.Name == name }); i >= 0 {
+		return r.Rows[i], true
 	}
 	return Row{}, false
 }
 
 // OK reports whether the image passed: some cases did and none failed.
-func (r *Report) OK() bool { return r.Count(Fail) == 0 && r.Count(Pass) > 0 }
+func (r *Results) OK() bool { return r.Count(Fail) == 0 && r.Count(Pass) > 0 }
 
-// Summary is the report in one line.
-func (r *Report) Summary() string {
+// Summary is the results in one line.
+func (r *Results) Summary() string {
 	return fmt.Sprintf("%s with %s: %d passed, %d failed, %d skipped in %.1fs", r.Platform, r.Runner, r.Count(Pass), r.Count(Fail), r.Count(Skip), r.Took.Seconds())
 }
 
-// WriteJUnit writes reports in the form of JUnit that CI systems read.
-func WriteJUnit(w io.Writer, source string, reports []*Report) error {
+// WriteJUnit writes results in the form of JUnit that CI systems read.
+func WriteJUnit(w io.Writer, source string, results []*Results) error {
 	type message struct {
 		Message string `xml:"message,attr"`
 		Text    string `xml:",chardata"`
@@ -108,7 +109,7 @@ func WriteJUnit(w io.Writer, source string, reports []*Report) error {
 		Name    string      `xml:"name,attr"`
 		Suites  []testsuite `xml:"testsuite"`
 	}{Name: source}
-	for _, r := range reports {
+	for _, r := range results {
 		s := testsuite{
 			Name: r.Platform + " with " + r.Runner, Tests: len(r.Rows), Failures: r.Count(Fail), Skipped: r.Count(Skip),
 			Time: seconds(r.Took), Timestamp: r.Time.UTC().Format("2006-01-02T15:04:05"),

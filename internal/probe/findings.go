@@ -3,7 +3,7 @@ package probe
 import (
 	"encoding/json"
 	"fmt"
-	"io"
+	"slices"
 	"time"
 )
 
@@ -16,7 +16,7 @@ const (
 	Skip Result = "skip" // not asked: Reason says why
 )
 
-// Check is one row of a report.
+// Check is one row of the findings.
 type Check struct {
 	Name   string        // group and check, such as "stun/ipv4"
 	Result Result        //
@@ -49,20 +49,20 @@ func (c *Check) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// String is the row of the check in the text form of a report.
+// String is the row of the check in the text form.
 func (c Check) String() string {
 	return fmt.Sprintf("%-4s  %-18s %8s  %s", c.Result, c.Name, round(c.Took), c.Reason)
 }
 
-// Report is what a relay answered. Text and JSON follow from it.
-type Report struct {
+// Findings are what a relay answered. Text and JSON follow from it.
+type Findings struct {
 	Relay  string    `json:"relay"` // host:port
 	Time   time.Time `json:"time"`  // when the first check began
 	Checks []Check   `json:"checks"`
 }
 
 // Count returns the number of checks with result r.
-func (r *Report) Count(of Result) int {
+func (r *Findings) Count(of Result) int {
 	n := 0
 	for _, c := range r.Checks {
 		if c.Result == of {
@@ -74,42 +74,19 @@ func (r *Report) Count(of Result) int {
 
 // OK reports whether the relay passed: some checks did and none failed. That a check was skipped is no failure:
 // who needs a certain check to have run looks it up with Find.
-func (r *Report) OK() bool { return r.Count(Fail) == 0 && r.Count(Pass) > 0 }
+func (r *Findings) OK() bool { return r.Count(Fail) == 0 && r.Count(Pass) > 0 }
 
 // Find returns the check of that name.
-func (r *Report) Find(name string) (Check, bool) {
-	for _, c := range r.Checks {
-		if c.Name == name {
-			return c, true
-		}
+func (r *Findings) Find(name string) (Check, bool) {
+	if i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == name }); i >= 0 {
+		return r.Checks[i], true
 	}
 	return Check{}, false
 }
 
-// Summary is the report in one line.
-func (r *Report) Summary() string {
+// Summary is the findings in one line.
+func (r *Findings) Summary() string {
 	return fmt.Sprintf("%s: %d passed, %d failed, %d skipped", r.Relay, r.Count(Pass), r.Count(Fail), r.Count(Skip))
-}
-
-// WriteText writes a row per check and the summary.
-func (r *Report) WriteText(w io.Writer) error {
-	for _, c := range r.Checks {
-		if _, err := fmt.Fprintln(w, c); err != nil {
-			return err
-		}
-	}
-	_, err := fmt.Fprintln(w, r.Summary())
-	return err
-}
-
-// WriteJSON writes the report as one indented JSON value.
-func (r *Report) WriteJSON(w io.Writer) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(b, '\n'))
-	return err
 }
 
 func round(d time.Duration) time.Duration {

@@ -1,0 +1,197 @@
+package release
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/github"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
+)
+
+// record makes the notes of what the first repository has, and writes the release down.
+func (r *Release) record(ctx context.Context, _ *Step, _ []string) error {
+	l, err := r.lock()
+	if err != nil {
+		return err
+	}
+	tags, err := tagsOf(l)
+	if err != nil {
+		return err
+	}
+	n := &Notes{Repositories: r.Repositories, Changes: r.journal.entries["update"].Changes}
+	if n.Image, err = r.describe(ctx, l.Outputs.Index); err != nil {
+		return err
+	}
+	for _, t := range tags {
+		n.Tags = append(n.Tags, t.Name)
+	}
+	if before := r.before(l); before != "" {
+		if n.Before, err = r.describe(ctx, before); err != nil {
+			r.say("%s@%s cannot be described, and the notes compare with nothing: %v", r.Repositories[0], before, err)
+			n.Before = nil
+		}
+	}
+	command := r.journal.entries["sign"].Command
+	if r.Signer != nil {
+		command = r.Signer.Command()
+	}
+	if command != "" {
+		for _, ref := range r.references(l) {
+			n.Verify = append(n.Verify, command+" "+ref)
+		}
+	}
+	var b bytes.Buffer
+	if err := n.Write(&b); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(r.path(notesName), b.Bytes()); err != nil {
+		return err
+	}
+	return r.Recorder.Record(ctx, l, b.String())
+}
+
+// before is the digest of what was released before: what the tag that always moves
+// named, or, where no journal has that, what the lock that is replaced records.
+func (r *Release) before(l *lock.Lock) string {
+	before := r.journal.entries["before"].Before
+	if !r.journal.covers("before", "", digestsOf(l), nil) || before == l.Outputs.Index {
+		before = ""
+	}
+	if old, err := lock.Read(r.LockFile); before == "" && err == nil && old.Outputs != nil && old.Outputs.Index != l.Outputs.Index {
+		before = old.Outputs.Index
+	}
+	return before
+}
+
+// describe describes what the first repository has under a digest.
+func (r *Release) describe(ctx context.Context, digest string) (*Image, error) {
+	h, err := v1.NewHash(digest)
+	if err != nil {
+		return nil, err
+	}
+	repository, err := r.Registry.Open(ctx, r.Repositories[0], registry.Pull)
+	if err != nil {
+		return nil, err
+	}
+	index, err := image.IndexOf(ctx, repository, v1.Descriptor{Digest: h, MediaType: types.OCIImageIndex})
+	if err != nil {
+		return nil, err
+	}
+	return Describe(index)
+}
+
+// A LocalRecorder writes a release down on this machine: the lock is replaced, and
+// the notes stay in the release's folder.
+type LocalRecorder struct {
+	// LockFile is the lock to replace, Folder the folder of the release.
+	LockFile, Folder string
+	// Repositories are where it is published.
+	Repositories []string
+}
+
+// Recorded reports whether the lock has the release's outputs, and the folder its notes.
+func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
+	there, err := lock.Read(f.LockFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // the first release of a channel
+	}
+	if err != nil {
+		return false, err
+	}
+	j, err := openJournal(filepath.Join(f.Folder, journalName))
+	if err != nil {
+		return false, err
+	}
+	_, noNotes := os.Stat(filepath.Join(f.Folder, notesName))
+	return noNotes == nil && j.covers("record", "", digestsOf(l), f.Repositories) && there.Outputs != nil && there.Outputs.Index == l.Outputs.Index, nil
+}
+
+// Record replaces the lock, unless somebody else changed it since the release began.
+func (f LocalRecorder) Record(_ context.Context, l *lock.Lock, _ string) error {
+	content, err := l.Bytes()
+	if err != nil {
+		return err
+	}
+	have, err := os.ReadFile(f.LockFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if bytes.Equal(have, content) {
+		return nil
+	}
+	j, err := openJournal(filepath.Join(f.Folder, journalName))
+	if err != nil {
+		return err
+	}
+	if base := j.entries["update"].Base; base != digestOf(have) {
+		return fmt.Errorf("%s: %w", f.LockFile, github.ErrChanged)
+	}
+	return l.Write(f.LockFile)
+}
+
+// Withdraw writes the lock in which the version is marked.
+func (f LocalRecorder) Withdraw(_ context.Context, l *lock.Lock, _ string) error {
+	return l.Write(f.LockFile)
+}
+
+// A GitHubRecorder writes a release down on GitHub: a commit of the lock, then a
+// release whose notes name the index.
+type GitHubRecorder struct {
+	*github.Client
+	// LockFile is the lock of the checkout, as a path in the repository; Branch is
+	// the branch to commit to.
+	LockFile, Branch string
+}
+
+// Recorded reports whether there is a release of the lock's version that names its
+// index.
+func (g GitHubRecorder) Recorded(ctx context.Context, l *lock.Lock) (bool, error) {
+	return g.Released(ctx, l.Inputs.Tailscale.Version, l.Outputs.Index)
+}
+
+// Record commits the lock, unless somebody else changed it since the checkout, and
+// makes the release at the commit.
+func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, notes string) error {
+	version := l.Inputs.Tailscale.Version
+	commit, err := g.commit(ctx, l, fmt.Sprintf("lock: tailscale %s\n\n%s", version, l.Outputs.Index))
+	if err != nil {
+		return err
+	}
+	_, err = g.Release(ctx, github.Release{
+		Tag: version, Commit: commit, Notes: notes, Index: l.Outputs.Index, Prerelease: lock.ChannelOf(version) == lock.Unstable,
+	})
+	return err
+}
+
+func (g GitHubRecorder) commit(ctx context.Context, l *lock.Lock, message string) (string, error) {
+	content, err := l.Bytes()
+	if err != nil {
+		return "", err
+	}
+	old, err := os.ReadFile(g.LockFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	return g.Commit(ctx, github.Change{
+		Branch: g.Branch, Path: filepath.ToSlash(filepath.Clean(g.LockFile)), Old: old, New: content, Message: message,
+	})
+}
+
+// Withdraw commits the lock in which the version is marked, and marks the release.
+func (g GitHubRecorder) Withdraw(ctx context.Context, l *lock.Lock, version string) error {
+	if _, err := g.commit(ctx, l, "lock: tailscale "+version+" is withdrawn"); err != nil {
+		return err
+	}
+	return g.Client.Withdraw(ctx, version, "**Withdrawn.** The tags name the release before; this one is not published again.")
+}

@@ -1,0 +1,473 @@
+// Package release carries out a release: a list of steps, each of which says what it
+// needs, what it leaves, and how it finds out that it was done already.
+//
+// It promises that the steps run in the order of [Steps], that a step runs only for an
+// image for which every step before it has succeeded, and that every step works on
+// the one image that the step build made. A release that stopped, however it
+// stopped, goes on where it was: each step is safe to run again, and what cannot be
+// looked up is in the journal, in the folder of the release. No tag moves before the
+// image is tested, pushed, verified and signed.
+//
+// The work itself is done by [Tools], which are the program's other commands.
+package release
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
+)
+
+// A Need is something that a step needs beside the folder of the release.
+type Need uint
+
+const (
+	Sources    Need = 1 << iota // the module proxy, the checksum database, tailscale's repository
+	Layout                      // the layout in the release's folder
+	Images                      // the digests that the step build gave
+	Containers                  // a machine that runs the image
+	Pull                        // the right to read from the repositories
+	Push                        // the right to write to the repositories
+	Identity                    // a key or a workflow's identity, to sign with
+	Recording                   // the right to write down the release: on GitHub, or in the lock
+)
+
+// A Step is one step of a release.
+type Step struct {
+	// Name is the word for --step; Does says in a line what it does.
+	Name, Does string
+	// Needs is what must be at hand.
+	Needs Need
+	// Leaves are the files that the step leaves in the release's folder.
+	Leaves []string
+
+	// once is set for a step that counts as done when the journal has it. The
+	// others look for themselves: in the cache, in the registries, on GitHub.
+	once bool
+	// parts are the parts that the step can be done in, each on its own machine.
+	parts func(*Release) []string
+	run   func(r *Release, ctx context.Context, s *Step, parts []string) error
+}
+
+// Has reports whether the step needs n.
+func (s *Step) Has(n Need) bool { return s.Needs&n != 0 }
+
+// Names of files in the folder of a release.
+const (
+	lockName    = lock.File
+	layoutName  = "dist"
+	journalName = "journal"
+	notesName   = "notes.md"
+	testName    = "test.xml"
+)
+
+// Steps are the steps of a release, in their order.
+var Steps = []*Step{
+	{Name: "update", Does: "take the newest release of tailscale, proven, into the release's lock",
+		Needs: Sources, Leaves: []string{lockName}, run: (*Release).update},
+	{Name: "build", Does: "build all platforms, and record what came out or compare it with the lock",
+		Needs: Sources, Leaves: []string{lockName, layoutName}, run: (*Release).build},
+	{Name: "test", Does: "test the image on every platform, or on those of --platform",
+		Needs: Layout | Images | Containers, Leaves: []string{testName}, once: true, parts: (*Release).platforms, run: (*Release).test},
+	{Name: "push", Does: "push the image to all repositories by digest and read it back; no tag moves",
+		Needs: Layout | Images | Push, run: (*Release).push},
+	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
+		Needs: Sources | Images | Pull, once: true, run: (*Release).verify},
+	{Name: "sign", Does: "sign the image and attest what it is made of, in all repositories",
+		Needs: Layout | Images | Push | Identity, run: (*Release).sign},
+	{Name: "tag", Does: "move the tags, in all repositories",
+		Needs: Layout | Images | Push, run: (*Release).tag},
+	{Name: "record", Does: "write down the release: the lock with its outputs, and the notes",
+		Needs: Images | Pull | Recording, Leaves: []string{notesName}, run: (*Release).record},
+}
+
+// Named is the step of that name, nil for none.
+func Named(name string) *Step {
+	for _, s := range Steps {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// Digests names the images of a release: the digest of its index, by variant.
+type Digests map[string]string
+
+// Default is the variant that has no name of its own.
+const Default = "default"
+
+func (d Digests) String() string {
+	text, _ := json.Marshal(map[string]string(d)) // of strings: it cannot fail
+	return string(text)
+}
+
+// ParseDigests reads what String writes.
+func ParseDigests(s string) (Digests, error) {
+	var d Digests
+	if err := json.Unmarshal([]byte(s), &d); err != nil {
+		return nil, fmt.Errorf("%q: expected a JSON object, variant to digest: %w", s, err)
+	}
+	if d[Default] == "" {
+		return nil, fmt.Errorf("%q: no digest for the variant %s", s, Default)
+	}
+	return d, nil
+}
+
+// Tools do the work of the steps that are commands of their own, too.
+type Tools struct {
+	// Update is the lock that follows on base when the channel's newest release is
+	// taken, and lines for the notes about what changed in derper's flags. base is
+	// nil for the first release of a channel.
+	Update func(ctx context.Context, base *lock.Lock) (*lock.Lock, []string, error)
+	// Build builds all platforms of the lock in lockFile into layout, and records
+	// what came out in a lock that has no outputs.
+	Build func(ctx context.Context, lockFile, layout string) error
+	// Test tests the images of these platforms. It writes a report in JUnit's form.
+	Test func(ctx context.Context, layout string, platforms []lock.Platform, report string) error
+	// Verify rebuilds the images that references name.
+	Verify func(ctx context.Context, l *lock.Lock, references []string) error
+}
+
+// A Signer signs images.
+type Signer interface {
+	// String names the key or the identity.
+	String() string
+	// Sign signs what is in layout and attests what it is made of, in the
+	// repositories. What is signed already stays as it is.
+	Sign(ctx context.Context, lockFile, layout string, repositories []string) error
+	// Signed reports whether that was done for everything that references name.
+	Signed(ctx context.Context, references []string) (bool, error)
+	// Command is how anybody checks it, but for the reference. It is valid after
+	// Sign or Signed.
+	Command() string
+}
+
+// A Recorder writes down that a release is complete.
+type Recorder interface {
+	// Recorded reports whether the release of the lock's outputs is written down.
+	Recorded(ctx context.Context, l *lock.Lock) (bool, error)
+	// Record writes the release down: the lock and the notes.
+	Record(ctx context.Context, l *lock.Lock, notes string) error
+	// Withdraw writes down that a version is withdrawn, as l has it.
+	Withdraw(ctx context.Context, l *lock.Lock, version string) error
+}
+
+// A Release is one release, of one channel.
+type Release struct {
+	// Folder is the folder of the release; LockFile is the lock that the release
+	// starts from, and which Recorder replaces at the end.
+	Folder, LockFile string
+	// Renew has the step update look for a newer release of tailscale.
+	Renew bool
+	// Again goes through all steps of a release that is published.
+	Again bool
+	// Retag lets the tags of a version go on to another digest.
+	Retag bool
+	// Repositories are where it is published.
+	Repositories []string
+	// Platforms are those that the step test tests; nil for all.
+	Platforms []lock.Platform
+	// Images are the digests that another machine's step build gave; nil to take
+	// those of the folder.
+	Images Digests
+	// Program identifies the running program, Runner what runs the image for tests.
+	Program, Runner string
+
+	Tools Tools
+	// Signer signs; nil for nobody.
+	Signer   Signer
+	Recorder Recorder
+	Registry *registry.Client
+	// Log gets a line for each step.
+	Log io.Writer
+
+	journal journal
+}
+
+// A Result is what became of a release.
+type Result struct {
+	Version string `json:"version"`
+	// Digest is the digest of the index of the default variant.
+	Digest string  `json:"digest"`
+	Images Digests `json:"images"`
+	// Needed reports whether there was something to release; Published whether this
+	// run published it.
+	Needed    bool `json:"needed"`
+	Published bool `json:"published"`
+	// Withdrawn is set for a release that was withdrawn, and is not published again.
+	Withdrawn    bool     `json:"withdrawn,omitempty"`
+	Repositories []string `json:"repositories"`
+	Tags         []string `json:"tags"`
+	Notes        string   `json:"notes,omitempty"` // file
+}
+
+func (r *Release) say(format string, args ...any) {
+	fmt.Fprintf(r.Log, "release: "+format+"\n", args...)
+}
+
+func (r *Release) path(name string) string { return filepath.Join(r.Folder, name) }
+
+// open locks the release's folder and reads its journal.
+func (r *Release) open(ctx context.Context) (unlock func(), err error) {
+	if err := os.MkdirAll(r.Folder, 0o755); err != nil {
+		return nil, fmt.Errorf("release: %w", err)
+	}
+	if unlock, err = cache.LockFolder(ctx, r.Folder, func() { r.say("%s: waiting for another release", r.Folder) }); err != nil {
+		return nil, err
+	}
+	if r.journal, err = openJournal(r.path(journalName)); err != nil {
+		unlock()
+	}
+	return unlock, err
+}
+
+// Run carries out all steps. What is published already is left as it is; if only its
+// record is missing, that is made.
+func (r *Release) Run(ctx context.Context) (*Result, error) {
+	unlock, err := r.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := r.step(ctx, Named("update")); err != nil {
+		return nil, err
+	}
+	l, err := r.lock()
+	if err != nil {
+		return nil, err
+	}
+	result := &Result{Withdrawn: l.IsWithdrawn(), Needed: !l.IsWithdrawn()}
+	if result.Needed && !r.Again {
+		published, err := r.published(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		result.Needed = !published
+		if published {
+			recorded, err := r.Recorder.Recorded(ctx, l)
+			if err == nil && !recorded {
+				// A release that was stopped between its last two steps.
+				err = r.carryOut(ctx, Named("record"), nil)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	if result.Needed {
+		for _, s := range Steps[1:] {
+			if err := r.step(ctx, s); err != nil {
+				return nil, err
+			}
+		}
+		result.Published = true
+	}
+	return r.fill(result)
+}
+
+// RunStep carries out one step, for an image that every step before it was done for.
+func (r *Release) RunStep(ctx context.Context, s *Step) (*Result, error) {
+	unlock, err := r.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := r.step(ctx, s); err != nil {
+		return nil, err
+	}
+	l, err := r.lock()
+	if err != nil {
+		return nil, err
+	}
+	result := &Result{Withdrawn: l.IsWithdrawn(), Needed: !l.IsWithdrawn()}
+	// After the step update: what is not written down is not complete, whatever the
+	// registries have.
+	if s == Steps[0] && result.Needed {
+		if l.Outputs != nil && !r.Again {
+			recorded, err := r.Recorder.Recorded(ctx, l)
+			if err != nil {
+				return nil, err
+			}
+			result.Needed = !recorded
+		}
+	}
+	return r.fill(result)
+}
+
+func (r *Release) fill(result *Result) (*Result, error) {
+	l, err := r.lock()
+	if err != nil {
+		return nil, err
+	}
+	result.Version, result.Repositories = l.Inputs.Tailscale.Short(), r.Repositories
+	if l.Outputs != nil {
+		result.Images = digestsOf(l)
+		result.Digest = result.Images[Default]
+	}
+	tags, err := tagsOf(l)
+	for _, t := range tags {
+		result.Tags = append(result.Tags, t.Name)
+	}
+	if _, serr := os.Stat(r.path(notesName)); serr == nil {
+		result.Notes = r.path(notesName)
+	}
+	return result, err
+}
+
+// lock reads the lock of the release.
+func (r *Release) lock() (*lock.Lock, error) {
+	l, err := lock.Read(r.path(lockName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &OrderError{Step: "update", Folder: r.Folder}
+	}
+	return l, err
+}
+
+func digestsOf(l *lock.Lock) Digests { return Digests{Default: l.Outputs.Index} }
+
+func tagsOf(l *lock.Lock) ([]registry.Tag, error) {
+	version := l.Inputs.Tailscale.Version
+	return registry.Tags(version, lock.ChannelOf(version))
+}
+
+// references are the image in each repository, by digest.
+func (r *Release) references(l *lock.Lock) (refs []string) {
+	for _, repository := range r.Repositories {
+		refs = append(refs, repository+"@"+l.Outputs.Index)
+	}
+	return refs
+}
+
+// A StepError says which step failed, and why.
+type StepError struct {
+	Step string
+	Err  error
+}
+
+func (e *StepError) Error() string { return "release: " + e.Step + ": " + e.Err.Error() }
+func (e *StepError) Unwrap() error { return e.Err }
+
+// An OrderError says that a step was not done for the image at hand.
+type OrderError struct {
+	// Step is the one to do first; Image what it is to be done for, if that is known.
+	Step, Image, Folder string
+}
+
+func (e *OrderError) Error() string {
+	if e.Image == "" {
+		return fmt.Sprintf("%s: step %s has not been carried out", e.Folder, e.Step)
+	}
+	return fmt.Sprintf("%s: step %s has not been carried out for %s", e.Folder, e.Step, e.Image)
+}
+
+// A MismatchError says that what is in the folder is not what was built.
+type MismatchError struct {
+	Folder    string
+	Have, Got Digests
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("%s: expected the images %s, which the step build gave; got %s", e.Folder, e.Got, e.Have)
+}
+
+// step carries out a step, after all checks that come between two steps.
+func (r *Release) step(ctx context.Context, s *Step) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.Has(Images) {
+		if err := r.ready(s); err != nil {
+			return err
+		}
+	}
+	parts := []string{""}
+	if s.parts != nil {
+		parts = s.parts(r)
+	}
+	if s.once {
+		parts = slices.DeleteFunc(parts, func(part string) bool { return r.journal.has(s.Name, part, r.entry(s)) })
+		if len(parts) == 0 {
+			r.say("%s: was done before", s.Name)
+			return nil
+		}
+	}
+	return r.carryOut(ctx, s, parts)
+}
+
+func (r *Release) carryOut(ctx context.Context, s *Step, parts []string) error {
+	if err := s.run(r, ctx, s, parts); err != nil {
+		return &StepError{s.Name, err}
+	}
+	if s.Name != "update" { // which has more to say
+		e := r.entry(s)
+		for _, part := range parts {
+			if err := r.journal.put(s.Name, part, e); err != nil {
+				return err
+			}
+		}
+	}
+	r.say("%s: done", s.Name)
+	return nil
+}
+
+// ready checks that the folder has the images that were built, and that every step
+// before s was done for them, in these repositories.
+func (r *Release) ready(s *Step) error {
+	l, err := r.lock()
+	if err != nil {
+		return err
+	}
+	if l.Outputs == nil {
+		return &OrderError{Step: "build", Folder: r.Folder}
+	}
+	have := digestsOf(l)
+	if r.Images != nil && !maps.Equal(have, r.Images) {
+		return &MismatchError{r.Folder, have, r.Images}
+	}
+	for _, before := range Steps[1:slices.Index(Steps, s)] {
+		parts := []string{""}
+		if before.parts != nil {
+			parts = before.parts(&Release{Folder: r.Folder})
+		}
+		for _, part := range parts {
+			if !r.journal.covers(before.Name, part, have, r.repositoriesOf(before)) {
+				return &OrderError{strings.TrimSuffix(before.Name+" "+part, " "), have[Default], r.Folder}
+			}
+		}
+	}
+	return nil
+}
+
+// repositoriesOf are the repositories that a step is about.
+func (r *Release) repositoriesOf(s *Step) []string {
+	if s.Has(Pull | Push) {
+		return r.Repositories
+	}
+	return nil
+}
+
+// platforms are the parts of the step test: one for each platform.
+func (r *Release) platforms() (parts []string) {
+	chosen := r.Platforms
+	if chosen == nil {
+		if l, err := r.lock(); err == nil {
+			chosen = l.Inputs.Platforms
+		}
+	}
+	for _, p := range chosen {
+		parts = append(parts, string(p))
+	}
+	return parts
+}

@@ -1,0 +1,184 @@
+package release
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
+)
+
+// entry is what the journal says of a step that is done now.
+func (r *Release) entry(s *Step) entry {
+	e := entry{Program: r.Program, Repositories: r.repositoriesOf(s)}
+	switch {
+	case s.Has(Containers):
+		e.With = r.Runner
+	case s.Has(Identity) && r.Signer != nil:
+		e.With, e.Command = r.Signer.String(), r.Signer.Command()
+	}
+	if l, err := r.lock(); err == nil && l.Outputs != nil {
+		e.Images = digestsOf(l)
+	}
+	return e
+}
+
+// update makes the release's lock: the one in LockFile, or what follows on it. The
+// outputs of an earlier run for the same inputs are kept.
+func (r *Release) update(ctx context.Context, s *Step, _ []string) error {
+	old, err := os.ReadFile(r.LockFile)
+	if err != nil && !(r.Renew && errors.Is(err, fs.ErrNotExist)) {
+		return err
+	}
+	var l *lock.Lock
+	if err == nil {
+		if l, err = lock.Read(r.LockFile); err != nil {
+			return err
+		}
+	}
+	var changes []string
+	if r.Renew {
+		if l, changes, err = r.Tools.Update(ctx, l); err != nil {
+			return err
+		}
+	}
+	before, err := r.lock()
+	if err == nil && l.Outputs == nil && sameInputs(before, l) {
+		l.Outputs = before.Outputs
+	}
+	if err := l.Write(r.path(lockName)); err != nil {
+		return err
+	}
+	if l.IsWithdrawn() {
+		r.say("update: %s was withdrawn, and is not published until there is a newer release", l.Inputs.Tailscale.Version)
+	}
+	e := r.entry(s)
+	e.Base, e.Changes = digestOf(old), changes
+	if last := r.journal.entries["update"]; len(changes) == 0 && last.Base == e.Base {
+		e.Changes = last.Changes // only the run that brings the release knows them
+	}
+	return r.journal.put("update", "", e)
+}
+
+func sameInputs(a, b *lock.Lock) bool {
+	x, errX := (&lock.Lock{Schema: a.Schema, Inputs: a.Inputs}).Bytes()
+	y, errY := (&lock.Lock{Schema: b.Schema, Inputs: b.Inputs}).Bytes()
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+func digestOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func (r *Release) build(ctx context.Context, _ *Step, _ []string) error {
+	if _, err := r.lock(); err != nil {
+		return err
+	}
+	return r.Tools.Build(ctx, r.path(lockName), r.path(layoutName))
+}
+
+func (r *Release) test(ctx context.Context, _ *Step, parts []string) error {
+	var platforms []lock.Platform
+	for _, p := range parts {
+		platforms = append(platforms, lock.Platform(p))
+	}
+	return r.Tools.Test(ctx, r.path(layoutName), platforms, r.path(testName))
+}
+
+func (r *Release) push(ctx context.Context, _ *Step, _ []string) error {
+	return r.pushWith(ctx, nil)
+}
+
+// tag moves the tags. What the one that always moves named before is in the journal
+// before anything moves, for the notes.
+func (r *Release) tag(ctx context.Context, s *Step, _ []string) error {
+	l, err := r.lock()
+	if err != nil {
+		return err
+	}
+	tags, err := tagsOf(l)
+	if err != nil {
+		return err
+	}
+	e := r.entry(s)
+	if !r.journal.covers("before", "", e.Images, nil) {
+		if e.Before, err = r.named(ctx, r.Repositories[0], tags[len(tags)-1].Name); err != nil {
+			return err
+		}
+		if err := r.journal.put("before", "", e); err != nil {
+			return err
+		}
+	}
+	return r.pushWith(ctx, tags)
+}
+
+func (r *Release) pushWith(ctx context.Context, tags []registry.Tag) error {
+	l, err := r.lock()
+	if err != nil {
+		return err
+	}
+	image, err := registry.Read(r.path(layoutName), l)
+	if err != nil {
+		return err
+	}
+	_, err = r.Registry.Push(ctx, registry.Plan{
+		Release: image, Repositories: r.Repositories, Tags: tags, Retag: r.Retag, Verify: tags == nil,
+	})
+	return err
+}
+
+func (r *Release) verify(ctx context.Context, _ *Step, _ []string) error {
+	l, err := r.lock()
+	if err != nil {
+		return err
+	}
+	return r.Tools.Verify(ctx, l, r.references(l))
+}
+
+// sign leaves what is signed already as it is.
+func (r *Release) sign(ctx context.Context, _ *Step, _ []string) error {
+	if r.Signer == nil {
+		return nil
+	}
+	return r.Signer.Sign(ctx, r.path(lockName), r.path(layoutName), r.Repositories)
+}
+
+// published reports whether the registries have all of the release: its tags are in
+// place everywhere, and what they name is signed.
+func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
+	image, err := registry.Recorded(l)
+	if errors.Is(err, lock.ErrNoOutputs) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	tags, err := tagsOf(l)
+	if err != nil {
+		return false, err
+	}
+	report, err := r.Registry.Push(ctx, registry.Plan{Release: image, Repositories: r.Repositories, Tags: tags, Retag: r.Retag, DryRun: true})
+	if err != nil {
+		return false, err
+	}
+	for _, repository := range report.Repositories {
+		if slices.ContainsFunc(repository.Tags, func(t registry.PushedTag) bool { return t.Changed }) {
+			return false, nil
+		}
+	}
+	if r.Signer == nil {
+		return true, nil
+	}
+	signed, err := r.Signer.Signed(ctx, r.references(l))
+	if err == nil && !signed {
+		r.say("%s: the tags are in place, and the image is not signed by %s", l.Inputs.Tailscale.Version, r.Signer)
+	}
+	return signed, err
+}

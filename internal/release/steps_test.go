@@ -1,0 +1,341 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/xavieralpha/derper/internal/github"
+	"github.com/xavieralpha/derper/internal/githubtest"
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// locked writes the lock of this repository to a file, changed by edit.
+func locked(t *testing.T, edit func(l *lock.Lock)) (name string, l *lock.Lock) {
+	t.Helper()
+	l, err := lock.Read("../../" + lock.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if edit != nil {
+		edit(l)
+	}
+	name = filepath.Join(t.TempDir(), lock.File)
+	if err := l.Write(name); err != nil {
+		t.Fatal(err)
+	}
+	return name, l
+}
+
+// fake is a release of the repository's lock whose tools do nothing but say that they
+// were used.
+func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
+	used = new([]string)
+	use := func(what string) error { *used = append(*used, what); return nil }
+	folder := filepath.Join(t.TempDir(), "release")
+	return &Release{
+		Folder: folder, LockFile: lockFile, Repositories: []string{"registry.example.com/derper"}, Program: "p", Runner: "native", Log: io.Discard,
+		Tools: Tools{
+			Build: func(context.Context, string, string) error { return use("build") },
+			Test: func(_ context.Context, _ string, p []lock.Platform, _ string) error {
+				for _, p := range p {
+					use("test " + string(p))
+				}
+				return nil
+			},
+			Verify: func(context.Context, *lock.Lock, []string) error { return use("verify") },
+		},
+		Recorder: LocalRecorder{lockFile, folder, []string{"registry.example.com/derper"}},
+	}, used
+}
+
+// TestOrder guards that a step runs only for an image that every step before was done for.
+func TestOrder(t *testing.T) {
+	name, l := locked(t, nil)
+	r, used := fake(t, name)
+	var order *OrderError
+	for _, s := range Steps[1:] {
+		if _, err := r.RunStep(t.Context(), s); !errors.As(err, &order) {
+			t.Errorf("%s, and nothing was done before: %v", s.Name, err)
+		}
+	}
+	run := func(step string) error {
+		_, err := r.RunStep(t.Context(), Named(step))
+		return err
+	}
+	for _, step := range []string{"update", "build"} {
+		if err := run(step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := run("push"); !errors.As(err, &order) || order.Step != "test linux/amd64" {
+		t.Errorf("untested: %v", err)
+	}
+	// Two machines test: a platform here, all others there.
+	r.Platforms = []lock.Platform{"linux/amd64"}
+	if err := run("test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("push"); !errors.As(err, &order) || order.Step != "test linux/386" {
+		t.Errorf("tested in part: %v", err)
+	}
+	r.Platforms = nil
+	if err := run("test"); err != nil {
+		t.Fatal(err)
+	}
+	if want := len(l.Inputs.Platforms) + 1; len(*used) != want || slices.Index(*used, "test linux/amd64") != 1 {
+		t.Errorf("each platform is tested once: %q", *used)
+	}
+	// What was pushed elsewhere was not pushed here.
+	entry := entry{Images: digestsOf(l), Repositories: []string{"registry.example.com/other"}}
+	if err := r.journal.put("push", "", entry); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("verify"); !errors.As(err, &order) || order.Step != "push" {
+		t.Errorf("pushed to another repository: %v", err)
+	}
+	entry.Repositories = append(entry.Repositories, r.Repositories...)
+	if err := r.journal.put("push", "", entry); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := run("verify"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(*used); (*used)[n-1] != "verify" || (*used)[n-2] == "verify" {
+		t.Errorf("verified once: %q", *used)
+	}
+	// The image is another one: nothing was done for it.
+	r.Images = Digests{Default: "sha256:" + strings.Repeat("0", 64)}
+	var mismatch *MismatchError
+	if err := run("test"); !errors.As(err, &mismatch) || !strings.Contains(err.Error(), l.Outputs.Index) {
+		t.Errorf("another image: %v", err)
+	}
+	r.Images = nil
+	l.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+	if err := l.Write(r.path(lockName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("push"); !errors.As(err, &order) || order.Step != "build" {
+		t.Errorf("another lock: %v", err)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	name, _ := locked(t, nil)
+	r, used := fake(t, name)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.RunStep(ctx, Named("build")); !errors.Is(err, context.Canceled) || len(*used) > 0 {
+		t.Errorf("%v, and ran %q after the release was interrupted", err, *used)
+	}
+}
+
+// TestUpdateStep guards what the step update keeps of an earlier run.
+func TestUpdateStep(t *testing.T) {
+	name, l := locked(t, func(l *lock.Lock) { l.Outputs = nil })
+	r, _ := fake(t, name)
+	r.Renew = true
+	next := *l
+	next.Inputs.Tailscale.Version = "v1.104.0"
+	flags := []string{"-new-flag is new"}
+	r.Tools.Update = func(_ context.Context, base *lock.Lock) (*lock.Lock, []string, error) {
+		n := next
+		return &n, flags, nil
+	}
+	update := func(needed bool) *lock.Lock {
+		t.Helper()
+		result, err := r.RunStep(t.Context(), Steps[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result.Needed != needed {
+			t.Errorf("needed: %v", result.Needed)
+		}
+		got, err := r.lock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	got := update(true)
+	if got.Inputs.Tailscale.Version != "v1.104.0" || got.Outputs != nil {
+		t.Errorf("%+v", got)
+	}
+	_, real := locked(t, nil)
+	got.Outputs = real.Outputs
+	if err := got.Write(r.path(lockName)); err != nil {
+		t.Fatal(err)
+	}
+	flags = nil // a later run finds nothing new in them
+	if got := update(true); got.Outputs == nil {
+		t.Error("the outputs of the same inputs are lost")
+	}
+	if got := r.journal.entries["update"].Changes; len(got) != 1 {
+		t.Errorf("what changed in the flags is lost: %q", got)
+	}
+	if l, err := lock.Read(name); err != nil || l.Inputs.Tailscale.Version == "v1.104.0" {
+		t.Errorf("the lock of the checkout changed before the release: %v", err)
+	}
+	next.Withdrawn = []string{"v1.104.0"}
+	update(false)
+}
+
+func TestRecorderOnGitHub(t *testing.T) {
+	name, l := locked(t, func(l *lock.Lock) { l.Outputs = nil })
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := githubtest.New(t, map[string]string{lock.File: string(content)})
+	_, l = locked(t, nil)
+	t.Chdir(filepath.Dir(name))
+	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main"}
+	recorded := func(want bool) {
+		t.Helper()
+		if got, err := g.Recorded(t.Context(), l); got != want || err != nil {
+			t.Errorf("recorded: %v, %v", got, err)
+		}
+	}
+	recorded(false)
+	for range 2 { // the second time it is all there
+		if err := g.Record(t.Context(), l, "what is new\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recorded(true)
+	want, err := l.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := server.File(lock.File); got != string(want) {
+		t.Errorf("main has another lock:\n%s", got)
+	}
+	if got := server.Commits(); len(got) != 2 || got[0] != "lock: tailscale "+l.Inputs.Tailscale.Version {
+		t.Errorf("commits %q", got)
+	}
+	r := server.Releases()
+	if len(r) != 1 || r[0].Tag != l.Inputs.Tailscale.Version || r[0].Prerelease || !strings.Contains(r[0].Body, "what is new") {
+		t.Errorf("releases %+v", r)
+	}
+
+	// The unstable channel's first: there is no such lock yet.
+	l.Inputs.Tailscale.Version, g.LockFile = "v1.105.7", lock.Unstable.File()
+	if err := g.Record(t.Context(), l, "what is new\n"); err != nil {
+		t.Fatal(err)
+	}
+	if r := server.Releases(); len(r) != 2 || r[1].Tag != "v1.105.7" || !r[1].Prerelease || r[1].Latest {
+		t.Errorf("releases %+v", r)
+	}
+	if server.File(g.LockFile) == "" || len(server.Commits()) != 3 {
+		t.Errorf("commits %q", server.Commits())
+	}
+
+	// Somebody changed the lock while the release was under way.
+	if err := server.Push(map[string]string{lock.File: "theirs"}); err != nil {
+		t.Fatal(err)
+	}
+	g.LockFile, l.Inputs.Tailscale.Version = lock.File, "v1.104.0"
+	if err := g.Record(t.Context(), l, ""); !errors.Is(err, github.ErrChanged) || !strings.Contains(err.Error(), "versions.json on main: somebody else changed it") {
+		t.Errorf("%v", err)
+	}
+	if server.File(lock.File) != "theirs" || len(server.Releases()) != 2 {
+		t.Errorf("main has %q", server.File(lock.File))
+	}
+}
+
+func TestLocalRecorder(t *testing.T) {
+	name, l := locked(t, func(l *lock.Lock) { l.Outputs = nil })
+	r, _ := fake(t, name)
+	if _, err := r.RunStep(t.Context(), Steps[0]); err != nil {
+		t.Fatal(err)
+	}
+	_, l = locked(t, nil)
+	if got, err := r.Recorder.Recorded(t.Context(), l); got || err != nil {
+		t.Errorf("recorded: %v, %v", got, err)
+	}
+	if err := os.WriteFile(r.path(notesName), []byte(l.Outputs.Index), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.Recorder.Record(t.Context(), l, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.journal.put("record", "", entry{Images: digestsOf(l), Repositories: r.Repositories}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Recorder.Recorded(t.Context(), l); !got || err != nil {
+		t.Errorf("recorded: %v, %v", got, err)
+	}
+	// Somebody changed it while the release was under way.
+	l.Withdrawn = []string{"v1.102.2"}
+	if err := l.Write(name); err != nil {
+		t.Fatal(err)
+	}
+	l.Withdrawn = nil
+	if err := r.Recorder.Record(t.Context(), l, ""); !errors.Is(err, github.ErrChanged) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDigests(t *testing.T) {
+	d := Digests{Default: "sha256:aa", "debug": "sha256:bb"}
+	got, err := ParseDigests(d.String())
+	if err != nil || !maps.Equal(got, d) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"", "{}", `{"debug":"sha256:aa"}`, `["sha256:aa"]`, "sha256:aa"} {
+		if _, err := ParseDigests(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestJournal(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	j, err := openJournal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entry{Images: Digests{Default: "sha256:aa"}, Repositories: []string{"a", "b"}, Program: "p", With: "native"}
+	if err := j.put("test", "linux/arm/v7", e); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = openJournal(dir); err != nil {
+		t.Fatal(err)
+	}
+	edited := func(edit func(*entry)) entry { n := e; edit(&n); return n }
+	for what, test := range map[string]struct {
+		now  entry
+		want bool
+	}{
+		"the same":               {e, true},
+		"fewer repositories":     {edited(func(e *entry) { e.Repositories = []string{"b"} }), true},
+		"one repository more":    {edited(func(e *entry) { e.Repositories = []string{"b", "c"} }), false},
+		"another image":          {edited(func(e *entry) { e.Images = Digests{Default: "sha256:bb"} }), false},
+		"one variant more":       {edited(func(e *entry) { e.Images = Digests{Default: "sha256:aa", "debug": "sha256:bb"} }), false},
+		"another program":        {edited(func(e *entry) { e.Program = "q" }), false},
+		"another container host": {edited(func(e *entry) { e.With = "docker" }), false},
+	} {
+		if got := j.has("test", "linux/arm/v7", test.now); got != test.want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+	if j.has("test", "linux/arm/v6", e) || j.has("verify", "", e) {
+		t.Error("another step or platform was done")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "verify.json"), []byte(`{"images": {`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openJournal(dir); err == nil || !strings.Contains(err.Error(), "remove it to start from the beginning") {
+		t.Errorf("a corrupt entry: %v", err)
+	}
+}

@@ -1,0 +1,164 @@
+package release
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
+)
+
+// A Withdrawal says what became of the tags of a release that was withdrawn.
+type Withdrawal struct {
+	Version string         `json:"version"`
+	Tags    []WithdrawnTag `json:"tags"`
+}
+
+// A WithdrawnTag says where a tag was, and where it is.
+type WithdrawnTag struct {
+	// Tag is the tag as REPOSITORY:TAG.
+	Tag string `json:"tag"`
+	// From is the digest that it named, To the one that it names; empty where no
+	// earlier release has the tag.
+	From string `json:"from"`
+	To   string `json:"to,omitempty"`
+}
+
+// Withdraw moves the tags that move from a release back to the release before it, in
+// all repositories, and marks it in the lock, so that it is not published again until
+// there is a newer one. The tags of the version itself stay. The mark comes first: a
+// withdrawal that is interrupted is finished by running it again, and no schedule
+// publishes the release meanwhile.
+//
+// A tag goes back to the newest earlier release that would have it: 1.104 to another
+// 1.104, latest to the channel's. One that no earlier release has stays where it is.
+func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, error) {
+	unlock, err := r.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	version = "v" + strings.TrimPrefix(version, "v")
+	l, err := lock.Read(r.LockFile)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := registry.Tags(version, lock.ChannelOf(version))
+	if err != nil {
+		return nil, err
+	}
+	earlier, err := r.earlier(ctx, version, l.Withdrawn)
+	if err != nil {
+		return nil, err
+	}
+	type target struct {
+		version, digest string
+		tags            []registry.Tag
+	}
+	var targets []*target
+	w := &Withdrawal{Version: strings.TrimPrefix(version, "v")}
+	for _, tag := range tags {
+		if !tag.Moves {
+			continue
+		}
+		to := target{}
+		for _, v := range earlier { // newest first
+			have, err := registry.Tags(v, lock.ChannelOf(v))
+			if err != nil {
+				return nil, err
+			}
+			if slices.Contains(have, tag) {
+				if to.digest, err = r.named(ctx, r.Repositories[0], v); err != nil {
+					return nil, err
+				}
+				to.version = v
+				break
+			}
+		}
+		for _, repository := range r.Repositories {
+			from, err := r.named(ctx, repository, tag.Name)
+			if err != nil {
+				return nil, err
+			}
+			w.Tags = append(w.Tags, WithdrawnTag{repository + ":" + tag.Name, from, to.digest})
+		}
+		if to.digest == "" {
+			continue
+		}
+		i := slices.IndexFunc(targets, func(t *target) bool { return t.version == to.version })
+		if i < 0 {
+			targets, i = append(targets, &to), len(targets)
+		}
+		targets[i].tags = append(targets[i].tags, tag)
+	}
+	if len(targets) == 0 {
+		return nil, fmt.Errorf("withdraw %s: %s has no earlier release of its channel", version, r.Repositories[0])
+	}
+	if err := r.mark(ctx, l, version); err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		release, err := registry.ByDigest(t.version, t.digest)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := r.Registry.Move(ctx, registry.Plan{Release: release, Repositories: r.Repositories, Tags: t.tags, Retag: true}); err != nil {
+			return nil, &StepError{"tag", err}
+		}
+	}
+	return w, nil
+}
+
+// earlier are the versions below one, of the same channel, that every repository has a
+// tag of and that were not withdrawn; the newest first.
+func (r *Release) earlier(ctx context.Context, version string, withdrawn []string) ([]string, error) {
+	var common []string
+	for i, repository := range r.Repositories {
+		have, err := r.Registry.Versions(ctx, repository)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(have, version) {
+			return nil, fmt.Errorf("withdraw %s: %s has no such release", version, repository)
+		}
+		if i == 0 {
+			common = have
+		}
+		common = slices.DeleteFunc(common, func(v string) bool { return !slices.Contains(have, v) })
+	}
+	common = slices.DeleteFunc(common, func(v string) bool {
+		return semver.Compare(v, version) >= 0 || lock.ChannelOf(v) != lock.ChannelOf(version) || slices.Contains(withdrawn, v)
+	})
+	slices.SortFunc(common, func(a, b string) int { return semver.Compare(b, a) })
+	return common, nil
+}
+
+// mark marks a release as withdrawn, in the lock and on GitHub.
+func (r *Release) mark(ctx context.Context, l *lock.Lock, version string) error {
+	if !slices.Contains(l.Withdrawn, version) {
+		l.Withdrawn = append(l.Withdrawn, version)
+		slices.SortFunc(l.Withdrawn, semver.Compare)
+	}
+	if err := r.Recorder.Withdraw(ctx, l, version); err != nil {
+		return fmt.Errorf("withdraw %s: %w", version, err)
+	}
+	r.say("%s is marked as withdrawn", version)
+	return nil
+}
+
+// named is the digest that a tag names in a repository, "" for none.
+func (r *Release) named(ctx context.Context, repository, tag string) (string, error) {
+	opened, err := r.Registry.Open(ctx, repository+":"+tag, registry.Pull)
+	if err != nil {
+		return "", err
+	}
+	d, err := opened.Resolve(ctx)
+	if registry.NotFound(err) {
+		return "", nil
+	}
+	return d.Digest.String(), err
+}
