@@ -138,7 +138,8 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 				if err != nil {
 					return nil, err
 				}
-				if d.Platform = config.Platform(); PlatformOf(*d.Platform) == want {
+				d.Platform = &v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}
+				if PlatformOf(*d.Platform) == want {
 					return img, nil
 				}
 			}
