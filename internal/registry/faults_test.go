@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/redact"
 	"github.com/xavieralpha/derper/internal/registrytest"
 )
 
@@ -227,7 +228,7 @@ func (c *tally) try(t *testing.T, r *rig, side, n int, f registrytest.Fault) {
 		if !strings.Contains(err.Error(), r.proxies[side].Repository(r.repository)) {
 			t.Errorf("the error does not name the repository at fault: %v", err)
 		}
-		if strings.Contains(err.Error(), "\n") || len(err.Error()) > 4*longest {
+		if strings.Contains(err.Error(), "\n") || len(err.Error()) > 4*redact.Longest {
 			t.Errorf("the error is no line to read: %v", err)
 		}
 		if _, err := r.push(hasty); err != nil {

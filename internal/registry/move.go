@@ -157,15 +157,10 @@ func (c *Client) moveAll(ctx context.Context, moves []*move) error {
 // from us: whatever it says now is worth another try.
 func (m *move) forward(ctx context.Context) error {
 	c := m.repository.client
-	for n := 1; ; n++ {
+	return c.Patience.try(ctx, min(c.Patience.Attempts, 3), func(bool) (bool, error) {
 		err := m.set(ctx, m.to)
-		if err == nil || n >= min(c.Patience.Attempts, 3) {
-			return err
-		}
-		if serr := c.Patience.pause(ctx, n); serr != nil {
-			return err
-		}
-	}
+		return err != nil, err
+	})
 }
 
 // set points the tag at a manifest.

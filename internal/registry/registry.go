@@ -19,6 +19,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/redact"
 )
 
 // Default are the repositories that the image is published in.
@@ -71,7 +73,7 @@ type Client struct {
 
 	once    sync.Once
 	chain   http.RoundTripper
-	secrets secrets
+	secrets redact.Secrets
 }
 
 func (c *Client) init() {
@@ -189,7 +191,10 @@ func (r *Repository) login(ctx context.Context, rights Rights, others []referenc
 		if err != nil {
 			return err
 		}
-		r.client.secrets.addAuth(*config)
+		r.client.secrets.Add(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)
+		if config.Username != "" && config.Password != "" {
+			r.client.secrets.Add(config.Username + ":" + config.Password)
+		}
 	}
 	// Some registries look at the first scope only.
 	scopes := []string{r.name.Scope(map[Rights]string{Pull: transport.PullScope, Push: transport.PushScope}[rights])}
@@ -282,7 +287,7 @@ func (c *Client) failed(r *Repository, what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{r.host(), c.secrets.redact(fmt.Errorf("%s: %s: %w", r, what, err))}
+	return &Error{r.host(), c.secrets.Error(fmt.Errorf("%s: %s: %w", r, what, err))}
 }
 
 // HostOf is the registry that an error is of, "" for none.
@@ -323,15 +328,12 @@ func Unreachable(err error) bool {
 
 // again tries f until it works, or will not work.
 func (c *Client) again(ctx context.Context, f func() error) error {
-	for n := 1; ; n++ {
-		err := f()
-		if err == nil || n >= c.Patience.Attempts || ctx.Err() != nil || final(err) {
-			return err
-		}
-		if serr := c.Patience.pause(ctx, n); serr != nil {
-			return err
-		}
-	}
+	var last error
+	err := c.Patience.try(ctx, c.Patience.Attempts, func(bool) (bool, error) {
+		last = f()
+		return last != nil && ctx.Err() == nil && !final(last), last
+	})
+	return cmp.Or(last, err) // why it failed, and not that the wait was cut short
 }
 
 // refusals are answers that stay the same.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/retry"
 )
 
 // Patience says how long a registry is given.
@@ -39,21 +39,9 @@ var DefaultPatience = Patience{
 	RetryAfter: 2 * time.Minute,
 }
 
-// pause waits after failure number n, from 1.
-func (p Patience) pause(ctx context.Context, n int) error {
-	d := min(p.Backoff<<(n-1), 30*time.Second)
-	return sleep(ctx, d/2+rand.N(d+1))
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+// try calls f until it says not to try again, or has been called so many times.
+func (p Patience) try(ctx context.Context, attempts int, f func(last bool) (again bool, err error)) error {
+	return retry.Policy{Attempts: attempts, Backoff: p.Backoff}.Do(ctx, f)
 }
 
 // A tooLongError is a registry's wish for a wait that nobody has the patience for.
@@ -88,40 +76,32 @@ func repeatable(method, path string) bool {
 }
 
 func (t *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
-	attempts := 1
-	if repeatable(req.Method, req.URL.Path) {
-		attempts = t.patience.Attempts
+	attempts := t.patience.Attempts
+	if !repeatable(req.Method, req.URL.Path) || req.Body != nil && req.GetBody == nil {
+		attempts = 1
 	}
 	ctx := req.Context()
-	for n := 1; ; n++ {
+	var resp *http.Response
+	err := t.patience.try(ctx, attempts, func(last bool) (again bool, err error) {
 		try, err := fresh(req)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		if err := t.hold(ctx, req.URL.Host); err != nil {
 			closeBody(try)
-			return nil, err
+			return false, err
 		}
-		resp, err := t.inner.RoundTrip(try)
-		if err == nil {
-			if err := t.note(req.URL.Host, resp); err != nil {
-				drop(resp)
-				return nil, err
-			}
+		if resp, err = t.inner.RoundTrip(try); err != nil {
+			return ctx.Err() == nil && !hopeless(err), err
 		}
-		last := n >= attempts || req.Body != nil && req.GetBody == nil
-		switch {
-		case err != nil && (last || ctx.Err() != nil || hopeless(err)):
-			return nil, err
-		case err == nil && (last || !temporary(resp.StatusCode)):
-			return resp, nil
-		case err == nil:
-			drop(resp)
+		if err = t.note(req.URL.Host, resp); err == nil && (last || !temporary(resp.StatusCode)) {
+			return false, nil
 		}
-		if err := t.patience.pause(ctx, n); err != nil {
-			return nil, err
-		}
-	}
+		drop(resp)
+		resp = nil
+		return err == nil, err
+	})
+	return resp, err
 }
 
 // fresh is a copy of a request with a body that nobody has read from. What comes
@@ -194,7 +174,7 @@ func (t *retrying) hold(ctx context.Context, host string) error {
 		if wait <= 0 {
 			return nil
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := retry.Sleep(ctx, wait); err != nil {
 			return err
 		}
 	}

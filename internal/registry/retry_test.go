@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/redact"
 )
 
 // answer is an answer with some headers, name and value in turn.
@@ -240,30 +242,17 @@ func TestStall(t *testing.T) {
 	}
 }
 
-// TestSecretsAreBlackened guards every form in which a secret was sent.
-func TestSecretsAreBlackened(t *testing.T) {
-	var s secrets
+// TestSecretsAreHeard guards against a token in an error that was got out of our sight.
+func TestSecretsAreHeard(t *testing.T) {
+	var s redact.Secrets
 	rt := &listening{inner: &script{answers: []*http.Response{answer(200)}}, secrets: &s}
 	req := request(t, "GET", "https://r.example/v2/", nil)
 	req.Header.Set("Authorization", "Bearer tok/en+1")
 	if _, err := rt.RoundTrip(req); err != nil {
 		t.Fatal(err)
 	}
-	s.add("pass word")
-	cause := errors.New("cause")
-	err := s.redact(errors.Join(cause, errors.New("a tok/en+1 b tok%2Fen%2B1 c pass word d pass+word e cGFzcyB3b3Jk\n f")))
-	if got, want := err.Error(), "cause a [secret] b [secret] c [secret] d [secret] e [secret] f"; got != want {
-		t.Errorf("got  %q\nwant %q", got, want)
-	}
-	if !errors.Is(err, cause) {
-		t.Error("the cause is lost")
-	}
-	err = s.redact(errors.New("no token in bearer response:\n{\"refresh_token\":\"never seen\"}"))
-	if strings.Contains(err.Error(), "never seen") {
+	if err := s.Error(errors.New("a tok/en+1 b")); err.Error() != "a [secret] b" {
 		t.Error(err)
-	}
-	if err := s.redact(errors.New(strings.Repeat("long ", 10_000))); len(err.Error()) > longest+3 {
-		t.Errorf("an error of %d bytes", len(err.Error()))
 	}
 }
 

@@ -13,12 +13,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/redact"
 )
 
 // newTransport is the way to registries. What is nearest to the network comes last:
 // go-containerregistry authenticates on top of it, so that a request which comes
 // again with a new token is one to all below.
-func newTransport(base http.RoundTripper, p Patience, s *secrets) http.RoundTripper {
+func newTransport(base http.RoundTripper, p Patience, s *redact.Secrets) http.RoundTripper {
 	t := base
 	t = &listening{inner: t, secrets: s}
 	t = &stalling{inner: t, after: p.Stall}

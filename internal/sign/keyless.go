@@ -9,13 +9,15 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/sign"
 	"github.com/sigstore/sigstore-go/pkg/tuf"
+
+	"github.com/xavieralpha/derper/internal/redact"
+	"github.com/xavieralpha/derper/internal/retry"
 )
 
 // audience is whom an ID token for Fulcio is meant for.
@@ -74,19 +76,10 @@ func (g GitHub) Token(ctx context.Context, audience string) (token string, err e
 	query := at.Query()
 	query.Set("audience", audience)
 	at.RawQuery = query.Encode()
-	for try := range tokenTries {
-		if try > 0 {
-			select {
-			case <-time.After(time.Second << (try - 1)):
-			case <-ctx.Done():
-				return "", ctx.Err()
-			}
-		}
-		var again bool
-		if token, again, err = g.ask(ctx, at.String()); !again {
-			break
-		}
-	}
+	err = retry.Policy{Attempts: tokenTries, Backoff: time.Second}.Do(ctx, func(bool) (again bool, err error) {
+		token, again, err = g.ask(ctx, at.String())
+		return again, err
+	})
 	if err != nil {
 		return "", fmt.Errorf("ID token from %s: %w", at.Host, err)
 	}
@@ -139,7 +132,8 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens TokenSource) (*Si
 		return nil, fmt.Errorf("keyless: no Fulcio: %w", err)
 	}
 	certs := &certificates{fulcio: sign.NewFulcio(&sign.FulcioOptions{BaseURL: fulcio.URL, Retries: 3}), tokens: tokens}
-	signer := &Signer{keys: keys, redact: certs.redact}
+	certs.secrets.Add(tokens.Secrets()...)
+	signer := &Signer{keys: keys, secrets: &certs.secrets}
 	signer.options = sign.BundleOptions{CertificateProvider: certs, CertificateProviderOptions: &sign.CertificateProviderOptions{}, TrustedRoot: s.Root}
 	logs, err := root.SelectServices(s.Config.RekorLogURLs(), s.Config.RekorLogURLsConfig(), sign.RekorAPIVersions, now)
 	if err != nil {
@@ -163,7 +157,7 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens TokenSource) (*Si
 	// identity with another key, can then be told from what was not.
 	cert, err := certs.GetCertificate(ctx, keys, nil)
 	if err != nil {
-		return nil, fmt.Errorf("keyless: %w", certs.redact(err))
+		return nil, fmt.Errorf("keyless: %w", certs.secrets.Error(err))
 	}
 	parsed, err := x509.ParseCertificate(cert)
 	if err != nil {
@@ -183,7 +177,7 @@ type certificates struct {
 	tokens  TokenSource
 	der     []byte
 	until   time.Time
-	secrets []string
+	secrets redact.Secrets
 }
 
 // margin is what a certificate must still be valid for, so that a signature gets its
@@ -199,7 +193,7 @@ func (c *certificates) GetCertificate(ctx context.Context, keys sign.Keypair, _ 
 	if err != nil {
 		return nil, err
 	}
-	c.secrets = append(c.secrets, token)
+	c.secrets.Add(token)
 	der, err := c.fulcio.GetCertificate(ctx, keys, &sign.CertificateProviderOptions{IDToken: token})
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
@@ -210,18 +204,4 @@ func (c *certificates) GetCertificate(ctx context.Context, keys sign.Keypair, _ 
 	}
 	c.der, c.until = der, cert.NotAfter
 	return der, nil
-}
-
-// redact takes secrets out of an error: a server may send back what it was sent.
-func (c *certificates) redact(err error) error {
-	text := err.Error()
-	for _, secret := range append(c.tokens.Secrets(), c.secrets...) {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "***")
-		}
-	}
-	if text == err.Error() {
-		return err
-	}
-	return errors.New(text)
 }

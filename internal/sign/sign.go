@@ -25,6 +25,8 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/sign"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/xavieralpha/derper/internal/redact"
 )
 
 // payloadType is that of an in-toto statement in a DSSE envelope.
@@ -37,7 +39,7 @@ type Signer struct {
 
 	keys    sign.Keypair
 	options sign.BundleOptions
-	redact  func(error) error // takes secrets out of an error
+	secrets *redact.Secrets // that no error may have
 
 	mu   sync.Mutex
 	done map[[sha256.Size]byte][]byte // bundles by the hash of their statement
@@ -54,7 +56,7 @@ func NewSigner(key crypto.Signer) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Signer{Trust: trust, keys: keys}
+	s := &Signer{Trust: trust, keys: keys, secrets: new(redact.Secrets)}
 	s.options.TrustedRoot = trust.material
 	return s, nil
 }
@@ -72,10 +74,7 @@ func (s *Signer) Sign(ctx context.Context, statement []byte) ([]byte, error) {
 	options.Context = ctx
 	bundle, err := sign.Bundle(&sign.DSSEData{Data: statement, PayloadType: payloadType}, s.keys, options)
 	if err != nil {
-		if s.redact != nil {
-			err = s.redact(err)
-		}
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, fmt.Errorf("sign: %w", s.secrets.Error(err))
 	}
 	data, err := protojson.Marshal(bundle)
 	if err != nil {
