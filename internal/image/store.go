@@ -291,18 +291,3 @@ func (r *checkedReader) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-// Stoppable is r, whose long read ends when it is no longer wanted.
-func Stoppable(ctx context.Context, r io.Reader) io.Reader { return &stoppable{ctx, r} }
-
-type stoppable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (s *stoppable) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(p)
-}
