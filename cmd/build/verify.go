@@ -310,7 +310,7 @@ func verifyHint(err error) string {
 		return "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"
 	case errors.Is(err, image.ErrNotFound):
 		return "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, or an archive of docker save or skopeo"
-	case errors.Is(err, verify.ErrUnreachable):
+	case errors.Is(err, registry.ErrUnreachable):
 		return "check the registry's name and the network, or HTTPS_PROXY"
 	case errors.Is(err, image.ErrCorrupt):
 		return "no container runtime takes it as it is: fetch or push it again"
