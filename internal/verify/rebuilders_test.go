@@ -226,7 +226,7 @@ func TestRebuilderSays(t *testing.T) {
 	}
 	bundle := func(r attest.Rebuild) []byte {
 		t.Helper()
-		r.Inputs = l.Inputs
+		r.Inputs, r.Host = l.Inputs, "linux/amd64"
 		s, err := r.Statement(attest.Subject{Descriptor: top})
 		if err != nil {
 			t.Fatal(err)
