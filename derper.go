@@ -5,8 +5,8 @@ package derper
 import (
 	"embed"
 	"io/fs"
+	"slices"
 	"strings"
-	"testing/fstest"
 )
 
 // Module is this module's path.
@@ -22,15 +22,12 @@ var entrypoint embed.FS
 
 // EntrypointSource is the tree from which the entrypoint is compiled: its Go
 // files, without tests. It needs nothing but the standard library.
-func EntrypointSource() (fs.FS, error) {
-	tree := fstest.MapFS{}
-	err := fs.WalkDir(entrypoint, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
-			return err
-		}
-		data, err := entrypoint.ReadFile(name)
-		tree[name] = &fstest.MapFile{Data: data, Mode: 0o644}
-		return err
-	})
-	return tree, err
+func EntrypointSource() fs.FS { return withoutTests{entrypoint} }
+
+// withoutTests is a tree whose folders do not show the tests in them.
+type withoutTests struct{ embed.FS }
+
+func (t withoutTests) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := t.FS.ReadDir(name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasSuffix(e.Name(), "_test.go") }), err
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/releasetest"
@@ -129,7 +130,7 @@ func TestKilledBuild(t *testing.T) {
 	if on := b.validLayout(); on != want.Digest {
 		t.Errorf("layout has index %s, want %s", on, want.Digest)
 	}
-	for _, left := range []string{filepath.Join(b.cache, "tmp", "*"), filepath.Join(b.output, ".derper-tmp-*")} {
+	for _, left := range []string{filepath.Join(b.cache, "tmp", "*"), filepath.Join(b.output, ".derper-tmp*")} {
 		if names, _ := filepath.Glob(left); len(names) > 0 {
 			t.Errorf("left behind: %v", names)
 		}
@@ -221,4 +222,69 @@ func processesOf(cache, word string) (list []string) {
 		}
 	}
 	return list
+}
+
+// TestCorruptLate guards against a blob of the cache whose content is wrong and whose
+// size, time and inode are right: it is found when the layout, or an archive, is
+// written, and made again then.
+func TestCorruptLate(t *testing.T) {
+	b := newBuilder(t)
+	want := b.run()
+	blobs, err := filepath.Glob(filepath.Join(b.cache, "blobs", strings.Repeat("[0-9a-f]", 64)))
+	if err != nil || len(blobs) < 8 {
+		t.Fatalf("%v, %v", blobs, err)
+	}
+	corrupt := func() {
+		t.Helper()
+		for _, name := range blobs {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data[len(data)/2] ^= 1
+			if err := errors.Join(os.Chmod(name, 0o644), os.WriteFile(name, data, 0o644), os.Chtimes(name, info.ModTime(), info.ModTime())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, how := range []string{"layout", "archive"} {
+		t.Run(how, func(t *testing.T) {
+			corrupt()
+			archive := filepath.Join(t.TempDir(), "image.tar")
+			args := []string{"--tarball", archive}
+			if how == "layout" {
+				args = nil
+				if err := os.RemoveAll(b.output); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd, stdout, stderr := b.command(args...)
+			if err := cmd.Run(); err != nil || !strings.Contains(stderr.String(), "corrupt; rebuilding") {
+				t.Fatalf("%v\n%s", err, stderr)
+			}
+			var got imageResult
+			if err := json.Unmarshal(stdout.Bytes(), &got); err != nil || got.Digest != want.Digest {
+				t.Errorf("%v, index %s, want %s", err, got.Digest, want.Digest)
+			}
+			if on := b.validLayout(); on != want.Digest {
+				t.Errorf("layout has index %s, want %s", on, want.Digest)
+			}
+			if how == "archive" {
+				img, err := tarball.ImageFromPath(archive, nil)
+				if err == nil {
+					err = validate.Image(img)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	if cmd, _, stderr := b.command("--verify-cache"); cmd.Run() != nil || strings.Contains(stderr.String(), "corrupt") {
+		t.Errorf("something corrupt was left\n%s", stderr)
+	}
 }

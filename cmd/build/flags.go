@@ -163,7 +163,7 @@ func hintFor(err error) string {
 		return "nothing of it was used; the lock or what was fetched has been tampered with, or the lock is wrong"
 	case errors.Is(err, syscall.ENOSPC):
 		return "free space on the disk, or name another place with --cache and --output; what was finished is kept"
-	case errors.Is(err, image.ErrNotOurs):
+	case errors.Is(err, image.ErrNotBuilt):
 		return "name another folder with --output, or remove this one yourself"
 	case errors.Is(err, cache.ErrNotCache):
 		return "name another folder with --cache"

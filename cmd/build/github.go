@@ -33,11 +33,13 @@ func runGitHub(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags.StringVar(&f.jobs, "jobs", "", "report only jobs whose names begin so")
 	flags.StringVar(&f.author, "author", github.Workflow, "the `user` that the token belongs to, whose issues get comments")
 	words, err := flags.parse(args)
-	if err != nil {
+	switch {
+	case err != nil && !errors.Is(err, errParsed):
 		return err
-	}
-	if len(words) == 0 || words[0] != "issue" {
+	case len(words) == 0 || words[0] != "issue":
 		return usageError("github: expected subcommand \"issue\"")
+	case err != nil:
+		return err
 	}
 	c, err := githubClient()
 	if err != nil {

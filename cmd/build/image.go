@@ -21,29 +21,11 @@ import (
 
 // imageResult is what a build says, in JSON.
 type imageResult struct {
-	Reference string           `json:"reference"`
-	Digest    string           `json:"digest"`
-	Layout    string           `json:"layout"`
-	Platforms []platformResult `json:"platforms"`
-	Actions   []actionResult   `json:"actions"`
-}
-
-type platformResult struct {
-	Platform     lock.Platform `json:"platform"`
-	Manifest     string        `json:"manifest"`
-	Compressed   int64         `json:"compressedBytes"`
-	Uncompressed int64         `json:"uncompressedBytes"`
-	Built        []string      `json:"built"`
-	Cached       []string      `json:"cached"`
-	Seconds      float64       `json:"seconds"`
-}
-
-type actionResult struct {
-	Action  string   `json:"action"`
-	Key     string   `json:"key"`
-	Cached  bool     `json:"cached"`
-	Why     []string `json:"why,omitempty"`
-	Seconds float64  `json:"seconds"`
+	Reference string             `json:"reference"`
+	Digest    string             `json:"digest"`
+	Layout    string             `json:"layout"`
+	Platforms []pipeline.Figures `json:"platforms"`
+	Actions   []pipeline.Run     `json:"actions"`
 }
 
 // runImage builds the image.
@@ -81,35 +63,37 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	}
 	defer c.Close()
 	display := progress.New(stderr)
+	ref := "derper:" + l.Inputs.Tailscale.Short()
 	built, changed, err := buildImage(ctx, l, platforms, buildOptions{
 		lockFile: in.lockFile, cache: c, display: display, output: *output, update: *update,
+		use: func(built *pipeline.Build) error {
+			if err := setOutputs("digest", built.Outputs.Index); err != nil {
+				return err
+			}
+			if *tarballFile != "" {
+				if err := image.WriteTarball(*tarballFile, ref, built.Images[0]); err != nil {
+					return err
+				}
+			}
+			if !*load {
+				return nil
+			}
+			img, err := loadable(built)
+			if err != nil {
+				return err
+			}
+			return image.LoadDocker(ctx, ref, img)
+		},
 	})
 	display.Close()
 	if err != nil {
 		return err
 	}
-	if err := setOutputs("digest", built.Outputs.Index); err != nil {
-		return err
-	}
-	ref := "derper:" + l.Inputs.Tailscale.Short()
-	if *tarballFile != "" {
-		if err := image.WriteTarball(*tarballFile, ref, built.Images[0]); err != nil {
-			return err
-		}
-	}
-	if *load {
-		img, err := loadable(built)
-		if err != nil {
-			return err
-		}
-		if err := image.LoadDocker(ctx, ref, img); err != nil {
-			return err
-		}
-	}
+	result := imageResult{ref, built.Outputs.Index, *output, built.Figures, built.Runs}
 	if *asJSON {
-		return printJSON(stdout, toResult(ref, *output, built))
+		return printJSON(stdout, result)
 	}
-	printResult(stdout, toResult(ref, *output, built), changed, *explain)
+	printResult(stdout, result, changed, *explain)
 	fmt.Fprintf(stdout, "\nnext: %s\n", next(ref, *load))
 	return nil
 }
@@ -121,21 +105,31 @@ type buildOptions struct {
 	display  *progress.Display
 	output   string
 	update   bool
+	use      func(*pipeline.Build) error // what else reads the images; may be nil
 }
 
 // buildImage builds, compares with the lock or records in it, and writes the
 // layout. A build that differs from the lock leaves the layout as it was.
-func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o buildOptions) (*pipeline.Build, bool, error) {
+func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o buildOptions) (_ *pipeline.Build, changed bool, err error) {
 	o.cache.Warn = o.display.Printf
 	builder := &pipeline.Builder{Inputs: l.Inputs, Cache: o.cache, Modules: modules(o.cache), Display: o.display}
-	built, err := builder.Build(ctx, platforms)
-	if err != nil {
-		return nil, false, err
-	}
+	built, err := builder.Build(ctx, platforms, func(built *pipeline.Build) error {
+		written, err := deliver(ctx, l, built, o)
+		changed = changed || written
+		if err == nil && o.use != nil {
+			err = o.use(built)
+		}
+		return err
+	})
+	return built, changed, err
+}
+
+// deliver compares what was built with the lock and writes the layout.
+func deliver(ctx context.Context, l *lock.Lock, built *pipeline.Build, o buildOptions) (changed bool, err error) {
 	if o.update {
 		l.Outputs = built.Outputs
 		if err := l.Write(o.lockFile); err != nil {
-			return nil, false, err
+			return false, err
 		}
 	}
 	var difference *lock.Difference
@@ -143,17 +137,16 @@ func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o 
 	case errors.Is(err, lock.ErrNoOutputs):
 		o.display.Printf("build: %s records no outputs: nothing to compare with", o.lockFile)
 	case errors.As(err, &difference):
-		return nil, false, &codedError{err, exitDiffers, "when the change is meant, record it: " + self() + " --platform all --update-lock"}
+		return false, &codedError{err, exitDiffers, "when the change is meant, record it: " + self() + " --platform all --update-lock"}
 	case err != nil:
-		return nil, false, err
+		return false, err
 	}
 	unlock, err := cache.LockFolder(ctx, o.output, func() { o.display.Printf("%s: waiting for another build that writes it", o.output) })
 	if err != nil {
-		return nil, false, err
+		return false, err
 	}
 	defer unlock()
-	changed, err := image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, built.Manifests(), o.cache.VerifyAll)
-	return built, changed, err
+	return image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, built.Manifests(), o.cache.VerifyAll)
 }
 
 // loadable is the image of a build that Docker on this machine runs.
@@ -161,23 +154,12 @@ func loadable(b *pipeline.Build) (v1.Image, error) {
 	if len(b.Images) == 1 {
 		return b.Images[0], nil
 	}
-	for i, p := range b.Platforms {
+	for i, p := range b.Figures {
 		if p.Platform.Arch() == runtime.GOARCH {
 			return b.Images[i], nil
 		}
 	}
 	return nil, usageError("--load: no image for linux/%s among those built: choose one platform with --platform", runtime.GOARCH)
-}
-
-func toResult(ref, layout string, b *pipeline.Build) imageResult {
-	r := imageResult{Reference: ref, Digest: b.Outputs.Index, Layout: layout}
-	for _, p := range b.Platforms {
-		r.Platforms = append(r.Platforms, platformResult(p))
-	}
-	for _, run := range b.Runs {
-		r.Actions = append(r.Actions, actionResult{run.Action.ID(), run.Action.Key(), run.Cached, run.Why, run.Seconds})
-	}
-	return r
 }
 
 func printJSON(w io.Writer, v any) error {

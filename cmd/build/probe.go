@@ -67,7 +67,7 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	}
 	r := probe.Run(ctx, t)
 	if *asJSON {
-		err = r.WriteJSON(stdout)
+		err = printJSON(stdout, r)
 	} else {
 		_, err = fmt.Fprintln(stdout, r.Summary())
 	}

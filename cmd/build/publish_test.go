@@ -23,6 +23,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/release"
 )
 
 // releasing is a folder to release from: the real lock, for this machine's platform
@@ -164,7 +165,7 @@ func TestRelease(t *testing.T) {
 	if code := do("--key", key, "--json"); code != exitOK {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
-	var result releaseResult
+	var result release.Result
 	if err := json.Unmarshal([]byte(stdout.String()), &result); err != nil {
 		t.Fatal(err)
 	}

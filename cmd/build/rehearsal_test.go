@@ -19,15 +19,18 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/githubtest"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/releasetest"
 	"github.com/xavieralpha/derper/internal/sigstoretest"
+	"github.com/xavieralpha/derper/internal/suite"
 )
 
 // Variables by which the program of a rehearsal learns where things are, and what
@@ -59,7 +62,14 @@ func rehearse() {
 			case "kill":
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			}
-			_, err := openImages(ctx, layout, platforms)
+			var wanted []v1.Platform
+			for _, p := range platforms {
+				wanted = append(wanted, v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()})
+			}
+			images, err := container.Open(ctx, layout, nil, wanted...)
+			for _, img := range images {
+				err = errors.Join(err, suite.Ours(img))
+			}
 			return err
 		}
 		return t

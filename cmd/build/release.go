@@ -190,9 +190,9 @@ func (o *releaseOptions) check(step, digests string) error {
 
 // release is the release that the flags describe.
 func (o *releaseOptions) release() (*release.Release, error) {
-	keychain, err := registry.Credentials(o.repositories, os.Getenv)
+	keychain, err := credentials(o.repositories)
 	if err != nil {
-		return nil, usageError("release: %w", err)
+		return nil, err
 	}
 	program, err := programDigest()
 	if err != nil {
@@ -208,7 +208,7 @@ func (o *releaseOptions) release() (*release.Release, error) {
 	}
 	if o.platforms != "all" {
 		if r.Platforms, err = lock.ParsePlatforms(o.platforms, lock.Known); err != nil {
-			return nil, err
+			return nil, usageError("--platform: %w", err)
 		}
 	}
 	if o.onGitHub {
@@ -334,7 +334,7 @@ func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, referenc
 	display := progress.New(o.stderr)
 	defer display.Close()
 	c.Warn = display.Printf
-	keychain, err := registry.Credentials(o.repositories, os.Getenv)
+	keychain, err := credentials(o.repositories)
 	if err != nil {
 		return err
 	}
@@ -420,8 +420,11 @@ func releaseError(err error) error {
 		return &codedError{err, exitDiffers, "the folder was changed on its way from the machine that built; nothing was done"}
 	case errors.Is(err, github.ErrChanged):
 		return &codedError{err, exitFailed, "the tags have moved and nothing was recorded; the next run starts from what is there now"}
-	case errors.As(err, &step) && release.Named(step.Step).Has(release.Push) && !release.Named(step.Step).Has(release.Identity):
-		return pushError(layoutError(err, "dist"))
+	case errors.As(err, &step) && (step.Step == "push" || step.Step == "tag"):
+		if err = layoutError(err, "dist"); errors.As(err, &coded) {
+			return err
+		}
+		return pushError(err)
 	}
 	return githubError("contents: write", err)
 }

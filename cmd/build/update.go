@@ -67,16 +67,14 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	var text strings.Builder
-	if err = printUpdate(&text, *result, in.lockFile, args); err == nil {
-		err = addSummary(fenced(text.String()))
+	text := result.text(in.lockFile, args)
+	if err := addSummary(fenced(text)); err != nil {
+		return err
 	}
-	switch {
-	case err != nil:
-	case *asJSON:
+	if *asJSON {
 		err = printJSON(stdout, result)
-	default:
-		_, err = io.WriteString(stdout, text.String())
+	} else {
+		_, err = io.WriteString(stdout, text)
 	}
 	if err == nil && result.New && *check {
 		return errNew
@@ -132,8 +130,8 @@ func updateLock(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 	return result, nil
 }
 
-// printUpdate says what happened, or with --check among the arguments would.
-func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) error {
+// text says what happened, or with --check among the arguments would.
+func (r *updateResult) text(lockFile string, args []string) string {
 	var b strings.Builder
 	if !r.New {
 		fmt.Fprintf(&b, "nothing new: %s has tailscale %s (%s)\n", lockFile, r.Release, r.Channel)
@@ -151,7 +149,7 @@ func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) er
 			fmt.Fprintf(&b, "flags    %s\n", f)
 		}
 		if len(r.Flags) == 0 {
-			fmt.Fprintf(&b, "flags    no change in derper's command line\n")
+			b.WriteString("flags    no change in derper's command line\n")
 		}
 	}
 	for _, c := range r.Pending {
@@ -168,8 +166,7 @@ func printUpdate(w io.Writer, r updateResult, lockFile string, args []string) er
 		again := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.TrimLeft(arg, "-") == "check" })
 		fmt.Fprintf(&b, "\n%s is as it was\nnext: %s\n", lockFile, strings.Join(append([]string{self(), "update"}, again...), " "))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 // updateHint is what to do about an update that was refused.

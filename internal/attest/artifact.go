@@ -2,13 +2,14 @@ package attest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/xavieralpha/derper/internal/image"
 )
 
 // emptyConfig is the config of an artifact that has none.
@@ -35,46 +36,35 @@ type Part struct {
 	Blob        Blob
 }
 
-// The methods make a Part a layer that is not compressed.
-
-func (p Part) Digest() (v1.Hash, error)             { return p.Blob.Digest, nil }
-func (p Part) DiffID() (v1.Hash, error)             { return p.Blob.Digest, nil }
-func (p Part) Size() (int64, error)                 { return p.Blob.Size, nil }
-func (p Part) MediaType() (types.MediaType, error)  { return p.Type, nil }
-func (p Part) Compressed() (io.ReadCloser, error)   { return p.Blob.Open() }
-func (p Part) Uncompressed() (io.ReadCloser, error) { return p.Blob.Open() }
-
 // Artifact is a manifest in an image's form, of parts in the place of layers.
 func Artifact(m v1.Manifest, parts ...Part) (v1.Image, error) {
-	config, size, err := v1.SHA256(strings.NewReader(emptyConfig))
-	if err != nil {
-		return nil, err
-	}
+	config := Bytes([]byte(emptyConfig))
 	m.SchemaVersion, m.MediaType = 2, types.OCIManifestSchema1
-	m.Config = v1.Descriptor{MediaType: "application/vnd.oci.empty.v1+json", Digest: config, Size: size}
+	m.Config = v1.Descriptor{MediaType: "application/vnd.oci.empty.v1+json", Digest: config.Digest, Size: config.Size}
+	all := blobs{config}
 	for _, p := range parts {
 		m.Layers = append(m.Layers, v1.Descriptor{MediaType: p.Type, Digest: p.Blob.Digest, Size: p.Blob.Size, Annotations: p.Annotations})
+		all = append(all, p.Blob)
 	}
 	raw, err := encode(m, "")
 	if err != nil {
 		return nil, err
 	}
-	return partial.CompressedToImage(&artifact{bytes.TrimSpace(raw), parts})
+	manifest := Bytes(bytes.TrimSpace(raw))
+	return image.ImageOf(context.Background(), append(all, manifest), v1.Descriptor{MediaType: m.MediaType, Digest: manifest.Digest, Size: manifest.Size})
 }
 
-// artifact is what partial.CompressedToImage asks for.
-type artifact struct {
-	manifest []byte
-	parts    []Part
+// blobs are those of an artifact, as an [image.Store].
+type blobs []Blob
+
+func (b blobs) Manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
+	return image.Document(ctx, b, digest)
 }
 
-func (a *artifact) RawConfigFile() ([]byte, error)      { return []byte(emptyConfig), nil }
-func (a *artifact) RawManifest() ([]byte, error)        { return a.manifest, nil }
-func (a *artifact) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
-func (a *artifact) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
-	for _, p := range a.parts {
-		if p.Blob.Digest == h {
-			return p, nil
+func (b blobs) Blob(_ context.Context, digest v1.Hash) (io.ReadCloser, error) {
+	for _, blob := range b {
+		if blob.Digest == digest {
+			return blob.Open()
 		}
 	}
 	return nil, errors.New("no such blob")

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
@@ -142,11 +143,7 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 
 // Subjects lists an index and its images.
 func Subjects(index v1.ImageIndex) ([]Subject, error) {
-	digest, err := index.Digest()
-	if err != nil {
-		return nil, fmt.Errorf("attest: index: %w", err)
-	}
-	size, err := index.Size()
+	top, err := partial.Descriptor(index)
 	if err != nil {
 		return nil, fmt.Errorf("attest: index: %w", err)
 	}
@@ -154,7 +151,8 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attest: index: %w", err)
 	}
-	list := []Subject{{Descriptor: v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: size}}}
+	digest := top.Digest
+	list := []Subject{{Descriptor: v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: top.Size}}}
 	for _, d := range m.Manifests {
 		if _, ok := image.Attests(d); ok {
 			continue
@@ -162,11 +160,7 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 		if d.MediaType != types.OCIManifestSchema1 || d.Platform == nil {
 			return nil, fmt.Errorf("attest: index %s: %s is no image of a platform", digest, d.Digest)
 		}
-		name := d.Platform.OS + "/" + d.Platform.Architecture
-		if d.Platform.Variant != "" {
-			name += "/" + d.Platform.Variant
-		}
-		platform, err := lock.ParsePlatform(name)
+		platform, err := lock.ParsePlatform(string(image.PlatformOf(*d.Platform)))
 		if err != nil {
 			return nil, fmt.Errorf("attest: index %s: %w", digest, err)
 		}

@@ -21,6 +21,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
@@ -120,7 +121,7 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (lock.La
 	}
 	defer rc.Close()
 	sum := sha256.New()
-	tee := io.TeeReader(&stopReader{ctx, rc}, sum)
+	tee := io.TeeReader(image.Stoppable(ctx, rc), sum)
 	for tr := tar.NewReader(tee); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -175,19 +176,6 @@ func readFile(name string, size int64, r io.Reader) (*file, error) {
 		}
 	}
 	return f, nil
-}
-
-// stopReader ends a long read when it is no longer wanted.
-type stopReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (s *stopReader) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(p)
 }
 
 // check refuses layers that no build makes, and programs that were not compiled from what the

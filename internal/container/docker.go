@@ -288,7 +288,7 @@ func command(ctx context.Context, stdout, stderr io.Writer, args ...string) (int
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = 5 * time.Second
-	ownGroup(cmd)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us, and we end it in order
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {

@@ -41,4 +41,7 @@ func (socketFunc) connect(*forwards, Spec) (map[string]netip.AddrPort, error) {
 	return nil, errors.New("an isolated container in Docker needs Linux, and root")
 }
 
+// SetAddress needs Linux.
+func SetAddress(string, netip.Addr) error { return errors.New("needs Linux") }
+
 func openBinfmt() (dir string, closeIt func()) { return binfmtDir, func() {} }

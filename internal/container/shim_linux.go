@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -175,8 +176,11 @@ func (s *shimState) start() error {
 	if err := unix.Sethostname([]byte("container")); err != nil {
 		return fmt.Errorf("host name: %w", err)
 	}
-	if err := loopbackUp(); err != nil {
-		return fmt.Errorf("loopback: %w", err)
+	if err := configure("lo", unix.SIOCSIFFLAGS, func(i *unix.Ifreq) error {
+		i.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+		return nil
+	}); err != nil {
+		return err
 	}
 	// As Docker does, so that 80 and 443 are for any user.
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0); err != nil {
@@ -202,18 +206,29 @@ func (s *shimState) start() error {
 	return nil
 }
 
-func loopbackUp() error {
+// configure sets one thing of a network interface.
+func configure(name string, what uint, set func(*unix.Ifreq) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		err = set(ifr)
 	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, what, ifr)
+	}
+	if err != nil {
+		return fmt.Errorf("network interface %s: %w", name, err)
+	}
+	return nil
+}
+
+// SetAddress gives a network interface an IPv4 address, in the network that this program is in.
+func SetAddress(name string, ip netip.Addr) error {
+	return configure(name, unix.SIOCSIFADDR, func(i *unix.Ifreq) error { return i.SetInet4Addr(ip.AsSlice()) })
 }
 
 // serve does what a request asks for, and answers it.

@@ -12,8 +12,10 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/cache"
 )
 
@@ -29,15 +31,19 @@ type markerFile struct {
 // refName is the annotation of a layout's index.json that names what an entry is.
 const refName = "org.opencontainers.image.ref.name"
 
-// ErrNotOurs says that a folder has files that this program did not write.
-var ErrNotOurs = errors.New("is not a layout that build wrote")
+// temporary is the folder in a layout for files that are being written. Earlier
+// programs wrote them beside it, under names that begin with it.
+const temporary = ".derper-tmp"
+
+// ErrNotBuilt says that a folder has files that this program did not write.
+var ErrNotBuilt = errors.New("is not a layout that build wrote")
 
 // WriteLayout writes an index and its images, which are all that it names, as an OCI layout to the folder dir,
 // under the name ref, and reports whether anything had to be written. What is there
 // already is looked at by its state, with verify by its content.
 //
 // The folder must be missing, empty, or a layout that an earlier call wrote, else
-// the error is [ErrNotOurs] and nothing is touched. index.json is replaced last, in
+// the error is [ErrNotBuilt] and nothing is touched. index.json is replaced last, in
 // one step: who reads the folder, and who is interrupted, has the old layout or the
 // new one. What only the old one needed is removed after that; files that others
 // put there stay.
@@ -61,9 +67,10 @@ func WriteLayout(dir, ref string, index v1.ImageIndex, images []v1.Image, verify
 	if old.holds(dir, files, verify) {
 		return false, nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, temporary), 0o755); err != nil {
 		return false, err
 	}
+	defer os.Remove(filepath.Join(dir, temporary))
 	// The marker comes first and names both the old files and the new ones, so
 	// that whatever an interrupted run leaves is known as ours to the next.
 	now := markerFile{Files: map[string]string{}}
@@ -101,7 +108,7 @@ func WriteLayout(dir, ref string, index v1.ImageIndex, images []v1.Image, verify
 }
 
 // CheckLayout reports whether WriteLayout would write to the folder dir, by the
-// error [ErrNotOurs] if not.
+// error [ErrNotBuilt] if not.
 func CheckLayout(dir string) error {
 	if _, err := readMarker(dir); err != nil {
 		return fmt.Errorf("layout %s: %w", dir, err)
@@ -119,14 +126,21 @@ type layoutFile struct {
 // layoutFiles lists the files of a layout; index.json comes last.
 func layoutFiles(ref string, index v1.ImageIndex, images []v1.Image) ([]layoutFile, error) {
 	var files []layoutFile
-	seen := map[string]bool{}
+	seen := map[v1.Hash]bool{}
 	add := func(digest v1.Hash, open func() (io.ReadCloser, error)) {
-		if name := filepath.Join("blobs", digest.Algorithm, digest.Hex); !seen[name] {
-			seen[name] = true
-			files = append(files, layoutFile{name: name, blob: true, open: open})
+		if !seen[digest] {
+			seen[digest] = true
+			files = append(files, layoutFile{name: filepath.Join("blobs", digest.Algorithm, digest.Hex), blob: true, open: open})
 		}
 	}
-	raw := func(digest v1.Hash, data []byte) { add(digest, reader(data)) }
+	document := func(data []byte, err error) error {
+		if err != nil {
+			return err
+		}
+		digest, _, err := v1.SHA256(bytes.NewReader(data))
+		add(digest, reader(data))
+		return err
+	}
 	for _, img := range images {
 		layers, err := img.Layers()
 		if err != nil {
@@ -139,40 +153,25 @@ func layoutFiles(ref string, index v1.ImageIndex, images []v1.Image) ([]layoutFi
 			}
 			add(digest, l.Compressed)
 		}
-		config, err := img.RawConfigFile()
-		if err != nil {
+		if err := document(img.RawConfigFile()); err != nil {
 			return nil, err
 		}
-		manifest, err := img.RawManifest()
-		if err != nil {
+		if err := document(img.RawManifest()); err != nil {
 			return nil, err
-		}
-		for _, data := range [][]byte{config, manifest} {
-			digest, _, err := v1.SHA256(bytes.NewReader(data))
-			if err != nil {
-				return nil, err
-			}
-			raw(digest, data)
 		}
 	}
-	top, err := index.RawManifest()
+	if err := document(index.RawManifest()); err != nil {
+		return nil, err
+	}
+	top, err := partial.Descriptor(index)
 	if err != nil {
 		return nil, err
 	}
-	digest, size, err := v1.SHA256(bytes.NewReader(top))
-	if err != nil {
-		return nil, err
-	}
-	raw(digest, top)
+	top.Annotations = map[string]string{refName: ref}
 	entry, err := json.MarshalIndent(v1.IndexManifest{
 		SchemaVersion: 2,
 		MediaType:     types.OCIImageIndex,
-		Manifests: []v1.Descriptor{{
-			MediaType:   types.OCIImageIndex,
-			Digest:      digest,
-			Size:        size,
-			Annotations: map[string]string{refName: ref},
-		}},
+		Manifests:     []v1.Descriptor{*top},
 	}, "", "  ")
 	if err != nil {
 		return nil, err
@@ -187,50 +186,25 @@ func reader(data []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 }
 
-// write writes the file under a temporary name and renames it.
+// write writes the file, whole or not at all.
 func (f layoutFile) write(dir string) error {
-	tmp, err := os.CreateTemp(dir, temporary+"*")
-	if err != nil {
+	return atomicfile.WriteFrom(filepath.Join(dir, f.name), filepath.Join(dir, temporary), func(w io.Writer) error {
+		r, err := f.open()
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		_, err = io.Copy(w, r)
 		return err
-	}
-	defer os.Remove(tmp.Name()) // fails once renamed
-	err = f.copyTo(tmp)
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), filepath.Join(dir, f.name))
+	})
 }
-
-func (f layoutFile) copyTo(w io.Writer) error {
-	r, err := f.open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	_, err = io.Copy(w, r)
-	return err
-}
-
-// temporary is how names of files that are being written begin.
-const temporary = ".derper-tmp-"
 
 func removeTemporary(dir string) error {
 	left, err := filepath.Glob(filepath.Join(dir, temporary+"*"))
-	if err != nil {
-		return err
-	}
 	for _, name := range left {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+		err = errors.Join(err, os.RemoveAll(name))
 	}
-	return nil
+	return err
 }
 
 // readMarker reads the marker of a layout, empty for one that is yet to be.
@@ -239,26 +213,26 @@ func readMarker(dir string) (markerFile, error) {
 	data, err := os.ReadFile(filepath.Join(dir, marker))
 	if err == nil {
 		if json.Unmarshal(data, &m) != nil {
-			return m, fmt.Errorf("%s is damaged: %w", marker, ErrNotOurs)
+			return m, fmt.Errorf("%s is damaged: %w", marker, ErrNotBuilt)
 		}
 		for name := range m.Files {
 			if !filepath.IsLocal(name) {
-				return m, fmt.Errorf("%s names %s: %w", marker, name, ErrNotOurs)
+				return m, fmt.Errorf("%s names %s: %w", marker, name, ErrNotBuilt)
 			}
 		}
 		return m, nil
 	}
-	entries, derr := os.ReadDir(dir)
+	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
 		// An interrupted first run can leave the marker's temporary file.
 		if !strings.HasPrefix(e.Name(), temporary) {
-			return m, ErrNotOurs
+			return m, ErrNotBuilt
 		}
 	}
-	if derr != nil && !errors.Is(derr, fs.ErrNotExist) {
-		return m, derr
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return m, nil
+	return m, err
 }
 
 func (m markerFile) write(dir string) error {

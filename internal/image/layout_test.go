@@ -211,11 +211,11 @@ func TestForeignFolder(t *testing.T) {
 			before := states(t, above)
 			_, images, index := sampleImages(t, "1")
 			_, err := WriteLayout(dir, "1", index, images, false)
-			if !errors.Is(err, ErrNotOurs) || !strings.Contains(err.Error(), dir) {
-				t.Errorf("%v, not ErrNotOurs", err)
+			if !errors.Is(err, ErrNotBuilt) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("%v, not ErrNotBuilt", err)
 			}
-			if err := CheckLayout(dir); !errors.Is(err, ErrNotOurs) {
-				t.Errorf("CheckLayout: %v, not ErrNotOurs", err)
+			if err := CheckLayout(dir); !errors.Is(err, ErrNotBuilt) {
+				t.Errorf("CheckLayout: %v, not ErrNotBuilt", err)
 			}
 			if !maps.Equal(states(t, above), before) {
 				t.Error("something was touched")

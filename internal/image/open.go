@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -24,7 +23,7 @@ type Opened struct {
 	// Saved is the image of a docker archive, nil for a layout.
 	Saved *Saved
 
-	files files
+	files fs.FS
 	file  *os.File // of an archive
 }
 
@@ -46,7 +45,7 @@ func Open(name string) (_ *Opened, err error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Opened{files: folder(name)}
+	o := &Opened{files: os.DirFS(name)}
 	if !info.IsDir() {
 		if o.file, err = os.Open(name); err != nil {
 			return nil, err
@@ -64,7 +63,7 @@ func Open(name string) (_ *Opened, err error) {
 			return nil, fmt.Errorf("not a tar archive, or a compressed one: %w: %w", ErrNotFound, err)
 		}
 		o.files = a
-		if a.files["manifest.json"] != (section{}) {
+		if _, ok := a.files["manifest.json"]; ok {
 			if o.Saved, err = readSaved(a); err != nil {
 				return nil, err
 			}
@@ -128,46 +127,26 @@ func (o *Opened) Manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
 
 // Blob opens a blob.
 func (o *Opened) Blob(_ context.Context, digest v1.Hash) (io.ReadCloser, error) {
-	r, _, err := o.open(digest)
-	return r, err
+	r, err := o.files.Open(blobName(digest))
+	return r, missing(digest, err)
 }
 
 // Size is the size that a blob has, which may not be what it should be.
 func (o *Opened) Size(digest v1.Hash) (int64, error) {
-	r, size, err := o.open(digest)
-	if err == nil {
-		r.Close()
+	info, err := fs.Stat(o.files, blobName(digest))
+	if err != nil {
+		return 0, missing(digest, err)
 	}
-	return size, err
+	return info.Size(), nil
 }
 
-func (o *Opened) open(digest v1.Hash) (io.ReadCloser, int64, error) {
-	r, size, err := o.files.open(path.Join("blobs", digest.Algorithm, digest.Hex))
+func blobName(digest v1.Hash) string { return path.Join("blobs", digest.Algorithm, digest.Hex) }
+
+func missing(digest v1.Hash, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%s: %w: the layout does not have it: %w", digest, ErrCorrupt, err)
+		return fmt.Errorf("%s: %w: the layout does not have it: %w", digest, ErrCorrupt, err)
 	}
-	return r, size, err
-}
-
-// files are those of a layout or of an archive, with their sizes.
-type files interface {
-	open(name string) (io.ReadCloser, int64, error)
-}
-
-// folder is files on disk.
-type folder string
-
-func (f folder) open(name string) (io.ReadCloser, int64, error) {
-	file, err := os.Open(filepath.Join(string(f), filepath.FromSlash(name)))
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		file.Close()
-		return nil, 0, err
-	}
-	return file, info.Size(), nil
+	return err
 }
 
 // tarFiles are files in a tar, which stay there.
@@ -177,10 +156,17 @@ type tarFiles struct {
 	links map[string]string
 }
 
+// section is a file in a tar, as an [fs.File].
+type section struct {
+	*io.SectionReader
+	info fs.FileInfo
+}
+
+func (s section) Stat() (fs.FileInfo, error) { return s.info, nil }
+func (s section) Close() error               { return nil }
+
 // maxFiles is the most files that an archive may have. A real one has some forty.
 const maxFiles = 1 << 14
-
-type section struct{ at, size int64 }
 
 // readArchive reads where the files of an uncompressed tar are.
 func readArchive(f *os.File) (*tarFiles, error) {
@@ -205,27 +191,28 @@ func readArchive(f *os.File) (*tarFiles, error) {
 			if err != nil {
 				return nil, err
 			}
-			a.files[name] = section{at, h.Size}
+			a.files[name] = section{io.NewSectionReader(f, at, h.Size), h.FileInfo()}
 		case tar.TypeSymlink: // docker save, up to version 24, for layers that repeat
 			a.links[name] = path.Join(path.Dir(name), h.Linkname)
 		}
 	}
 }
 
-func (a *tarFiles) open(name string) (io.ReadCloser, int64, error) {
+// Open opens a file; the tarFiles are an [fs.FS].
+func (a *tarFiles) Open(name string) (fs.File, error) {
 	name = path.Clean(name)
 	if to, ok := a.links[name]; ok {
 		name = to
 	}
 	s, ok := a.files[name]
 	if !ok {
-		return nil, 0, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	return io.NopCloser(io.NewSectionReader(a.file, s.at, s.size)), s.size, nil
+	return section{io.NewSectionReader(s.SectionReader, 0, s.Size()), s.info}, nil
 }
 
-func readFile(in files, name string) ([]byte, error) {
-	r, _, err := in.open(name)
+func readFile(in fs.FS, name string) ([]byte, error) {
+	r, err := in.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +246,7 @@ func readSaved(a *tarFiles) (*Saved, error) {
 	}
 	for _, name := range list[0].Layers {
 		s.Layers = append(s.Layers, func() (io.ReadCloser, error) {
-			r, _, err := a.open(name)
+			r, err := a.Open(name)
 			if err != nil {
 				err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 			}

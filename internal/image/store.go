@@ -114,52 +114,43 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 	want := PlatformOf(p)
 	seen := map[v1.Hash]bool{}
 	var have []string
-	var find func(entries []v1.Descriptor) (v1.Image, error)
-	find = func(entries []v1.Descriptor) (v1.Image, error) {
-		for _, d := range entries {
-			_, attests := Attests(d)
-			switch {
-			case seen[d.Digest], attests, !d.MediaType.IsIndex() && !d.MediaType.IsImage():
-			case d.MediaType.IsIndex():
-				seen[d.Digest] = true
-				index, err := readIndex(ctx, s, d)
+	for len(entries) > 0 {
+		d := entries[0]
+		entries = entries[1:]
+		if _, attests := Attests(d); attests || seen[d.Digest] {
+			continue
+		}
+		switch {
+		case d.MediaType.IsIndex():
+			seen[d.Digest] = true
+			index, err := readIndex(ctx, s, d)
+			if err != nil {
+				return nil, err
+			}
+			entries = slices.Concat(index.manifest.Manifests, entries)
+		case d.MediaType.IsImage():
+			if d.Platform == nil || PlatformOf(*d.Platform) == want {
+				img, err := ImageOf(ctx, s, d)
+				if err != nil || d.Platform != nil {
+					return img, err
+				}
+				config, err := img.ConfigFile()
 				if err != nil {
 					return nil, err
 				}
-				if img, err := find(index.manifest.Manifests); img != nil || err != nil {
-					return img, err
-				}
-			default:
-				platform := d.Platform
-				if platform == nil {
-					img, err := ImageOf(ctx, s, d)
-					if err != nil {
-						return nil, err
-					}
-					config, err := img.ConfigFile()
-					if err != nil {
-						return nil, err
-					}
-					platform = config.Platform()
-				}
-				if PlatformOf(*platform) == want {
-					return ImageOf(ctx, s, d)
-				}
-				if platform.OS != "unknown" { // so calls itself what is no image
-					have = append(have, string(PlatformOf(*platform)))
+				if d.Platform = config.Platform(); PlatformOf(*d.Platform) == want {
+					return img, nil
 				}
 			}
+			if d.Platform.OS != "unknown" { // so calls itself what is no image
+				have = append(have, string(PlatformOf(*d.Platform)))
+			}
 		}
-		return nil, nil
 	}
-	switch img, err := find(entries); {
-	case img != nil || err != nil:
-		return img, err
-	case len(have) == 1:
+	if len(have) == 1 {
 		return nil, fmt.Errorf("the image is for %s, not for %s", have[0], want)
-	default:
-		return nil, fmt.Errorf("has no image for %s, only for %s", want, strings.Join(have, ", "))
 	}
+	return nil, fmt.Errorf("has no image for %s, only for %s", want, strings.Join(have, ", "))
 }
 
 // IndexOf is an index in a store.
@@ -298,4 +289,19 @@ func (r *checkedReader) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// Stoppable is r, whose long read ends when it is no longer wanted.
+func Stoppable(ctx context.Context, r io.Reader) io.Reader { return &stoppable{ctx, r} }
+
+type stoppable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (s *stoppable) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.r.Read(p)
 }

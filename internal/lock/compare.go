@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -28,45 +29,38 @@ func (l *Lock) Compare(built *Outputs) error {
 	if l.Outputs == nil {
 		return ErrNoOutputs
 	}
-	for _, b := range built.Platforms {
-		locked, ok := l.Outputs.Platform(b.Platform)
+	var first error
+	compare := func(what, locked, built string) {
+		if first == nil && locked != built {
+			first = &Difference{What: what, Locked: cmp.Or(locked, "none"), Built: cmp.Or(built, "none")}
+		}
+	}
+	for _, built := range built.Platforms {
+		locked, ok := l.Outputs.Platform(built.Platform)
 		if !ok {
-			return &Difference{What: string(b.Platform), Locked: "no such platform", Built: b.Manifest}
+			compare(string(built.Platform), "no such platform", built.Manifest)
+			continue
 		}
-		if err := comparePlatform(locked, b); err != nil {
-			return err
+		name := string(built.Platform) + ": "
+		for i := range max(len(locked.Binaries), len(built.Binaries)) {
+			l, b := at(locked.Binaries, i), at(built.Binaries, i)
+			compare(fmt.Sprintf("%sname of binary %d", name, i+1), l.Name, b.Name)
+			compare(name+"binary "+b.Name, l.Digest, b.Digest)
 		}
+		for i := range max(len(locked.Layers), len(built.Layers)) {
+			l, b := at(locked.Layers, i), at(built.Layers, i)
+			compare(fmt.Sprintf("%sname of layer %d", name, i+1), l.Name, b.Name)
+			compare(name+"content of layer "+b.Name, l.DiffID, b.DiffID)
+			compare(name+"compression of layer "+b.Name, l.Digest, b.Digest)
+		}
+		compare(name+"config", locked.Config, built.Config)
+		compare(name+"manifest", locked.Manifest, built.Manifest)
+		compare(name+"attestation", locked.Attestation, built.Attestation)
 	}
 	if len(built.Platforms) == len(l.Outputs.Platforms) {
-		return differ("index", l.Outputs.Index, built.Index)
+		compare("index", l.Outputs.Index, built.Index)
 	}
-	return nil
-}
-
-func comparePlatform(locked, built PlatformOutput) error {
-	name := string(built.Platform) + ": "
-	var errs []error
-	compare := func(what, locked, built string) { errs = append(errs, differ(name+what, locked, built)) }
-	for i := range max(len(locked.Binaries), len(built.Binaries)) {
-		l, b := at(locked.Binaries, i), at(built.Binaries, i)
-		compare(fmt.Sprintf("name of binary %d", i+1), l.Name, b.Name)
-		compare("binary "+b.Name, l.Digest, b.Digest)
-	}
-	for i := range max(len(locked.Layers), len(built.Layers)) {
-		l, b := at(locked.Layers, i), at(built.Layers, i)
-		compare(fmt.Sprintf("name of layer %d", i+1), l.Name, b.Name)
-		compare("content of layer "+b.Name, l.DiffID, b.DiffID)
-		compare("compression of layer "+b.Name, l.Digest, b.Digest)
-	}
-	compare("config", locked.Config, built.Config)
-	compare("manifest", locked.Manifest, built.Manifest)
-	compare("attestation", locked.Attestation, built.Attestation)
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return first
 }
 
 // at is the element i of s, or a zero one past its end.
@@ -75,18 +69,4 @@ func at[T any](s []T, i int) (e T) {
 		e = s[i]
 	}
 	return e
-}
-
-func differ(what, locked, built string) error {
-	if locked == built {
-		return nil
-	}
-	return &Difference{What: what, Locked: orNone(locked), Built: orNone(built)}
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }

@@ -58,7 +58,11 @@ func (c *Client) Fetch(ctx context.Context, m module.Version, sum, dir string, p
 	defer os.RemoveAll(work)
 
 	archive := filepath.Join(work, "module.zip")
-	from, err := c.download(ctx, m, archive, progress)
+	var from string
+	err = c.read(ctx, m, ".zip", func(b *body) error {
+		from = b.from
+		return save(archive, &counter{Reader: b, progress: progress, total: b.size})
+	})
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", m, err)
 	}
@@ -79,29 +83,13 @@ func (c *Client) Fetch(ctx context.Context, m module.Version, sum, dir string, p
 	return nil
 }
 
-// download writes the module's zip to the named file and tells where it is from.
-func (c *Client) download(ctx context.Context, m module.Version, name string, progress func(done, total int64)) (from string, err error) {
-	path, err := file(m, ".zip")
-	if err != nil {
-		return "", err
-	}
-	err = c.read(ctx, path, func(b *body) error {
-		from = b.from
-		return save(name, &counter{Reader: b, progress: progress, total: b.size})
-	})
-	return from, err
-}
-
 func save(name string, r io.Reader) error {
 	out, err := os.Create(name)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(out, r)
-	if cerr := out.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return errors.Join(err, out.Close())
 }
 
 // counter reports how much was read through it.

@@ -45,8 +45,6 @@ type Client struct {
 	// Temp is where files are kept while they are fetched, on the file system of
 	// what is fetched.
 	Temp string
-	// Transport is what requests go through; nil means http.DefaultTransport.
-	Transport http.RoundTripper
 	// Patience is how long a server may be silent; 0 means a minute.
 	Patience time.Duration
 
@@ -65,14 +63,25 @@ var errSilent = errors.New("no answer for too long")
 // tries is how often a request is sent before its error counts.
 const tries = 4
 
-// read reads the file at path from the first proxy that has it. As in the go
+// read reads one of the files of a version, or of a module when m has no version.
+func (c *Client) read(ctx context.Context, m module.Version, suffix string, use func(*body) error) error {
+	path, err := module.EscapePath(m.Path)
+	if err == nil && m.Version != "" {
+		var version string
+		version, err = module.EscapeVersion(m.Version)
+		path += "/@v/" + version
+	}
+	if err != nil {
+		return err
+	}
+	return c.readPath(ctx, path+suffix, use)
+}
+
+// readPath reads the file at path from the first proxy that has it. As in the go
 // command, a comma passes on a 404 or 410 only, a bar passes on any error. After a
 // transfer that broke off, use is called again and gets the file from its start.
-func (c *Client) read(ctx context.Context, path string, use func(*body) error) error {
-	proxies := c.Proxies
-	if proxies == "" {
-		proxies = DefaultProxy
-	}
+func (c *Client) readPath(ctx context.Context, path string, use func(*body) error) error {
+	proxies := cmp.Or(c.Proxies, DefaultProxy)
 	var last error
 	for proxies != "" {
 		proxy, rest, any := proxies, "", false
@@ -201,18 +210,14 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 	return nil, err
 }
 
-// RoundTrip sends a request through Transport, and gives up a server that is silent
-// for longer than Patience, be it before or within its answer.
+// RoundTrip sends a request, and gives up a server that is silent for longer than
+// Patience, be it before or within its answer.
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	w := &watched{patience: cmp.Or(c.Patience, time.Minute)}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	w.ctx, w.cancel = ctx, cancel
 	w.silence = time.AfterFunc(w.patience, func() { cancel(errSilent) })
-	next := c.Transport
-	if next == nil {
-		next = http.DefaultTransport
-	}
-	resp, err := next.RoundTrip(req.WithContext(ctx))
+	resp, err := http.DefaultTransport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return nil, w.end(err)
 	}
@@ -259,17 +264,4 @@ func redact(err error, from *url.URL) error {
 		err = uerr.Err
 	}
 	return fmt.Errorf("%s: %w", from.Redacted(), err)
-}
-
-// file is the path of one of a version's files on a proxy.
-func file(m module.Version, ext string) (string, error) {
-	path, err := module.EscapePath(m.Path)
-	if err != nil {
-		return "", err
-	}
-	version, err := module.EscapeVersion(m.Version)
-	if err != nil {
-		return "", err
-	}
-	return path + "/@v/" + version + ext, nil
 }

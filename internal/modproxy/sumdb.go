@@ -2,6 +2,7 @@ package modproxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb"
-	"golang.org/x/mod/sumdb/dirhash"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
@@ -42,30 +42,27 @@ func (c *Client) Sum(ctx context.Context, m module.Version) (string, error) {
 }
 
 func (c *Client) lookup(ctx context.Context, m module.Version) ([]string, error) {
-	key, direct, _ := strings.Cut(c.SumDB, " ")
-	if key == "" {
-		key = goSumDB
-	}
+	key, direct, _ := strings.Cut(cmp.Or(c.SumDB, goSumDB), " ")
 	verifier, err := note.NewVerifier(key)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
 	o := &ops{client: c, ctx: ctx, key: key, name: verifier.Name(), direct: direct}
-	// A client for each lookup: it holds on to errors, and has no context.
-	lines, err := sumdb.NewClient(o).Lookup(m.Path, m.Version)
-	if err == nil || o.remote(err) != nil {
-		return lines, o.remote(err)
+	for again := false; ; again = true {
+		// A client for each lookup: it holds on to errors, and has no context.
+		lines, err := sumdb.NewClient(o).Lookup(m.Path, m.Version)
+		if remote := o.remote(err); remote != nil {
+			return nil, remote
+		}
+		if err == nil || again {
+			return lines, err
+		}
+		// Not the network. A tile that is damaged on disk would be taken for the
+		// database's word in every run to come: once more, without.
+		if rmErr := os.RemoveAll(filepath.Join(c.Dir, "cache")); rmErr != nil {
+			return nil, errors.Join(err, rmErr)
+		}
 	}
-	// Not the network. A tile that is damaged on disk would be taken for the
-	// database's word in every run to come: once more, without.
-	if rmErr := os.RemoveAll(filepath.Join(c.Dir, "cache")); rmErr != nil {
-		return nil, errors.Join(err, rmErr)
-	}
-	lines, err = sumdb.NewClient(o).Lookup(m.Path, m.Version)
-	if remote := o.remote(err); remote != nil {
-		return nil, remote
-	}
-	return lines, err
 }
 
 // ops is what the checksum database's client needs from outside.
@@ -104,7 +101,7 @@ func (o *ops) ReadRemote(path string) (data []byte, err error) {
 	direct := o.direct
 	if direct == "" {
 		direct = "https://" + o.name
-		err = o.client.read(o.ctx, "sumdb/"+o.name+path, use)
+		err = o.client.readPath(o.ctx, "sumdb/"+o.name+path, use)
 	}
 	if o.direct != "" || errors.Is(err, fs.ErrNotExist) {
 		var base *url.URL
@@ -158,13 +155,6 @@ func (o *ops) Log(string) {}
 
 // SecurityError needs no action: the lookup that met it fails with the same.
 func (o *ops) SecurityError(string) {}
-
-// hashGoMod is the sum of a go.mod.
-func hashGoMod(data []byte) (string, error) {
-	return dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(data)), nil
-	})
-}
 
 func replace(name string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

@@ -1,6 +1,7 @@
 package modproxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
+	"golang.org/x/mod/sumdb/dirhash"
 )
 
 // Info is what a proxy tells about a version.
@@ -50,7 +52,7 @@ func (refused) Is(target error) bool { return target == fs.ErrPermission }
 // Versions are the versions that a proxy lists for the module at path, in semver's
 // order. A proxy may know of others: the list is one of releases that it has seen.
 func (c *Client) Versions(ctx context.Context, path string) ([]string, error) {
-	data, err := c.metadata(ctx, path, "/@v/list")
+	data, err := c.metadata(ctx, module.Version{Path: path}, "/@v/list")
 	if err != nil {
 		return nil, fmt.Errorf("versions of %s: %w", path, err)
 	}
@@ -68,7 +70,7 @@ func (c *Client) Versions(ctx context.Context, path string) ([]string, error) {
 // Latest is the version that a proxy takes for the module's newest when it lists
 // none: in modules without releases, one of the newest commit.
 func (c *Client) Latest(ctx context.Context, path string) (*Info, error) {
-	info, err := c.info(ctx, path, "/@latest")
+	info, err := c.info(ctx, module.Version{Path: path}, "/@latest")
 	if err == nil {
 		err = module.Check(path, info.Version)
 	}
@@ -81,11 +83,7 @@ func (c *Client) Latest(ctx context.Context, path string) (*Info, error) {
 // Info asks for a version. A proxy that has not seen it yet looks for it where the
 // module is at home.
 func (c *Client) Info(ctx context.Context, m module.Version) (*Info, error) {
-	version, err := module.EscapeVersion(m.Version)
-	if err != nil {
-		return nil, fmt.Errorf("info of %s: %w", m, err)
-	}
-	info, err := c.info(ctx, m.Path, "/@v/"+version+".info")
+	info, err := c.info(ctx, m, ".info")
 	if err == nil && info.Version != m.Version {
 		err = fmt.Errorf("the proxy answers with version %q", info.Version)
 	}
@@ -98,11 +96,7 @@ func (c *Client) Info(ctx context.Context, m module.Version) (*Info, error) {
 // GoMod fetches a version's go.mod. It must be the one that the checksum database
 // knows, else the error is a [*SumError].
 func (c *Client) GoMod(ctx context.Context, m module.Version) ([]byte, error) {
-	version, err := module.EscapeVersion(m.Version)
-	if err != nil {
-		return nil, fmt.Errorf("go.mod of %s: %w", m, err)
-	}
-	data, err := c.metadata(ctx, m.Path, "/@v/"+version+".mod")
+	data, err := c.metadata(ctx, m, ".mod")
 	if err != nil {
 		return nil, fmt.Errorf("go.mod of %s: %w", m, err)
 	}
@@ -121,8 +115,15 @@ func (c *Client) GoMod(ctx context.Context, m module.Version) ([]byte, error) {
 	return data, nil
 }
 
-func (c *Client) info(ctx context.Context, path, file string) (*Info, error) {
-	data, err := c.metadata(ctx, path, file)
+// hashGoMod is the sum of a go.mod.
+func hashGoMod(data []byte) (string, error) {
+	return dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	})
+}
+
+func (c *Client) info(ctx context.Context, m module.Version, suffix string) (*Info, error) {
+	data, err := c.metadata(ctx, m, suffix)
 	if err != nil {
 		return nil, err
 	}
@@ -138,13 +139,9 @@ func (c *Client) info(ctx context.Context, path, file string) (*Info, error) {
 // Source: golang.org/x/mod/zip, MaxGoMod.
 const maxMetadata = 16 << 20
 
-// metadata reads one of the small files that a proxy has for the module at path.
-func (c *Client) metadata(ctx context.Context, path, file string) (data []byte, err error) {
-	escaped, err := module.EscapePath(path)
-	if err != nil {
-		return nil, err
-	}
-	err = c.read(ctx, escaped+file, func(b *body) (err error) {
+// metadata reads one of the small files that a proxy has for a module or a version.
+func (c *Client) metadata(ctx context.Context, m module.Version, suffix string) (data []byte, err error) {
+	err = c.read(ctx, m, suffix, func(b *body) (err error) {
 		data, err = io.ReadAll(io.LimitReader(b, maxMetadata+1))
 		if err == nil && len(data) > maxMetadata {
 			err = fmt.Errorf("%s: more than %d MiB", b.from, maxMetadata>>20)

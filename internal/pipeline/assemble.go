@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"strconv"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -17,7 +19,10 @@ import (
 // assemble makes images of layers, their attestations, and the index of both. It reads
 // no blob.
 func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
-	out := &Build{Outputs: &lock.Outputs{}, Runs: b.sortedRuns(p)}
+	out := &Build{Outputs: &lock.Outputs{}}
+	for _, a := range p.Actions() {
+		out.Runs = append(out.Runs, b.runs[a])
+	}
 	var platforms []lock.Platform
 	for i, pp := range p.Platforms {
 		layers := b.layers(pp, results[i])
@@ -33,7 +38,7 @@ func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
 		if err != nil {
 			return nil, err
 		}
-		figures, err := b.figures(pp, img, results[i], out.Runs)
+		figures, err := b.figures(pp, img, results[i])
 		if err != nil {
 			return nil, err
 		}
@@ -41,18 +46,15 @@ func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
 		out.Images = append(out.Images, img)
 		out.Attestations = append(out.Attestations, attestation)
 		out.Outputs.Platforms = append(out.Outputs.Platforms, record)
-		out.Platforms = append(out.Platforms, figures)
+		out.Figures = append(out.Figures, figures)
 	}
 	index, err := image.Index(b.Inputs, platforms, out.Images, out.Attestations...)
 	if err != nil {
 		return nil, err
 	}
 	digest, err := index.Digest()
-	if err != nil {
-		return nil, err
-	}
 	out.Index, out.Outputs.Index = index, digest.String()
-	return out, nil
+	return out, err
 }
 
 // embed makes the attestation manifest of the statements in the cache.
@@ -72,65 +74,49 @@ func (b *Builder) embed(r *cache.Result) (v1.Image, error) {
 // outputs is what the lock records of a platform.
 func outputs(platform lock.Platform, img, attestation v1.Image, layers []*image.Layer, r *parts) (lock.PlatformOutput, error) {
 	out := lock.PlatformOutput{Platform: platform}
-	for name, blob := range r.programs.Blobs {
-		out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
-	}
-	for name, blob := range r.entrypoint.Blobs {
-		out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
+	for _, r := range []*cache.Result{r.programs, r.entrypoint} {
+		for name, blob := range r.Blobs {
+			out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
+		}
 	}
 	sort.Slice(out.Binaries, func(i, j int) bool { return out.Binaries[i].Name < out.Binaries[j].Name })
 	for _, l := range layers {
 		out.Layers = append(out.Layers, l.Layer)
 	}
-	config, err := img.ConfigName()
-	if err != nil {
-		return out, err
-	}
-	manifest, err := img.Digest()
-	if err != nil {
-		return out, err
-	}
-	attested, err := attestation.Digest()
-	if err != nil {
-		return out, err
-	}
+	config, cerr := img.ConfigName()
+	manifest, merr := img.Digest()
+	attested, aerr := attestation.Digest()
 	out.Config, out.Manifest, out.Attestation = config.String(), manifest.String(), attested.String()
-	return out, nil
+	return out, errors.Join(cerr, merr, aerr)
 }
 
 // figures counts what a platform's image takes and what was done for it.
-func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, r *parts, runs []Run) (Platform, error) {
+func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, r *parts) (Figures, error) {
 	manifest, err := img.Manifest()
 	if err != nil {
-		return Platform{}, err
+		return Figures{}, err
 	}
 	digest, err := img.Digest()
 	if err != nil {
-		return Platform{}, err
+		return Figures{}, err
 	}
-	out := Platform{Platform: pp.Platform, Manifest: digest.String(), Compressed: manifest.Config.Size}
+	out := Figures{Platform: pp.Platform, Manifest: digest.String(), Compressed: manifest.Config.Size}
 	for i, l := range manifest.Layers {
 		out.Compressed += l.Size
 		size, err := strconv.ParseInt(r.layers[i].Notes[noteSize], 10, 64)
 		if err != nil {
-			return Platform{}, fmt.Errorf("layer %s: size: %w", l.Digest, err)
+			return Figures{}, fmt.Errorf("layer %s: size: %w", l.Digest, err)
 		}
 		out.Uncompressed += size
 	}
-	for _, run := range runs {
-		if run.Action.Platform != pp.Platform {
-			continue
-		}
-		name := run.Action.Kind
-		if run.Action.Name != "" {
-			name += " " + run.Action.Name
-		}
-		if run.Cached {
+	for _, a := range pp.Actions() {
+		name := strings.TrimSuffix(a.ID(), " "+string(pp.Platform))
+		if run := b.runs[a]; run.Cached {
 			out.Cached = append(out.Cached, name)
-			continue
+		} else {
+			out.Built = append(out.Built, name)
+			out.Seconds += run.Seconds
 		}
-		out.Built = append(out.Built, name)
-		out.Seconds += run.Seconds
 	}
 	return out, nil
 }

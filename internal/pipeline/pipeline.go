@@ -16,7 +16,6 @@ import (
 	"io/fs"
 	"runtime"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -47,12 +46,11 @@ type Builder struct {
 	Modules *modproxy.Client
 	Display *progress.Display
 
-	once    sync.Once
 	compile chan struct{} // slots for platforms that compile
 	work    chan struct{} // slots for everything else, one for each core
 
-	mu   sync.Mutex
-	runs []Run
+	mu   sync.Mutex // guards runs
+	runs map[*plan.Action]Run
 
 	fetchMu sync.Mutex // held while modules are fetched
 
@@ -63,13 +61,15 @@ type Builder struct {
 
 // A Run says what became of an action.
 type Run struct {
-	Action *plan.Action
+	// Action is the action's ID, Key its key.
+	Action string `json:"action"`
+	Key    string `json:"key"`
 	// Cached is set when the result was in the cache.
-	Cached bool
+	Cached bool `json:"cached"`
 	// Why says, for one that ran, which of its inputs had changed.
-	Why []string
+	Why []string `json:"why,omitempty"`
 	// Seconds is how long it took, now or when it ran.
-	Seconds float64
+	Seconds float64 `json:"seconds"`
 }
 
 // A Build is what came out.
@@ -78,7 +78,7 @@ type Build struct {
 	Images []v1.Image // one for each platform
 	// Attestations are the manifests of the images' SBOMs and provenance.
 	Attestations []v1.Image
-	Platforms    []Platform
+	Figures      []Figures // one for each platform
 	Outputs      *lock.Outputs
 	// Runs are in the order of the plan.
 	Runs []Run
@@ -87,28 +87,26 @@ type Build struct {
 // Manifests are all that the index names: the images and their attestations.
 func (b *Build) Manifests() []v1.Image { return slices.Concat(b.Images, b.Attestations) }
 
-// A Platform is what came out for one platform, in figures.
-type Platform struct {
-	Platform lock.Platform
-	Manifest string // digest
+// Figures are what came out for one platform, in figures.
+type Figures struct {
+	Platform lock.Platform `json:"platform"`
+	Manifest string        `json:"manifest"` // digest
 	// Compressed is what a pull transfers, Uncompressed what a container's root
 	// file system takes; both in bytes.
-	Compressed, Uncompressed int64
+	Compressed   int64 `json:"compressedBytes"`
+	Uncompressed int64 `json:"uncompressedBytes"`
 	// Built and Cached name the platform's actions.
-	Built, Cached []string
+	Built  []string `json:"built"`
+	Cached []string `json:"cached"`
 	// Seconds is what the actions took that ran.
-	Seconds float64
+	Seconds float64 `json:"seconds"`
 }
 
 // Sources are the parts of this program that go into the image, by digest.
 var Sources = sync.OnceValues(sources)
 
 func sources() (plan.Sources, error) {
-	entrypoint, err := derper.EntrypointSource()
-	if err != nil {
-		return plan.Sources{}, err
-	}
-	source, err := hashTree(entrypoint)
+	source, err := hashTree(derper.EntrypointSource())
 	if err != nil {
 		return plan.Sources{}, err
 	}
@@ -160,30 +158,31 @@ func Plan(in lock.Inputs, platforms []lock.Platform) (*plan.Plan, error) {
 	return plan.New(in, sources, platforms, Host)
 }
 
-// Build builds the given platforms of the lock.
-func (b *Builder) Build(ctx context.Context, platforms []lock.Platform) (*Build, error) {
+// Build builds the given platforms of the lock, and gives what came out to each use,
+// in turn. A blob of the cache that turns out to be corrupt meanwhile was dropped: all
+// of it is done once more then, with everything in the cache checked by content.
+func (b *Builder) Build(ctx context.Context, platforms []lock.Platform, use ...func(*Build) error) (*Build, error) {
 	p, err := Plan(b.Inputs, platforms)
 	if err != nil {
 		return nil, err
 	}
-	b.once.Do(func() {
-		// Two platforms at a time: while one links, which keeps a single core
-		// busy, the other compiles.
-		b.compile = make(chan struct{}, max(2, runtime.NumCPU()/4))
-		b.work = make(chan struct{}, runtime.NumCPU())
-	})
-	out, err := b.carryOut(ctx, p)
+	// Two platforms at a time: while one links, which keeps a single core busy, the
+	// other compiles.
+	b.compile = make(chan struct{}, max(2, runtime.NumCPU()/4))
+	b.work = make(chan struct{}, runtime.NumCPU())
+	out, err := b.carryOut(ctx, p, use)
 	if errors.Is(err, cache.ErrCorrupt) {
-		// Found while it was read, and dropped: it is made again now.
-		b.Display.Printf("%v: made again", err)
-		return b.carryOut(ctx, p)
+		b.Display.Printf("%v; rebuilding", err)
+		defer func(all bool) { b.Cache.VerifyAll = all }(b.Cache.VerifyAll)
+		b.Cache.VerifyAll = true
+		return b.carryOut(ctx, p, use)
 	}
 	return out, err
 }
 
-// carryOut runs the actions of a plan and assembles what they make.
-func (b *Builder) carryOut(ctx context.Context, p *plan.Plan) (*Build, error) {
-	b.runs = nil
+// carryOut runs the actions of a plan, assembles what they make, and has it used.
+func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build) error) (*Build, error) {
+	b.runs = map[*plan.Action]Run{}
 	results := make([]*parts, len(p.Platforms))
 	g, ctx := errgroup.WithContext(ctx)
 	// All platforms share the roots; the first to need them has them made.
@@ -197,7 +196,13 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan) (*Build, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return b.assemble(p, results)
+	out, err := b.assemble(p, results)
+	for _, use := range use {
+		if err == nil {
+			err = use(out)
+		}
+	}
+	return out, err
 }
 
 // do gets an action's result from the cache, or runs it in one of the slots.
@@ -209,8 +214,7 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 		return nil, fmt.Errorf("%s: %w", a.ID(), err)
 	}
 	key := a.Key()
-	if r, err := b.Cache.Get(key); r != nil || err != nil {
-		b.record(a, r, true, nil)
+	if r, err := b.cached(a); r != nil || err != nil {
 		return r, err
 	}
 	unlock, err := b.Cache.Lock(ctx, key, func() { b.Display.Printf("%s: waiting for another build that makes it", a.ID()) })
@@ -218,8 +222,7 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 		return fail(err)
 	}
 	defer unlock()
-	if r, err := b.Cache.Get(key); r != nil || err != nil {
-		b.record(a, r, true, nil)
+	if r, err := b.cached(a); r != nil || err != nil {
 		return r, err
 	}
 	select {
@@ -247,6 +250,15 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 	return r, nil
 }
 
+// cached gets an action's result from the cache, nil if it must run.
+func (b *Builder) cached(a *plan.Action) (*cache.Result, error) {
+	r, err := b.Cache.Get(a.Key())
+	if r != nil {
+		b.record(a, r, true, nil)
+	}
+	return r, err
+}
+
 // why says what makes an action run.
 func (b *Builder) why(a *plan.Action) []string {
 	last := b.Cache.Latest(a.ID())
@@ -264,20 +276,7 @@ func (b *Builder) why(a *plan.Action) []string {
 }
 
 func (b *Builder) record(a *plan.Action, r *cache.Result, cached bool, why []string) {
-	if r == nil {
-		return
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.runs = append(b.runs, Run{Action: a, Cached: cached, Why: why, Seconds: r.Seconds})
-}
-
-// sortedRuns puts what ran into the order of the plan.
-func (b *Builder) sortedRuns(p *plan.Plan) []Run {
-	place := map[*plan.Action]int{}
-	for i, a := range p.Actions() {
-		place[a] = i
-	}
-	sort.Slice(b.runs, func(i, j int) bool { return place[b.runs[i].Action] < place[b.runs[j].Action] })
-	return b.runs
+	b.runs[a] = Run{a.ID(), a.Key(), cached, why, r.Seconds}
 }

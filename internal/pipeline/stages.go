@@ -230,17 +230,13 @@ func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work stri
 	if err != nil {
 		return nil, err
 	}
-	r := &cache.Result{Blobs: map[string]cache.Blob{}}
 	for _, name := range a.Outputs {
 		// Only what the lock pins may have been linked.
 		if _, err := source.Linked(programs[name]); err != nil {
 			return nil, err
 		}
-		if r.Blobs[name], err = b.Cache.AddFile(programs[name]); err != nil {
-			return nil, err
-		}
 	}
-	return r, nil
+	return b.keep(a, programs)
 }
 
 // fetch makes the modules ready that a compile needs.
@@ -266,20 +262,23 @@ func (b *Builder) compileEntrypoint(ctx context.Context, a *plan.Action, work st
 	}
 	task := b.Display.Start(a.ID(), "")
 	defer func() { task.End(err) }()
-	source, err := derper.EntrypointSource()
-	if err != nil {
-		return nil, err
-	}
 	goMod := fmt.Sprintf("module %s\n\ngo %s\n", derper.Module, strings.TrimPrefix(b.Inputs.Go.Version, "go"))
-	program, err := tool.Build(ctx, a.Env, a.Args, source, goMod, work)
+	program, err := tool.Build(ctx, a.Env, a.Args, derper.EntrypointSource(), goMod, work)
 	if err != nil {
 		return nil, err
 	}
-	blob, err := b.Cache.AddFile(program)
-	if err != nil {
-		return nil, err
+	return b.keep(a, map[string]string{plan.Entrypoint: program})
+}
+
+// keep puts files into the cache, as what an action makes.
+func (b *Builder) keep(a *plan.Action, files map[string]string) (_ *cache.Result, err error) {
+	r := &cache.Result{Blobs: map[string]cache.Blob{}}
+	for _, name := range a.Outputs {
+		if r.Blobs[name], err = b.Cache.AddFile(files[name]); err != nil {
+			return nil, err
+		}
 	}
-	return &cache.Result{Blobs: map[string]cache.Blob{plan.Entrypoint: blob}}, nil
+	return r, nil
 }
 
 // roots makes the CA bundle.
@@ -295,13 +294,7 @@ func (b *Builder) roots(ctx context.Context, a *plan.Action) (*cache.Result, err
 		if err != nil {
 			return nil, err
 		}
-		r := &cache.Result{Blobs: map[string]cache.Blob{}}
-		for _, name := range a.Outputs {
-			if r.Blobs[name], err = b.Cache.AddFile(files[name]); err != nil {
-				return nil, err
-			}
-		}
-		return r, nil
+		return b.keep(a, files)
 	})
 }
 

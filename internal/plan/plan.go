@@ -96,11 +96,14 @@ type PlatformPlan struct {
 func (p *Plan) Actions() []*Action {
 	list := []*Action{p.Roots}
 	for _, pp := range p.Platforms {
-		list = append(list, pp.Compile, pp.Entrypoint)
-		list = append(list, pp.Layers...)
-		list = append(list, pp.Attestation)
+		list = append(list, pp.Actions()...)
 	}
 	return list
+}
+
+// Actions lists the platform's actions in an order in which they can run.
+func (p *PlatformPlan) Actions() []*Action {
+	return slices.Concat([]*Action{p.Compile, p.Entrypoint}, p.Layers, []*Action{p.Attestation})
 }
 
 // Names of the image's parts: programs and layers.

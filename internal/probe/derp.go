@@ -2,10 +2,7 @@ package probe
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	crand "crypto/rand"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,15 +10,12 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
 	"golang.org/x/sync/errgroup"
 	"tailscale.com/derp"
-	"tailscale.com/derp/derphttp"
 	"tailscale.com/disco"
-	"tailscale.com/net/netmon"
 	"tailscale.com/net/wsconn"
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/key"
@@ -42,13 +36,13 @@ var derpChecks = []check{
 // derpSession is the connections that the checks of DERP share.
 type derpSession struct {
 	serverKey key.NodePublic
-	a, b      *peer
+	a, b      *Peer
 }
 
 func (d *derpSession) close() {
-	for _, p := range []*peer{d.a, d.b} {
+	for _, p := range []*Peer{d.a, d.b} {
 		if p != nil {
-			p.close()
+			p.Close()
 		}
 	}
 }
@@ -80,113 +74,15 @@ func (s *session) region() *tailcfg.DERPRegion {
 	return &tailcfg.DERPRegion{RegionID: 900, RegionCode: "probe", Nodes: []*tailcfg.DERPNode{n}}
 }
 
-// client returns a client of the relay that has not connected yet.
-func (s *session) client(k key.NodePrivate, reg *tailcfg.DERPRegion) *derphttp.Client {
-	c := derphttp.NewRegionClient(k, logger.Discard, netmon.NewStatic(), func() *tailcfg.DERPRegion { return reg })
-	c.IsProber = true
-	if s.RootCAs != nil {
-		c.TLSConfig = &tls.Config{RootCAs: s.RootCAs}
-	}
-	return c
-}
-
-// conn is what derp.Client and derphttp.Client have in common.
-type conn interface {
-	Send(key.NodePublic, []byte) error
-	Recv() (derp.ReceivedMessage, error)
-	SendPong([8]byte) error
-}
-
-// peer is a connected client. Its messages come out of a channel, which is closed when the connection is, so that
-// every wait can end with a context.
-type peer struct {
-	conn
-	http   *derphttp.Client // nil over WebSocket
-	public key.NodePublic
-	msgs   chan derp.ReceivedMessage
-	err    atomic.Pointer[error] // why msgs was closed
-	stop   context.CancelFunc
-}
-
-func newPeer(k key.NodePrivate, c conn, closer io.Closer) *peer {
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &peer{conn: c, public: k.Public(), msgs: make(chan derp.ReceivedMessage, 64)}
-	p.stop = func() { cancel(); closer.Close() }
-	go func() {
-		defer close(p.msgs)
-		for {
-			m, err := c.Recv()
-			if err != nil {
-				p.err.Store(&err)
-				return
-			}
-			switch t := m.(type) {
-			case derp.PingMessage:
-				c.SendPong(t)
-				continue
-			case derp.ReceivedPacket:
-				t.Data = bytes.Clone(t.Data) // it is the client's until the next call only
-				m = t
-			}
-			select {
-			case p.msgs <- m:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return p
-}
-
-func (p *peer) close() { p.stop() }
-
-// next returns the next message that is of type M and that want accepts, passing over others.
-func next[M derp.ReceivedMessage](ctx context.Context, p *peer, want func(M) bool) (m M, err error) {
-	for {
-		select {
-		case got, ok := <-p.msgs:
-			if !ok {
-				return m, fmt.Errorf("relay closed the connection: %w", *p.err.Load())
-			}
-			if t, ok := got.(M); ok && (want == nil || want(t)) {
-				return t, nil
-			}
-		case <-ctx.Done():
-			return m, errNothing
-		}
-	}
-}
-
-var errNothing = errors.New("nothing came in time")
-
 // connect shakes hands: it returns once the relay has accepted the client.
-func (s *session) connect(ctx context.Context, k key.NodePrivate) (*peer, error) {
-	c := s.client(k, s.region())
-	if err := c.Connect(ctx); err != nil {
-		c.Close()
-		return nil, err
-	}
-	// From here on a lost connection is a result: derphttp must not heal it behind our back.
-	c.BaseContext = func() context.Context {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		return ctx
-	}
-	p := newPeer(k, c, c)
-	p.http = c
-	return p, s.accepted(ctx, p)
+func (s *session) connect(ctx context.Context, k key.NodePrivate) (*Peer, error) {
+	p, err := Connect(ctx, s.region(), k, s.RootCAs)
+	return p, s.refusal(err)
 }
 
-// accepted waits for the first message to a client, which only one that was let in can get, and only from the owner
-// of the server key can it be read.
-func (s *session) accepted(ctx context.Context, p *peer) error {
-	_, err := next[derp.ServerInfoMessage](ctx, p, nil)
-	if err == nil {
-		return nil
-	}
-	p.close()
-	if errors.Is(err, io.EOF) && len(s.Keys) == 0 {
-		// Just what derper does with a client that it does not know.
+// refusal makes a skip of what a relay that verifies its clients does with a key that nobody gave us.
+func (s *session) refusal(err error) error {
+	if errors.Is(err, ErrClosed) && errors.Is(err, io.EOF) && len(s.Keys) == 0 {
 		return skip("relay refused our node key: it verifies its clients; give it keys that it knows")
 	}
 	return err
@@ -204,7 +100,7 @@ func checkDERPHandshake(ctx context.Context, s *session) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s.derp.a, s.derp.serverKey = a, a.http.ServerPublicKey()
+	s.derp.a, s.derp.serverKey = a, a.ServerPublicKey()
 	return "server key " + s.derp.serverKey.String(), nil
 }
 
@@ -215,8 +111,8 @@ func checkServerKey(ctx context.Context, s *session) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("connection %d: %w", i, err)
 		}
-		k := p.http.ServerPublicKey()
-		p.close()
+		k := p.ServerPublicKey()
+		p.Close()
 		if k != s.derp.serverKey {
 			return "", fmt.Errorf("connection %d: server key %v, before it was %v", i, k, s.derp.serverKey)
 		}
@@ -238,32 +134,11 @@ func checkRelay(ctx context.Context, s *session) (string, error) {
 		return "", err
 	}
 	s.derp.b = b
-	return "there and back", s.thereAndBack(ctx, s.derp.a, b, 1000)
+	return "there and back", thereAndBack(ctx, s.derp.a, b, 1000)
 }
 
 func checkLarge(ctx context.Context, s *session) (string, error) {
-	return strconv.Itoa(derp.MaxPacketSize) + " bytes there and back", s.thereAndBack(ctx, s.derp.a, s.derp.b, derp.MaxPacketSize)
-}
-
-func (s *session) thereAndBack(ctx context.Context, a, b *peer, size int) error {
-	pkt := make([]byte, size)
-	crand.Read(pkt)
-	for _, way := range []struct {
-		from, to *peer
-		name     string
-	}{{a, b, "there"}, {b, a, "back"}} {
-		if err := way.from.Send(way.to.public, pkt); err != nil {
-			return fmt.Errorf("on the way %s: %w", way.name, err)
-		}
-		got, err := next(ctx, way.to, func(p derp.ReceivedPacket) bool { return p.Source == way.from.public })
-		if err != nil {
-			return fmt.Errorf("on the way %s: %w", way.name, err)
-		}
-		if !bytes.Equal(got.Data, pkt) {
-			return fmt.Errorf("on the way %s: %d bytes sent, other %d came", way.name, len(pkt), len(got.Data))
-		}
-	}
-	return nil
+	return strconv.Itoa(derp.MaxPacketSize) + " bytes there and back", thereAndBack(ctx, s.derp.a, s.derp.b, derp.MaxPacketSize)
 }
 
 // window is how many packets may be on the way in one direction. Derper keeps at most 32 for a client and drops what
@@ -273,15 +148,12 @@ const window = 30
 // checkMany sends half of the packets each way, at once, and expects every one of them, in order.
 func checkMany(ctx context.Context, s *session) (string, error) {
 	half := s.Packets / 2
-	var done [2]int
+	var there, back int
 	var g errgroup.Group
-	g.Go(func() (err error) {
-		done[0], err = flood(ctx, s.Timeout, s.derp.a, s.derp.b, s.Packets-half)
-		return err
-	})
-	g.Go(func() (err error) { done[1], err = flood(ctx, s.Timeout, s.derp.b, s.derp.a, half); return err })
+	g.Go(func() (err error) { there, err = flood(ctx, s.Timeout, s.derp.a, s.derp.b, s.Packets-half); return err })
+	g.Go(func() (err error) { back, err = flood(ctx, s.Timeout, s.derp.b, s.derp.a, half); return err })
 	err := g.Wait()
-	n := fmt.Sprintf("%d of %d packets came", done[0]+done[1], s.Packets)
+	n := fmt.Sprintf("%d of %d packets came", there+back, s.Packets)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", n, err)
 	}
@@ -289,17 +161,17 @@ func checkMany(ctx context.Context, s *session) (string, error) {
 }
 
 // flood sends n numbered packets and returns how many came, in order. One that takes longer than patience is lost.
-func flood(ctx context.Context, patience time.Duration, from, to *peer, n int) (came int, err error) {
+func flood(ctx context.Context, patience time.Duration, from, to *Peer, n int) (came int, err error) {
 	pkt := make([]byte, 200)
 	for sent := 0; came < n; came++ {
 		for ; sent < n && sent < came+window; sent++ {
 			binary.BigEndian.PutUint64(pkt, uint64(sent))
-			if err := from.Send(to.public, pkt); err != nil {
+			if err := from.Send(to.Public, pkt); err != nil {
 				return came, err
 			}
 		}
 		one, cancel := context.WithTimeout(ctx, patience)
-		got, err := next(one, to, func(p derp.ReceivedPacket) bool { return p.Source == from.public })
+		got, err := to.packet(one, from)
 		cancel()
 		if errors.Is(err, errNothing) && ctx.Err() != nil {
 			return came, errors.New("out of time with none lost: a slow path, or a rate limit")
@@ -325,7 +197,7 @@ func checkUnknown(ctx context.Context, s *session) (string, error) {
 	if err := s.derp.a.Send(nobody, pkt); err != nil {
 		return "", err
 	}
-	gone, err := next(ctx, s.derp.a, func(m derp.PeerGoneMessage) bool { return m.Peer == nobody })
+	gone, err := Next(ctx, s.derp.a, func(m derp.PeerGoneMessage) bool { return m.Peer == nobody })
 	if err != nil {
 		return "", fmt.Errorf("no peer-gone for an unknown node: %w", err)
 	}
@@ -339,10 +211,10 @@ func checkUnknown(ctx context.Context, s *session) (string, error) {
 func checkWebSocket(ctx context.Context, s *session) (string, error) {
 	hc := &http.Client{Transport: &http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		reg := s.region()
-		c, _, _, err := s.client(key.NewNode(), reg).DialRegionTLS(ctx, reg)
+		c, _, _, err := newClient(reg, key.NewNode(), s.RootCAs).DialRegionTLS(ctx, reg)
 		return c, err
 	}}}
-	ws, res, err := websocket.Dial(ctx, s.url("https", s.Port, "/derp"), &websocket.DialOptions{
+	ws, res, err := websocket.Dial(ctx, URL("https", s.Host, s.Port, "/derp"), &websocket.DialOptions{
 		HTTPClient: hc, Subprotocols: []string{"derp"},
 	})
 	if err != nil {
@@ -354,7 +226,7 @@ func checkWebSocket(ctx context.Context, s *session) (string, error) {
 	}
 	k := s.newKey()
 	if len(s.Keys) > 0 {
-		s.derp.b.close() // a node is not connected twice
+		s.derp.b.Close() // a node is not connected twice
 	}
 	nc := wsconn.NetConn(context.Background(), ws, websocket.MessageBinary, "")
 	stop := context.AfterFunc(ctx, func() { ws.CloseNow() })
@@ -366,10 +238,10 @@ func checkWebSocket(ctx context.Context, s *session) (string, error) {
 	if c.ServerPublicKey() != s.derp.serverKey {
 		return "", fmt.Errorf("server key %v over WebSocket, %v otherwise", c.ServerPublicKey(), s.derp.serverKey)
 	}
-	p := newPeer(k, c, nc)
-	defer p.close()
-	if err := s.accepted(ctx, p); err != nil {
-		return "", err
+	p, err := accepted(ctx, k, c, nc, nil)
+	if err != nil {
+		return "", s.refusal(err)
 	}
-	return "there and back", s.thereAndBack(ctx, p, s.derp.a, 1000)
+	defer p.Close()
+	return "there and back", thereAndBack(ctx, p, s.derp.a, 1000)
 }

@@ -37,7 +37,7 @@ func TestDerper(t *testing.T) {
 			if net.ParseIP(tt.host) == nil {
 				cert, key := issue(t, &x509.Certificate{DNSNames: []string{tt.host}}, nil, nil)
 				writePair(t, filepath.Join(dir, tt.host), cert, key)
-				target.CertName = pinOf(cert)
+				target.CertName = PinOf(cert)
 				target.Addrs = []netip.Addr{netip.MustParseAddr(tt.listen)}
 			} else {
 				target.Insecure = true // derper makes the certificate: its pin is known afterwards

@@ -3,7 +3,7 @@ package probe
 import (
 	"encoding/json"
 	"fmt"
-	"io"
+	"slices"
 	"time"
 )
 
@@ -78,10 +78,8 @@ func (r *Findings) OK() bool { return r.Count(Fail) == 0 && r.Count(Pass) > 0 }
 
 // Find returns the check of that name.
 func (r *Findings) Find(name string) (Check, bool) {
-	for _, c := range r.Checks {
-		if c.Name == name {
-			return c, true
-		}
+	if i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == name }); i >= 0 {
+		return r.Checks[i], true
 	}
 	return Check{}, false
 }
@@ -89,27 +87,6 @@ func (r *Findings) Find(name string) (Check, bool) {
 // Summary is the findings in one line.
 func (r *Findings) Summary() string {
 	return fmt.Sprintf("%s: %d passed, %d failed, %d skipped", r.Relay, r.Count(Pass), r.Count(Fail), r.Count(Skip))
-}
-
-// WriteText writes a row per check and the summary.
-func (r *Findings) WriteText(w io.Writer) error {
-	for _, c := range r.Checks {
-		if _, err := fmt.Fprintln(w, c); err != nil {
-			return err
-		}
-	}
-	_, err := fmt.Fprintln(w, r.Summary())
-	return err
-}
-
-// WriteJSON writes the findings as one indented JSON value.
-func (r *Findings) WriteJSON(w io.Writer) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(b, '\n'))
-	return err
 }
 
 func round(d time.Duration) time.Duration {

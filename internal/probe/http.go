@@ -30,37 +30,28 @@ var httpChecks = []check{
 	{name: "http/debug", needs: []string{"tls/handshake"}, run: checkDebug},
 }
 
-// answer is an HTTP response that was read to the end.
-type answer struct {
+// A Page is an HTTP response that was read to the end.
+type Page struct {
 	*http.Response
-	body string
+	Text string
 }
 
-// url returns the URL of a page of the relay.
-func (s *session) url(scheme string, port int, path string) string {
-	host := s.Host
+// URL returns the URL of a page of a relay. Port 0 is the scheme's own.
+func URL(scheme, host string, port int, path string) string {
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
 		host = "[" + host + "]"
 	}
-	if port != map[string]int{"http": 80, "https": 443}[scheme] {
+	if port != 0 && port != map[string]int{"http": 80, "https": 443}[scheme] {
 		host += ":" + strconv.Itoa(port)
 	}
 	return scheme + "://" + host + path
 }
 
-// get asks for a page, on a connection of its own. Certificates are judged by the checks of TLS, not here.
-func (s *session) get(ctx context.Context, scheme string, port int, path string, header ...string) (*answer, error) {
-	tr := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return s.dialAny(ctx, port)
-		},
-		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return s.handshake(ctx, s.Host)
-		},
-	}
+// Fetch asks for a page, on a connection of its own, and follows no redirect.
+func Fetch(ctx context.Context, tr *http.Transport, method, url string, header ...string) (*Page, error) {
+	tr.DisableKeepAlives = true
 	hc := &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	req, err := http.NewRequestWithContext(ctx, "GET", s.url(scheme, port, path), nil)
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +63,29 @@ func (s *session) get(ctx context.Context, scheme string, port int, path string,
 		return nil, err
 	}
 	defer res.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	b, err := io.ReadAll(io.LimitReader(res.Body, 8<<20))
 	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", path, err)
+		return nil, fmt.Errorf("%s %s: %w", method, req.URL.Path, err)
 	}
-	return &answer{res, string(b)}, nil
+	return &Page{res, string(b)}, nil
+}
+
+// get asks for a page. Certificates are judged by the checks of TLS, not here.
+func (s *session) get(ctx context.Context, scheme string, port int, path string, header ...string) (*Page, error) {
+	tr := &http.Transport{
+		DialContext:    func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialAny(ctx, port) },
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.handshake(ctx, s.Host) },
+	}
+	return Fetch(ctx, tr, "GET", URL(scheme, s.Host, port, path), header...)
+}
+
+// page asks for a page over HTTPS and expects a status.
+func (s *session) page(ctx context.Context, path string, status int) (*Page, error) {
+	a, err := s.get(ctx, "https", s.Port, path)
+	if err != nil {
+		return nil, err
+	}
+	return a, a.Want(status)
 }
 
 // dialAny connects to a port at the address that serves TLS, or, if there is none, at any.
@@ -95,21 +104,18 @@ func (s *session) dialAny(ctx context.Context, port int) (net.Conn, error) {
 	return nil, errors.Join(errs...)
 }
 
-// want returns an error unless the answer has that status.
-func (a *answer) want(status int) error {
+// Want returns an error unless the page has that status.
+func (a *Page) Want(status int) error {
 	if a.StatusCode != status {
-		return fmt.Errorf("GET %s: answered %s, not %d", a.Request.URL.Path, a.Status, status)
+		return fmt.Errorf("%s %s: answered %s, not %d", a.Request.Method, a.Request.URL.Path, a.Status, status)
 	}
 	return nil
 }
 
 // checkProbe asks for what clients measure latency with when UDP is blocked, browsers among them.
 func checkProbe(ctx context.Context, s *session) (string, error) {
-	a, err := s.get(ctx, "https", s.Port, "/derp/probe")
+	a, err := s.page(ctx, "/derp/probe", http.StatusOK)
 	if err != nil {
-		return "", err
-	}
-	if err := a.want(http.StatusOK); err != nil {
 		return "", err
 	}
 	if o := a.Header.Get("Access-Control-Allow-Origin"); o != "*" {
@@ -135,7 +141,7 @@ func (s *session) checkNoContent(ctx context.Context, scheme string, port int) (
 	if err != nil {
 		return "", err
 	}
-	if err := a.want(http.StatusNoContent); err != nil {
+	if err := a.Want(http.StatusNoContent); err != nil {
 		return "", err
 	}
 	if got := a.Header.Get(derpserver.NoContentResponseHeader); got != "response "+challenge {
@@ -145,45 +151,39 @@ func (s *session) checkNoContent(ctx context.Context, scheme string, port int) (
 }
 
 func checkUpgrade(ctx context.Context, s *session) (string, error) {
-	a, err := s.get(ctx, "https", s.Port, "/derp")
+	a, err := s.page(ctx, "/derp", http.StatusUpgradeRequired)
 	if err != nil {
 		return "", err
 	}
-	return a.Status, a.want(http.StatusUpgradeRequired)
+	return a.Status, nil
 }
 
 // checkBootstrapDNS expects addresses by name, or nothing at all if the relay was given no names.
 func checkBootstrapDNS(ctx context.Context, s *session) (string, error) {
-	a, err := s.get(ctx, "https", s.Port, "/bootstrap-dns")
+	a, err := s.page(ctx, "/bootstrap-dns", http.StatusOK)
 	if err != nil {
-		return "", err
-	}
-	if err := a.want(http.StatusOK); err != nil {
 		return "", err
 	}
 	if t := a.Header.Get("Content-Type"); t != "application/json" {
 		return "", fmt.Errorf("GET /bootstrap-dns: content type %q", t)
 	}
-	if a.body == "" {
+	if a.Text == "" {
 		return "no names", nil
 	}
 	var names map[string][]netip.Addr
-	if err := json.Unmarshal([]byte(a.body), &names); err != nil {
+	if err := json.Unmarshal([]byte(a.Text), &names); err != nil {
 		return "", fmt.Errorf("GET /bootstrap-dns: %w", err)
 	}
 	return fmt.Sprintf("%d names", len(names)), nil
 }
 
 func checkRobots(ctx context.Context, s *session) (string, error) {
-	a, err := s.get(ctx, "https", s.Port, "/robots.txt")
+	a, err := s.page(ctx, "/robots.txt", http.StatusOK)
 	if err != nil {
 		return "", err
 	}
-	if err := a.want(http.StatusOK); err != nil {
-		return "", err
-	}
-	if a.body != "User-agent: *\nDisallow: /\n" {
-		return "", fmt.Errorf("GET /robots.txt: keeps no robots out: %q", a.body)
+	if a.Text != "User-agent: *\nDisallow: /\n" {
+		return "", fmt.Errorf("GET /robots.txt: keeps no robots out: %q", a.Text)
 	}
 	return "keeps robots out", nil
 }
@@ -198,12 +198,12 @@ func checkHome(ctx context.Context, s *session) (string, error) {
 	switch to := a.Header.Get("Location"); {
 	case a.StatusCode == http.StatusFound && isURL(to):
 		home = to
-	case a.StatusCode == http.StatusOK && a.body == "":
+	case a.StatusCode == http.StatusOK && a.Text == "":
 		home = HomeBlank
-	case a.StatusCode == http.StatusOK && strings.Contains(a.body, "<h1>DERP</h1>"):
+	case a.StatusCode == http.StatusOK && strings.Contains(a.Text, "<h1>DERP</h1>"):
 		home = HomeDefault
 	default:
-		return "", fmt.Errorf("GET /: answered %s with %d bytes: not one of derper's home pages", a.Status, len(a.body))
+		return "", fmt.Errorf("GET /: answered %s with %d bytes: not one of derper's home pages", a.Status, len(a.Text))
 	}
 	if s.Home != "" && s.Home != home {
 		return "", fmt.Errorf("GET /: home page is %s, not %s", home, s.Home)
@@ -222,7 +222,7 @@ func checkDebug(ctx context.Context, s *session) (string, error) {
 		if a, err = s.get(ctx, "https", s.Port, "/debug/", "X-Forwarded-For", "192.0.2.1"); err != nil {
 			return "", err
 		}
-		return "open from here, refused to others", a.want(http.StatusForbidden)
+		return "open from here, refused to others", a.Want(http.StatusForbidden)
 	}
-	return "refused", a.want(http.StatusForbidden)
+	return "refused", a.Want(http.StatusForbidden)
 }

@@ -9,12 +9,14 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,19 +34,19 @@ type Target struct {
 
 	CertName string         // "sha256-raw:" and the hash of the certificate, as in the DERP map; "" for public certificates
 	Insecure bool           // do not verify the certificate, unless CertName is given
-	RootCAs  *x509.CertPool // trusted besides the system's
+	RootCAs  *x509.CertPool `json:"-"` // trusted besides the system's
 
 	Addrs    []netip.Addr  // where to dial; empty: what DNS says of Host
-	Resolver *net.Resolver // nil is the system's
+	Resolver *net.Resolver `json:"-"` // nil is the system's
 
 	Via  netip.Addr // the address that the relay sees us by, when something on the way translates ours, as a published port of a container does
 	Home string     // expected home page: HomeDefault, HomeBlank, the URL of a redirect; "" takes any of them
 
-	Keys    []key.NodePrivate // two node keys that the relay knows, for one that verifies its clients; empty: new ones
+	Keys    []key.NodePrivate `json:"-"` // two node keys that the relay knows, for one that verifies its clients; empty: new ones
 	Packets int               // how many make "many"; 0 is 10,000
 	Timeout time.Duration     // of a check; 0 is 5 seconds. Many packets may take ten times as long
 
-	Progress func(Check) // called after each check
+	Progress func(Check) `json:"-"` // called after each check
 }
 
 // Expected home pages, besides the URL of a redirect.
@@ -114,11 +116,11 @@ type session struct {
 func Run(ctx context.Context, t Target) *Findings {
 	netns.SetEnabled(false) // we are not tailscaled: dial by the routes that any program takes
 
-	t.Port = or(t.Port, 443)
-	t.HTTPPort = or(t.HTTPPort, 80)
-	t.STUNPort = or(t.STUNPort, 3478)
-	t.Packets = or(t.Packets, 10_000)
-	t.Timeout = or(t.Timeout, 5*time.Second)
+	t.Port = cmp.Or(t.Port, 443)
+	t.HTTPPort = cmp.Or(t.HTTPPort, 80)
+	t.STUNPort = cmp.Or(t.STUNPort, 3478)
+	t.Packets = cmp.Or(t.Packets, 10_000)
+	t.Timeout = cmp.Or(t.Timeout, 5*time.Second)
 
 	r := &Findings{Relay: net.JoinHostPort(t.Host, strconv.Itoa(t.Port)), Time: time.Now()}
 	s := &session{Target: t, stun: map[family]stunReply{}, direct: inside(t.Via)}
@@ -145,11 +147,7 @@ func Run(ctx context.Context, t Target) *Findings {
 
 // checks are all checks in the order in which they run.
 func checks() []check {
-	var all []check
-	for _, group := range [][]check{reachChecks, stunChecks, tlsChecks, derpChecks, httpChecks} {
-		all = append(all, group...)
-	}
-	return all
+	return slices.Concat(reachChecks, stunChecks, tlsChecks, derpChecks, httpChecks)
 }
 
 // blocked says why c cannot be asked at all.
@@ -183,12 +181,4 @@ func (s *session) judge(ctx context.Context, c check) (Result, string) {
 		return Skip, "interrupted"
 	}
 	return Fail, err.Error()
-}
-
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

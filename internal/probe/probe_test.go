@@ -2,11 +2,13 @@ package probe
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -38,7 +40,10 @@ func failed(r *Findings) []string {
 
 func text(r *Findings) string {
 	var b strings.Builder
-	r.WriteText(&b)
+	for _, c := range r.Checks {
+		fmt.Fprintln(&b, c)
+	}
+	fmt.Fprintln(&b, r.Summary())
 	return b.String()
 }
 
@@ -245,7 +250,7 @@ func TestRelayThatIsBroken(t *testing.T) {
 		covered[tt.fails] = true
 		t.Run(tt.fails+"/"+tt.what, func(t *testing.T) {
 			t.Parallel()
-			target := tt.relay.start(t, or(tt.host, "relay.example"))
+			target := tt.relay.start(t, cmp.Or(tt.host, "relay.example"))
 			if tt.target != nil {
 				tt.target(&target)
 			}
@@ -375,7 +380,7 @@ func TestMappedAddress(t *testing.T) {
 		if tt.via != "" {
 			s.Via = netip.MustParseAddr(tt.via)
 		}
-		got, reason := s.judge(t.Context(), check{run: func(context.Context, *session) (string, error) { return s.checkMapped(ipv4) }})
+		got, reason := s.judge(t.Context(), check{run: func(ctx context.Context, s *session) (string, error) { return s.checkMapped(ctx, ipv4) }})
 		if got != tt.want {
 			t.Errorf("%v → %v: %s (%s), want %s", tt.local, tt.mapped, got, reason, tt.want)
 		}
@@ -425,10 +430,9 @@ func TestReport(t *testing.T) {
 	if !r.OK() || r.Summary() != "h:443: 1 passed, 0 failed, 1 skipped" {
 		t.Error(r.Summary())
 	}
-	var b bytes.Buffer
-	r.WriteJSON(&b)
-	if !strings.Contains(b.String(), `"ms": 1.5`) || !strings.Contains(b.String(), `"reason": "why"`) {
-		t.Error(b.String())
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil || !strings.Contains(string(b), `"ms": 1.5`) || !strings.Contains(string(b), `"reason": "why"`) {
+		t.Errorf("%v: %s", err, b)
 	}
 	if (&Findings{Checks: []Check{{Result: Skip}}}).OK() {
 		t.Error("a report in which nothing was asked is OK")

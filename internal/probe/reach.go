@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,12 +15,13 @@ import (
 
 var reachChecks = []check{
 	{name: "address", run: checkAddress},
-	{name: "tcp/ipv4", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
-		return s.checkTCP(ctx, ipv4)
-	}},
-	{name: "tcp/ipv6", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
-		return s.checkTCP(ctx, ipv6)
-	}},
+	forFamily(ipv4, "tcp/ipv4", "address", (*session).checkTCP),
+	forFamily(ipv6, "tcp/ipv6", "address", (*session).checkTCP),
+}
+
+// forFamily is a check of one IP version.
+func forFamily(f family, name, needs string, run func(*session, context.Context, family) (string, error)) check {
+	return check{name: name, needs: []string{needs}, run: func(ctx context.Context, s *session) (string, error) { return run(s, ctx, f) }}
 }
 
 // family is an IP version.
@@ -40,7 +42,7 @@ func checkAddress(ctx context.Context, s *session) (string, error) {
 	case err == nil:
 		s.addrs = []netip.Addr{ip}
 	default:
-		if s.addrs, err = or(s.Resolver, net.DefaultResolver).LookupNetIP(ctx, "ip", s.Host); err != nil {
+		if s.addrs, err = cmp.Or(s.Resolver, net.DefaultResolver).LookupNetIP(ctx, "ip", s.Host); err != nil {
 			return "", err
 		}
 	}

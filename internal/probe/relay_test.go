@@ -90,7 +90,7 @@ func (r *relay) start(t *testing.T, host string) Target {
 	target := Target{Host: host, RootCAs: x509.NewCertPool(), Timeout: 5 * time.Second, Packets: 1000}
 	target.RootCAs.AddCert(ca)
 	if ip != nil {
-		target.CertName = pinOf(leaf)
+		target.CertName = PinOf(leaf)
 	} else {
 		target.Addrs = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
 	}

@@ -14,18 +14,10 @@ import (
 )
 
 var stunChecks = []check{
-	{name: "stun/ipv4", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
-		return s.checkSTUN(ctx, ipv4)
-	}},
-	{name: "stun/ipv4-mapped", needs: []string{"stun/ipv4"}, run: func(_ context.Context, s *session) (string, error) {
-		return s.checkMapped(ipv4)
-	}},
-	{name: "stun/ipv6", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
-		return s.checkSTUN(ctx, ipv6)
-	}},
-	{name: "stun/ipv6-mapped", needs: []string{"stun/ipv6"}, run: func(_ context.Context, s *session) (string, error) {
-		return s.checkMapped(ipv6)
-	}},
+	forFamily(ipv4, "stun/ipv4", "address", (*session).checkSTUN),
+	forFamily(ipv4, "stun/ipv4-mapped", "stun/ipv4", (*session).checkMapped),
+	forFamily(ipv6, "stun/ipv6", "address", (*session).checkSTUN),
+	forFamily(ipv6, "stun/ipv6-mapped", "stun/ipv6", (*session).checkMapped),
 }
 
 // stunReply is a binding, seen from both ends.
@@ -37,7 +29,6 @@ type stunReply struct {
 // stunRetry is how long to wait before asking again: UDP may lose a packet, and that is not the relay's fault.
 const stunRetry = 500 * time.Millisecond
 
-// checkSTUN asks for a binding until there is an answer with our transaction id.
 func (s *session) checkSTUN(ctx context.Context, f family) (string, error) {
 	if s.STUNPort < 0 {
 		return "", skip("no stun port")
@@ -46,28 +37,38 @@ func (s *session) checkSTUN(ctx context.Context, f family) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(addr, uint16(s.STUNPort)).String())
+	relay := netip.AddrPortFrom(addr, uint16(s.STUNPort))
+	local, mapped, err := STUN(ctx, relay)
 	if err != nil {
 		return "", s.unreachable(f, err)
 	}
-	defer conn.Close()
+	s.stun[f] = stunReply{local, mapped}
+	return relay.String(), nil
+}
 
+// STUN asks for a binding until there is an answer with our transaction id. It returns our address, as it is here and
+// as the relay sees it.
+func STUN(ctx context.Context, relay netip.AddrPort) (local, mapped netip.AddrPort, err error) {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(relay))
+	if err != nil {
+		return local, mapped, err
+	}
+	defer conn.Close()
 	tx := stun.NewTxID()
-	wrong := fmt.Errorf("no answer from %v over UDP", conn.RemoteAddr())
+	wrong := fmt.Errorf("no answer from %v over UDP", relay)
 	buf := make([]byte, 1500)
 	for ctx.Err() == nil {
 		if _, err := conn.Write(stun.Request(tx)); err != nil {
-			return "", err
+			return local, mapped, err
 		}
 		conn.SetReadDeadline(earliest(ctx, time.Now().Add(stunRetry)))
 		for {
 			n, err := conn.Read(buf)
-			if err != nil {
-				if !errors.Is(err, os.ErrDeadlineExceeded) {
-					return "", err // the port is refused: no need to ask again
-				}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
 				break
+			}
+			if err != nil {
+				return local, mapped, err // the port is refused: no need to ask again
 			}
 			got, mapped, err := stun.ParseResponse(buf[:n])
 			switch {
@@ -76,21 +77,16 @@ func (s *session) checkSTUN(ctx context.Context, f family) (string, error) {
 			case got != tx:
 				wrong = fmt.Errorf("answer has transaction id %x, asked with %x", got, tx)
 			default:
-				local, err := netip.ParseAddrPort(conn.LocalAddr().String())
-				if err != nil {
-					return "", err
-				}
-				s.stun[f] = stunReply{unmap(local), unmap(mapped)}
-				return conn.RemoteAddr().String(), nil
+				return unmap(conn.LocalAddr().(*net.UDPAddr).AddrPort()), unmap(mapped), nil
 			}
 		}
 	}
-	return "", wrong
+	return local, mapped, wrong
 }
 
 // checkMapped compares the address in the answer with the sender's own. Behind NAT they differ, and a node cannot
 // know by how much: then all that can be told is whether the address could be true.
-func (s *session) checkMapped(f family) (string, error) {
+func (s *session) checkMapped(_ context.Context, f family) (string, error) {
 	r := s.stun[f]
 	switch {
 	case r.mapped == r.local:

@@ -45,7 +45,8 @@ func parsePin(certName string) ([]byte, error) {
 	return b, nil
 }
 
-func pinOf(c *x509.Certificate) string { return fmt.Sprintf("%s%x", pinPrefix, sha256.Sum256(c.Raw)) }
+// PinOf is how a DERP map names a certificate.
+func PinOf(c *x509.Certificate) string { return fmt.Sprintf("%s%x", pinPrefix, sha256.Sum256(c.Raw)) }
 
 // handshake connects and says serverName in clear ("" or an address: nothing). It verifies nothing: the checks do,
 // one by one.
@@ -99,7 +100,7 @@ func checkCertificate(_ context.Context, s *session) (string, error) {
 	}
 	switch {
 	case s.CertName != "":
-		if pin := pinOf(leaf); pin != s.CertName {
+		if pin := PinOf(leaf); pin != s.CertName {
 			return "", fmt.Errorf("certificate is %s, not the pinned one", pin)
 		}
 		if len(more) > 0 {
@@ -110,7 +111,7 @@ func checkCertificate(_ context.Context, s *session) (string, error) {
 		}
 		return "pinned, for " + name, leaf.VerifyHostname(name)
 	case s.Insecure:
-		return "not verified; its pin is " + pinOf(leaf), nil
+		return "not verified; its pin is " + PinOf(leaf), nil
 	}
 	opts := x509.VerifyOptions{DNSName: name, Intermediates: x509.NewCertPool(), CurrentTime: within(leaf, time.Now())}
 	for _, c := range more {
@@ -127,7 +128,7 @@ func checkCertificate(_ context.Context, s *session) (string, error) {
 			first = err
 		}
 	}
-	return "", fmt.Errorf("%w; its pin is %s", first, pinOf(leaf))
+	return "", fmt.Errorf("%w; its pin is %s", first, PinOf(leaf))
 }
 
 // within returns the time in c's validity that is nearest to t.
@@ -160,7 +161,7 @@ func checkWrongPin(ctx context.Context, s *session) (string, error) {
 	sum[0] ^= 1
 	reg := s.region()
 	reg.Nodes[0].CertName = fmt.Sprintf("%s%x", pinPrefix, sum)
-	c := s.client(s.newKey(), reg)
+	c := newClient(reg, s.newKey(), s.RootCAs)
 	defer c.Close()
 	conn, raw, _, err := c.DialRegionTLS(ctx, reg)
 	if err == nil {

@@ -78,6 +78,9 @@ func digestOf(data []byte) string {
 }
 
 func (r *Release) build(ctx context.Context, _ *Step, _ []string) error {
+	if _, err := r.lock(); err != nil {
+		return err
+	}
 	return r.Tools.Build(ctx, r.path(lockName), r.path(layoutName))
 }
 

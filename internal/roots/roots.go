@@ -7,22 +7,28 @@ package roots
 
 import (
 	"context"
-	_ "embed"
+	"embed"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"testing/fstest"
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/toolchain"
 )
 
 //go:embed generate/main.go
-var generator []byte
+var generator embed.FS
 
 // Source is the source of the program, an input of the plan.
-func Source() []byte { return generator }
+func Source() []byte {
+	source, err := generator.ReadFile("generate/main.go")
+	if err != nil {
+		panic(err) // it is embedded under this name
+	}
+	return source
+}
 
 // Make makes the bundle in the folder work and returns the files that it made, by
 // name: ca-certificates.crt, left-out.txt, LICENSE.
@@ -33,7 +39,10 @@ func Make(ctx context.Context, t *toolchain.Toolchain, in lock.Inputs, env, args
 	}
 	goMod := fmt.Sprintf("module roots\n\ngo %s\n\nrequire %s %s\n\nreplace %[2]s => %[4]q\n",
 		strings.TrimPrefix(in.Go.Version, "go"), lock.RootsModule, in.Roots.Version, filepath.ToSlash(module))
-	source := fstest.MapFS{"main.go": {Data: generator, Mode: 0o644}}
+	source, err := fs.Sub(generator, "generate")
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
 	program, err := t.Build(ctx, env, args, source, goMod, work)
 	if err != nil {
 		return nil, fmt.Errorf("roots: %w", err)

@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -45,18 +45,10 @@ func (b *bed) onClose(f func() error) { b.closers = append(b.closers, f) }
 
 func (b *bed) close() error {
 	var errs []error
-	for i := len(b.closers) - 1; i >= 0; i-- {
-		errs = append(errs, b.closers[i]())
+	for _, f := range slices.Backward(b.closers) {
+		errs = append(errs, f())
 	}
 	return errors.Join(errs...)
-}
-
-// row judges one of the case's rows.
-func (b *bed) row(name string, err error) {
-	if b.results == nil {
-		b.results = map[string]error{}
-	}
-	b.results[name] = err
 }
 
 func (b *bed) logs() string {
@@ -71,12 +63,11 @@ func (b *bed) logs() string {
 }
 
 // volume makes an empty directory that any user can write to.
-func (b *bed) volume(name string) (string, error) {
+func (b *bed) volume(name string) string {
 	dir := filepath.Join(b.dir, name)
-	if err := os.Mkdir(dir, 0o777); err != nil {
-		return "", err
-	}
-	return dir, os.Chmod(dir, 0o777)
+	must(os.Mkdir(dir, 0o777))
+	must(os.Chmod(dir, 0o777))
+	return dir
 }
 
 // Ports of a relay with default settings.
@@ -117,16 +108,23 @@ func (b *bed) relay(ctx context.Context, s container.Spec, env ...string) (*box,
 	return c, nil
 }
 
+// healthy starts a relay and waits until it is.
+func (b *bed) healthy(ctx context.Context, s container.Spec, env ...string) *box {
+	c := get(b.relay(ctx, s, env...))
+	must(c.ready(ctx))
+	return c
+}
+
 // quiet keeps a tailscaled from asking anybody, besides having no network to do it.
 var quiet = []string{"TS_NO_LOGS_NO_SUPPORT=true", "TS_DISABLE_PORTMAPPER=true", "TS_DEBUG_DISABLE_PORTLIST=true"}
 
-// start starts a container of the image, isolated unless the spec publishes ports the way a user does.
+// start starts a container of the image, isolated.
 func (b *bed) start(ctx context.Context, s container.Spec) (*box, error) {
-	s.Image = b.image
 	s.Isolated = true
 	return b.run(ctx, s)
 }
 
+// run starts one that publishes ports the way a user does.
 func (b *bed) run(ctx context.Context, s container.Spec) (*box, error) {
 	s.Image = b.image
 	s.Env = append(append([]string(nil), quiet...), s.Env...)
@@ -236,6 +234,13 @@ func (c *box) derpMap(ctx context.Context) (node, error) {
 	return policy.DERPMap.Regions["900"].Nodes[0], nil
 }
 
+// code waits until the container has ended.
+func (c *box) code(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.bed.patience)
+	defer cancel()
+	return c.Wait(ctx)
+}
+
 // stop sends SIGTERM and expects exit code 0 within 3 seconds.
 func (c *box) stop(ctx context.Context) (time.Duration, error) {
 	const limit = 3 * time.Second
@@ -256,8 +261,4 @@ func (c *box) stop(ctx context.Context) (time.Duration, error) {
 		return took, fmt.Errorf("SIGTERM: exit code %d, wants 0", code)
 	}
 	return took, nil
-}
-
-func loopback(port int) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
 }

@@ -14,45 +14,41 @@ import (
 // What the variables of a scenario are expected to do.
 
 // page expects a page to hold a text.
-func page(path, text string) func(context.Context, *trial) error {
-	return func(ctx context.Context, t *trial) error {
-		return t.bed.eventually(ctx, func() error {
-			body, _, err := t.get(ctx, path, http.StatusOK)
-			if err == nil && !strings.Contains(body, text) {
-				err = fmt.Errorf("GET %s does not say %q: %s", path, text, body)
+func page(path, text string) func(context.Context, *trial) {
+	return func(ctx context.Context, t *trial) {
+		must(t.bed.eventually(ctx, func() error {
+			p, err := t.get(ctx, path, http.StatusOK)
+			if err == nil && !strings.Contains(p.Text, text) {
+				err = fmt.Errorf("GET %s does not say %q: %s", path, text, p.Text)
 			}
 			return err
-		})
+		}))
 	}
 }
 
 // file expects a file in the volume to hold a text.
-func file(name, text string) func(context.Context, *trial) error {
-	return func(_ context.Context, t *trial) error {
-		b, err := os.ReadFile(filepath.Join(t.data, name))
-		if err == nil && !strings.Contains(string(b), text) {
-			err = fmt.Errorf("/data/%s does not say %q", name, text)
+func file(name, text string) func(context.Context, *trial) {
+	return func(_ context.Context, t *trial) {
+		if b := get(os.ReadFile(filepath.Join(t.data, name))); !strings.Contains(string(b), text) {
+			fail("/data/%s does not say %q", name, text)
 		}
-		return err
 	}
 }
 
 // says expects a text in the log.
-func says(text string) func(context.Context, *trial) error {
-	return func(ctx context.Context, t *trial) error { return t.logged(ctx, text) }
+func says(text string) func(context.Context, *trial) {
+	return func(ctx context.Context, t *trial) { must(t.logged(ctx, text)) }
 }
 
 // meshKey expects the relay to have a mesh key, as its debug page tells.
-func meshKey(ctx context.Context, t *trial) error {
-	body, _, err := t.get(ctx, "/debug/", http.StatusOK)
-	if err == nil && !strings.Contains(body, "Mesh key:</b> true") {
-		err = errors.New("the relay's debug page says that it has no mesh key")
+func meshKey(ctx context.Context, t *trial) {
+	if p := get(t.get(ctx, "/debug/", http.StatusOK)); !strings.Contains(p.Text, "Mesh key:</b> true") {
+		must(errors.New("the relay's debug page says that it has no mesh key"))
 	}
-	return err
 }
 
 // fifthIsLast expects exactly five connections to be accepted: more never come back in the time that this takes.
-func fifthIsLast(ctx context.Context, t *trial) error {
+func fifthIsLast(ctx context.Context, t *trial) {
 	accepted := 0
 	for range 10 {
 		if _, err := t.leaf(ctx, "127.0.0.1"); err == nil {
@@ -60,40 +56,38 @@ func fifthIsLast(ctx context.Context, t *trial) error {
 		}
 	}
 	if accepted != 5 {
-		return fmt.Errorf("%d of 10 connections are accepted, wants 5", accepted)
+		fail("%d of 10 connections are accepted, wants 5", accepted)
 	}
-	return nil
 }
 
 // heard expects that a server of the scenario was asked for something.
-func (t *trial) heard(what string) error {
+func (t *trial) heard(what string) {
 	var all []string
 	for len(t.asked) > 0 {
-		if s := <-t.asked; s == what {
-			return nil
-		} else {
-			all = append(all, s)
+		s := <-t.asked
+		if s == what {
+			return
 		}
+		all = append(all, s)
 	}
-	return fmt.Errorf("nobody asked for %s, only for %q", what, all)
+	fail("nobody asked for %s, only for %q", what, all)
 }
 
 // joins gives the scenario a control server that wants this auth key.
-func joins(authKey string) func(*trial) error {
-	return func(t *trial) error {
+func joins(authKey string) func(*trial) {
+	return func(t *trial) {
 		s, at := t.bed.control(own())
 		s.RequireAuthKey = authKey
 		t.spec.Reach = []netip.AddrPort{at}
 		t.env = append(t.env, "TS_LOGIN_SERVER="+s.BaseURL())
 		t.nodes = s.AllNodes
-		return nil
 	}
 }
 
 // joined expects the relay's tailscaled in the tailnet, under that name if it matters.
-func joined(name string) func(context.Context, *trial) error {
-	return func(ctx context.Context, t *trial) error {
-		return t.bed.eventually(ctx, func() error {
+func joined(name string) func(context.Context, *trial) {
+	return func(ctx context.Context, t *trial) {
+		must(t.bed.eventually(ctx, func() error {
 			var names []string
 			for _, n := range t.nodes() {
 				if n.Hostinfo.Valid() {
@@ -104,6 +98,6 @@ func joined(name string) func(context.Context, *trial) error {
 				return fmt.Errorf("the tailnet has nodes %q, wants one %s", names, name)
 			}
 			return nil
-		})
+		}))
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"tailscale.com/types/key"
 
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/probe"
 )
 
 // olderReleases are those whose clients must still get along with the relay.
@@ -81,7 +82,7 @@ func TestOlderClients(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer ours.Close()
-			cmd := exec.Command(program, string(node), ours.public.String())
+			cmd := exec.Command(program, string(node), ours.Public.String())
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
 			stdout, err := cmd.StdoutPipe()
@@ -102,11 +103,11 @@ func TestOlderClients(t *testing.T) {
 			if err := theirs.UnmarshalText(lines.Bytes()); err != nil {
 				t.Fatal(err)
 			}
-			m, err := ours.next(t.Context(), func(m derp.ReceivedMessage) bool { _, ok := m.(derp.ReceivedPacket); return ok })
+			p, err := probe.Next[derp.ReceivedPacket](t.Context(), ours, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p := m.(derp.ReceivedPacket); p.Source != theirs || string(p.Data) != "from an older release" {
+			if p.Source != theirs || string(p.Data) != "from an older release" {
 				t.Errorf("%q came from %v", p.Data, p.Source)
 			}
 			back := strings.Repeat("from this release ", 1000)

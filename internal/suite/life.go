@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,15 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"tailscale.com/types/key"
 
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/probe"
 )
 
 // lifeCases are about starting, stopping and starting again.
@@ -42,29 +40,21 @@ var (
 )
 
 // caseVersions expects one commit: in derper, in tailscaled and in the label.
-func caseVersions(ctx context.Context, b *bed) error {
-	file, err := b.image.ConfigFile()
-	if err != nil {
-		return err
-	}
-	label, version := file.Config.Labels["org.opencontainers.image.revision"], file.Config.Labels["org.opencontainers.image.version"]
+func caseVersions(ctx context.Context, b *bed) {
+	labels := get(b.image.ConfigFile()).Config.Labels
+	label, version := labels["org.opencontainers.image.revision"], labels["org.opencontainers.image.version"]
 	if len(label) != 40 {
-		return fmt.Errorf("label org.opencontainers.image.revision is %q, wants a commit", label)
+		fail("label org.opencontainers.image.revision is %q, wants a commit", label)
 	}
 	var errs []error
 	for _, p := range []struct {
 		program string
 		commit  *regexp.Regexp
 	}{{"derper", derperCommit}, {"tailscaled", tailscaledCommit}} {
-		c, err := b.start(ctx, container.Spec{Args: []string{p.program, "-version"}})
+		c := get(b.start(ctx, container.Spec{Args: []string{p.program, "-version"}}))
+		code, err := c.code(ctx)
 		if err != nil {
-			return err
-		}
-		wctx, cancel := context.WithTimeout(ctx, b.patience)
-		code, err := c.Wait(wctx)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("%s -version: %w", p.program, err)
+			fail("%s -version: %w", p.program, err)
 		}
 		said := strings.TrimSpace(c.Logs())
 		m := p.commit.FindStringSubmatch(said)
@@ -78,12 +68,12 @@ func caseVersions(ctx context.Context, b *bed) error {
 		}
 	}
 	b.note = version + ", commit " + label
-	return errors.Join(errs...)
+	must(errors.Join(errs...))
 }
 
 // caseSIGTERM stops a relay in the forms that it has without a tailnet: derper alone, below the entrypoint, and before
 // there is a tailscaled.
-func caseSIGTERM(ctx context.Context, b *bed) error {
+func caseSIGTERM(ctx context.Context, b *bed) {
 	var errs []error
 	var notes []string
 	for _, form := range []struct {
@@ -94,12 +84,10 @@ func caseSIGTERM(ctx context.Context, b *bed) error {
 		{"supervised", []string{open, "HOSTNAME=relay.example"}},
 		{"without tailscaled", nil},
 	} {
-		took, err := stopTime(ctx, func() (*box, error) {
-			c, err := b.relay(ctx, container.Spec{}, form.env...)
-			if err != nil {
-				return nil, err
-			}
-			return c, c.logged(ctx, "serving on ")
+		took, err := stopTime(ctx, func() *box {
+			c := get(b.relay(ctx, container.Spec{}, form.env...))
+			must(c.logged(ctx, "serving on "))
+			return c
 		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", form.name, err))
@@ -107,29 +95,27 @@ func caseSIGTERM(ctx context.Context, b *bed) error {
 		notes = append(notes, fmt.Sprintf("%s %d ms", form.name, took.Milliseconds()))
 	}
 	b.note = strings.Join(notes, ", ")
-	return errors.Join(errs...)
+	must(errors.Join(errs...))
 }
 
 // caseSIGTERMTailscaled stops a relay that runs beside a tailscaled.
-func caseSIGTERMTailscaled(ctx context.Context, b *bed) error {
+func caseSIGTERMTailscaled(ctx context.Context, b *bed) {
 	s, at := b.control(own())
-	took, err := stopTime(ctx, func() (*box, error) {
-		c, err := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}}, "TS_AUTHKEY="+authKey, "TS_LOGIN_SERVER="+s.BaseURL())
-		if err != nil {
-			return nil, err
-		}
+	took, err := stopTime(ctx, func() *box {
+		c := get(b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}}, "TS_AUTHKEY="+authKey, "TS_LOGIN_SERVER="+s.BaseURL()))
 		c.address()
-		return c, c.ready(ctx)
+		must(c.ready(ctx))
+		return c
 	})
 	b.note = fmt.Sprintf("both %d ms", took.Milliseconds())
-	return err
+	must(err)
 }
 
 // stopTime starts a relay and stops it; if that takes too long, another one, once.
-func stopTime(ctx context.Context, start func() (*box, error)) (took time.Duration, err error) {
+func stopTime(ctx context.Context, start func() *box) (took time.Duration, err error) {
 	for range 2 {
 		var c *box
-		if c, err = start(); err != nil {
+		if err = caught(func() { c = start() }); err != nil {
 			return 0, err
 		}
 		if took, err = c.stop(ctx); err == nil {
@@ -141,118 +127,70 @@ func stopTime(ctx context.Context, start func() (*box, error)) (took time.Durati
 
 // caseNewContainer replaces a container with the volume of the README's docker run line, by a name and by an address,
 // and expects the same relay.
-func caseNewContainer(ctx context.Context, b *bed) error {
+func caseNewContainer(ctx context.Context, b *bed) {
 	for _, host := range []string{"127.0.0.1", "relay.example"} {
-		dir, err := b.volume(host)
-		if err != nil {
-			return err
-		}
-		s := container.Spec{Volumes: []container.Volume{{Host: dir, Container: "/root/derper-certs"}}}
-		type identity struct {
-			key key.NodePublic
-			pin string
-		}
-		var seen []identity
+		s := container.Spec{Volumes: []container.Volume{{Host: b.volume(host), Container: "/root/derper-certs"}}}
+		var keys []key.NodePublic
+		var pins []string
 		for range 2 {
-			c, err := b.relay(ctx, s, open, "HOSTNAME="+host)
-			if err != nil {
-				return err
-			}
-			if err := c.ready(ctx); err != nil {
-				return err
-			}
-			d, err := c.connect(ctx, key.NewNode())
-			if err != nil {
-				return err
-			}
-			i := identity{key: d.ServerPublicKey()}
+			c := b.healthy(ctx, s, open, "HOSTNAME="+host)
+			d := get(c.connect(ctx, key.NewNode()))
+			keys = append(keys, d.ServerPublicKey())
 			d.Close()
-			if i.pin, err = c.leaf(ctx, host); err != nil {
-				return err
-			}
-			seen = append(seen, i)
-			if err := c.Close(); err != nil {
-				return err
-			}
+			pins = append(pins, get(c.leaf(ctx, host)))
+			must(c.Close())
 		}
-		if seen[0].key != seen[1].key {
-			return fmt.Errorf("%s: the node key was %v, after a new container it is %v", host, seen[0].key, seen[1].key)
+		if keys[0] != keys[1] {
+			fail("%s: the node key was %v, after a new container it is %v", host, keys[0], keys[1])
 		}
-		if seen[0].pin != seen[1].pin {
-			return fmt.Errorf("%s: the certificate was %s, after a new container it is %s", host, seen[0].pin, seen[1].pin)
+		if pins[0] != pins[1] {
+			fail("%s: the certificate was %s, after a new container it is %s", host, pins[0], pins[1])
 		}
 	}
-	return nil
 }
 
 // caseRateLimit limits clients, measures it, and lifts the limit by SIGHUP without a new connection.
-func caseRateLimit(ctx context.Context, b *bed) error {
-	dir, err := b.volume("config")
-	if err != nil {
-		return err
-	}
+func caseRateLimit(ctx context.Context, b *bed) {
+	dir := b.volume("config")
 	file := filepath.Join(dir, "rate.json")
 	// A bucket is never smaller than a packet of 64 KiB, so one that is emptied takes a second to fill at this rate.
 	const rate = 64 << 10
-	if err := os.WriteFile(file, fmt.Appendf(nil, `{"PerClientRateLimitBytesPerSec": %d}`, rate), 0o644); err != nil {
-		return err
-	}
-	c, err := b.relay(ctx, container.Spec{Volumes: []container.Volume{{Host: dir, Container: "/config"}}}, open, "RATE_CONFIG=/config/rate.json")
-	if err != nil {
-		return err
-	}
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	from, err := c.connect(ctx, key.NewNode())
-	if err != nil {
-		return err
-	}
+	must(os.WriteFile(file, fmt.Appendf(nil, `{"PerClientRateLimitBytesPerSec": %d}`, rate), 0o644))
+	c := b.healthy(ctx, container.Spec{Volumes: []container.Volume{{Host: dir, Container: "/config"}}}, open, "RATE_CONFIG=/config/rate.json")
+	from := get(c.connect(ctx, key.NewNode()))
 	defer from.Close()
-	to, err := c.connect(ctx, key.NewNode())
-	if err != nil {
-		return err
-	}
+	to := get(c.connect(ctx, key.NewNode()))
 	defer to.Close()
 	measure := func() (time.Duration, error) {
 		began := time.Now()
 		for range 6 {
-			if err := relayed(ctx, from, to, 32<<10); err != nil {
+			if err := probe.Relay(ctx, from, to, 32<<10); err != nil {
 				return 0, err
 			}
 		}
 		return time.Since(began), nil
 	}
-	limited, err := measure()
-	if err != nil {
-		return err
-	}
+	limited := get(measure())
 	if limited < time.Second {
-		return fmt.Errorf("192 KiB at 64 KiB a second, the first 64 KiB free, took %v: there is no limit", limited.Round(time.Millisecond))
+		fail("192 KiB at 64 KiB a second, the first 64 KiB free, took %v: there is no limit", limited.Round(time.Millisecond))
 	}
-	if err := os.WriteFile(file, []byte("{}"), 0o644); err != nil {
-		return err
-	}
-	if err := c.Signal(syscall.SIGHUP); err != nil {
-		return err
-	}
-	if err := c.logged(ctx, "rate config reloaded successfully"); err != nil {
-		return err
-	}
+	must(os.WriteFile(file, []byte("{}"), 0o644))
+	must(c.Signal(syscall.SIGHUP))
+	must(c.logged(ctx, "rate config reloaded successfully"))
 	var lifted time.Duration
 	for range tries {
+		var err error
 		if lifted, err = measure(); err != nil {
-			return fmt.Errorf("after SIGHUP: %w", err)
+			fail("after SIGHUP: %w", err)
 		}
 		if lifted <= limited/2 {
 			break
 		}
 	}
 	if lifted > limited/2 {
-		return fmt.Errorf("192 KiB took %v with a limit, and %v after SIGHUP without: the limit was not lifted", limited.Round(time.Millisecond), lifted.Round(time.Millisecond))
+		fail("192 KiB took %v with a limit, and %v after SIGHUP without: the limit was not lifted", limited.Round(time.Millisecond), lifted.Round(time.Millisecond))
 	}
 	b.note = fmt.Sprintf("192 KiB in %.2fs with the limit, in %.3fs without", limited.Seconds(), lifted.Seconds())
-	return nil
 }
 
 // tries is how often a case measures a time before it is too long: a machine that stands still is no fault of the image.
@@ -262,106 +200,79 @@ const tries = 3
 const healthLimit = 5 * time.Second
 
 // caseHung stops derper as if it hung.
-func caseHung(ctx context.Context, b *bed) error {
-	c, err := b.relay(ctx, container.Spec{}, open)
-	if err != nil {
-		return err
-	}
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	if err := c.Signal(syscall.SIGSTOP); err != nil {
-		return err
-	}
+func caseHung(ctx context.Context, b *bed) {
+	c := b.healthy(ctx, container.Spec{}, open)
+	must(c.Signal(syscall.SIGSTOP))
 	var said string
 	var took time.Duration
 	for range tries {
 		began := time.Now()
+		var err error
 		if said, err = c.healthcheck(ctx); !errors.Is(err, errUnhealthy) {
-			return fmt.Errorf("derper hangs, and the health check says %q, %v", said, err)
+			fail("derper hangs, and the health check says %q, %v", said, err)
 		}
 		if took = time.Since(began); took <= healthLimit {
 			break
 		}
 	}
 	if took > healthLimit {
-		return fmt.Errorf("the health check took %v of the %v that it has", took.Round(time.Millisecond), healthLimit)
+		fail("the health check took %v of the %v that it has", took.Round(time.Millisecond), healthLimit)
 	}
-	if err := c.Signal(syscall.SIGCONT); err != nil {
-		return err
-	}
+	must(c.Signal(syscall.SIGCONT))
 	if err := c.ready(ctx); err != nil {
-		return fmt.Errorf("derper goes on: %w", err)
+		fail("derper goes on: %w", err)
 	}
 	b.note = strings.ReplaceAll(said, "\n", "; ")
-	return nil
 }
 
 // caseSTUNPortTaken takes the STUN port in the moment in which derper is restarted. derper itself does not say a word.
-func caseSTUNPortTaken(ctx context.Context, b *bed) error {
-	c, err := b.relay(ctx, container.Spec{}, open, "HOSTNAME=relay.example")
-	if err != nil {
-		return err
-	}
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
+func caseSTUNPortTaken(ctx context.Context, b *bed) {
+	c := b.healthy(ctx, container.Spec{}, open, "HOSTNAME=relay.example")
 	hctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var out lockedBuffer
-	var errs bytes.Buffer
-	held := make(chan error, 1)
-	go func() { held <- runWorker(hctx, c, "hold", stunPort.Number, &out, &errs) }()
-	said := func(word string) bool { return slices.Contains(strings.Fields(out.String()), word) }
-	if err := b.eventually(ctx, func() error {
-		if !said("waiting") {
-			return errors.New("the worker that takes the STUN port does not start")
+	said, held := make(words, 10), make(chan error, 1)
+	go func() { held <- runWorker(hctx, c, "hold", stunPort.Number, said) }()
+	// next is whether the worker has said one more word: first that it waits for the port, then that it has it.
+	next := func(patience time.Duration) bool {
+		select {
+		case <-said:
+			return true
+		case <-ctx.Done():
+		case <-time.After(patience):
 		}
-		return nil
-	}); err != nil {
-		return err
+		return false
 	}
-	if err := b.eventually(ctx, func() error {
+	if !next(b.patience) {
+		fail("the worker that takes the STUN port does not start")
+	}
+	must(b.eventually(ctx, func() error {
 		if err := c.Signal(syscall.SIGHUP); err != nil { // a new certificate, maybe: restarts derper
 			return err
 		}
-		for range 20 {
-			if time.Sleep(50 * time.Millisecond); said("held") {
-				return nil
-			}
+		if !next(time.Second) {
+			return errors.New("derper always got its STUN port back before it could be taken")
 		}
-		return errors.New("derper always got its STUN port back before it could be taken")
-	}); err != nil {
-		return err
-	}
+		return nil
+	}))
 	if err := b.eventually(ctx, func() error {
-		_, _, err := c.get(ctx, "/derp/probe", 200)
+		_, err := c.get(ctx, "/derp/probe", 200)
 		return err
 	}); err != nil {
-		return fmt.Errorf("derper did not come back: %w", err)
+		fail("derper did not come back: %w", err)
 	}
 	if said, err := c.healthcheck(ctx); err == nil || !strings.Contains(err.Error(), "stun") {
-		return fmt.Errorf("the STUN port is another program's, and the health check says %q, %v", said, err)
+		fail("the STUN port is another program's, and the health check says %q, %v", said, err)
 	}
 	cancel()
 	<-held
-	return nil
 }
 
-// lockedBuffer is one that is written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
+// words are what is written, one by one.
+type words chan string
 
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+func (w words) Write(p []byte) (int, error) {
+	for _, word := range strings.Fields(string(p)) {
+		w <- word
+	}
+	return len(p), nil
 }

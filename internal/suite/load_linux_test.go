@@ -32,6 +32,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/freeport"
+	"github.com/xavieralpha/derper/internal/probe"
 	"github.com/xavieralpha/derper/internal/releasetest"
 )
 
@@ -307,7 +308,7 @@ func TestLoad(t *testing.T) {
 		}
 		after := rss(t, contained.pid)
 		fmt.Printf("load %d idle clients held after %.1fs, memory %d MB, %d kB for each\n", n, took.Seconds(), after>>20, (after-before)/int64(n)>>10)
-		if err := c.probe(t.Context(), probeTarget{Host: "127.0.0.1"}, "ipv6"); err != nil {
+		if err := c.probe(t.Context(), probe.Target{Host: "127.0.0.1"}, "ipv6"); err != nil {
 			t.Errorf("with %d clients connected: %v", n, err)
 		}
 	}
@@ -391,7 +392,7 @@ func TestGarbage(t *testing.T) {
 	if err := c.ready(t.Context()); err != nil {
 		t.Errorf("after the flood: %v", err)
 	}
-	if err := c.probe(t.Context(), probeTarget{Host: "127.0.0.1"}, "ipv6"); err != nil {
+	if err := c.probe(t.Context(), probe.Target{Host: "127.0.0.1"}, "ipv6"); err != nil {
 		t.Errorf("after the flood: %v", err)
 	}
 	t.Logf("%d pieces of garbage; derper has %d MB", sent.Load(), rss(t, u.pid)>>20)

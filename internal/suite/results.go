@@ -5,17 +5,20 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/probe"
 )
 
-// Result is the outcome of one row.
-type Result string
+// Result is the outcome of one row, as of a check of a relay. When it is Skip, Reason says why.
+type Result = probe.Result
 
 const (
-	Pass Result = "pass" // the image did what it must
-	Fail Result = "fail" // it did not
-	Skip Result = "skip" // not tested: Reason says why
+	Pass = probe.Pass
+	Fail = probe.Fail
+	Skip = probe.Skip
 )
 
 // Row is what came out of a case, or of a part of one.
@@ -65,10 +68,8 @@ func (r *Results) Count(of Result) int {
 
 // Find returns the row of that name.
 func (r *Results) Find(name string) (Row, bool) {
-	for _, row := range r.Rows {
-		if row.Name == name {
-			return row, true
-		}
+	if i := slices.IndexFunc(r.Rows, func(row Row) bool { return row.Name == name }); i >= 0 {
+		return r.Rows[i], true
 	}
 	return Row{}, false
 }

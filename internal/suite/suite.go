@@ -34,7 +34,7 @@ type Case struct {
 	Name       string
 	Rows       []string // of the results; empty is one, the name
 	Everywhere bool     // on every platform; others only where programs run at full speed
-	run        func(context.Context, *bed) error
+	run        func(context.Context, *bed)
 }
 
 // rows are the names under which the case is reported.
@@ -160,13 +160,14 @@ func choose(re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
 // runCase runs one case and returns its rows, each of them.
 func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 	began := time.Now()
-	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign, patience: cfg.patience}
+	b := &bed{image: cfg.Image, runner: cfg.Runner, foreign: foreign, patience: cfg.patience, results: map[string]error{}}
 	cctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("not done within %v", cfg.Timeout))
 	err := ctx.Err()
 	if err == nil {
-		if err = b.open(); err == nil {
-			err = c.run(cctx, b)
-		}
+		err = caught(func() {
+			must(b.open())
+			c.run(cctx, b)
+		})
 	}
 	if err != nil && ctx.Err() == nil && cctx.Err() != nil {
 		err = fmt.Errorf("timeout: %w: %w", context.Cause(cctx), err)

@@ -1,10 +1,9 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"os"
@@ -23,8 +22,8 @@ import (
 // effect is a variable with another value than its default, and what that does.
 type effect struct {
 	name, value string
-	given       string                              // the flag's value if it is another: the entrypoint moved it, or it may not be seen
-	see         func(context.Context, *trial) error // what shows outside; nil is nothing
+	given       string                        // the flag's value if it is another: the entrypoint moved it, or it may not be seen
+	see         func(context.Context, *trial) // what shows outside; nil is nothing
 }
 
 // scenario is a relay with variables that go together.
@@ -34,7 +33,7 @@ type scenario struct {
 	ports   []container.Port // besides the default ones
 	https   int              // the one of HTTPS, if it is another than 443
 	up      string           // what the log says when it is there; empty is a healthy relay
-	prepare func(*trial) error
+	prepare func(*trial)
 	effects []effect
 }
 
@@ -55,7 +54,7 @@ func tableCases() []Case {
 	var cases []Case
 	known := map[string]bool{}
 	for _, s := range scenarios {
-		c := Case{Name: "variables/" + s.name, run: func(ctx context.Context, b *bed) error { return s.run(ctx, b) }}
+		c := Case{Name: "variables/" + s.name, run: s.run}
 		for _, e := range s.effects {
 			c.Rows = append(c.Rows, rowOf(e.name))
 			known[e.name] = true
@@ -64,8 +63,8 @@ func tableCases() []Case {
 	}
 	for _, v := range setting.Table() {
 		if !known[v.Name] {
-			cases = append(cases, Case{Name: rowOf(v.Name), run: func(context.Context, *bed) error {
-				return errors.New("the table has it, and the suite does not know what it does: add it to a scenario in internal/suite")
+			cases = append(cases, Case{Name: rowOf(v.Name), run: func(context.Context, *bed) {
+				fail("the table has it, and the suite does not know what it does: add it to a scenario in internal/suite")
 			}})
 		}
 	}
@@ -74,12 +73,8 @@ func tableCases() []Case {
 
 func rowOf(variable string) string { return "variable/" + variable }
 
-func (s scenario) run(ctx context.Context, b *bed) error {
-	t := &trial{bed: b, env: slices.Clone(s.env), asked: make(chan string, 100)}
-	var err error
-	if t.data, err = b.volume("data"); err != nil {
-		return err
-	}
+func (s scenario) run(ctx context.Context, b *bed) {
+	t := &trial{bed: b, data: b.volume("data"), env: slices.Clone(s.env), asked: make(chan string, 100)}
 	t.spec = container.Spec{
 		Ports: append([]container.Port{httpsPort, httpPort, stunPort}, s.ports...), Volumes: []container.Volume{{Host: t.data, Container: "/data"}},
 		Hosts: map[string]netip.Addr{"boot.example": netip.MustParseAddr("192.0.2.80"), "hidden.example": netip.MustParseAddr("192.0.2.81")},
@@ -90,13 +85,9 @@ func (s scenario) run(ctx context.Context, b *bed) error {
 		}
 	}
 	if s.prepare != nil {
-		if err := s.prepare(t); err != nil {
-			return err
-		}
+		s.prepare(t)
 	}
-	if t.box, err = b.relay(ctx, t.spec, t.env...); err != nil {
-		return err
-	}
+	t.box = get(b.relay(ctx, t.spec, t.env...))
 	if t.nodes != nil {
 		t.address()
 	}
@@ -104,185 +95,129 @@ func (s scenario) run(ctx context.Context, b *bed) error {
 		t.https = tcp(s.https)
 	}
 	if s.up == "" {
-		err = t.ready(ctx)
+		must(t.ready(ctx))
 	} else {
-		err = t.logged(ctx, s.up)
-	}
-	if err != nil {
-		return err
+		must(t.logged(ctx, s.up))
 	}
 	var args []string
 	if s.name != "version" {
-		p, err := t.derper(ctx)
-		if err != nil {
-			return err
-		}
-		args = p.Args
+		args = get(t.derper(ctx)).Args
 	}
 	for _, e := range s.effects {
-		err := e.flag(args)
-		if err == nil && e.see != nil {
-			err = e.see(ctx, t)
-		}
-		b.row(rowOf(e.name), err)
+		b.results[rowOf(e.name)] = caught(func() {
+			e.flag(args)
+			if e.see != nil {
+				e.see(ctx, t)
+			}
+		})
 	}
-	return nil
 }
 
 // flag expects the variable's flag in derper's command line, if it has one.
-func (e effect) flag(args []string) error {
+func (e effect) flag(args []string) {
 	v, ok := setting.Lookup(e.name)
-	if !ok {
-		return errors.New("the table no longer has it: remove it from the scenarios in internal/suite")
+	switch {
+	case !ok:
+		fail("the table no longer has it: remove it from the scenarios in internal/suite")
+	case v.Flag == "" || args == nil:
+		return
+	case e.value != "" && e.value == v.Default:
+		fail("%s is the default: nothing would show", e.value)
 	}
-	if v.Flag == "" || args == nil {
-		return nil
-	}
-	want := "-" + v.Flag + "=" + e.value
-	if e.given != "" {
-		want = "-" + v.Flag + "=" + e.given
-	}
-	if e.value != "" && e.value == v.Default {
-		return fmt.Errorf("%s is the default: nothing would show", e.value)
-	}
+	want := "-" + v.Flag + "=" + cmp.Or(e.given, e.value)
 	if !slices.ContainsFunc(args, func(a string) bool { return a == want || e.given != "" && strings.HasPrefix(a, want) }) {
-		return fmt.Errorf("derper's command line has no %s: %q", want, args)
+		fail("derper's command line has no %s: %q", want, args)
 	}
-	return nil
 }
 
 var scenarios = []scenario{
 	{
 		name: "many", env: []string{open},
-		prepare: func(t *trial) error {
-			if err := os.WriteFile(filepath.Join(t.data, "rate.json"), []byte(`{"PerClientRateLimitBytesPerSec": 1234567}`), 0o644); err != nil {
-				return err
-			}
-			return os.WriteFile(filepath.Join(t.data, "mesh.key"), []byte(strings.Repeat("0123456789abcdef", 4)), 0o644)
+		prepare: func(t *trial) {
+			must(os.WriteFile(filepath.Join(t.data, "rate.json"), []byte(`{"PerClientRateLimitBytesPerSec": 1234567}`), 0o644))
+			must(os.WriteFile(filepath.Join(t.data, "mesh.key"), []byte(strings.Repeat("0123456789abcdef", 4)), 0o644))
 		},
 		effects: []effect{
-			{name: "CONFIG_PATH", value: "/data/node.json", see: func(ctx context.Context, t *trial) error {
-				d, err := t.connect(ctx, key.NewNode())
-				if err != nil {
-					return err
-				}
+			{name: "CONFIG_PATH", value: "/data/node.json", see: func(ctx context.Context, t *trial) {
+				d := get(t.connect(ctx, key.NewNode()))
 				defer d.Close()
-				b, err := os.ReadFile(filepath.Join(t.data, "node.json"))
-				if err != nil {
-					return err
-				}
 				var stored struct{ PrivateKey key.NodePrivate }
-				if err := json.Unmarshal(b, &stored); err != nil {
-					return err
-				}
+				must(json.Unmarshal(get(os.ReadFile(filepath.Join(t.data, "node.json"))), &stored))
 				if stored.PrivateKey.Public() != d.ServerPublicKey() {
-					return errors.New("the file has another key than the relay")
+					fail("the file has another key than the relay")
 				}
-				return nil
 			}},
 			{name: "MESH_PSKFILE", value: "/data/mesh.key", see: meshKey},
 			{name: "BOOTSTRAP_DNS", value: "boot.example", see: page("/bootstrap-dns", "192.0.2.80")},
-			{name: "UNPUBLISHED_DNS", value: "hidden.example", see: func(ctx context.Context, t *trial) error {
-				if err := page("/bootstrap-dns?q=hidden.example", "192.0.2.81")(ctx, t); err != nil {
-					return err
+			{name: "UNPUBLISHED_DNS", value: "hidden.example", see: func(ctx context.Context, t *trial) {
+				page("/bootstrap-dns?q=hidden.example", "192.0.2.81")(ctx, t)
+				if p := get(t.get(ctx, "/bootstrap-dns", 200)); strings.Contains(p.Text, "hidden") {
+					fail("GET /bootstrap-dns lists what is not to be published: %s", p.Text)
 				}
-				if body, _, err := t.get(ctx, "/bootstrap-dns", 200); err != nil || strings.Contains(body, "hidden") {
-					return fmt.Errorf("GET /bootstrap-dns lists what is not to be published: %s, %w", body, err)
-				}
-				return nil
 			}},
-			{name: "FLAGHOME", value: "https://home.example/", see: func(ctx context.Context, t *trial) error {
-				_, h, err := t.get(ctx, "/", http.StatusFound)
-				if err == nil && h.Get("Location") != "https://home.example/" {
-					err = fmt.Errorf("GET / leads to %q", h.Get("Location"))
+			{name: "FLAGHOME", value: "https://home.example/", see: func(ctx context.Context, t *trial) {
+				if to := get(t.get(ctx, "/", http.StatusFound)).Header.Get("Location"); to != "https://home.example/" {
+					fail("GET / leads to %q", to)
 				}
-				return err
 			}},
-			{name: "RATE_CONFIG", value: "/data/rate.json", see: func(ctx context.Context, t *trial) error {
-				n, err := t.counters(ctx)
-				if err == nil && n["rate_limit_per_client_bytes_per_second"] != 1234567 {
-					err = fmt.Errorf("the relay limits clients to %v bytes a second, wants 1234567", n["rate_limit_per_client_bytes_per_second"])
+			{name: "RATE_CONFIG", value: "/data/rate.json", see: func(ctx context.Context, t *trial) {
+				if n := get(t.counters(ctx))["rate_limit_per_client_bytes_per_second"]; n != 1234567 {
+					fail("the relay limits clients to %v bytes a second, wants 1234567", n)
 				}
-				return err
 			}},
 			{name: "TCP_KEEPALIVE_TIME", value: "7m0s"},
 			{name: "TCP_USER_TIMEOUT", value: "9s"},
 			{name: "TCP_WRITE_TIMEOUT", value: "3s"},
-			{name: "ACE", value: "true", see: func(ctx context.Context, t *trial) error {
-				res, body, err := t.request(ctx, "CONNECT", "https", t.https, "")
-				if err == nil && strings.Contains(body, "not enabled") {
-					err = fmt.Errorf("CONNECT: %s: %s", res.Status, body)
+			{name: "ACE", value: "true", see: func(ctx context.Context, t *trial) {
+				if p := get(t.request(ctx, "CONNECT", "https", t.https, "")); strings.Contains(p.Text, "not enabled") {
+					fail("CONNECT: %s: %s", p.Status, p.Text)
 				}
-				return err
 			}},
 		},
 	},
 	{
 		name: "https-port", env: []string{open}, ports: []container.Port{tcp(8443)}, https: 8443,
-		effects: []effect{
-			{name: "ADDR", value: ":8443", see: page("/derp/probe", "")},
-		},
+		effects: []effect{{name: "ADDR", value: ":8443", see: page("/derp/probe", "")}},
 	},
 	{
 		name: "http-port", env: []string{open}, ports: []container.Port{tcp(8080)},
-		effects: []effect{
-			{name: "HTTP_PORT", value: "8080", see: func(ctx context.Context, t *trial) error {
-				res, _, err := t.request(ctx, "GET", "http", tcp(8080), "/generate_204")
-				if err == nil && res.StatusCode != http.StatusNoContent {
-					err = fmt.Errorf("GET /generate_204 on port 8080: %s", res.Status)
-				}
-				return err
-			}},
-		},
+		effects: []effect{{name: "HTTP_PORT", value: "8080", see: func(ctx context.Context, t *trial) {
+			must(get(t.request(ctx, "GET", "http", tcp(8080), "/generate_204")).Want(http.StatusNoContent))
+		}}},
 	},
 	{
 		name: "stun-port", env: []string{open}, ports: []container.Port{udp(3479)},
-		effects: []effect{
-			{name: "STUN_PORT", value: "3479", see: func(ctx context.Context, t *trial) error {
-				return t.stun(ctx, 3479, t.bed.patience)
-			}},
-		},
+		effects: []effect{{name: "STUN_PORT", value: "3479", see: func(ctx context.Context, t *trial) {
+			must(t.stun(ctx, 3479, t.bed.patience))
+		}}},
 	},
 	{
 		name: "name", env: []string{open},
-		effects: []effect{
-			{name: "HOSTNAME", value: "relay.example", see: func(ctx context.Context, t *trial) error {
-				_, err := t.leaf(ctx, "relay.example")
-				return err
-			}},
-		},
+		effects: []effect{{name: "HOSTNAME", value: "relay.example", see: func(ctx context.Context, t *trial) { get(t.leaf(ctx, "relay.example")) }}},
 	},
 	{
 		name: "certificates", env: []string{open},
-		effects: []effect{
-			{name: "CERT_DIR", value: "/data/certs", see: file("certs/127.0.0.1.crt", "CERTIFICATE")},
-		},
+		effects: []effect{{name: "CERT_DIR", value: "/data/certs", see: file("certs/127.0.0.1.crt", "CERTIFICATE")}},
 	},
 	{
 		name: "off", env: []string{open},
 		effects: []effect{
-			{name: "RUN_STUN", value: "false", see: func(ctx context.Context, t *trial) error {
+			{name: "RUN_STUN", value: "false", see: func(ctx context.Context, t *trial) {
 				for range tries {
 					if err := t.stun(ctx, 3478, time.Second); err == nil {
-						return errors.New("STUN is answered")
+						fail("STUN is answered")
 					}
 				}
-				return nil
 			}},
-			{name: "RUN_DERP", value: "false", see: func(ctx context.Context, t *trial) error {
-				_, _, err := t.get(ctx, "/derp", http.StatusNotFound)
-				return err
-			}},
+			{name: "RUN_DERP", value: "false", see: func(ctx context.Context, t *trial) { get(t.get(ctx, "/derp", http.StatusNotFound)) }},
 		},
 	},
 	{
 		name: "open",
-		effects: []effect{{name: "VERIFY_CLIENTS", value: "false", see: func(ctx context.Context, t *trial) error {
-			in, err := t.admits(ctx, key.NewNode())
-			if err == nil && !in {
-				err = errors.New("a stranger is not let in")
+		effects: []effect{{name: "VERIFY_CLIENTS", value: "false", see: func(ctx context.Context, t *trial) {
+			if !get(t.admits(ctx, key.NewNode())) {
+				fail("a stranger is not let in")
 			}
-			return err
 		}}},
 	},
 	{
@@ -312,21 +247,20 @@ var scenarios = []scenario{
 	},
 	{
 		name: "admission", env: []string{open},
-		prepare: func(t *trial) error {
+		prepare: func(t *trial) {
 			s, at := t.bed.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				t.asked <- r.URL.Path
 				answers(http.StatusOK, false)(w, r)
 			}))
 			t.spec.Reach = []netip.AddrPort{at}
 			t.env = append(t.env, "VERIFY_CLIENT_URL="+s.URL+"/admit")
-			return nil
 		},
 		effects: []effect{
-			{name: "VERIFY_CLIENT_URL", given: "http://127.0.0.1:", see: func(ctx context.Context, t *trial) error {
+			{name: "VERIFY_CLIENT_URL", given: "http://127.0.0.1:", see: func(ctx context.Context, t *trial) {
 				if in, err := t.admits(ctx, key.NewNode()); err != nil || in {
-					return fmt.Errorf("a client that the URL denies: let in: %v, %v", in, err)
+					fail("a client that the URL denies: let in: %v, %v", in, err)
 				}
-				return t.heard("/admit")
+				t.heard("/admit")
 			}},
 			{name: "VERIFY_FAIL_OPEN", value: "false"}, // seen in verify/url-unreachable-fail-closed
 		},
@@ -341,13 +275,11 @@ var scenarios = []scenario{
 	},
 	{
 		name: "mesh-with", env: []string{open, "MESH_PSK=" + strings.Repeat("0123456789abcdef", 4)},
-		effects: []effect{
-			{name: "MESH_WITH", value: "other.example", see: says(`mesh("other.example")`)},
-		},
+		effects: []effect{{name: "MESH_WITH", value: "other.example", see: says(`mesh("other.example")`)}},
 	},
 	{
 		name: "secrets", env: []string{open},
-		prepare: func(t *trial) error {
+		prepare: func(t *trial) {
 			s, at := t.bed.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				var req struct{ Name string }
 				json.NewDecoder(r.Body).Decode(&req)
@@ -356,11 +288,10 @@ var scenarios = []scenario{
 			}))
 			t.spec.Reach = []netip.AddrPort{at}
 			t.env = append(t.env, "SECRETS_URL="+s.URL)
-			return nil
 		},
 		effects: []effect{
 			{name: "SECRETS_URL", given: "http://127.0.0.1:", see: meshKey},
-			{name: "SECRETS_PREFIX", value: "suite/secrets", see: func(_ context.Context, t *trial) error { return t.heard("suite/secrets/meshkey") }},
+			{name: "SECRETS_PREFIX", value: "suite/secrets", see: func(_ context.Context, t *trial) { t.heard("suite/secrets/meshkey") }},
 			{name: "SECRETS_CACHEDIR", value: "/data/cache/secrets.json", see: file("cache/secrets.json", "meshkey")},
 		},
 	},
@@ -386,14 +317,10 @@ var scenarios = []scenario{
 	},
 	{
 		name: "version", env: []string{open}, up: "-t",
-		effects: []effect{{name: "VERSION_FLAG", value: "true", see: func(ctx context.Context, t *trial) error {
-			ctx, cancel := context.WithTimeout(ctx, t.bed.patience)
-			defer cancel()
-			code, err := t.Wait(ctx)
-			if err == nil && (code != 0 || !derperCommit.MatchString(t.Logs())) {
-				err = fmt.Errorf("code %d, wants 0 and derper's version", code)
+		effects: []effect{{name: "VERSION_FLAG", value: "true", see: func(ctx context.Context, t *trial) {
+			if code := get(t.code(ctx)); code != 0 || !derperCommit.MatchString(t.Logs()) {
+				fail("code %d, wants 0 and derper's version", code)
 			}
-			return err
 		}}},
 	},
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -55,8 +54,8 @@ func answers(status int, allow bool) http.HandlerFunc {
 func hangsUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
 // verifyURL verifies clients at a URL, where h answers, and expects a client to be let in or not.
-func verifyURL(h http.Handler, failOpen string, want bool) func(context.Context, *bed) error {
-	return func(ctx context.Context, b *bed) error {
+func verifyURL(h http.Handler, failOpen string, want bool) func(context.Context, *bed) {
+	return func(ctx context.Context, b *bed) {
 		asked := make(chan struct{}, 100)
 		s, at := b.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			asked <- struct{}{}
@@ -66,24 +65,13 @@ func verifyURL(h http.Handler, failOpen string, want bool) func(context.Context,
 		if failOpen != "" {
 			env = append(env, "VERIFY_FAIL_OPEN="+failOpen)
 		}
-		c, err := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}}, env...)
-		if err != nil {
-			return err
-		}
-		if err := c.ready(ctx); err != nil {
-			return err
-		}
-		got, err := c.admits(ctx, key.NewNode())
-		if err != nil {
-			return err
-		}
-		if got != want {
-			return fmt.Errorf("client let in: %v, wants %v", got, want)
+		c := b.healthy(ctx, container.Spec{Reach: []netip.AddrPort{at}}, env...)
+		if got := get(c.admits(ctx, key.NewNode())); got != want {
+			fail("client let in: %v, wants %v", got, want)
 		}
 		if len(asked) == 0 {
-			return errors.New("nobody asked at the URL")
+			fail("nobody asked at the URL")
 		}
-		return nil
 	}
 }
 
@@ -123,67 +111,43 @@ func own() *tailcfg.DERPNode {
 }
 
 // knowsItsOwn expects the relay to let in a node of the tailnet, as soon as it knows of it, and nobody else.
-func (c *box) knowsItsOwn(ctx context.Context, s *testcontrol.Server) error {
+func (c *box) knowsItsOwn(ctx context.Context, s *testcontrol.Server) {
 	known, stranger := key.NewNode(), key.NewNode()
 	if in, err := c.admits(ctx, known); err != nil || in {
-		return fmt.Errorf("a node before it is in the tailnet: let in: %v, %v", in, err)
+		fail("a node before it is in the tailnet: let in: %v, %v", in, err)
 	}
 	join(s, known)
-	if err := c.bed.eventually(ctx, func() error {
+	must(c.bed.eventually(ctx, func() error {
 		in, err := c.admits(ctx, known)
 		if err == nil && !in {
 			err = errors.New("a node of the tailnet is not let in")
 		}
 		return err
-	}); err != nil {
-		return err
-	}
+	}))
 	if in, err := c.admits(ctx, stranger); err != nil || in {
-		return fmt.Errorf("a node that is not in the tailnet: let in: %v, %v", in, err)
+		fail("a node that is not in the tailnet: let in: %v, %v", in, err)
 	}
-	return nil
 }
 
 // caseVerifyTailscaled verifies clients with the tailscaled of the image, which joins a tailnet with a key from a file.
-func caseVerifyTailscaled(ctx context.Context, b *bed) error {
+func caseVerifyTailscaled(ctx context.Context, b *bed) {
 	s, at := b.control(own())
-	dir, err := b.volume("secrets")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "authkey"), []byte(authKey+"\n"), 0o644); err != nil {
-		return err
-	}
-	c, err := b.relay(ctx, container.Spec{
+	dir := b.volume("secrets")
+	must(os.WriteFile(filepath.Join(dir, "authkey"), []byte(authKey+"\n"), 0o644))
+	c := get(b.relay(ctx, container.Spec{
 		Reach:   []netip.AddrPort{at},
 		Volumes: []container.Volume{{Host: dir, Container: "/run/secrets", ReadOnly: true}},
-	}, "TS_AUTHKEY_FILE=/run/secrets/authkey", "TS_LOGIN_SERVER="+s.BaseURL())
-	if err != nil {
-		return err
-	}
+	}, "TS_AUTHKEY_FILE=/run/secrets/authkey", "TS_LOGIN_SERVER="+s.BaseURL()))
 	c.address()
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	return c.knowsItsOwn(ctx, s)
+	must(c.ready(ctx))
+	c.knowsItsOwn(ctx, s)
 }
 
 // caseVerifySocket verifies clients with a tailscaled in another container, whose socket directory is mounted.
-func caseVerifySocket(ctx context.Context, b *bed) error {
+func caseVerifySocket(ctx context.Context, b *bed) {
 	s, at := b.control(own())
-	host, err := b.tailscaled(ctx, s.BaseURL(), "host", []netip.AddrPort{at})
-	if err != nil {
-		return err
-	}
-	if err := b.eventually(ctx, func() error { return host.state(ctx, "Starting", "Running") }); err != nil {
-		return err
-	}
-	c, err := b.relay(ctx, container.Spec{Volumes: []container.Volume{{Host: filepath.Dir(host.Socket), Container: "/var/run/tailscale"}}})
-	if err != nil {
-		return err
-	}
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	return c.knowsItsOwn(ctx, s)
+	host := b.tailscaled(ctx, s.BaseURL(), "host", at)
+	host.becomes(ctx, "Starting", "Running")
+	c := b.healthy(ctx, container.Spec{Volumes: []container.Volume{{Host: filepath.Dir(host.Socket), Container: "/var/run/tailscale"}}})
+	c.knowsItsOwn(ctx, s)
 }

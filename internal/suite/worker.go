@@ -50,8 +50,8 @@ func Init() {
 
 // work has a worker do something in the container's network.
 func work[A any](ctx context.Context, c *box, what string, arg any) (answer A, err error) {
-	var out, errs bytes.Buffer
-	if err := runWorker(ctx, c, what, arg, &out, &errs); err != nil {
+	var out bytes.Buffer
+	if err := runWorker(ctx, c, what, arg, &out); err != nil {
 		return answer, err
 	}
 	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
@@ -60,7 +60,7 @@ func work[A any](ctx context.Context, c *box, what string, arg any) (answer A, e
 	return answer, nil
 }
 
-func runWorker(ctx context.Context, c *box, what string, arg any, out io.Writer, errs *bytes.Buffer) error {
+func runWorker(ctx context.Context, c *box, what string, arg any, out io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -69,35 +69,24 @@ func runWorker(ctx context.Context, c *box, what string, arg any, out io.Writer,
 	if err != nil {
 		return err
 	}
-	code, err := c.Host(ctx, out, errs, self, workerName, what, string(text))
+	var errs bytes.Buffer
+	code, err := c.Host(ctx, out, &errs, self, workerName, what, string(text))
 	if err == nil && code != 0 {
 		err = fmt.Errorf("%s: code %d: %s", what, code, strings.TrimSpace(errs.String()))
 	}
 	return err
 }
 
-// probeTarget is a probe.Target that can be written down.
-type probeTarget struct {
-	Host     string
-	Addrs    []netip.Addr
-	CertName string
-	Packets  int
-	Timeout  time.Duration
-}
-
-func (t probeTarget) target() probe.Target {
-	return probe.Target{Host: t.Host, Addrs: t.Addrs, CertName: t.CertName, Home: probe.HomeDefault, Packets: t.Packets, Timeout: t.Timeout}
-}
-
 func workProbe(arg []byte) (any, error) {
-	var t probeTarget
-	if err := json.Unmarshal(arg, &t); err != nil {
+	var t probe.Target
+	err := json.Unmarshal(arg, &t)
+	if err == nil {
+		err = t.Validate()
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := t.target().Validate(); err != nil {
-		return nil, err
-	}
-	return probe.Run(context.Background(), t.target()), nil
+	return probe.Run(context.Background(), t), nil
 }
 
 // process is one that runs in a container.
@@ -199,7 +188,7 @@ func (c *box) address() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		runWorker(ctx, c, "address", nil, io.Discard, new(bytes.Buffer))
+		runWorker(ctx, c, "address", nil, io.Discard)
 	}()
 	c.bed.onClose(func() error {
 		cancel()
@@ -210,7 +199,7 @@ func (c *box) address() {
 
 func workAddress([]byte) (any, error) {
 	for i := byte(1); ; i = i%100 + 1 {
-		if err := addAddress("lo:1", netip.AddrFrom4([4]byte{192, 0, 2, i})); err != nil {
+		if err := container.SetAddress("lo:1", netip.AddrFrom4([4]byte{192, 0, 2, i})); err != nil {
 			return nil, err
 		}
 		time.Sleep(time.Second)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -86,6 +87,10 @@ func (t *Toolchain) run(ctx context.Context, c command) error {
 
 // wait runs cmd in a process group of its own, so that compilers end with it.
 func wait(ctx context.Context, cmd *exec.Cmd, name string, line func(string)) error {
+	// The command dies with the thread that starts it, so that one must not end before:
+	// go.dev/issue/27505.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = ownGroup()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second

@@ -143,19 +143,16 @@ func flagOf(set *token.FileSet, call *ast.CallExpr) (name string, f derperFlag, 
 	if receiver := text(set, fun.X); receiver != "flag" && receiver != "flag.CommandLine" {
 		return "", f, false
 	}
-	at, def := 0, 1 // the arguments that are the name and the default
 	kind, isVar := strings.CutSuffix(fun.Sel.Name, "Var")
-	switch {
-	case kind == "Func" || kind == "BoolFunc" || isVar && kind == "":
-		def = -1
-		if isVar {
-			at = 1
-		}
-	case isVar:
-		at, def = 1, 2
+	at := 0 // the argument that is the name
+	if isVar {
+		at = 1
 	}
+	def := at + 1 // that is the default
 	switch kind {
-	case "Bool", "Int", "Int64", "Uint", "Uint64", "Float64", "String", "Duration", "Func", "BoolFunc", "Text", "":
+	case "Bool", "Int", "Int64", "Uint", "Uint64", "Float64", "String", "Duration", "Text":
+	case "Func", "BoolFunc", "":
+		def = -1
 	default:
 		return "", f, false
 	}

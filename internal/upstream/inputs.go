@@ -16,17 +16,6 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
-// Inputs makes a lock's inputs of a release, from nothing: proven, with the newest
-// toolchain that suits it, the newest CA roots, and every known platform.
-func (s *Source) Inputs(ctx context.Context, version string) (lock.Inputs, error) {
-	r, err := s.open(ctx)
-	if err != nil {
-		return lock.Inputs{}, err
-	}
-	defer r.close()
-	return s.inputs(ctx, &releases{repository: r}, version, lock.Inputs{Platforms: slices.Clone(lock.Known)})
-}
-
 // inputs makes inputs of a release in the place of have, whose platforms they keep.
 func (s *Source) inputs(ctx context.Context, r *releases, version string, have lock.Inputs, others ...string) (lock.Inputs, error) {
 	t, err := s.prove(ctx, r, version, others...)

@@ -1,9 +1,7 @@
 package verify
 
 import (
-	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 
@@ -28,42 +26,59 @@ type foundStatement struct {
 }
 
 // readAttestation reads an attestation of an image with all its statements.
-func readAttestation(ctx context.Context, s image.Store, digest v1.Hash) (*foundAttestation, error) {
-	data, err := s.Manifest(ctx, digest)
+func readAttestation(img v1.Image) (*foundAttestation, error) {
+	m, err := img.Manifest()
 	if err != nil {
 		return nil, err
 	}
-	a := &foundAttestation{digest: digest.String(), manifest: data}
-	m, err := v1.ParseManifest(bytes.NewReader(data))
-	if err != nil {
-		return nil, fmt.Errorf("attestation %s: %w: %w", digest, image.ErrCorrupt, err)
+	a := &foundAttestation{}
+	if a.manifest, err = img.RawManifest(); err != nil {
+		return nil, err
 	}
+	a.digest = digestOf(a.manifest)
 	if len(m.Layers) > maxStated {
-		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", digest, len(m.Layers), maxStated, image.ErrForeign)
+		return nil, fmt.Errorf("attestation %s: has %d statements, more than %d: %w", a.digest, len(m.Layers), maxStated, image.ErrForeign)
 	}
-	for _, l := range m.Layers {
-		content, err := image.Document(ctx, s, l.Digest)
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for n, l := range layers {
+		content, err := readStatement(l, m.Layers[n].Digest)
 		if err != nil {
-			return nil, fmt.Errorf("attestation %s: %w", digest, err)
+			return nil, fmt.Errorf("attestation %s: %w", a.digest, err)
 		}
-		a.statements = append(a.statements, foundStatement{diff.Printable(l.Annotations["in-toto.io/predicate-type"]), content})
+		a.statements = append(a.statements, foundStatement{diff.Printable(m.Layers[n].Annotations["in-toto.io/predicate-type"]), content})
 	}
 	return a, nil
 }
 
-// compareAttestations compares what an index states about an image with what the rebuilt
-// image gives. Where the images differ, what is stated of them does, too. The index has
-// the image so many times.
-func compareAttestations(want *foundAttestation, got []*foundAttestation, times int, follows bool) []Check {
-	const name = "SBOM and provenance"
-	if len(got) == 0 {
-		return []Check{{Level: LevelAttestation, Name: name, Result: Fail, Rebuilt: want.digest, Note: "the index has no attestation of the image"}}
+func readStatement(l v1.Layer, digest v1.Hash) ([]byte, error) {
+	r, err := l.Compressed()
+	if err != nil {
+		return nil, err
 	}
-	var checks []Check
-	for i, a := range got {
+	defer r.Close()
+	return image.ReadDocument(r, digest)
+}
+
+// compareAttestations compares what an index states about the image with a digest with what
+// the rebuilt image gives. Where the images differ, what is stated of them does, too.
+func (f *found) compareAttestations(want *foundAttestation, digest string, follows bool) (checks []Check) {
+	const name = "SBOM and provenance"
+	times := 0 // that the index has the image
+	for _, img := range f.images {
+		if img.digest == digest {
+			times++
+		}
+	}
+	for _, a := range f.attestations {
+		if a.about != digest {
+			continue
+		}
 		check := Check{Level: LevelAttestation, Name: name, Result: Pass, Rebuilt: want.digest, Image: a.digest}
 		switch {
-		case i >= times:
+		case len(checks) >= times:
 			check.Result, check.Note = Fail, "the index has an attestation of the image once more"
 		case want.digest == a.digest:
 		case follows:
@@ -76,6 +91,9 @@ func compareAttestations(want *foundAttestation, got []*foundAttestation, times 
 			check.Note, check.Details = want.differs(a)
 		}
 		checks = append(checks, check)
+	}
+	if len(checks) == 0 {
+		checks = []Check{{Level: LevelAttestation, Name: name, Result: Fail, Rebuilt: want.digest, Note: "the index has no attestation of the image"}}
 	}
 	return checks
 }
@@ -118,9 +136,5 @@ func (want *foundAttestation) differs(got *foundAttestation) (note string, detai
 	if len(details) == 0 {
 		return "the same values, written in another way (order, spaces or repeated keys)", nil
 	}
-	note = details[0]
-	if n := len(details); n > 1 {
-		note = fmt.Sprintf("%s; and %d more", note, n-1)
-	}
-	return note, few(details)
+	return first(details), few(details)
 }

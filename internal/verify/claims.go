@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/image"
@@ -33,23 +32,9 @@ func (f *found) claims() (*Claims, error) {
 	// The same stands in several places, one of which may have been changed: what
 	// most of them say counts, and what another says is found when it is compared.
 	// At a tie it is the index before the images.
-	var places []map[string]string
-	if f.index != nil {
-		index, err := v1.ParseIndexManifest(strings.NewReader(string(f.index)))
-		if err != nil {
-			return nil, fmt.Errorf("index: %w: %w", image.ErrCorrupt, err)
-		}
-		places = append(places, index.Annotations)
-	}
+	places := []map[string]string{f.annotations}
 	for _, img := range f.images {
-		if img.manifest != nil {
-			manifest, err := v1.ParseManifest(strings.NewReader(string(img.manifest)))
-			if err != nil {
-				return nil, fmt.Errorf("manifest: %w: %w", image.ErrCorrupt, err)
-			}
-			places = append(places, manifest.Annotations)
-		}
-		places = append(places, img.configFile.Config.Labels)
+		places = append(places, img.annotations, img.configFile.Config.Labels)
 	}
 	var missing string
 	claim := func(name string) string {
@@ -240,27 +225,18 @@ const lockAtHand = "lock at hand"
 
 // againstLock compares the inputs made again with those of the lock at hand.
 func (v *Verifier) againstLock(r *Claims, in lock.Inputs) []Check {
-	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
-	switch {
-	case v.Lock == nil:
+	if v.Lock == nil {
 		return nil
-	case !v.sameRelease(r):
-		c.Note = "names another release, " + v.Lock.Inputs.Tailscale.Version
-		return []Check{c}
 	}
+	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
 	have := v.Lock.Inputs
-	var wrong []string
+	var wrong, other []string
 	made := modules(in)
 	for i, m := range modules(have) {
 		if m.Version == made[i].Version && m.sum != made[i].sum {
 			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.sum, made[i].sum))
 		}
 	}
-	if len(wrong) > 0 {
-		c.Result, c.Note, c.Details = Fail, wrong[0], wrong
-		return []Check{c}
-	}
-	var other []string
 	for _, d := range [][3]string{
 		{"Go", have.Go.Version, in.Go.Version},
 		{"CA roots", have.Roots.Version, in.Roots.Version},
@@ -269,10 +245,15 @@ func (v *Verifier) againstLock(r *Claims, in lock.Inputs) []Check {
 			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
 		}
 	}
-	if len(other) > 0 {
+	switch {
+	case !v.sameRelease(r):
+		c.Note = "names another release, " + have.Tailscale.Version
+	case len(wrong) > 0:
+		c.Result, c.Note, c.Details = Fail, wrong[0], wrong
+	case len(other) > 0:
 		c.Note = "names the same release, but " + strings.Join(other, "; ") + ": the image is of another revision of the lock"
-		return []Check{c}
+	default:
+		c.Result, c.Note = Pass, "names the same inputs with the same sums"
 	}
-	c.Result, c.Note = Pass, "names the same inputs with the same sums"
 	return []Check{c}
 }

@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/plan"
@@ -14,6 +15,7 @@ type comparison struct {
 	ctx       context.Context
 	want, got *foundImage
 	checks    []Check
+	err       error // the first
 
 	layerDiffers  map[int]bool // of the rebuilt image, in content or compression
 	configDiffers bool
@@ -22,18 +24,16 @@ type comparison struct {
 // compareImages compares all of two images, from the inside out.
 func compareImages(ctx context.Context, want, got *foundImage) ([]Check, error) {
 	c := &comparison{ctx: ctx, want: want, got: got, layerDiffers: map[int]bool{}}
-	if err := c.layers(); err != nil {
-		return nil, err
-	}
+	c.layers()
 	c.config()
 	c.manifest()
-	return c.checks, nil
+	return c.checks, c.err
 }
 
 func (c *comparison) add(check Check) { c.checks = append(c.checks, check) }
 
 // layers compares the layers, in pairs: files first, then the tar, then the blob.
-func (c *comparison) layers() error {
+func (c *comparison) layers() {
 	var outer []Check
 	for _, pair := range align(c.want.contents, c.got.contents) {
 		w, g := pair[0], pair[1]
@@ -46,24 +46,16 @@ func (c *comparison) layers() error {
 			c.layerDiffers[w] = true
 			c.add(Check{Level: LevelEntry, Name: name, Result: Fail, Rebuilt: c.want.contents[w].DiffID, Note: "the image does not have this layer"})
 		case w < 0:
-			if err := c.extra(name, g); err != nil {
-				return err
-			}
+			c.extra(name, c.got.contents[g])
 		default:
-			checks, err := c.layer(name, w, g)
-			if err != nil {
-				return err
-			}
-			outer = append(outer, checks...)
+			outer = append(outer, c.layer(name, w, g)...)
 		}
 	}
 	c.checks = append(c.checks, outer...)
-	return nil
 }
 
 // extra reports a layer that only the image has.
-func (c *comparison) extra(name string, g int) error {
-	got := c.got.contents[g]
+func (c *comparison) extra(name string, got *diff.Layer) {
 	names := map[string]bool{}
 	for i := range got.Entries {
 		e := &got.Entries[i]
@@ -75,20 +67,15 @@ func (c *comparison) extra(name string, g int) error {
 		note += "; it cannot be unpacked: " + got.Damage
 	}
 	c.add(Check{Level: LevelEntry, Name: name, Result: Fail, Image: got.DiffID, Note: note})
-	return nil
 }
 
 // layer compares two layers. It adds the checks of their files, and returns those of
 // the layer as a whole.
-func (c *comparison) layer(name string, w, g int) (outer []Check, err error) {
+func (c *comparison) layer(name string, w, g int) (outer []Check) {
 	want, got := c.want.contents[w], c.got.contents[g]
 	failed := 0
 	for _, d := range diff.Files(want.Entries, got.Entries) {
-		checks, err := c.file(d, w, g)
-		if err != nil {
-			return nil, err
-		}
-		for _, check := range checks {
+		for _, check := range c.file(d, w, g) {
 			if check.Result == Fail {
 				failed++
 			}
@@ -125,11 +112,11 @@ func (c *comparison) layer(name string, w, g int) (outer []Check, err error) {
 	if packed.Result == Fail || whole.Result == Fail {
 		c.layerDiffers[w] = true
 	}
-	return []Check{whole, packed}, nil
+	return []Check{whole, packed}
 }
 
 // file compares two entries.
-func (c *comparison) file(d diff.FileDiff, w, g int) ([]Check, error) {
+func (c *comparison) file(d diff.FileDiff, w, g int) []Check {
 	check := Check{Level: LevelEntry, Name: diff.Printable(d.Name), Result: Pass}
 	if d.Want != nil {
 		check.Rebuilt = d.Want.Digest
@@ -142,39 +129,34 @@ func (c *comparison) file(d diff.FileDiff, w, g int) ([]Check, error) {
 	}
 	switch {
 	case d.Same():
-		return []Check{check}, nil
+		return []Check{check}
 	case d.Got == nil:
 		check.Level, check.Result, check.Note = LevelEntry, Fail, "missing from the image"
-		return []Check{check}, nil
+		return []Check{check}
 	case d.Want == nil:
 		check.Result, check.Note = Fail, "only in the image: "+d.Got.Describe()
 		if d.Nth > 0 {
 			check.Note = "stands in the image's layer once more, over the first: " + d.Got.Describe()
 		}
-		return []Check{check}, nil
+		return []Check{check}
 	}
 	var checks []Check
 	changes := d.Changes
 	if d.Content() {
 		content := check
 		content.Result = Fail
-		if err := c.content(&content, d, w, g); err != nil {
-			return nil, err
+		if err := c.content(&content, d, w, g); c.err == nil {
+			c.err = err
 		}
 		checks = append(checks, content)
 		// The size goes with the content.
-		changes = nil
-		for _, change := range d.Changes {
-			if !strings.HasPrefix(change, "size: ") {
-				changes = append(changes, change)
-			}
-		}
+		changes = slices.DeleteFunc(changes, func(change string) bool { return strings.HasPrefix(change, "size: ") })
 	}
 	if len(changes) > 0 {
 		check.Level, check.Result, check.Note = LevelEntry, Fail, strings.Join(changes, "; ")
 		checks = append(checks, check)
 	}
-	return checks, nil
+	return checks
 }
 
 // maxText is the most of a file that is compared as text, and maxProgram that of a program
@@ -204,10 +186,7 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 		return err
 	}
 	if d.Want.Program() {
-		programs, err := diff.Programs(c.ctx, want, got)
-		if err == nil {
-			check.Note, check.Details = programs.Summary, programs.Details
-		}
+		check.Note, check.Details, err = diff.Programs(c.ctx, want, got)
 		return err
 	}
 	if check.Details = few(diff.Text(want, got)); len(check.Details) > 0 {
@@ -217,7 +196,7 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 }
 
 func (c *comparison) read(l foundLayer, d diff.FileDiff, limit int64) ([]byte, error) {
-	blob, err := l.open(c.ctx)
+	blob, err := l.open()
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -69,16 +71,21 @@ func compareDocuments(level Level, name string, want, got []byte, follows func(p
 			check.Details = append(check.Details, change.String())
 		}
 	}
-	switch n := len(check.Details); n {
-	case 0:
-		check.Follows = true
-	case 1:
-		check.Note = check.Details[0]
-	default:
-		check.Note = fmt.Sprintf("%s; and %d more", check.Details[0], n-1)
-	}
+	check.Note, check.Follows = first(check.Details), len(check.Details) == 0
 	check.Details = few(check.Details)
 	return check
+}
+
+// first is a list in one line.
+func first(lines []string) string {
+	switch n := len(lines); n {
+	case 0:
+		return ""
+	case 1:
+		return lines[0]
+	default:
+		return fmt.Sprintf("%s; and %d more", lines[0], n-1)
+	}
 }
 
 // few is a list that a person can read.
@@ -93,7 +100,7 @@ func few(lines []string) []string {
 // compareIndexes compares indexes, as far as they speak of the platforms that were
 // rebuilt. A FAIL without a note says that only the rest of them differs, or what
 // follows from a platform that failed.
-func compareIndexes(want, got []byte, rebuilt []string, failed map[string]bool) (Check, error) {
+func compareIndexes(want, got []byte, rebuilt []lock.Platform, failed map[string]bool) (Check, error) {
 	check := Check{Level: LevelIndex, Name: "index", Result: Pass, Rebuilt: digestOf(want), Image: digestOf(got)}
 	if check.Rebuilt == check.Image {
 		return check, nil
@@ -136,7 +143,7 @@ const attestationOf = "attestation of "
 
 // byPlatform is an index with its manifests in an object, by platform, and their
 // order. Platforms that were not rebuilt are left out.
-func byPlatform(data []byte, rebuilt []string) ([]byte, []string, error) {
+func byPlatform(data []byte, rebuilt []lock.Platform) ([]byte, []string, error) {
 	var doc map[string]json.RawMessage
 	var list []json.RawMessage
 	if err := json.Unmarshal(data, &doc); err != nil {
@@ -145,29 +152,24 @@ func byPlatform(data []byte, rebuilt []string) ([]byte, []string, error) {
 	if err := json.Unmarshal(doc["manifests"], &list); err != nil {
 		return nil, nil, err
 	}
-	keep := map[string]bool{}
-	for _, name := range rebuilt {
-		keep[name] = true
-	}
 	manifests := map[string]json.RawMessage{}
 	platforms := map[string]string{} // by the digest of an image
 	var order []string
 	for _, raw := range list {
-		var d struct {
-			Digest      string
-			Platform    v1.Platform
-			Annotations map[string]string
-		}
+		var d v1.Descriptor
 		if err := json.Unmarshal(raw, &d); err != nil {
 			return nil, nil, err
 		}
-		name := platformName(d.Platform)
-		known := keep[name]
-		if about, ok := image.Attests(v1.Descriptor{Annotations: d.Annotations}); ok {
-			known = keep[platforms[about]]
-			name = attestationOf + platforms[about]
-		} else if platforms[d.Digest] == "" {
-			platforms[d.Digest] = name
+		name := ""
+		if about, ok := image.Attests(d); ok {
+			name = platforms[about]
+		} else if d.Platform != nil {
+			name = platformName(*d.Platform)
+			platforms[d.Digest.String()] = cmp.Or(platforms[d.Digest.String()], name)
+		}
+		known := slices.Contains(rebuilt, lock.Platform(name))
+		if _, ok := image.Attests(d); ok {
+			name = attestationOf + name
 		}
 		if known && manifests[name] == nil {
 			manifests[name] = raw

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
 // explain says what differs, innermost first. What differs in the same way, in many
@@ -103,36 +104,32 @@ func (s *Subject) paragraph(e *Explanation) string {
 	if len(e.Names) > 3 {
 		names = fmt.Sprintf("%s and %d other files", e.Names[0], len(e.Names)-1)
 	}
-	note := strings.TrimSuffix(e.Text, ".")
+	format := sentences[e.Level]
 	what := "the image"
 	if s.Kind == KindLock {
 		what = "what the lock records"
-	}
-	switch e.Level {
-	case LevelInput:
-		return fmt.Sprintf("An input is not what it should be (%s): %s.", names, note)
-	case LevelBinary:
-		if s.Kind == KindLock {
-			return fmt.Sprintf("%s%s is not the program that the inputs give: %s.", names, where, note)
+		if e.Level == LevelBinary {
+			format = "%[1]s%[2]s is not the program that the inputs give: %[3]s."
 		}
-		return fmt.Sprintf("%s%s is not the program that the inputs give. %s.", names, where, note)
-	case LevelEntry:
-		if strings.HasPrefix(names, "layer ") {
-			return fmt.Sprintf("The %s%s differs from the rebuilt one: %s.", names, where, note)
-		}
-		return fmt.Sprintf("In the layers%s, %s differs from the rebuilt: %s.", where, names, note)
-	case LevelCompression:
-		return fmt.Sprintf("The files are the same, bit for bit, and only the compression of %s%s differs: %s. What runs is what was rebuilt; the digests are others.", names, where, note)
-	case LevelConfig:
-		return fmt.Sprintf("The config%s, which says how a container starts, differs: %s.", where, note)
-	case LevelManifest:
-		return fmt.Sprintf("The manifest%s, which says what %s consists of, differs: %s.", where, what, note)
 	}
-	if e.Level == LevelAttestation {
-		return fmt.Sprintf("What is stated beside the image%s of what is in it and how it was made differs from what the rebuilt image gives: %s. "+
-			"The image is the same, bit for bit; this project's program writes these statements, and another revision of it may word them otherwise.", where, note)
+	if e.Level == LevelEntry && strings.HasPrefix(names, "layer ") {
+		format = "The %[1]s%[2]s differs from the rebuilt one: %[3]s."
 	}
-	return fmt.Sprintf("The index, which says what there is for each platform, differs: %s.", note)
+	return fmt.Sprintf(format, names, where, strings.TrimSuffix(e.Text, "."), what)
+}
+
+// sentences say what differs: 1 its names, 2 on which platforms, 3 how, 4 in what.
+var sentences = map[Level]string{
+	LevelInput:  "An input is not what it should be (%[1]s): %[3]s.",
+	LevelBinary: "%[1]s%[2]s is not the program that the inputs give. %[3]s.",
+	LevelEntry:  "In the layers%[2]s, %[1]s differs from the rebuilt: %[3]s.",
+	LevelCompression: "The files are the same, bit for bit, and only the compression of %[1]s%[2]s differs: %[3]s. " +
+		"What runs is what was rebuilt; the digests are others.",
+	LevelConfig:   "The config%[2]s, which says how a container starts, differs: %[3]s.",
+	LevelManifest: "The manifest%[2]s, which says what %[4]s consists of, differs: %[3]s.",
+	LevelAttestation: "What is stated beside the image%[2]s of what is in it and how it was made differs from what the rebuilt image gives: %[3]s. " +
+		"The image is the same, bit for bit; this project's program writes these statements, and another revision of it may word them otherwise.",
+	LevelIndex: "The index, which says what there is for each platform, differs: %[3]s.",
 }
 
 func join(names []string) string {
@@ -165,9 +162,9 @@ func (s *Subject) mean(v *Verifier, tag bool) {
 	yes, no := &s.Means, &s.MeansNot
 	if s.Verdict == Verified {
 		if s.Kind == KindLock {
-			add(yes, "what the lock records for %s is, bit for bit, what this program made of its inputs on %s, %s", count(platforms, "platform"), program().Host, how)
+			add(yes, "what the lock records for %s is, bit for bit, what this program made of its inputs on %s, %s", diff.Plural(platforms, "platform"), program().Host, how)
 		} else {
-			add(yes, "the image is, bit for bit, what this program made of the inputs above on %s, %s: %s, %s", program().Host, how, count(platforms, "platform"), count(files, "file"))
+			add(yes, "the image is, bit for bit, what this program made of the inputs above on %s, %s: %s, %s", program().Host, how, diff.Plural(platforms, "platform"), diff.Plural(files, "file"))
 		}
 		add(yes, "each of these inputs has the sum that the Go checksum database, a public log that cannot be rewritten unseen, has for its name")
 		add(yes, "a change that somebody made to the image after the inputs, or while it was built or pushed, would have been found")
@@ -191,7 +188,7 @@ func (s *Subject) mean(v *Verifier, tag bool) {
 				attested++
 			}
 		}
-		add(yes, "%d of %s attest the same of their own rebuilds", attested, count(n, "rebuilder")+" that you trust")
+		add(yes, "%d of %s attest the same of their own rebuilds", attested, diff.Plural(n, "rebuilder")+" that you trust")
 	}
 	for _, p := range s.Platforms {
 		for _, c := range p.Checks {
@@ -211,11 +208,4 @@ func (s *Subject) mean(v *Verifier, tag bool) {
 	if tag {
 		add(no, "what the tag will name next: this is about %s", s.Digest)
 	}
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -18,7 +17,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 		add := func(level Level, r Result, format string, args ...any) {
 			p.Checks = append(p.Checks, Check{Level: level, Name: "platform", Result: r, Image: img.digest, Note: fmt.Sprintf(format, args...)})
 		}
-		want := built.image(img.platform())
+		want := built.images[img.platform()]
 		switch other := built.platformOf(img.digest); {
 		case seen[img.name]:
 			add(LevelIndex, Fail, "the index has %s once more", img.name)
@@ -29,7 +28,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 		case other != "" && other != img.name:
 			add(LevelIndex, Fail, "the index calls it %s, and it is the image for %s", img.name, other)
 		case img.wrongClaim():
-			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(img.ownPlatform()))
+			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(*img.configFile.Platform()))
 		default:
 			if err := want.readLayers(ctx, j.contents); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)
@@ -39,8 +38,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 				return err
 			}
 			if j.found.kind == KindIndex {
-				differs := slices.ContainsFunc(checks, func(c Check) bool { return c.Result == Fail })
-				checks = append(checks, compareAttestations(built.attestations[img.platform()], j.found.about(img.digest), j.found.times(img.digest), differs)...)
+				checks = append(checks, j.found.compareAttestations(want.stated, img.digest, slices.ContainsFunc(checks, Check.failed))...)
 			}
 			p.Checks = checks
 		}
@@ -66,31 +64,11 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 	return j.compareIndex(built, failed)
 }
 
-// about are the attestations of an image.
-func (f *found) about(digest string) (list []*foundAttestation) {
-	for _, a := range f.attestations {
-		if a.about == digest {
-			list = append(list, a)
-		}
-	}
-	return list
-}
-
-// times is how often the index has an image.
-func (f *found) times(digest string) (n int) {
-	for _, img := range f.images {
-		if img.digest == digest {
-			n++
-		}
-	}
-	return n
-}
-
 // wrongClaim reports whether an index names another platform than the image's config
 // and its programs do.
 func (i *foundImage) wrongClaim() bool {
-	own := i.ownPlatform()
-	if i.descriptor == nil || platformName(own) == i.name {
+	own := i.configFile.Platform()
+	if platformName(*own) == i.name {
 		return false
 	}
 	for _, l := range i.contents {
@@ -105,27 +83,26 @@ func (i *foundImage) wrongClaim() bool {
 
 // compareIndex compares what the index says, of what was rebuilt.
 func (j *job) compareIndex(built *build, failed map[string]bool) error {
+	extra := func(digest, note string) {
+		failed[digest] = true
+		j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + digest, Result: Fail, Image: digest, Note: note})
+	}
 	for _, a := range j.found.attestations {
 		if !slices.ContainsFunc(j.found.images, func(img *foundImage) bool { return img.digest == a.about }) {
-			failed[a.digest] = true
-			j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + a.digest, Result: Fail, Image: a.digest,
-				Note: "the index has an attestation of " + diff.Printable(a.about) + ", which is none of its images"})
+			extra(a.digest, "the index has an attestation of "+diff.Printable(a.about)+", which is none of its images")
 		}
 	}
 	for _, d := range j.found.others {
-		digest := d.Digest.String()
-		failed[digest] = true
-		j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + digest, Result: Fail, Image: digest,
-			Note: "the index names something that is no image of a platform: " + diff.Printable(string(d.MediaType))})
+		extra(d.Digest.String(), "the index names something that is no image of a platform: "+diff.Printable(string(d.MediaType)))
 	}
-	if built == nil {
+	if len(built.outputs) == 0 {
 		return nil
 	}
 	want, err := built.index()
 	if err != nil {
 		return err
 	}
-	check, err := compareIndexes(want, j.found.index, built.names(), failed)
+	check, err := compareIndexes(want, j.found.index, built.platforms(), failed)
 	if err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
@@ -147,13 +124,15 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 
 // platformsExpected says which platforms there should be, and who says so.
 func (j *job) platformsExpected() string {
-	names := make([]string, len(j.expected))
-	for i, p := range j.expected {
-		names[i] = string(p)
-	}
 	who := "this program builds for "
 	if j.sameRelease(j.subject.Release) {
 		who = "the lock at hand has "
 	}
-	return who + strings.Join(names, ", ")
+	for i, p := range j.expected {
+		if i > 0 {
+			who += ", "
+		}
+		who += string(p)
+	}
+	return who
 }

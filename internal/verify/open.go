@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ type found struct {
 	digest string // of the index, of the manifest, or of an archive's config
 	index  []byte // nil where there is none
 	images []*foundImage
+	// annotations are those of the index.
+	annotations map[string]string
 	// attestations are what an index states about its images, and others what it has
 	// beside both.
 	attestations []*foundAttestation
@@ -42,26 +45,27 @@ type found struct {
 	// repository is where it is in a registry, nil for nowhere, and top what it is there.
 	repository *repository
 	top        v1.Descriptor
-	close      func() error
+	files      *image.Opened // where it is else
 }
 
 // foundImage is one image.
 type foundImage struct {
 	// name is the platform as the index has it, or else the config.
-	name       string
-	descriptor *v1.Descriptor // in the index, nil where there is none
-	manifest   []byte         // nil in a docker archive
-	config     []byte
-	digest     string // of the manifest
-	configFile *v1.ConfigFile
-	layers     []foundLayer
-	contents   []*diff.Layer // what is in the layers, once they are read
+	name        string
+	manifest    []byte            // nil in a docker archive
+	annotations map[string]string // of the manifest
+	config      []byte
+	digest      string // of the manifest
+	configFile  *v1.ConfigFile
+	layers      []foundLayer
+	contents    []*diff.Layer     // what is in the layers, once they are read
+	stated      *foundAttestation // of an image that was built here
 }
 
 // foundLayer is a layer that can be read.
 type foundLayer struct {
 	digest string // "" where nothing names it
-	open   func(ctx context.Context) (io.ReadCloser, error)
+	open   func() (io.ReadCloser, error)
 }
 
 // platform is the platform by its name in the lock, "" for one that is not known.
@@ -100,7 +104,7 @@ func openFiles(ctx context.Context, name string) (*found, error) {
 		opened.Close()
 		return nil, err
 	}
-	f.close = opened.Close
+	f.files = opened
 	return f, nil
 }
 
@@ -114,7 +118,7 @@ func readSaved(saved *image.Saved) (*found, error) {
 		return nil, fmt.Errorf("has %d layers, more than %d: %w", len(saved.Layers), maxLayers, image.ErrForeign)
 	}
 	for _, open := range saved.Layers {
-		img.layers = append(img.layers, foundLayer{"", func(context.Context) (io.ReadCloser, error) { return open() }})
+		img.layers = append(img.layers, foundLayer{"", open})
 	}
 	return &found{kind: KindArchive, digest: digestOf(img.config), images: []*foundImage{img}}, nil
 }
@@ -125,31 +129,34 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 	if err != nil {
 		return nil, err
 	}
+	f := &found{kind: KindImage, digest: top.Digest.String()}
 	mediaType := image.MediaType(data, top.MediaType)
-	f := &found{digest: top.Digest.String(), close: func() error { return nil }}
-	switch {
-	case mediaType.IsImage():
-		f.kind = KindImage
-		img, err := parseImage(ctx, s, top.Digest, data)
+	entries := []v1.Descriptor{{MediaType: mediaType, Digest: top.Digest}}
+	if mediaType.IsIndex() {
+		f.kind, f.index = KindIndex, data
+		m, err := v1.ParseIndexManifest(bytes.NewReader(data))
+		if err != nil {
+			return nil, fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
+		}
+		f.annotations = m.Annotations
+		if entries = m.Manifests; len(entries) > maxImages {
+			return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(entries), maxImages, image.ErrForeign)
+		}
+	} else if !mediaType.IsImage() {
+		return nil, fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
+	}
+	for _, d := range entries {
+		about, attests := image.Attests(d)
+		if !d.MediaType.IsImage() || !attests && d.Platform != nil && d.Platform.OS == "unknown" {
+			f.others = append(f.others, d)
+			continue
+		}
+		img, err := image.ImageOf(ctx, s, d)
 		if err != nil {
 			return nil, err
 		}
-		f.images = []*foundImage{img}
-		return f, nil
-	case !mediaType.IsIndex():
-		return nil, fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
-	}
-	f.kind, f.index = KindIndex, data
-	index, err := v1.ParseIndexManifest(strings.NewReader(string(data)))
-	if err != nil {
-		return nil, fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
-	}
-	if len(index.Manifests) > maxImages {
-		return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(index.Manifests), maxImages, image.ErrForeign)
-	}
-	for _, d := range index.Manifests {
-		if about, ok := image.Attests(d); ok {
-			a, err := readAttestation(ctx, s, d.Digest)
+		if attests {
+			a, err := readAttestation(img)
 			if err != nil {
 				return nil, err
 			}
@@ -157,96 +164,76 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 			f.attestations = append(f.attestations, a)
 			continue
 		}
-		if !d.MediaType.IsImage() || d.Platform != nil && d.Platform.OS == "unknown" {
-			f.others = append(f.others, d)
-			continue
-		}
-		img, err := readImage(ctx, s, d.Digest)
+		i, err := readImage(img)
 		if err != nil {
 			return nil, err
 		}
-		img.descriptor = &d
 		if d.Platform != nil {
-			img.name = platformName(*d.Platform)
+			i.name = platformName(*d.Platform)
 		}
-		f.images = append(f.images, img)
+		f.images = append(f.images, i)
 	}
 	return f, nil
 }
 
 // readImage reads the documents of an image.
-func readImage(ctx context.Context, s image.Store, digest v1.Hash) (*foundImage, error) {
-	manifest, err := s.Manifest(ctx, digest)
+func readImage(img v1.Image) (*foundImage, error) {
+	m, err := img.Manifest()
 	if err != nil {
 		return nil, err
 	}
-	return parseImage(ctx, s, digest, manifest)
-}
-
-func parseImage(ctx context.Context, s image.Store, digest v1.Hash, manifest []byte) (*foundImage, error) {
-	m, err := v1.ParseManifest(strings.NewReader(string(manifest)))
-	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w: %w", digest, image.ErrCorrupt, err)
+	i := &foundImage{annotations: m.Annotations}
+	if i.manifest, err = img.RawManifest(); err != nil {
+		return nil, err
 	}
+	i.digest = digestOf(i.manifest)
 	if len(m.Layers) > maxLayers {
-		return nil, fmt.Errorf("manifest %s: has %d layers, more than %d: %w", digest, len(m.Layers), maxLayers, image.ErrForeign)
+		return nil, fmt.Errorf("manifest %s: has %d layers, more than %d: %w", i.digest, len(m.Layers), maxLayers, image.ErrForeign)
 	}
-	config, err := image.Document(ctx, s, m.Config.Digest)
-	if err != nil {
+	if i.config, err = img.RawConfigFile(); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	img := &foundImage{manifest: manifest, config: config, digest: digest.String()}
-	if err := img.readConfig(); err != nil {
+	if err := i.readConfig(); err != nil {
 		return nil, err
 	}
-	for _, l := range m.Layers {
-		img.layers = append(img.layers, foundLayer{l.Digest.String(), func(ctx context.Context) (io.ReadCloser, error) {
-			return s.Blob(ctx, l.Digest)
-		}})
+	layers, err := img.Layers()
+	for n, l := range layers {
+		i.layers = append(i.layers, foundLayer{m.Layers[n].Digest.String(), l.Compressed})
 	}
-	return img, nil
+	return i, err
 }
 
 func (i *foundImage) readConfig() (err error) {
-	if i.configFile, err = v1.ParseConfigFile(strings.NewReader(string(i.config))); err != nil {
+	if i.configFile, err = v1.ParseConfigFile(bytes.NewReader(i.config)); err != nil {
 		return fmt.Errorf("config: %w: %w", image.ErrCorrupt, err)
 	}
-	i.name = platformName(i.ownPlatform())
+	i.name = platformName(*i.configFile.Platform())
 	return nil
 }
 
-// ownPlatform is the platform that the config names.
-func (i *foundImage) ownPlatform() v1.Platform {
-	c := i.configFile
-	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
-}
-
 func digestOf(data []byte) string {
-	h, _, _ := v1.SHA256(strings.NewReader(string(data))) // reading memory does not fail
+	h, _, _ := v1.SHA256(bytes.NewReader(data)) // reading memory does not fail
 	return h.String()
 }
 
 // platformName is a platform as the lock writes it.
 func platformName(p v1.Platform) string { return diff.Printable(string(image.PlatformOf(p))) }
 
-// readLayers reads what is in the layers of an image, and checks that each is what
-// its digest names. What was read before is in have, by digest.
+// readLayers reads what is in the layers of an image. What was read before is in have, by
+// digest.
 func (i *foundImage) readLayers(ctx context.Context, have map[string]*diff.Layer) error {
 	i.contents = nil
 	for n, l := range i.layers {
 		content := have[l.digest]
 		if content == nil {
-			r, err := l.open(ctx)
+			r, err := l.open()
 			if err != nil {
 				return fmt.Errorf("layer %d of %s: %w", n+1, i.name, err)
 			}
 			content, err = diff.ReadLayer(ctx, r)
 			r.Close()
 			if err != nil {
-				return fmt.Errorf("layer %d of %s: %s: %w", n+1, i.name, l.digest, err)
-			}
-			if l.digest != "" && content.Digest != l.digest {
-				return fmt.Errorf("layer %d of %s: %s: %w: the content has digest %s", n+1, i.name, l.digest, image.ErrCorrupt, content.Digest)
+				return fmt.Errorf("layer %d of %s: %w", n+1, i.name, err)
 			}
 			if l.digest != "" {
 				have[l.digest] = content
@@ -255,26 +242,4 @@ func (i *foundImage) readLayers(ctx context.Context, have map[string]*diff.Layer
 		i.contents = append(i.contents, content)
 	}
 	return nil
-}
-
-// builtStore is an image that was built here, as a store of what it consists of.
-type builtStore struct{ v1.Image }
-
-func (b builtStore) Manifest(context.Context, v1.Hash) ([]byte, error) { return b.RawManifest() }
-
-func (b builtStore) Blob(_ context.Context, digest v1.Hash) (io.ReadCloser, error) {
-	l, err := b.LayerByDigest(digest)
-	if err != nil {
-		return nil, err
-	}
-	return l.Compressed()
-}
-
-// readBuilt reads what was built here, in the form of what was found.
-func readBuilt[T any](ctx context.Context, img v1.Image, read func(context.Context, image.Store, v1.Hash) (*T, error)) (*T, error) {
-	digest, err := img.Digest()
-	if err != nil {
-		return nil, err
-	}
-	return read(ctx, builtStore{img}, digest)
 }

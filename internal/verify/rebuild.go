@@ -2,11 +2,11 @@ package verify
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -19,43 +19,38 @@ import (
 // is built next, in bytes. A platform of a release has about 1 GB.
 const compiledLimit = 4 << 30
 
-// build is what was rebuilt.
+// build is what was rebuilt: images and their attestations, one for each of outputs.
 type build struct {
-	inputs    lock.Inputs
-	platforms []lock.Platform
-	built     []v1.Image // one for each platform
-	attested  []v1.Image // likewise
-	outputs   []lock.PlatformOutput
-	images    map[lock.Platform]*foundImage
-	// attestations are those of images.
-	attestations map[lock.Platform]*foundAttestation
+	inputs          lock.Inputs
+	outputs         []lock.PlatformOutput
+	built, attested []v1.Image
+	images          map[lock.Platform]*foundImage // in the form of what was found
 }
 
 // rebuild builds the platforms, a few at a time: between them, what a cache of our
 // own has too much of is dropped.
 func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock.Platform) (*build, error) {
-	b := &build{inputs: in, images: map[lock.Platform]*foundImage{}, attestations: map[lock.Platform]*foundAttestation{}}
+	b := &build{inputs: in, images: map[lock.Platform]*foundImage{}}
 	builder := &pipeline.Builder{Inputs: in, Cache: v.Cache, Modules: v.Modules, Display: v.Display}
-	step := len(platforms)
+	step := max(1, len(platforms))
 	if v.Fresh {
 		step = max(2, runtime.NumCPU()/4) // as many as the builder compiles at once
 	}
-	for len(platforms) > 0 {
-		part := platforms[:min(step, len(platforms))]
-		platforms = platforms[len(part):]
+	for part := range slices.Chunk(platforms, step) {
 		out, err := builder.Build(ctx, part)
 		if err != nil {
 			return nil, err
 		}
 		for i, p := range part {
-			if b.images[p], err = readBuilt(ctx, out.Images[i], readImage); err != nil {
+			img, err := readImage(out.Images[i])
+			if err == nil {
+				img.stated, err = readAttestation(out.Attestations[i])
+			}
+			if err != nil {
 				return nil, err
 			}
-			if b.attestations[p], err = readBuilt(ctx, out.Attestations[i], readAttestation); err != nil {
-				return nil, err
-			}
+			b.images[p] = img
 		}
-		b.platforms = append(b.platforms, part...)
 		b.built = append(b.built, out.Images...)
 		b.attested = append(b.attested, out.Attestations...)
 		b.outputs = append(b.outputs, out.Outputs.Platforms...)
@@ -69,38 +64,27 @@ func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock
 	return b, nil
 }
 
+func (b *build) platforms() (list []lock.Platform) {
+	for _, out := range b.outputs {
+		list = append(list, out.Platform)
+	}
+	return list
+}
+
 // index is the index of what was rebuilt.
 func (b *build) index() ([]byte, error) {
-	index, err := image.Index(b.inputs, b.platforms, b.built, b.attested...)
+	index, err := image.Index(b.inputs, b.platforms(), b.built, b.attested...)
 	if err != nil {
 		return nil, err
 	}
 	return index.RawManifest()
 }
 
-func (b *build) names() []string {
-	names := make([]string, len(b.platforms))
-	for i, p := range b.platforms {
-		names[i] = string(p)
-	}
-	return names
-}
-
-// image is the rebuilt image of a platform, nil if it was not rebuilt.
-func (b *build) image(p lock.Platform) *foundImage {
-	if b == nil {
-		return nil
-	}
-	return b.images[p]
-}
-
 // platformOf finds the platform of the rebuilt image with this digest, "" for none.
 func (b *build) platformOf(digest string) string {
-	if b != nil {
-		for p, img := range b.images {
-			if img.digest == digest {
-				return string(p)
-			}
+	for p, img := range b.images {
+		if img.digest == digest {
+			return string(p)
 		}
 	}
 	return ""
@@ -131,15 +115,15 @@ func (v *Verifier) dropCompiled() error {
 	if size(dir) < compiledLimit {
 		return nil
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("cache: %w", err)
-	}
-	return nil
+	return os.RemoveAll(dir)
 }
 
 // drop drops the results that none of the coming jobs needs. The toolchain, modules
 // and compiled packages stay for them.
 func (v *Verifier) drop(coming []*job) error {
+	if len(coming) == 0 {
+		return nil // all of it goes soon
+	}
 	keep := map[string]bool{}
 	for _, j := range coming {
 		if j.subject.Err != nil || len(j.build) == 0 {
@@ -153,12 +137,7 @@ func (v *Verifier) drop(coming []*job) error {
 			keep[a.Key()] = true
 		}
 	}
-	if len(coming) == 0 {
-		return nil // all of it goes soon
-	}
 	v.measure()
-	if _, err := v.Cache.Drop(func(key string) bool { return keep[key] }); err != nil {
-		return err
-	}
-	return nil
+	_, err := v.Cache.Drop(func(key string) bool { return keep[key] })
+	return err
 }

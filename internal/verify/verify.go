@@ -150,8 +150,8 @@ type job struct {
 }
 
 func (j *job) close() {
-	if j.found != nil {
-		j.found.close()
+	if j.found != nil && j.found.files != nil {
+		j.found.files.Close()
 	}
 }
 
@@ -245,7 +245,7 @@ func (j *job) choose() error {
 func (j *job) verify(ctx context.Context) error {
 	began := time.Now()
 	defer func() { j.subject.Seconds += time.Since(began).Seconds() }()
-	var built *build
+	built := &build{}
 	if len(j.build) > 0 {
 		var err error
 		if built, err = j.rebuild(ctx, j.inputs, j.build); err != nil {

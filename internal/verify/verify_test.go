@@ -283,7 +283,7 @@ func TestManyReferences(t *testing.T) {
 	}
 	for _, r := range runs.Runs {
 		if !r.Cached {
-			t.Errorf("%s was dropped while a later image needed it", r.Action.ID())
+			t.Errorf("%s was dropped while a later image needed it", r.Action)
 		}
 	}
 	if _, err := v.References(t.Context(), []string{good, "./nowhere"}); err != nil {

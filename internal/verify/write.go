@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
 // maxExplained is how many things that differ are told on a terminal.
@@ -99,11 +100,11 @@ func (p *PlatformResult) Summary() string {
 	switch p.Result {
 	case Pass:
 		programs := p.Count(Pass, LevelBinary)
-		what := count(programs, "program")
+		what := diff.Plural(programs, "program")
 		if others := p.files() - programs; others > 0 {
-			what += ", " + count(others, "other file")
+			what += ", " + diff.Plural(others, "other file")
 		}
-		what = fmt.Sprintf("%s: %s, %s, config", p.Digest, what, count(p.Count(Pass, LevelEntry)+programs-p.files(), "layer"))
+		what = fmt.Sprintf("%s: %s, %s, config", p.Digest, what, diff.Plural(p.Count(Pass, LevelEntry)+programs-p.files(), "layer"))
 		if p.Count(Pass, LevelAttestation) > 0 {
 			what += ", SBOM, provenance"
 		}

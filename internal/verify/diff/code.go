@@ -14,7 +14,7 @@ func (d *differ) code(w, g *program) (err error) {
 	defer func() {
 		if r := recover(); r != nil { // debug/elf and debug/gosym, on what is malformed
 			d.detail("the image's program is malformed: %s", Printable(fmt.Sprint(r)))
-			d.set(CauseForm, "The image's program is malformed.")
+			d.set("The image's program is malformed.")
 			err = nil
 		}
 	}()
@@ -31,19 +31,19 @@ func (d *differ) code(w, g *program) (err error) {
 		}
 	}
 	if len(debugging) > 0 {
-		d.set(CauseFlags, "The image's program has symbols or debugging information (%s), which the rebuilt one was linked without: it was built with other flags, not -ldflags='-s -w'.", strings.Join(debugging, ", "))
+		d.set("The image's program has symbols or debugging information (%s), which the rebuilt one was linked without: it was built with other flags, not -ldflags='-s -w'.", strings.Join(debugging, ", "))
 	}
 	d.list(functions, "function")
 	d.list(sections, "section")
 	switch {
 	case len(functions) > 0:
-		d.set(CauseCode, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and yet their code differs (%s). The image's program was changed after it was compiled, or its source or its compiler was.", functions[0])
+		d.set("Both programs say that they were built by the same Go, from the same modules, with the same settings, and yet their code differs (%s). The image's program was changed after it was compiled, or its source or its compiler was.", functions[0])
 	case len(sections) > 0:
-		d.set(CauseData, "Both programs say that they were built by the same Go, from the same modules, with the same settings, and their functions are the same, but not their data (%s). The image's program was changed after it was compiled, or was linked with other flags or from other embedded files.", sections[0])
+		d.set("Both programs say that they were built by the same Go, from the same modules, with the same settings, and their functions are the same, but not their data (%s). The image's program was changed after it was compiled, or was linked with other flags or from other embedded files.", sections[0])
 	default:
 		n, at := count(w.data, g.data)
-		d.detail("outside of all sections: %s, the first at offset %#x of the file", plural(n, "byte"), at)
-		d.set(CauseElsewhere, "All sections of the two programs are the same; what is outside of them differs (%s, the first at offset %#x of the file). The image's program was changed after it was linked.", plural(n, "byte"), at)
+		d.detail("outside of all sections: %s, the first at offset %#x of the file", Plural(n, "byte"), at)
+		d.set("All sections of the two programs are the same; what is outside of them differs (%s, the first at offset %#x of the file). The image's program was changed after it was linked.", Plural(n, "byte"), at)
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func (d *differ) sections(w, g *program) (lines, onlyGot []string, err error) {
 			}
 		default:
 			if n, at := count(w.content(s), g.content(other)); n > 0 {
-				lines = append(lines, fmt.Sprintf("section %s: other content, %d of %s, the first at %#x", name, n, plural(int(s.Size), "byte"), s.Addr+uint64(at)))
+				lines = append(lines, fmt.Sprintf("section %s: other content, %d of %s, the first at %#x", name, n, Plural(int(s.Size), "byte"), s.Addr+uint64(at)))
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func (d *differ) functions(w, g *elf.File) (lines []string) {
 			moved++
 		default:
 			if n, at := count(wantText[o.from:o.to], a); n > 0 {
-				changed = append(changed, fmt.Sprintf("function %s: other code, %s, the first at %#x", Printable(name), plural(n, "byte"), f.entry+uint64(at)))
+				changed = append(changed, fmt.Sprintf("function %s: other code, %s, the first at %#x", Printable(name), Plural(n, "byte"), f.entry+uint64(at)))
 			}
 		}
 	}

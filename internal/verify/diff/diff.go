@@ -11,9 +11,7 @@
 package diff
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"unicode"
@@ -39,21 +37,8 @@ func short(s string) string {
 	return Printable(s)
 }
 
-// stopReader ends a long read when it is no longer wanted.
-type stopReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (s *stopReader) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(p)
-}
-
-// plural is "1 file" or "3 files".
-func plural(n int, what string) string {
+// Plural is "1 file" or "3 files".
+func Plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}

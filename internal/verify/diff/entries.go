@@ -2,6 +2,7 @@ package diff
 
 import (
 	"archive/tar"
+	"cmp"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -39,30 +40,23 @@ func Files(want, got []Entry) []FileDiff {
 		name string
 		nth  int
 	}
-	index := func(entries []Entry) ([]key, map[key]*Entry) {
-		count := map[string]int{}
-		keys, byKey := make([]key, len(entries)), map[key]*Entry{}
-		for i := range entries {
-			e := &entries[i]
-			keys[i] = key{e.Name, count[e.Name]}
-			byKey[keys[i]] = e
-			count[e.Name]++
-		}
-		return keys, byKey
-	}
-	wantKeys, wantBy := index(want)
-	gotKeys, gotBy := index(got)
 	var list []FileDiff
-	for _, k := range wantKeys {
-		d := FileDiff{Name: k.name, Nth: k.nth, Want: wantBy[k], Got: gotBy[k]}
-		if d.Got != nil {
-			d.Changes = changes(d.Want, d.Got)
-		}
-		list = append(list, d)
+	at := map[key]int{} // in list
+	count := map[string]int{}
+	for i, e := range want {
+		k := key{e.Name, count[e.Name]}
+		count[e.Name]++
+		at[k] = len(list)
+		list = append(list, FileDiff{Name: k.name, Nth: k.nth, Want: &want[i]})
 	}
-	for _, k := range gotKeys {
-		if wantBy[k] == nil {
-			list = append(list, FileDiff{Name: k.name, Nth: k.nth, Got: gotBy[k]})
+	clear(count)
+	for i, e := range got {
+		k := key{e.Name, count[e.Name]}
+		count[e.Name]++
+		if n, ok := at[k]; ok {
+			list[n].Got, list[n].Changes = &got[i], changes(list[n].Want, &got[i])
+		} else {
+			list = append(list, FileDiff{Name: k.name, Nth: k.nth, Got: &got[i]})
 		}
 	}
 	return list
@@ -165,23 +159,12 @@ func mode(m int64) string {
 	return s
 }
 
-func typeName(t byte) string {
-	switch t {
-	case tar.TypeReg:
-		return "file"
-	case tar.TypeDir:
-		return "folder"
-	case tar.TypeSymlink:
-		return "symbolic link"
-	case tar.TypeLink:
-		return "hard link"
-	case tar.TypeChar, tar.TypeBlock:
-		return "device"
-	case tar.TypeFifo:
-		return "named pipe"
-	}
-	return fmt.Sprintf("%q", t)
+var typeNames = map[byte]string{
+	tar.TypeReg: "file", tar.TypeDir: "folder", tar.TypeSymlink: "symbolic link", tar.TypeLink: "hard link",
+	tar.TypeChar: "device", tar.TypeBlock: "device", tar.TypeFifo: "named pipe",
 }
+
+func typeName(t byte) string { return cmp.Or(typeNames[t], fmt.Sprintf("%q", t)) }
 
 // Describe is an entry in a few words.
 func (e *Entry) Describe() string {

@@ -14,54 +14,27 @@ import (
 	"strings"
 )
 
-// A Cause is what makes two programs differ, as far as they tell.
-type Cause string
-
-// Causes, the first that applies counts.
-const (
-	CauseForm      Cause = "form"      // the one that was got is no Go program
-	CauseMachine   Cause = "machine"   // they are for different architectures
-	CauseGo        Cause = "go"        // another Go compiled it
-	CauseModule    Cause = "module"    // it is another program, or of another revision
-	CauseModules   Cause = "modules"   // other modules are linked
-	CauseSettings  Cause = "settings"  // it was built with other settings
-	CauseRevision  Cause = "revision"  // it is stamped with another revision
-	CauseFlags     Cause = "flags"     // it was linked with other flags
-	CauseCode      Cause = "code"      // nothing of the above: functions differ
-	CauseData      Cause = "data"      // nothing of the above: only data differs
-	CauseElsewhere Cause = "elsewhere" // outside of all sections
-)
-
-// A ProgramDiff says how two programs differ.
-type ProgramDiff struct {
-	Cause Cause
-	// Summary is a sentence or two for people.
-	Summary string
-	// Details are lines, the most telling first.
-	Details []string
-}
-
-// Programs compares two compiled programs that differ. The error is for a wanted one that
-// cannot be read, and ctx's; of the one that was got, nothing is expected.
-func Programs(ctx context.Context, want, got []byte) (*ProgramDiff, error) {
+// Programs says how two compiled programs differ: in a sentence or two for people, and in
+// lines, the most telling first. What one of the two is itself comes before what Go wrote
+// into it, that before its code and its data. The error is for a wanted one that cannot be
+// read, and ctx's; of the one that was got, nothing is expected.
+func Programs(ctx context.Context, want, got []byte) (summary string, details []string, err error) {
 	w, err := parseProgram(want)
 	if err != nil {
-		return nil, fmt.Errorf("rebuilt program: %w", err)
+		return "", nil, fmt.Errorf("rebuilt program: %w", err)
 	}
 	g, err := parseProgram(got)
 	if err != nil {
-		return &ProgramDiff{CauseForm, "The image's file is not a program that Go compiled: " + Printable(err.Error()) + ".", nil}, nil
+		return "The image's file is not a program that Go compiled: " + Printable(err.Error()) + ".", nil, nil
 	}
 	d := &differ{ctx: ctx}
 	d.machine(w, g)
-	if d.cause == "" { // code for two machines has nothing in common
+	if d.summary == "" { // code for two machines has nothing in common
 		d.info(w.info, g.info)
 		d.stamps(want, got)
-		if err := d.code(w, g); err != nil {
-			return nil, err
-		}
+		err = d.code(w, g)
 	}
-	return &ProgramDiff{d.cause, d.summary, d.details}, nil
+	return d.summary, d.details, err
 }
 
 // program is a compiled program.
@@ -89,17 +62,16 @@ func parseProgram(data []byte) (p *program, err error) {
 	return p, nil
 }
 
-// differ collects what differs. The first cause that is set stays.
+// differ collects what differs. The first cause that is set is the summary.
 type differ struct {
 	ctx     context.Context
-	cause   Cause
 	summary string
 	details []string
 }
 
-func (d *differ) set(c Cause, format string, args ...any) {
-	if d.cause == "" {
-		d.cause, d.summary = c, fmt.Sprintf(format, args...)
+func (d *differ) set(format string, args ...any) {
+	if d.summary == "" {
+		d.summary = fmt.Sprintf(format, args...)
 	}
 }
 
@@ -114,7 +86,7 @@ const limit = 12
 func (d *differ) list(lines []string, what string) {
 	d.details = append(d.details, lines[:min(len(lines), limit)]...)
 	if more := len(lines) - limit; more > 0 {
-		d.detail("and %s", plural(more, "more "+what))
+		d.detail("and %s", Plural(more, "more "+what))
 	}
 }
 
@@ -124,7 +96,7 @@ func (d *differ) machine(w, g *program) {
 	}
 	if a, b := of(g.elf), of(w.elf); a != b {
 		d.detail("machine: image %s, rebuilt %s", a, b)
-		d.set(CauseMachine, "The image's program is for another architecture: %s, where the rebuilt one is for %s.", a, b)
+		d.set("The image's program is for another architecture: %s, where the rebuilt one is for %s.", a, b)
 	}
 }
 
@@ -133,15 +105,15 @@ func (d *differ) machine(w, g *program) {
 func (d *differ) info(w, g *debug.BuildInfo) {
 	if w.GoVersion != g.GoVersion {
 		d.detail("Go: image %s, rebuilt %s", short(g.GoVersion), w.GoVersion)
-		d.set(CauseGo, "The image's program says that %s compiled it; the rebuilt one was compiled by %s.", short(g.GoVersion), w.GoVersion)
+		d.set("The image's program says that %s compiled it; the rebuilt one was compiled by %s.", short(g.GoVersion), w.GoVersion)
 	}
 	if w.Path != g.Path {
 		d.detail("package: image %s, rebuilt %s", short(g.Path), w.Path)
-		d.set(CauseModule, "The image's program says that it is %s, where the rebuilt one is %s.", short(g.Path), w.Path)
+		d.set("The image's program says that it is %s, where the rebuilt one is %s.", short(g.Path), w.Path)
 	}
 	if a, b := moduleName(&g.Main), moduleName(&w.Main); a != b {
 		d.detail("main module: image %s, rebuilt %s", a, b)
-		d.set(CauseModule, "The image's program says that it was compiled from %s, the rebuilt one from %s.", a, b)
+		d.set("The image's program says that it was compiled from %s, the rebuilt one from %s.", a, b)
 	}
 	d.modules(w.Deps, g.Deps)
 	d.settings(w.Settings, g.Settings)
@@ -165,7 +137,7 @@ func (d *differ) modules(want, got []*debug.Module) {
 	byPath := func(m *debug.Module) (string, string) { return m.Path, moduleName(m) }
 	lines := d.maps("module", mapOf(want, byPath), mapOf(got, byPath))
 	if len(lines) > 0 {
-		d.set(CauseModules, "The image's program links other modules than the rebuilt one: %s, and the like (%d).", strings.TrimPrefix(lines[0], "module "), len(lines))
+		d.set("The image's program links other modules than the rebuilt one: %s, and the like (%d).", strings.TrimPrefix(lines[0], "module "), len(lines))
 	}
 }
 
@@ -173,7 +145,7 @@ func (d *differ) settings(want, got []debug.BuildSetting) {
 	byKey := func(s debug.BuildSetting) (string, string) { return s.Key, s.Value }
 	lines := d.maps("build setting", mapOf(want, byKey), mapOf(got, byKey))
 	if len(lines) > 0 {
-		d.set(CauseSettings, "The image's program says that it was built with other settings: %s.", strings.TrimPrefix(lines[0], "build setting "))
+		d.set("The image's program says that it was built with other settings: %s.", strings.TrimPrefix(lines[0], "build setting "))
 	}
 }
 
@@ -229,5 +201,5 @@ func (d *differ) stamps(want, got []byte) {
 	}
 	a, b := strings.Join(onlyG, ", "), strings.Join(onlyW, ", ")
 	d.detail("stamp: image %s, rebuilt %s", a, b)
-	d.set(CauseRevision, "The image's program is stamped with another revision: %s, where the rebuilt one has %s.", a, b)
+	d.set("The image's program is stamped with another revision: %s, where the rebuilt one has %s.", a, b)
 }
