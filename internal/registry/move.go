@@ -139,30 +139,37 @@ func (c *Client) moveAll(ctx context.Context, moves []*move) error {
 	defer settled.RUnlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moving)
 	defer cancel()
-	for _, stage := range []bool{false, true} {
+	for _, moving := range []bool{false, true} {
 		var mu sync.Mutex
 		var failures []error
-		var wg sync.WaitGroup
-		for _, m := range moves {
-			if m.tag.Moves != stage || m.done() {
-				continue
+		stage(moves, moving, func(m *move) {
+			if m.done() {
+				return
 			}
 			m.tried = true
-			wg.Go(func() {
-				if err := m.forward(ctx); err != nil {
-					mu.Lock()
-					defer mu.Unlock()
-					failures = append(failures, c.failed(m.repository, "tag "+m.tag.Name, err))
-				}
-			})
-		}
-		wg.Wait()
+			if err := m.forward(ctx); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failures = append(failures, c.failed(m.repository, "tag "+m.tag.Name, err))
+			}
+		})
 		if len(failures) > 0 {
 			slices.SortFunc(failures, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 			return c.putBack(ctx, moves, errors.Join(failures...))
 		}
 	}
 	return nil
+}
+
+// stage calls f for the tags that move, or for the others, all at once.
+func stage(moves []*move, moving bool, f func(*move)) {
+	var wg sync.WaitGroup
+	for _, m := range moves {
+		if m.tag.Moves == moving {
+			wg.Go(func() { f(m) })
+		}
+	}
+	wg.Wait()
 }
 
 // forward moves the tag, and sees for itself. The registry has taken everything else
@@ -218,27 +225,23 @@ func (e *MoveError) Unwrap() error { return e.Err }
 func (c *Client) putBack(ctx context.Context, moves []*move, cause error) error {
 	e := &MoveError{Err: cause}
 	var mu sync.Mutex
-	for _, stage := range []bool{true, false} {
-		var wg sync.WaitGroup
-		for _, m := range moves {
-			if m.tag.Moves != stage || !m.tried {
-				continue
+	for _, moving := range []bool{true, false} {
+		stage(moves, moving, func(m *move) {
+			if !m.tried {
+				return
 			}
-			wg.Go(func() {
-				at, err := m.back(ctx)
-				mu.Lock()
-				defer mu.Unlock()
-				switch {
-				case err != nil:
-					e.Unknown = append(e.Unknown, m.String())
-				case at:
-					e.Moved = append(e.Moved, m.String())
-				default:
-					e.Back = append(e.Back, m.String())
-				}
-			})
-		}
-		wg.Wait()
+			at, err := m.back(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				e.Unknown = append(e.Unknown, m.String())
+			case at:
+				e.Moved = append(e.Moved, m.String())
+			default:
+				e.Back = append(e.Back, m.String())
+			}
+		})
 	}
 	for _, list := range [][]string{e.Back, e.Moved, e.Unknown} {
 		slices.Sort(list)
