@@ -103,7 +103,7 @@ func loopback(host string) bool {
 }
 
 // errTooLarge says that an answer has no end in sight.
-var errTooLarge = fmt.Errorf("%w: the answer has more than %d MiB", image.ErrCorrupt, image.MaxManifest>>20)
+var errTooLarge = fmt.Errorf("the answer has more than %d MiB", image.MaxManifest>>20)
 
 // blobPath matches the path of a blob.
 var blobPath = regexp.MustCompile(`^/v2/.+/blobs/[a-z0-9]+:[0-9a-f]+$`)
