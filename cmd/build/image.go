@@ -146,7 +146,7 @@ func deliver(ctx context.Context, l *lock.Lock, built *pipeline.Build, o buildOp
 		return false, err
 	}
 	defer unlock()
-	return image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, built.Manifests(), o.cache.VerifyAll)
+	return image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, o.cache.VerifyAll)
 }
 
 // loadable is the image of a build that Docker on this machine runs.

@@ -25,67 +25,37 @@ func (c *Cache) Path(b Blob) string {
 	return filepath.Join(c.dir, "blobs", strings.TrimPrefix(b.Digest, "sha256:"))
 }
 
-// A Writer takes the content of a new blob.
-type Writer struct {
-	c    *Cache
-	f    *os.File
-	hash hash.Hash
-	size int64
-}
-
-// Create begins a new blob. Its Writer must be committed or closed.
-func (c *Cache) Create() (*Writer, error) {
+// Write makes a blob of what content writes.
+func (c *Cache) Write(content func(io.Writer) error) (b Blob, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cache: %w", err)
+		}
+	}()
 	f, err := os.CreateTemp(c.Temp(), "blob-")
 	if err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
+		return b, err
 	}
-	return &Writer{c: c, f: f, hash: sha256.New()}, nil
-}
-
-func (w *Writer) Write(p []byte) (int, error) {
-	n, err := w.f.Write(p)
-	w.hash.Write(p[:n])
-	w.size += int64(n)
-	return n, err
-}
-
-// Close drops the blob unless it was committed.
-func (w *Writer) Close() error {
-	os.Remove(w.f.Name())
-	return w.f.Close()
-}
-
-// Commit puts the blob in its place.
-func (w *Writer) Commit() (Blob, error) {
-	b := Blob{Digest: "sha256:" + hex.EncodeToString(w.hash.Sum(nil)), Size: w.size}
-	err := errors.Join(w.f.Chmod(0o444), w.f.Sync())
-	if cerr := w.f.Close(); err == nil {
-		err = cerr
+	defer os.Remove(f.Name()) // fails once renamed
+	hash := sha256.New()
+	err = content(io.MultiWriter(f, hash))
+	info, serr := f.Stat()
+	if err := errors.Join(err, serr, f.Chmod(0o444), f.Sync(), f.Close()); err != nil {
+		return b, err
 	}
-	if err == nil {
-		err = os.Rename(w.f.Name(), w.c.Path(b))
+	b = Blob{Digest: "sha256:" + hex.EncodeToString(hash.Sum(nil)), Size: info.Size()}
+	if err := os.Rename(f.Name(), c.Path(b)); err != nil {
+		return b, err
 	}
-	if err == nil {
-		err = w.c.recordCheck(b)
-	}
-	if err != nil {
-		os.Remove(w.f.Name())
-		return Blob{}, fmt.Errorf("cache: %w", err)
-	}
-	return b, nil
+	return b, c.recordCheck(b)
 }
 
 // Add makes a blob of what r gives.
 func (c *Cache) Add(r io.Reader) (Blob, error) {
-	w, err := c.Create()
-	if err != nil {
-		return Blob{}, err
-	}
-	if _, err := io.Copy(w, r); err != nil {
-		w.Close()
-		return Blob{}, fmt.Errorf("cache: %w", err)
-	}
-	return w.Commit()
+	return c.Write(func(w io.Writer) error {
+		_, err := io.Copy(w, r)
+		return err
+	})
 }
 
 // AddFile makes a blob of the named file.
@@ -125,7 +95,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.f.Read(p)
 	r.hash.Write(p[:n])
 	if err == io.EOF && "sha256:"+hex.EncodeToString(r.hash.Sum(nil)) != r.blob.Digest {
-		r.c.forget(r.blob)
+		os.Remove(r.c.Path(r.blob))
+		os.Remove(r.c.checked(r.blob))
 		return n, fmt.Errorf("blob %s: %w", r.blob.Digest, ErrCorrupt)
 	}
 	return n, err
@@ -137,20 +108,15 @@ func (r *reader) Close() error { return r.f.Close() }
 // they are those of its last check by content, and by content otherwise. A
 // damaged blob is dropped.
 func (c *Cache) Check(b Blob) error {
-	if !c.VerifyAll {
-		state, err := c.state(b)
-		if err == nil {
-			checked, err := os.ReadFile(c.Path(b) + ".checked")
-			if err == nil && bytes.Equal(checked, state) {
-				return nil
-			}
-		}
+	state, err := State(c.Path(b))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("blob %s: missing", b.Digest)
+	}
+	if checked, cerr := os.ReadFile(c.checked(b)); err == nil && cerr == nil && bytes.Equal(checked, state) && !c.VerifyAll {
+		return nil
 	}
 	r, err := c.Open(b)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("blob %s: missing", b.Digest)
-		}
 		return err
 	}
 	defer r.Close()
@@ -158,11 +124,6 @@ func (c *Cache) Check(b Blob) error {
 		return err
 	}
 	return c.recordCheck(b)
-}
-
-// state is what can be seen of a blob without reading it.
-func (c *Cache) state(b Blob) ([]byte, error) {
-	return State(c.Path(b))
 }
 
 // State is what can be seen of a file without reading it: size in bytes, time of
@@ -180,15 +141,13 @@ func State(name string) ([]byte, error) {
 	return fmt.Appendf(nil, "%d %d %d", fi.Size(), fi.ModTime().UnixNano(), inode), nil
 }
 
+// checked is the file with a blob's state when its content was last checked.
+func (c *Cache) checked(b Blob) string { return c.Path(b) + ".checked" }
+
 func (c *Cache) recordCheck(b Blob) error {
-	state, err := c.state(b)
+	state, err := State(c.Path(b))
 	if err != nil {
 		return err
 	}
-	return c.write(c.Path(b)+".checked", state)
-}
-
-func (c *Cache) forget(b Blob) {
-	os.Remove(c.Path(b))
-	os.Remove(c.Path(b) + ".checked")
+	return c.write(c.checked(b), state)
 }

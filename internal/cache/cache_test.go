@@ -150,30 +150,20 @@ func TestBlob(t *testing.T) {
 // What is not committed leaves no trace, also when the reader fails.
 func TestBlobNotCommitted(t *testing.T) {
 	c, _ := open(t, t.TempDir())
-	w, err := c.Create()
-	if err != nil {
-		t.Fatal(err)
-	}
-	io.WriteString(w, "half")
-	w.Close()
 	broken := errors.New("broken")
+	if _, err := c.Write(func(w io.Writer) error {
+		_, err := io.WriteString(w, "half")
+		return errors.Join(err, broken)
+	}); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
 	if _, err := c.Add(io.MultiReader(strings.NewReader("half"), failing{broken})); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
 	}
 	for _, dir := range []string{filepath.Join(c.Dir(), "blobs"), c.Temp()} {
 		noFiles(t, dir)
 	}
-	// After the commit, Close does no harm.
-	w, err = c.Create()
-	if err != nil {
-		t.Fatal(err)
-	}
-	io.WriteString(w, "whole")
-	b, err := w.Commit()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
+	b := add(t, c, "whole")
 	if got, err := read(c, b); got != "whole" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}

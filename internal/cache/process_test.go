@@ -63,11 +63,15 @@ func child(how, dir string) error {
 		if err := os.Chmod(readOnly, 0o555); err != nil {
 			return err
 		}
-		w, err := c.Create()
-		if err != nil {
+		half := make(chan error)
+		go c.Write(func(w io.Writer) error {
+			_, err := io.WriteString(w, "half of it")
+			half <- err
+			select {}
+		})
+		if err := <-half; err != nil {
 			return err
 		}
-		io.WriteString(w, "half of it")
 		if _, err := c.Lock(context.Background(), "key", nil); err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ func (c *Cache) kept(keep func(key string) bool) (map[string]bool, error) {
 		kept[name] = true
 		for _, b := range r.Blobs {
 			kept[c.Path(b)] = true
-			kept[c.Path(b)+".checked"] = true
+			kept[c.checked(b)] = true
 		}
 	}
 	return kept, nil

@@ -10,7 +10,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/attest"
-	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -18,27 +17,27 @@ import (
 
 // assemble makes images of layers, their attestations, and the index of both. It reads
 // no blob.
-func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
+func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 	out := &Build{Outputs: &lock.Outputs{}}
 	for _, a := range p.Actions() {
-		out.Runs = append(out.Runs, b.runs[a])
+		out.Runs = append(out.Runs, b.done[a].Run)
 	}
 	var platforms []lock.Platform
-	for i, pp := range p.Platforms {
-		layers := b.layers(pp, results[i])
+	for _, pp := range p.Platforms {
+		layers := b.layers(pp)
 		img, err := image.New(b.Inputs, pp.Platform, layers)
 		if err != nil {
 			return nil, err
 		}
-		attestation, err := b.embed(results[i].attestation)
+		attestation, err := b.embed(pp.Attestation)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", pp.Attestation.ID(), err)
 		}
-		record, err := outputs(pp.Platform, img, attestation, layers, results[i])
+		record, err := b.outputs(pp, img, attestation, layers)
 		if err != nil {
 			return nil, err
 		}
-		figures, err := b.figures(pp, img, results[i])
+		figures, err := b.figures(pp, img, record.Manifest)
 		if err != nil {
 			return nil, err
 		}
@@ -58,10 +57,10 @@ func (b *Builder) assemble(p *plan.Plan, results []*parts) (*Build, error) {
 }
 
 // embed makes the attestation manifest of the statements in the cache.
-func (b *Builder) embed(r *cache.Result) (v1.Image, error) {
+func (b *Builder) embed(a *plan.Action) (v1.Image, error) {
 	var blobs [2]attest.Blob
 	for i, name := range []string{plan.SBOM, plan.Provenance} {
-		blob := r.Blobs[name]
+		blob := b.result(a).Blobs[name]
 		digest, err := v1.NewHash(blob.Digest)
 		if err != nil {
 			return nil, err
@@ -72,10 +71,10 @@ func (b *Builder) embed(r *cache.Result) (v1.Image, error) {
 }
 
 // outputs is what the lock records of a platform.
-func outputs(platform lock.Platform, img, attestation v1.Image, layers []*image.Layer, r *parts) (lock.PlatformOutput, error) {
-	out := lock.PlatformOutput{Platform: platform}
-	for _, r := range []*cache.Result{r.programs, r.entrypoint} {
-		for name, blob := range r.Blobs {
+func (b *Builder) outputs(pp *plan.PlatformPlan, img, attestation v1.Image, layers []*image.Layer) (lock.PlatformOutput, error) {
+	out := lock.PlatformOutput{Platform: pp.Platform}
+	for _, a := range []*plan.Action{pp.Compile, pp.Entrypoint} {
+		for name, blob := range b.result(a).Blobs {
 			out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
 		}
 	}
@@ -91,19 +90,15 @@ func outputs(platform lock.Platform, img, attestation v1.Image, layers []*image.
 }
 
 // figures counts what a platform's image takes and what was done for it.
-func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, r *parts) (Figures, error) {
+func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, digest string) (Figures, error) {
 	manifest, err := img.Manifest()
 	if err != nil {
 		return Figures{}, err
 	}
-	digest, err := img.Digest()
-	if err != nil {
-		return Figures{}, err
-	}
-	out := Figures{Platform: pp.Platform, Manifest: digest.String(), Compressed: manifest.Config.Size}
+	out := Figures{Platform: pp.Platform, Manifest: digest, Compressed: manifest.Config.Size}
 	for i, l := range manifest.Layers {
 		out.Compressed += l.Size
-		size, err := strconv.ParseInt(r.layers[i].Notes[noteSize], 10, 64)
+		size, err := strconv.ParseInt(b.result(pp.Layers[i]).Notes[noteSize], 10, 64)
 		if err != nil {
 			return Figures{}, fmt.Errorf("layer %s: size: %w", l.Digest, err)
 		}
@@ -111,7 +106,7 @@ func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, r *parts) (Figure
 	}
 	for _, a := range pp.Actions() {
 		name := strings.TrimSuffix(a.ID(), " "+string(pp.Platform))
-		if run := b.runs[a]; run.Cached {
+		if run := b.done[a].Run; run.Cached {
 			out.Cached = append(out.Cached, name)
 		} else {
 			out.Built = append(out.Built, name)

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,11 +45,8 @@ type Builder struct {
 	Modules *modproxy.Client
 	Display *progress.Display
 
-	compile chan struct{} // slots for platforms that compile
-	work    chan struct{} // slots for everything else, one for each core
-
-	mu   sync.Mutex // guards runs
-	runs map[*plan.Action]Run
+	mu   sync.Mutex // guards done
+	done map[*plan.Action]outcome
 
 	fetchMu sync.Mutex // held while modules are fetched
 
@@ -72,6 +68,12 @@ type Run struct {
 	Seconds float64 `json:"seconds"`
 }
 
+// outcome is what an action made, and what became of it.
+type outcome struct {
+	*cache.Result
+	Run
+}
+
 // A Build is what came out.
 type Build struct {
 	Index  v1.ImageIndex
@@ -83,9 +85,6 @@ type Build struct {
 	// Runs are in the order of the plan.
 	Runs []Run
 }
-
-// Manifests are all that the index names: the images and their attestations.
-func (b *Build) Manifests() []v1.Image { return slices.Concat(b.Images, b.Attestations) }
 
 // Figures are what came out for one platform, in figures.
 type Figures struct {
@@ -166,10 +165,6 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform, use ...f
 	if err != nil {
 		return nil, err
 	}
-	// Two platforms at a time: while one links, which keeps a single core busy, the
-	// other compiles.
-	b.compile = make(chan struct{}, max(2, runtime.NumCPU()/4))
-	b.work = make(chan struct{}, runtime.NumCPU())
 	out, err := b.carryOut(ctx, p, use)
 	if errors.Is(err, cache.ErrCorrupt) {
 		b.Display.Printf("%v; rebuilding", err)
@@ -180,23 +175,54 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform, use ...f
 	return out, err
 }
 
-// carryOut runs the actions of a plan, assembles what they make, and has it used.
+// carryOut runs the actions of a plan, each once those are done that it takes from,
+// assembles what they make, and has it used.
 func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build) error) (*Build, error) {
-	b.runs = map[*plan.Action]Run{}
-	results := make([]*parts, len(p.Platforms))
-	g, ctx := errgroup.WithContext(ctx)
-	// All platforms share the roots; the first to need them has them made.
-	roots := sync.OnceValues(func() (*cache.Result, error) { return b.roots(ctx, p.Roots) })
-	for i, pp := range p.Platforms {
-		g.Go(func() (err error) {
-			results[i], err = b.platform(ctx, pp, roots)
-			return err
+	b.done = map[*plan.Action]outcome{}
+	// Two platforms at a time: while one links, which keeps a single core busy, the
+	// other compiles. Everything else has one slot for each core.
+	compile, work := make(chan struct{}, max(2, runtime.NumCPU()/4)), make(chan struct{}, runtime.NumCPU())
+	made := map[string]chan struct{}{}
+	for _, a := range p.Actions() {
+		made[a.Result()] = make(chan struct{})
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	start := func(a *plan.Action, slots chan struct{}, run func(ctx context.Context, work string) (*cache.Result, error)) {
+		g.Go(func() error {
+			for _, input := range a.Inputs {
+				if made[input] == nil {
+					continue // not made by an action
+				}
+				select {
+				case <-made[input]:
+				case <-gctx.Done():
+					return gctx.Err()
+				}
+			}
+			if err := b.do(gctx, a, slots, run); err != nil {
+				return err
+			}
+			close(made[a.Result()])
+			return nil
 		})
+	}
+	start(p.Roots, work, func(ctx context.Context, work string) (*cache.Result, error) { return b.roots(ctx, p.Roots, work) })
+	for _, pp := range p.Platforms {
+		start(pp.Compile, compile, func(ctx context.Context, work string) (*cache.Result, error) {
+			return b.compilePrograms(ctx, pp.Compile, work)
+		})
+		start(pp.Entrypoint, work, func(ctx context.Context, work string) (*cache.Result, error) {
+			return b.compileEntrypoint(ctx, pp.Entrypoint, work)
+		})
+		for _, a := range pp.Layers {
+			start(a, work, func(ctx context.Context, work string) (*cache.Result, error) { return b.layer(ctx, p, pp, a, work) })
+		}
+		start(pp.Attestation, work, func(ctx context.Context, _ string) (*cache.Result, error) { return b.attest(ctx, pp) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	out, err := b.assemble(p, results)
+	out, err := b.assemble(p)
 	for _, use := range use {
 		if err == nil {
 			err = use(out)
@@ -206,30 +232,30 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 }
 
 // do gets an action's result from the cache, or runs it in one of the slots.
-func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, run func(ctx context.Context, work string) (*cache.Result, error)) (*cache.Result, error) {
-	fail := func(err error) (*cache.Result, error) {
+func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, run func(ctx context.Context, work string) (*cache.Result, error)) error {
+	fail := func(err error) error {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
-		return nil, fmt.Errorf("%s: %w", a.ID(), err)
+		return fmt.Errorf("%s: %w", a.ID(), err)
 	}
 	key := a.Key()
-	if r, err := b.cached(a); r != nil || err != nil {
-		return r, err
+	if found, err := b.cached(a); found || err != nil {
+		return err
 	}
 	unlock, err := b.Cache.Lock(ctx, key, func() { b.Display.Printf("%s: waiting for another build that makes it", a.ID()) })
 	if err != nil {
 		return fail(err)
 	}
 	defer unlock()
-	if r, err := b.cached(a); r != nil || err != nil {
-		return r, err
+	if found, err := b.cached(a); found || err != nil {
+		return err
 	}
 	select {
 	case slots <- struct{}{}:
 		defer func() { <-slots }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 	work, err := b.Cache.TempDir()
 	if err != nil {
@@ -247,16 +273,23 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 		return fail(err)
 	}
 	b.record(a, r, false, why)
-	return r, nil
+	return nil
 }
 
-// cached gets an action's result from the cache, nil if it must run.
-func (b *Builder) cached(a *plan.Action) (*cache.Result, error) {
+// cached reports whether an action's result is in the cache.
+func (b *Builder) cached(a *plan.Action) (bool, error) {
 	r, err := b.Cache.Get(a.Key())
 	if r != nil {
 		b.record(a, r, true, nil)
 	}
-	return r, err
+	return r != nil, err
+}
+
+// result is what an action made that is done.
+func (b *Builder) result(a *plan.Action) *cache.Result {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.done[a].Result
 }
 
 // why says what makes an action run.
@@ -278,5 +311,5 @@ func (b *Builder) why(a *plan.Action) []string {
 func (b *Builder) record(a *plan.Action, r *cache.Result, cached bool, why []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.runs[a] = Run{a.ID(), a.Key(), cached, why, r.Seconds}
+	b.done[a] = outcome{r, Run{a.ID(), a.Key(), cached, why, r.Seconds}}
 }

@@ -5,15 +5,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/mod/module"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/xavieralpha/derper"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/ctxio"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -21,93 +22,34 @@ import (
 	"github.com/xavieralpha/derper/internal/toolchain"
 )
 
-// parts are the results of one platform's actions.
-type parts struct {
-	programs, entrypoint *cache.Result
-	layers               []*cache.Result
-	attestation          *cache.Result
-}
-
-// platform carries out the actions for one platform.
-func (b *Builder) platform(ctx context.Context, pp *plan.PlatformPlan, roots func() (*cache.Result, error)) (*parts, error) {
-	var err error
-	done := &parts{layers: make([]*cache.Result, len(pp.Layers))}
-	if done.programs, err = b.do(ctx, pp.Compile, b.compile, func(ctx context.Context, work string) (*cache.Result, error) {
-		return b.compilePrograms(ctx, pp.Compile, work)
-	}); err != nil {
-		return nil, err
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	for i, a := range pp.Layers {
-		g.Go(func() (err error) {
-			done.layers[i], err = b.layer(gctx, pp, a, done, roots)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	done.attestation, err = b.do(ctx, pp.Attestation, b.work, func(ctx context.Context, _ string) (*cache.Result, error) {
-		return b.attest(ctx, pp, done)
-	})
-	return done, err
-}
-
-// layer writes one layer, after the actions that it takes from.
-func (b *Builder) layer(ctx context.Context, pp *plan.PlatformPlan, a *plan.Action, done *parts, roots func() (*cache.Result, error)) (*cache.Result, error) {
-	var files func(ctx context.Context, work string) ([]image.File, error)
+// layer writes one layer.
+func (b *Builder) layer(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan, a *plan.Action, work string) (*cache.Result, error) {
 	switch a.Name {
 	case plan.Base:
-		bundle, err := roots()
+		files, err := b.base(ctx, p.Roots, pp.Compile, work)
 		if err != nil {
 			return nil, err
 		}
-		files = func(ctx context.Context, work string) ([]image.File, error) {
-			return b.base(ctx, pp.Compile, bundle, done.programs, work)
-		}
+		return b.writeLayer(ctx, a, files)
 	case plan.Entrypoint:
-		entrypoint, err := b.do(ctx, pp.Entrypoint, b.work, func(ctx context.Context, work string) (*cache.Result, error) {
-			return b.compileEntrypoint(ctx, pp.Entrypoint, work)
-		})
-		if err != nil {
-			return nil, err
-		}
-		done.entrypoint = entrypoint
-		files = func(context.Context, string) ([]image.File, error) {
-			return []image.File{b.program("entrypoint", entrypoint.Blobs[plan.Entrypoint])}, nil
-		}
-	default:
-		files = func(context.Context, string) ([]image.File, error) {
-			return []image.File{b.program("usr/local/bin/"+a.Name, done.programs.Blobs[a.Name])}, nil
-		}
+		return b.writeLayer(ctx, a, []image.File{b.file(ctx, "entrypoint", 0o755, pp.Entrypoint, a.Name)})
 	}
-	return b.do(ctx, a, b.work, func(ctx context.Context, work string) (*cache.Result, error) {
-		list, err := files(ctx, work)
-		if err != nil {
-			return nil, err
-		}
-		return b.writeLayer(ctx, a, list)
-	})
+	return b.writeLayer(ctx, a, []image.File{b.file(ctx, "usr/local/bin/"+a.Name, 0o755, pp.Compile, a.Name)})
 }
 
 // writeLayer writes files as a layer into the cache.
 func (b *Builder) writeLayer(ctx context.Context, a *plan.Action, files []image.File) (_ *cache.Result, err error) {
 	task := b.Display.Start(a.ID(), "")
 	defer func() { task.End(err) }()
-	w, err := b.Cache.Create()
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
 	var size int64
 	for _, f := range files {
 		size += f.Size
 	}
-	diffID, err := image.WriteLayer(&stopWriter{ctx, w}, files, b.Inputs.Tailscale.Time)
-	if err != nil {
-		return nil, err
-	}
-	blob, err := w.Commit()
+	var diffID string
+	blob, err := b.Cache.Write(func(w io.Writer) (err error) {
+		diffID, err = image.WriteLayer(w, files, b.Inputs.Tailscale.Time)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -118,14 +60,14 @@ func (b *Builder) writeLayer(ctx context.Context, a *plan.Action, files []image.
 }
 
 // attest states what a platform's image holds and how it was made.
-func (b *Builder) attest(ctx context.Context, pp *plan.PlatformPlan, done *parts) (_ *cache.Result, err error) {
+func (b *Builder) attest(ctx context.Context, pp *plan.PlatformPlan) (_ *cache.Result, err error) {
 	task := b.Display.Start(pp.Attestation.ID(), "")
 	defer func() { task.End(err) }()
 	sources, err := Sources()
 	if err != nil {
 		return nil, err
 	}
-	img, err := image.New(b.Inputs, pp.Platform, b.layers(pp, done))
+	img, err := image.New(b.Inputs, pp.Platform, b.layers(pp))
 	if err != nil {
 		return nil, err
 	}
@@ -143,10 +85,10 @@ func (b *Builder) attest(ctx context.Context, pp *plan.PlatformPlan, done *parts
 }
 
 // layers are the layers of a platform's image, lowest first.
-func (b *Builder) layers(pp *plan.PlatformPlan, done *parts) []*image.Layer {
+func (b *Builder) layers(pp *plan.PlatformPlan) []*image.Layer {
 	layers := make([]*image.Layer, len(pp.Layers))
 	for i, a := range pp.Layers {
-		r := done.layers[i]
+		r := b.result(a)
 		blob := r.Blobs[a.Outputs[0]]
 		layers[i] = &image.Layer{
 			Layer: lock.Layer{Name: a.Name, DiffID: r.Notes[noteDiffID], Digest: blob.Digest},
@@ -157,35 +99,22 @@ func (b *Builder) layers(pp *plan.PlatformPlan, done *parts) []*image.Layer {
 	return layers
 }
 
-// stopWriter ends a long computation when it is no longer wanted.
-type stopWriter struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (s *stopWriter) Write(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.w.Write(p)
-}
-
 // Notes of a layer's result: its DiffID, and the size of its files in bytes.
 const (
 	noteDiffID = "diffID"
 	noteSize   = "size"
 )
 
-// program is an executable file of the image, from the cache.
-func (b *Builder) program(name string, blob cache.Blob) image.File {
-	f := b.file(name, blob)
-	f.Mode = 0o755
-	return f
-}
-
-// file is a file of the image, from the cache.
-func (b *Builder) file(name string, blob cache.Blob) image.File {
-	return image.File{Name: name, Mode: 0o644, Size: blob.Size, Open: b.Cache.Opener(blob)}
+// file is a file of the image, what an action made.
+func (b *Builder) file(ctx context.Context, name string, mode fs.FileMode, from *plan.Action, output string) image.File {
+	blob := b.result(from).Blobs[output]
+	return image.File{Name: name, Mode: mode, Size: blob.Size, Open: func() (io.ReadCloser, error) {
+		r, err := b.Cache.Open(blob)
+		return struct {
+			io.Reader
+			io.Closer
+		}{ctxio.Reader(ctx, r), r}, err
+	}}
 }
 
 // prepare makes the toolchain ready, verified in this run.
@@ -282,28 +211,26 @@ func (b *Builder) keep(a *plan.Action, files map[string]string) (_ *cache.Result
 }
 
 // roots makes the CA bundle.
-func (b *Builder) roots(ctx context.Context, a *plan.Action) (*cache.Result, error) {
-	return b.do(ctx, a, b.work, func(ctx context.Context, work string) (_ *cache.Result, err error) {
-		tool, _, err := b.prepare(ctx)
-		if err != nil {
-			return nil, err
-		}
-		task := b.Display.Start(a.ID(), "")
-		defer func() { task.End(err) }()
-		files, err := roots.Make(ctx, tool, b.Inputs, a.Env, a.Args, work)
-		if err != nil {
-			return nil, err
-		}
-		return b.keep(a, files)
-	})
+func (b *Builder) roots(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
+	tool, _, err := b.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	task := b.Display.Start(a.ID(), "")
+	defer func() { task.End(err) }()
+	files, err := roots.Make(ctx, tool, b.Inputs, a.Env, a.Args, work)
+	if err != nil {
+		return nil, err
+	}
+	return b.keep(a, files)
 }
 
 // base is the lowest layer: what programs expect of a system, CA roots, licences.
-func (b *Builder) base(ctx context.Context, compile *plan.Action, bundle, programs *cache.Result, work string) ([]image.File, error) {
+func (b *Builder) base(ctx context.Context, bundle, compile *plan.Action, work string) ([]image.File, error) {
 	files := append(image.Etc(),
-		b.file("etc/ssl/certs/ca-certificates.crt", bundle.Blobs["ca-certificates.crt"]),
-		b.file("usr/share/ca-certificates/left-out.txt", bundle.Blobs["left-out.txt"]),
-		b.file("usr/share/licenses/"+lock.RootsModule+"@"+b.Inputs.Roots.Version+"/LICENSE", bundle.Blobs["LICENSE"]),
+		b.file(ctx, "etc/ssl/certs/ca-certificates.crt", 0o644, bundle, "ca-certificates.crt"),
+		b.file(ctx, "usr/share/ca-certificates/left-out.txt", 0o644, bundle, "left-out.txt"),
+		b.file(ctx, "usr/share/licenses/"+lock.RootsModule+"@"+b.Inputs.Roots.Version+"/LICENSE", 0o644, bundle, "LICENSE"),
 		image.Text("usr/share/licenses/"+derper.Module+"/LICENSE", string(derper.Licence)),
 	)
 	tool, source, err := b.prepare(ctx)
@@ -314,8 +241,8 @@ func (b *Builder) base(ctx context.Context, compile *plan.Action, bundle, progra
 		return nil, err
 	}
 	linked := map[module.Version]bool{}
-	for _, name := range []string{plan.Derper, plan.Tailscaled} {
-		modules, err := source.Linked(b.Cache.Path(programs.Blobs[name]))
+	for _, program := range b.result(compile).Blobs {
+		modules, err := source.Linked(b.Cache.Path(program))
 		if err != nil {
 			return nil, err
 		}

@@ -43,6 +43,9 @@ func (a *Action) Key() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// Result names what the action makes, as an input of others.
+func (a *Action) Result() string { return "action:" + a.Key() }
+
 // JSON is the action's canonical JSON.
 func (a *Action) JSON() []byte {
 	data, err := json.Marshal(a)
@@ -188,15 +191,15 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 			}
 			switch name {
 			case Base:
-				layer.Inputs["roots"] = "action:" + roots.Key()
+				layer.Inputs["roots"] = roots.Result()
 				// The notices are those of the modules that the programs link.
-				layer.Inputs["programs"] = "action:" + pp.Compile.Key()
+				layer.Inputs["programs"] = pp.Compile.Result()
 				layer.Inputs["etc"] = sources.Etc
 				layer.Inputs["licence"] = sources.Licence
 			case Entrypoint:
-				layer.Inputs[name] = "action:" + pp.Entrypoint.Key()
+				layer.Inputs[name] = pp.Entrypoint.Result()
 			default:
-				layer.Inputs[name] = "action:" + pp.Compile.Key()
+				layer.Inputs[name] = pp.Compile.Result()
 			}
 			pp.Layers = append(pp.Layers, layer)
 		}
@@ -207,7 +210,7 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 			Outputs:  []string{SBOM, Provenance},
 		}
 		for _, l := range pp.Layers {
-			pp.Attestation.Inputs["layer "+l.Name] = "action:" + l.Key()
+			pp.Attestation.Inputs["layer "+l.Name] = l.Result()
 		}
 		p.Platforms = append(p.Platforms, pp)
 	}

@@ -118,13 +118,25 @@ func newer(a, b string) bool {
 	return semver.IsValid("v"+a) && semver.Compare("v"+a, "v"+b) > 0
 }
 
+// settled is held for reading while tags move.
+var settled sync.RWMutex
+
+// Settle waits until this program moves no tags. A program that is told to stop calls it
+// before it exits, so that tags are in one place or in the other.
+func Settle() {
+	settled.Lock()
+	defer settled.Unlock()
+}
+
 // moveAll moves tags: those of the version first, which nobody uses yet and which
 // show whether every registry takes tags; then those that move, all at once, so that
 // the time between the first and the last is that of one request. What fails is put
 // back.
 //
-// A signal does not end it half way.
+// A signal does not end it half way; [Settle] waits for it.
 func (c *Client) moveAll(ctx context.Context, moves []*move) error {
+	settled.RLock()
+	defer settled.RUnlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moving)
 	defer cancel()
 	for _, moving := range []bool{false, true} {

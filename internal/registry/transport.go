@@ -14,6 +14,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/redact"
+	"github.com/xavieralpha/derper/internal/stall"
 )
 
 // newTransport is the way to registries. What is nearest to the network comes last:
@@ -22,7 +23,7 @@ import (
 func newTransport(base http.RoundTripper, p Patience, s *redact.Secrets) http.RoundTripper {
 	t := base
 	t = &listening{inner: t, secrets: s}
-	t = &stalling{inner: t, after: p.Stall}
+	t = &stall.Transport{Inner: t, After: p.Stall}
 	t = &limiting{inner: t}
 	t = &retrying{inner: t, patience: p}
 	t = &referring{inner: t}
