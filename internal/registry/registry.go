@@ -97,7 +97,6 @@ type Repository struct {
 	reference
 	client *Client
 	auth   http.RoundTripper
-	attach sync.Mutex
 }
 
 // A reference is one as people write it: [http://]HOST/PATH[:TAG|@DIGEST].
