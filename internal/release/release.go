@@ -356,7 +356,10 @@ type StepError struct {
 	Err  error
 }
 
-func (e *StepError) Error() string { return "release: " + e.Step + ": " + e.Err.Error() }
+// Error names the step once: a tool that is a command of its own does so, too.
+func (e *StepError) Error() string {
+	return "release: " + e.Step + ": " + strings.TrimPrefix(e.Err.Error(), e.Step+": ")
+}
 func (e *StepError) Unwrap() error { return e.Err }
 
 // An OrderError says that a step was not done for the image at hand.
