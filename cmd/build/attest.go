@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -94,11 +93,8 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 
 // makeSet makes what is stated about an image.
 func makeSet(ctx context.Context, lockFile, source string, index v1.ImageIndex, run attest.Run, stderr io.Writer) (*attest.Set, error) {
-	l, err := lock.Read(lockFile)
+	l, err := readLock(lockFile)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &codedError{err, exitFailed, "run it in a checkout, or name the lock with --lock"}
-		}
 		return nil, err
 	}
 	sources, err := pipeline.Sources()

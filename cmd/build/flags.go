@@ -97,11 +97,8 @@ func (f *inputFlags) registerCache(flags *flagSet) {
 
 // read reads the lock and chooses the platforms.
 func (f *inputFlags) read() (*lock.Lock, []lock.Platform, error) {
-	l, err := lock.Read(f.lockFile)
+	l, err := readLock(f.lockFile)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, &codedError{err, exitFailed, "run it in a checkout, or name the lock with --lock"}
-		}
 		return nil, nil, err
 	}
 	chosen, err := lock.ParsePlatforms(f.platforms, l.Inputs.Platforms)
@@ -109,6 +106,15 @@ func (f *inputFlags) read() (*lock.Lock, []lock.Platform, error) {
 		return nil, nil, usageError("--platform: %w", err)
 	}
 	return l, chosen, nil
+}
+
+// readLock reads a lock that must be there.
+func readLock(name string) (*lock.Lock, error) {
+	l, err := lock.Read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &codedError{err, exitFailed, "run it in a checkout, or name the lock with --lock"}
+	}
+	return l, err
 }
 
 // openCache opens the cache that the flags name.

@@ -172,6 +172,8 @@ func pushError(err error) error {
 		hint = "nothing was uploaded and no tag has moved; --retag moves it all the same"
 	case errors.As(err, &half):
 		hint = "everything is uploaded, and every tag names a whole image; running it again moves the tags"
+	case errors.Is(err, image.ErrCorrupt):
+		hint = "no tag has moved; if it is the layout that is corrupt, " + self() + " --platform all --verify-cache writes it anew"
 	case registry.Denied(err):
 		hint = "no tag has moved; log in with docker login, or set the registry's variables (build push -h), with the right to push"
 	}

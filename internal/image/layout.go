@@ -116,6 +116,20 @@ func CheckLayout(dir string) error {
 	return nil
 }
 
+// DropCorrupt removes the blobs of a layout that WriteLayout wrote whose content is not
+// what their names say, so that WriteLayout writes them anew.
+func DropCorrupt(dir string) error {
+	m, err := readMarker(dir)
+	for name := range m.Files {
+		if f := (layoutFile{name: name, blob: strings.HasPrefix(name, "blobs"+string(filepath.Separator))}); f.blob && !f.same(dir) {
+			if rmErr := os.Remove(filepath.Join(dir, name)); !errors.Is(rmErr, fs.ErrNotExist) {
+				err = errors.Join(err, rmErr)
+			}
+		}
+	}
+	return err
+}
+
 // layoutFile is one file of a layout.
 type layoutFile struct {
 	name string // relative to the layout

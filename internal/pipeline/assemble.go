@@ -37,7 +37,7 @@ func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 		if err != nil {
 			return nil, err
 		}
-		figures, err := b.figures(pp, img)
+		figures, err := b.figures(pp, img, record.Manifest)
 		if err != nil {
 			return nil, err
 		}
@@ -90,16 +90,12 @@ func (b *Builder) outputs(pp *plan.PlatformPlan, img, attestation v1.Image, laye
 }
 
 // figures counts what a platform's image takes and what was done for it.
-func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image) (Figures, error) {
+func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, digest string) (Figures, error) {
 	manifest, err := img.Manifest()
 	if err != nil {
 		return Figures{}, err
 	}
-	digest, err := img.Digest()
-	if err != nil {
-		return Figures{}, err
-	}
-	out := Figures{Platform: pp.Platform, Manifest: digest.String(), Compressed: manifest.Config.Size}
+	out := Figures{Platform: pp.Platform, Manifest: digest, Compressed: manifest.Config.Size}
 	for i, l := range manifest.Layers {
 		out.Compressed += l.Size
 		size, err := strconv.ParseInt(b.result(pp.Layers[i]).Notes[noteSize], 10, 64)

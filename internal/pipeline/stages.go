@@ -32,9 +32,9 @@ func (b *Builder) layer(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan
 		}
 		return b.writeLayer(ctx, a, files)
 	case plan.Entrypoint:
-		return b.writeLayer(ctx, a, []image.File{b.file("entrypoint", 0o755, pp.Entrypoint, a.Name)})
+		return b.writeLayer(ctx, a, []image.File{b.file(ctx, "entrypoint", 0o755, pp.Entrypoint, a.Name)})
 	}
-	return b.writeLayer(ctx, a, []image.File{b.file("usr/local/bin/"+a.Name, 0o755, pp.Compile, a.Name)})
+	return b.writeLayer(ctx, a, []image.File{b.file(ctx, "usr/local/bin/"+a.Name, 0o755, pp.Compile, a.Name)})
 }
 
 // writeLayer writes files as a layer into the cache.
@@ -47,7 +47,7 @@ func (b *Builder) writeLayer(ctx context.Context, a *plan.Action, files []image.
 	}
 	var diffID string
 	blob, err := b.Cache.Write(func(w io.Writer) (err error) {
-		diffID, err = image.WriteLayer(ctxio.Writer(ctx, w), files, b.Inputs.Tailscale.Time)
+		diffID, err = image.WriteLayer(w, files, b.Inputs.Tailscale.Time)
 		return err
 	})
 	if err != nil {
@@ -106,9 +106,15 @@ const (
 )
 
 // file is a file of the image, what an action made.
-func (b *Builder) file(name string, mode fs.FileMode, from *plan.Action, output string) image.File {
+func (b *Builder) file(ctx context.Context, name string, mode fs.FileMode, from *plan.Action, output string) image.File {
 	blob := b.result(from).Blobs[output]
-	return image.File{Name: name, Mode: mode, Size: blob.Size, Open: b.Cache.Opener(blob)}
+	return image.File{Name: name, Mode: mode, Size: blob.Size, Open: func() (io.ReadCloser, error) {
+		r, err := b.Cache.Open(blob)
+		return struct {
+			io.Reader
+			io.Closer
+		}{ctxio.Reader(ctx, r), r}, err
+	}}
 }
 
 // prepare makes the toolchain ready, verified in this run.
@@ -222,9 +228,9 @@ func (b *Builder) roots(ctx context.Context, a *plan.Action, work string) (_ *ca
 // base is the lowest layer: what programs expect of a system, CA roots, licences.
 func (b *Builder) base(ctx context.Context, bundle, compile *plan.Action, work string) ([]image.File, error) {
 	files := append(image.Etc(),
-		b.file("etc/ssl/certs/ca-certificates.crt", 0o644, bundle, "ca-certificates.crt"),
-		b.file("usr/share/ca-certificates/left-out.txt", 0o644, bundle, "left-out.txt"),
-		b.file("usr/share/licenses/"+lock.RootsModule+"@"+b.Inputs.Roots.Version+"/LICENSE", 0o644, bundle, "LICENSE"),
+		b.file(ctx, "etc/ssl/certs/ca-certificates.crt", 0o644, bundle, "ca-certificates.crt"),
+		b.file(ctx, "usr/share/ca-certificates/left-out.txt", 0o644, bundle, "left-out.txt"),
+		b.file(ctx, "usr/share/licenses/"+lock.RootsModule+"@"+b.Inputs.Roots.Version+"/LICENSE", 0o644, bundle, "LICENSE"),
 		image.Text("usr/share/licenses/"+derper.Module+"/LICENSE", string(derper.Licence)),
 	)
 	tool, source, err := b.prepare(ctx)

@@ -11,13 +11,8 @@ import (
 // same ID, a line each.
 func (a *Action) Changes(old *Action) []string {
 	var lines []string
-	names := map[string]bool{}
-	for name := range a.Inputs {
-		names[name] = true
-	}
-	for name := range old.Inputs {
-		names[name] = true
-	}
+	names := maps.Clone(a.Inputs)
+	maps.Copy(names, old.Inputs)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		before, after := old.Inputs[name], a.Inputs[name]
 		switch {
@@ -30,31 +25,29 @@ func (a *Action) Changes(old *Action) []string {
 			lines = append(lines, fmt.Sprintf("input %s changed: %s → %s", name, before, after))
 		}
 	}
-	if !slices.Equal(old.Env, a.Env) {
-		lines = append(lines, "environment changed: "+differing(old.Env, a.Env))
+	list := func(what string, before, after []string) {
+		if !slices.Equal(before, after) {
+			lines = append(lines, what+" changed: "+differing(before, after))
+		}
 	}
-	if !slices.Equal(old.Args, a.Args) {
-		lines = append(lines, "command changed: "+differing(old.Args, a.Args))
-	}
-	if !slices.Equal(old.Outputs, a.Outputs) {
-		lines = append(lines, "outputs changed: "+differing(old.Outputs, a.Outputs))
-	}
+	list("environment", old.Env, a.Env)
+	list("command", old.Args, a.Args)
+	list("outputs", old.Outputs, a.Outputs)
 	return lines
 }
 
 // differing lists what only one of two lists has.
 func differing(before, after []string) string {
 	var words []string
-	for _, s := range before {
-		if !slices.Contains(after, s) {
-			words = append(words, "-"+s)
+	only := func(sign string, of, in []string) {
+		for _, s := range of {
+			if !slices.Contains(in, s) {
+				words = append(words, sign+s)
+			}
 		}
 	}
-	for _, s := range after {
-		if !slices.Contains(before, s) {
-			words = append(words, "+"+s)
-		}
-	}
+	only("-", before, after)
+	only("+", after, before)
 	if len(words) == 0 {
 		return "order"
 	}

@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 )
@@ -92,8 +94,16 @@ func (r *Release) test(ctx context.Context, _ *Step, parts []string) error {
 	return r.Tools.Test(ctx, r.path(layoutName), platforms, r.path(testName))
 }
 
-func (r *Release) push(ctx context.Context, _ *Step, _ []string) error {
-	return r.pushWith(ctx, nil)
+func (r *Release) push(ctx context.Context, s *Step, _ []string) error {
+	err := r.pushWith(ctx, nil)
+	if errors.Is(err, image.ErrCorrupt) {
+		// What the layout has is found corrupt when it is read: it is built anew.
+		fmt.Fprintf(r.Log, "%v; rebuilding\n", err)
+		if err = errors.Join(image.DropCorrupt(r.path(layoutName)), r.build(ctx, s, nil)); err == nil {
+			err = r.pushWith(ctx, nil)
+		}
+	}
+	return err
 }
 
 // tag moves the tags. What the one that always moves named before is in the journal

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/githubtest"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/registrytest"
 )
 
 // locked writes the lock of this repository to a file, changed by edit.
@@ -337,5 +340,43 @@ func TestJournal(t *testing.T) {
 	}
 	if _, err := openJournal(dir); err == nil || !strings.Contains(err.Error(), "remove it to start from the beginning") {
 		t.Errorf("a corrupt entry: %v", err)
+	}
+}
+
+// TestPushCorrupt guards against a layout with a blob whose content is wrong and whose
+// size and time are right: it is found while it is pushed, and built anew.
+func TestPushCorrupt(t *testing.T) {
+	server, built := registrytest.Memory(t, registrytest.Options{}), registrytest.NewRelease(t, "v1.102.3", 1000)
+	r, used := fake(t, built.LockFile)
+	r.Repositories, r.Registry = []string{server.Repository("derper")}, &registry.Client{}
+	if err := os.MkdirAll(r.Folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Symlink(built.Dir, r.path(layoutName)), os.Symlink(built.LockFile, r.path(lockName))); err != nil {
+		t.Fatal(err)
+	}
+	blob := filepath.Join(built.Dir, "blobs", "sha256", strings.TrimPrefix(built.Lock.Outputs.Platforms[0].Layers[1].Digest, "sha256:"))
+	whole, err := os.ReadFile(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	corrupt := slices.Clone(whole)
+	corrupt[len(corrupt)/2] ^= 1
+	if err := errors.Join(os.WriteFile(blob, corrupt, 0o644), os.Chtimes(blob, info.ModTime(), info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+	r.Tools.Build = func(context.Context, string, string) error {
+		*used = append(*used, "build")
+		if _, err := os.Stat(blob); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the corrupt blob is there: %v", err)
+		}
+		return os.WriteFile(blob, whole, 0o644)
+	}
+	if err := r.push(t.Context(), nil, nil); err != nil || !slices.Equal(*used, []string{"build"}) {
+		t.Errorf("%v, used %v", err, *used)
 	}
 }

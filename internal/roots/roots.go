@@ -19,45 +19,46 @@ import (
 )
 
 //go:embed generate/main.go
-var generator embed.FS
+var generator []byte
+
+//go:embed generate/main.go
+var tree embed.FS
 
 // Source is the source of the program, an input of the plan.
-func Source() []byte {
-	source, err := generator.ReadFile("generate/main.go")
-	if err != nil {
-		panic(err) // it is embedded under this name
-	}
-	return source
-}
+func Source() []byte { return generator }
 
 // Make makes the bundle in the folder work and returns the files that it made, by
 // name: ca-certificates.crt, left-out.txt, LICENSE.
-func Make(ctx context.Context, t *toolchain.Toolchain, in lock.Inputs, env, args []string, work string) (map[string]string, error) {
+func Make(ctx context.Context, t *toolchain.Toolchain, in lock.Inputs, env, args []string, work string) (_ map[string]string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("roots: %w", err)
+		}
+	}()
 	module, err := t.FetchModule(ctx, lock.RootsModule, in.Roots)
 	if err != nil {
-		return nil, fmt.Errorf("roots: %w", err)
+		return nil, err
 	}
 	goMod := fmt.Sprintf("module roots\n\ngo %s\n\nrequire %s %s\n\nreplace %[2]s => %[4]q\n",
 		strings.TrimPrefix(in.Go.Version, "go"), lock.RootsModule, in.Roots.Version, filepath.ToSlash(module))
-	source, err := fs.Sub(generator, "generate")
+	source, err := fs.Sub(tree, "generate")
 	if err != nil {
-		return nil, fmt.Errorf("roots: %w", err)
+		return nil, err
 	}
 	program, err := t.Build(ctx, env, args, source, goMod, work)
 	if err != nil {
-		return nil, fmt.Errorf("roots: %w", err)
+		return nil, err
 	}
 	if err := toolchain.Run(ctx, program, work); err != nil {
-		return nil, fmt.Errorf("roots: %w", err)
+		return nil, err
 	}
-	licence := filepath.Join(module, "LICENSE")
 	files := map[string]string{
 		"ca-certificates.crt": filepath.Join(work, "ca-certificates.crt"),
 		"left-out.txt":        filepath.Join(work, "left-out.txt"),
-		"LICENSE":             licence,
+		"LICENSE":             filepath.Join(module, "LICENSE"),
 	}
 	if fi, err := os.Stat(files["ca-certificates.crt"]); err != nil || fi.Size() == 0 {
-		return nil, fmt.Errorf("roots: %s@%s has no roots", lock.RootsModule, in.Roots.Version)
+		return nil, fmt.Errorf("%s@%s has no roots", lock.RootsModule, in.Roots.Version)
 	}
 	return files, nil
 }

@@ -126,17 +126,10 @@ func (s *Source) verify() error {
 // damaged one is removed, so that the next run fetches it again.
 func (s *Source) verifyModule(m module.Version, sum string) (found bool, err error) {
 	version, isMod := strings.CutSuffix(m.Version, "/go.mod")
-	path, err := module.EscapePath(m.Path)
+	dir, downloads, err := s.places(module.Version{Path: m.Path, Version: version})
 	if err != nil {
 		return false, err
 	}
-	version, err = module.EscapeVersion(version)
-	if err != nil {
-		return false, err
-	}
-	modCache := s.toolchain.modCache()
-	dir := filepath.Join(modCache, filepath.FromSlash(path)+"@"+version)
-	downloads := filepath.Join(modCache, "cache", "download", filepath.FromSlash(path), "@v", version)
 	if _, err := os.Stat(downloads + ".partial"); err == nil {
 		return false, nil // the go command was killed while it unpacked it, and will again
 	}
@@ -232,13 +225,16 @@ func (s *Source) Linked(binary string) ([]module.Version, error) {
 
 // Tree is the folder of a module in the module cache.
 func (s *Source) Tree(m module.Version) (string, error) {
-	path, err := module.EscapePath(m.Path)
-	if err != nil {
-		return "", err
-	}
-	version, err := module.EscapeVersion(m.Version)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(s.toolchain.modCache(), filepath.FromSlash(path)+"@"+version), nil
+	tree, _, err := s.places(m)
+	return tree, err
+}
+
+// places are the folder of a module in the module cache, and how the names of the
+// files begin that were fetched of it.
+func (s *Source) places(m module.Version) (tree, downloads string, err error) {
+	path, perr := module.EscapePath(m.Path)
+	version, verr := module.EscapeVersion(m.Version)
+	path = filepath.FromSlash(path)
+	modCache := s.toolchain.modCache()
+	return filepath.Join(modCache, path+"@"+version), filepath.Join(modCache, "cache", "download", path, "@v", version), errors.Join(perr, verr)
 }

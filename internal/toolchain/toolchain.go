@@ -58,13 +58,14 @@ func Install(ctx context.Context, client *modproxy.Client, g lock.Go, host, dir 
 	if !errors.Is(err, fs.ErrNotExist) {
 		warn("%v: fetched again", err)
 	}
-	if err := cache.RemoveAll(t.root); err != nil {
-		return nil, fmt.Errorf("toolchain %s: %w", g.Version, err)
+	err = cache.RemoveAll(t.root)
+	if err == nil {
+		err = client.Fetch(ctx, m, t.sum, t.root, progress)
 	}
-	if err := client.Fetch(ctx, m, t.sum, t.root, progress); err != nil {
-		return nil, fmt.Errorf("toolchain %s: %w", g.Version, err)
+	if err == nil {
+		err = t.unpackModes()
 	}
-	if err := t.unpackModes(); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("toolchain %s: %w", g.Version, err)
 	}
 	if err := t.verify(); err != nil {
@@ -121,16 +122,9 @@ func (t *Toolchain) verify() error {
 	kept := files[:0]
 	for _, name := range files {
 		// A go.mod of unpackModes is not in the zip, its source is.
-		if dir, base := filepath.Split(name); base == "go.mod" {
-			copied, err := sameContent(open(name), open(dir+"_go.mod"))
-			if err != nil {
-				return fmt.Errorf("toolchain %s: %w", t.module.Version, err)
-			}
-			if copied {
-				continue
-			}
+		if dir, base := filepath.Split(name); base != "go.mod" || !sameContent(open(name), open(dir+"_go.mod")) {
+			kept = append(kept, name)
 		}
-		kept = append(kept, name)
 	}
 	got, err := dirhash.Hash1(kept, func(name string) (io.ReadCloser, error) { return os.Open(open(name)) })
 	if err != nil {
@@ -142,17 +136,9 @@ func (t *Toolchain) verify() error {
 	return nil
 }
 
-func sameContent(a, b string) (bool, error) {
-	x, err := os.ReadFile(a)
-	if err != nil {
-		return false, err
-	}
-	y, err := os.ReadFile(b)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		return false, err
-	}
-	return bytes.Equal(x, y), nil
+// sameContent reports whether two files can be read and have the same content.
+func sameContent(a, b string) bool {
+	x, xerr := os.ReadFile(a)
+	y, yerr := os.ReadFile(b)
+	return xerr == nil && yerr == nil && bytes.Equal(x, y)
 }
