@@ -141,7 +141,7 @@ func temporary(status int) bool {
 func hopeless(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var dns *net.DNSError
-	return errors.As(err, &certificate) || errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, errPlain) || errors.Is(err, errPassword) ||
+	return errors.As(err, &certificate) || errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, errPlain) || errors.Is(err, errPassword) || errors.Is(err, errTooLarge) ||
 		errors.As(err, &dns) && dns.IsNotFound || errors.Is(err, image.ErrCorrupt)
 }
 

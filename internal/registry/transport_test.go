@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -175,6 +177,48 @@ func TestRights(t *testing.T) {
 	}
 	if _, err := (&Client{Patience: hasty}).Open(t.Context(), ref, Push); !Denied(err) {
 		t.Errorf("to push without a password: %v", err)
+	}
+}
+
+// TestSilence guards that a registry which takes a connection and says nothing, from the
+// start or in the middle of a blob, is given up, whatever is wanted of it.
+func TestSilence(t *testing.T) {
+	digest := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
+	var silent atomic.Bool
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.Contains(req.URL.Path, "/blobs/") {
+			w.Header().Set("Content-Length", "100")
+			io.WriteString(w, "half")
+			w.(http.Flusher).Flush()
+		}
+		if silent.Load() || strings.Contains(req.URL.Path, "/blobs/") {
+			<-req.Context().Done()
+		}
+	}))
+	defer s.Close()
+	c := &Client{Patience: Patience{Attempts: 2, Backoff: time.Millisecond, Stall: 100 * time.Millisecond}}
+	ref := strings.TrimPrefix(s.URL, "http://") + "/derper:1"
+	r, err := c.Open(t.Context(), ref, Pull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silence := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, errStalled) || !Unreachable(err) && !strings.Contains(what, "blob") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	silence("blob", readAll(r.Blob(t.Context(), digest)))
+	silent.Store(true)
+	_, err = r.Resolve(t.Context())
+	silence("resolve", err)
+	_, err = r.Manifest(t.Context(), digest)
+	silence("manifest", err)
+	_, err = r.Artifacts(t.Context(), digest, nil)
+	silence("artifacts", err)
+	for _, rights := range []Rights{Pull, Push} {
+		_, err = c.Open(t.Context(), ref, rights)
+		silence("open", err)
 	}
 }
 
