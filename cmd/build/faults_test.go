@@ -234,7 +234,7 @@ func TestCorruptLate(t *testing.T) {
 	if err != nil || len(blobs) < 8 {
 		t.Fatalf("%v, %v", blobs, err)
 	}
-	corrupt := func() {
+	corrupt := func(change func(data []byte)) {
 		t.Helper()
 		for _, name := range blobs {
 			info, err := os.Stat(name)
@@ -245,21 +245,32 @@ func TestCorruptLate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			data[len(data)/2] ^= 1
+			change(data)
 			if err := errors.Join(os.Chmod(name, 0o644), os.WriteFile(name, data, 0o644), os.Chtimes(name, info.ModTime(), info.ModTime())); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	for _, how := range []string{"layout", "archive"} {
+	for _, how := range []string{"layout", "archive", "program"} {
 		t.Run(how, func(t *testing.T) {
-			corrupt()
+			corrupt(func(data []byte) { data[len(data)/2] ^= 1 })
 			archive := filepath.Join(t.TempDir(), "image.tar")
-			args := []string{"--tarball", archive}
-			if how == "layout" {
-				args = nil
+			var args []string
+			switch how {
+			case "layout":
 				if err := os.RemoveAll(b.output); err != nil {
 					t.Fatal(err)
+				}
+			case "archive":
+				args = []string{"--tarball", archive}
+			case "program": // whose build information the licences follow from
+				corrupt(func(data []byte) { clear(data) })
+				for _, a := range want.Actions {
+					if strings.HasPrefix(a.Action, "layer base ") {
+						if err := os.Remove(filepath.Join(b.cache, "actions", a.Key+".json")); err != nil {
+							t.Fatal(err)
+						}
+					}
 				}
 			}
 			cmd, stdout, stderr := b.command(args...)

@@ -66,7 +66,7 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	ref := "derper:" + l.Inputs.Tailscale.Short()
 	built, changed, err := buildImage(ctx, l, platforms, buildOptions{
 		lockFile: in.lockFile, cache: c, display: display, output: *output, update: *update,
-		use: func(built *pipeline.Build) error {
+		use: []func(*pipeline.Build) error{func(built *pipeline.Build) error {
 			if err := setOutputs("digest", built.Outputs.Index); err != nil {
 				return err
 			}
@@ -83,7 +83,7 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 				return err
 			}
 			return image.LoadDocker(ctx, ref, img)
-		},
+		}},
 	})
 	display.Close()
 	if err != nil {
@@ -105,48 +105,41 @@ type buildOptions struct {
 	display  *progress.Display
 	output   string
 	update   bool
-	use      func(*pipeline.Build) error // what else reads the images; may be nil
+	use      []func(*pipeline.Build) error // what else reads the images
 }
 
 // buildImage builds, compares with the lock or records in it, and writes the
 // layout. A build that differs from the lock leaves the layout as it was.
-func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o buildOptions) (_ *pipeline.Build, changed bool, err error) {
+func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o buildOptions) (built *pipeline.Build, changed bool, err error) {
 	o.cache.Warn = o.display.Printf
 	builder := &pipeline.Builder{Inputs: l.Inputs, Cache: o.cache, Modules: modules(o.cache), Display: o.display}
-	built, err := builder.Build(ctx, platforms, func(built *pipeline.Build) error {
-		written, err := deliver(ctx, l, built, o)
+	deliver := func(built *pipeline.Build) error {
+		if o.update {
+			l.Outputs = built.Outputs
+			if err := l.Write(o.lockFile); err != nil {
+				return err
+			}
+		}
+		var difference *lock.Difference
+		switch err := l.Compare(built.Outputs); {
+		case errors.Is(err, lock.ErrNoOutputs):
+			o.display.Printf("build: %s records no outputs: nothing to compare with", o.lockFile)
+		case errors.As(err, &difference):
+			return &codedError{err, exitDiffers, "when the change is meant, record it: " + self() + " --platform all --update-lock"}
+		case err != nil:
+			return err
+		}
+		unlock, err := cache.LockFolder(ctx, o.output, func() { o.display.Printf("%s: waiting for another build that writes it", o.output) })
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		written, err := image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, o.cache.VerifyAll)
 		changed = changed || written
-		if err == nil && o.use != nil {
-			err = o.use(built)
-		}
 		return err
-	})
+	}
+	built, err = builder.Build(ctx, platforms, append([]func(*pipeline.Build) error{deliver}, o.use...)...)
 	return built, changed, err
-}
-
-// deliver compares what was built with the lock and writes the layout.
-func deliver(ctx context.Context, l *lock.Lock, built *pipeline.Build, o buildOptions) (changed bool, err error) {
-	if o.update {
-		l.Outputs = built.Outputs
-		if err := l.Write(o.lockFile); err != nil {
-			return false, err
-		}
-	}
-	var difference *lock.Difference
-	switch err := l.Compare(built.Outputs); {
-	case errors.Is(err, lock.ErrNoOutputs):
-		o.display.Printf("build: %s records no outputs: nothing to compare with", o.lockFile)
-	case errors.As(err, &difference):
-		return false, &codedError{err, exitDiffers, "when the change is meant, record it: " + self() + " --platform all --update-lock"}
-	case err != nil:
-		return false, err
-	}
-	unlock, err := cache.LockFolder(ctx, o.output, func() { o.display.Printf("%s: waiting for another build that writes it", o.output) })
-	if err != nil {
-		return false, err
-	}
-	defer unlock()
-	return image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, o.cache.VerifyAll)
 }
 
 // loadable is the image of a build that Docker on this machine runs.
@@ -190,25 +183,18 @@ func printResult(w io.Writer, r imageResult, changed, explain bool) {
 	fmt.Fprintf(w, "reference  %s\nlayout     %s (%s)\nindex      %s\n\n", r.Reference, r.Layout, state, r.Digest)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "PLATFORM\tMANIFEST\tPULL\tON DISK\tBUILT\tCACHED\tSECONDS")
+	nothing := func(names []string, text string) string {
+		if len(names) == 0 {
+			return "nothing"
+		}
+		return text
+	}
 	for _, p := range r.Platforms {
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%.1f\n", p.Platform, p.Manifest,
-			progress.Bytes(p.Compressed), progress.Bytes(p.Uncompressed), orNone(p.Built), count(p.Cached), p.Seconds)
+			progress.Bytes(p.Compressed), progress.Bytes(p.Uncompressed),
+			nothing(p.Built, strings.Join(p.Built, ", ")), nothing(p.Cached, fmt.Sprintf("%d of it", len(p.Cached))), p.Seconds)
 	}
 	tw.Flush()
-}
-
-func orNone(names []string) string {
-	if len(names) == 0 {
-		return "nothing"
-	}
-	return strings.Join(names, ", ")
-}
-
-func count(names []string) string {
-	if len(names) == 0 {
-		return "nothing"
-	}
-	return fmt.Sprintf("%d of it", len(names))
 }
 
 // next is what a user would do now.

@@ -101,17 +101,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			usage(stdout)
 			return exitOK
 		case !strings.HasPrefix(name, "-"):
-			c.run = nil
-			for _, other := range commands {
-				if other.name == name {
-					c = other
-				}
-			}
-			if c.run == nil {
+			i := slices.IndexFunc(commands, func(c command) bool { return c.name == name })
+			if i < 0 {
 				fmt.Fprintf(stderr, "build: unknown command %q\nhint: %s -h lists the commands\n", name, self())
 				return exitUsage
 			}
-			args = args[1:]
+			c, args = commands[i], args[1:]
 		}
 	}
 	err := c.run(ctx, args, stdout, stderr)
@@ -123,18 +118,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitNew
 	case ctx.Err() != nil:
 		return interrupted(all, stderr)
-	case errors.As(err, &coded):
-		fmt.Fprintf(stderr, "build: %v\n", err)
-		if coded.hint != "" {
-			fmt.Fprintf(stderr, "hint: %s\n", coded.hint)
-		}
-		return coded.code
+	case !errors.As(err, &coded):
+		coded = &codedError{err, exitFailed, hintFor(err)}
 	}
 	fmt.Fprintf(stderr, "build: %v\n", err)
-	if hint := hintFor(err); hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
+	if coded.hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", coded.hint)
 	}
-	return exitFailed
+	return coded.code
 }
 
 func interrupted(args []string, stderr io.Writer) int {

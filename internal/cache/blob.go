@@ -115,6 +115,11 @@ func (c *Cache) Check(b Blob) error {
 	if checked, cerr := os.ReadFile(c.checked(b)); err == nil && cerr == nil && bytes.Equal(checked, state) && !c.VerifyAll {
 		return nil
 	}
+	return c.Verify(b)
+}
+
+// Verify checks a blob by content.
+func (c *Cache) Verify(b Blob) error {
 	r, err := c.Open(b)
 	if err != nil {
 		return err

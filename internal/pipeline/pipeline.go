@@ -105,25 +105,13 @@ type Figures struct {
 var Sources = sync.OnceValues(sources)
 
 func sources() (plan.Sources, error) {
-	source, err := hashTree(derper.EntrypointSource())
-	if err != nil {
-		return plan.Sources{}, err
-	}
-	etc, err := image.Digest(image.Etc())
-	if err != nil {
-		return plan.Sources{}, err
-	}
-	encoder, err := image.Encoder()
-	if err != nil {
-		return plan.Sources{}, err
-	}
-	statements, err := attest.Sample()
-	if err != nil {
-		return plan.Sources{}, err
-	}
+	entrypoint, err1 := hashTree(derper.EntrypointSource())
+	etc, err2 := image.Digest(image.Etc())
+	encoder, err3 := image.Encoder()
+	statements, err4 := attest.Sample()
 	return plan.Sources{
-		Entrypoint: source, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder, Attestation: statements,
-	}, nil
+		Entrypoint: entrypoint, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder, Attestation: statements,
+	}, errors.Join(err1, err2, err3, err4)
 }
 
 func digest(data []byte) string {

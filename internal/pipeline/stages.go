@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -244,7 +245,7 @@ func (b *Builder) base(ctx context.Context, bundle, compile *plan.Action, work s
 	for _, program := range b.result(compile).Blobs {
 		modules, err := source.Linked(b.Cache.Path(program))
 		if err != nil {
-			return nil, err
+			return nil, cmp.Or(b.Cache.Verify(program), err) // what is corrupt says nothing
 		}
 		for _, m := range modules {
 			linked[m] = true
