@@ -13,7 +13,6 @@ import (
 
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
 )
@@ -187,6 +186,11 @@ func (o *releaseOptions) release() (*release.Release, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !o.update && (o.step == nil || o.step == release.Steps[0]) { // which begin with it
+		if _, err := readLock(o.lockFile); err != nil {
+			return nil, err
+		}
+	}
 	program, err := programDigest()
 	if err != nil {
 		return nil, err
@@ -196,7 +200,7 @@ func (o *releaseOptions) release() (*release.Release, error) {
 		Repositories: o.repositories, Images: o.images, Program: program, Runner: o.runner,
 		Tools:    releaseTools(o),
 		Recorder: release.LocalRecorder{LockFile: o.lockFile, Folder: o.folder, Repositories: o.repositories},
-		Registry: &registry.Client{Keychain: keychain, Display: progress.New(o.stderr)},
+		Registry: &registry.Client{Keychain: keychain},
 		Log:      o.stderr,
 	}
 	if o.platforms != "all" {
