@@ -146,7 +146,7 @@ func TestWithdraw(t *testing.T) {
 	w := newWorld(t)
 	commit, err := w.client.LastCommit(t.Context(), "main", lockFile)
 	w.no(err)
-	_, err = w.client.Release(t.Context(), Release{Tag: "v1.2.3", Commit: commit, Notes: "the notes", Index: "sha256:aa"})
+	_, err = w.client.Release(t.Context(), ReleaseNotes{Tag: "v1.2.3", Commit: commit, Notes: "the notes", Index: "sha256:aa"})
 	w.no(err)
 	for range 2 { // the second time it is marked
 		w.no(w.client.Withdraw(t.Context(), "v1.2.3", "**Withdrawn.**"))
@@ -178,7 +178,7 @@ func TestRelease(t *testing.T) {
 	w := newWorld(t)
 	commit, err := w.client.LastCommit(t.Context(), "main", lockFile)
 	w.no(err)
-	r := Release{Tag: "v1.2.3", Commit: commit, Notes: "the notes", Index: "sha256:aa"}
+	r := ReleaseNotes{Tag: "v1.2.3", Commit: commit, Notes: "the notes", Index: "sha256:aa"}
 	released := func(want bool) {
 		t.Helper()
 		got, err := w.client.Released(t.Context(), r.Tag, r.Index)
@@ -222,7 +222,7 @@ func TestRelease(t *testing.T) {
 
 func TestPrerelease(t *testing.T) {
 	w := newWorld(t)
-	_, err := w.client.Release(t.Context(), Release{Tag: "v1.3.0", Commit: "main", Notes: "n", Index: "sha256:aa", Prerelease: true})
+	_, err := w.client.Release(t.Context(), ReleaseNotes{Tag: "v1.3.0", Commit: "main", Notes: "n", Index: "sha256:aa", Prerelease: true})
 	w.no(err)
 	if got := w.server.Releases()[0]; !got.Prerelease || got.Latest {
 		t.Errorf("%+v", got)
@@ -274,7 +274,7 @@ func TestFaults(t *testing.T) {
 			}},
 		"release": {
 			func(w *world) error {
-				_, err := w.client.Release(w.Context(), Release{Tag: "v1", Commit: "main", Notes: "n", Index: "i"})
+				_, err := w.client.Release(w.Context(), ReleaseNotes{Tag: "v1", Commit: "main", Notes: "n", Index: "i"})
 				return err
 			},
 			func(w *world) bool {
@@ -387,7 +387,7 @@ func TestWithoutPermission(t *testing.T) {
 	for name, err := range map[string]error{
 		"commit":  second(w.client.Commit(t.Context(), lockChange())),
 		"report":  second(w.client.Report(t.Context(), Workflow, "t", "b")),
-		"release": second(w.client.Release(t.Context(), Release{Tag: "v1", Commit: "main", Index: "i"})),
+		"release": second(w.client.Release(t.Context(), ReleaseNotes{Tag: "v1", Commit: "main", Index: "i"})),
 	} {
 		if !is(err, 403) {
 			t.Errorf("%s: %v", name, err)

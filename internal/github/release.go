@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A Release is a release on GitHub: a git tag with notes.
-type Release struct {
+// ReleaseNotes are a release on GitHub: a git tag with notes.
+type ReleaseNotes struct {
 	// Tag is the git tag, which is made at Commit unless it is there.
 	Tag, Commit string
 	// Notes are in Markdown.
@@ -40,7 +40,7 @@ func mark(index string) string { return "<!-- index: " + index + " -->" }
 // Release creates a release and returns its address. If there is one with that tag and
 // another index, its notes are replaced; the git tag stays where it is, because Go's module proxies
 // never forget what a tag named first.
-func (c *Client) Release(ctx context.Context, r Release) (address string, err error) {
+func (c *Client) Release(ctx context.Context, r ReleaseNotes) (address string, err error) {
 	err = c.do(ctx, func() error {
 		address, err = c.release(ctx, r)
 		return err
@@ -48,7 +48,7 @@ func (c *Client) Release(ctx context.Context, r Release) (address string, err er
 	return address, err
 }
 
-func (c *Client) release(ctx context.Context, r Release) (string, error) {
+func (c *Client) release(ctx context.Context, r ReleaseNotes) (string, error) {
 	want := release{
 		Tag:        r.Tag,
 		Name:       r.Tag,

@@ -22,15 +22,14 @@ type Image struct {
 	Go      string // as go1.26.8
 	Roots   string // a module version
 	// Platforms are in the index's order.
-	Platforms []Platform
+	Platforms []Size
 }
 
-// A Platform is one of an image's.
-type Platform struct {
+// A Size is what a pull of one platform transfers.
+type Size struct {
 	Platform lock.Platform
 	Manifest string // digest
-	// Size is what a pull transfers, in bytes.
-	Size int64
+	Bytes    int64
 }
 
 // Describe reads what the notes say of an image. It reads manifests, but no layer.
@@ -69,7 +68,7 @@ func Describe(index v1.ImageIndex) (*Image, error) {
 		}
 		p := desc.Platform
 		name := strings.TrimSuffix(strings.Join([]string{p.OS, p.Architecture, p.Variant}, "/"), "/")
-		d.Platforms = append(d.Platforms, Platform{Platform: lock.Platform(name), Manifest: desc.Digest.String(), Size: size})
+		d.Platforms = append(d.Platforms, Size{Platform: lock.Platform(name), Manifest: desc.Digest.String(), Bytes: size})
 	}
 	return d, nil
 }
@@ -99,7 +98,7 @@ func (n *Notes) Write(w io.Writer) error {
 
 // Rows are the platforms with the change of their size, as "+0.1 MB", "" for none.
 func (n *Notes) Rows() (rows []struct {
-	Platform
+	Size
 	Change string
 }) {
 	for _, p := range n.Image.Platforms {
@@ -109,12 +108,12 @@ func (n *Notes) Rows() (rows []struct {
 		} else {
 			for _, b := range n.Before.Platforms {
 				if b.Platform == p.Platform {
-					change = difference(p.Size - b.Size)
+					change = difference(p.Bytes - b.Bytes)
 				}
 			}
 		}
 		rows = append(rows, struct {
-			Platform
+			Size
 			Change string
 		}{p, change})
 	}
@@ -195,7 +194,7 @@ What upstream changed: {{.}}
 
 | platform | pull |{{if .Before}} change |{{end}} manifest |
 |---|---|{{if .Before}}---|{{end}}---|
-{{range .Rows}}| {{.Platform.Platform}} | {{size .Size}} |{{if $.Before}} {{.Change}} |{{end}} ` + "`{{.Manifest}}`" + ` |
+{{range .Rows}}| {{.Platform}} | {{size .Bytes}} |{{if $.Before}} {{.Change}} |{{end}} ` + "`{{.Manifest}}`" + ` |
 {{end}}{{range .Gone}}
 No longer there: {{.}}
 {{end}}

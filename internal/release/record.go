@@ -168,7 +168,7 @@ func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, notes string) 
 	if err != nil {
 		return err
 	}
-	_, err = g.Release(ctx, github.Release{
+	_, err = g.Release(ctx, github.ReleaseNotes{
 		Tag: version, Commit: commit, Notes: notes, Index: l.Outputs.Index, Prerelease: lock.ChannelOf(version) == lock.Unstable,
 	})
 	return err
