@@ -63,3 +63,51 @@ func TestNoTesting(t *testing.T) {
 		}
 	}
 }
+
+// TestArchitecture guards the directions of imports that docs/architecture.md has: no
+// package imports one of a row above its own.
+func TestArchitecture(t *testing.T) {
+	doc, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "imports nothing above it.\n\n")
+	rows, _, found := strings.Cut(rest, "\n\n")
+	if !found {
+		t.Fatal("docs/architecture.md has no rows of packages")
+	}
+	rank := map[string]int{}
+	for i, row := range strings.Split(rows, "\n") {
+		for name := range strings.FieldsSeq(row) {
+			if _, err := os.Stat(name); err != nil {
+				name = "internal/" + name
+			}
+			rank[name] = i
+		}
+	}
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}: {{join .Imports " "}}`, "./cmd/...", "./ci", "./internal/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := func(name string) (int, bool) {
+		name = strings.TrimPrefix(name, Module+"/")
+		for dir := name; dir != "."; dir = path.Dir(dir) { // a folder in a package's folder is a part of it
+			if r, ok := rank[dir]; ok {
+				return r, true
+			}
+		}
+		return 0, strings.HasSuffix(name, "test") || strings.HasSuffix(name, "testlock") || strings.Contains(name, "/testdata/")
+	}
+	for line := range strings.Lines(string(out)) {
+		name, imports, _ := strings.Cut(line, ": ")
+		from, known := place(name)
+		if !known {
+			t.Errorf("%s has no row in docs/architecture.md", name)
+		}
+		for used := range strings.FieldsSeq(imports) {
+			if to, known := place(used); known && strings.HasPrefix(used, Module+"/internal/") && to < from && !strings.HasSuffix(name, "test") {
+				t.Errorf("%s imports %s, which is above it", name, used)
+			}
+		}
+	}
+}

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 )
@@ -71,17 +69,5 @@ func place(ctx context.Context, from, to, ref, digest string) (written bool, err
 	if err != nil {
 		return false, fmt.Errorf("layout: %w", err)
 	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return false, fmt.Errorf("layout: %w", err)
-	}
-	var images []v1.Image
-	for _, m := range manifest.Manifests {
-		img, err := index.Image(m.Digest)
-		if err != nil {
-			return false, fmt.Errorf("layout: %w", err)
-		}
-		images = append(images, img)
-	}
-	return image.WriteLayout(to, ref, index, images, false)
+	return image.WriteLayout(to, ref, index, false)
 }

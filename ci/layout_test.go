@@ -54,7 +54,7 @@ func sample(t *testing.T, content string) (dir, digest string) {
 		t.Fatal(err)
 	}
 	dir = filepath.Join(t.TempDir(), "dist")
-	if _, err := image.WriteLayout(dir, "1.0.0", index, images, false); err != nil {
+	if _, err := image.WriteLayout(dir, "1.0.0", index, false); err != nil {
 		t.Fatal(err)
 	}
 	return dir, hash.String()

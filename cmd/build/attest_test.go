@@ -84,6 +84,12 @@ func TestAttestScripts(t *testing.T) {
 				}
 				ts.Check(l.Write(ts.MkAbs(lock.File)))
 			},
+			// setdigest puts the digest of the index into a variable.
+			"setdigest": func(ts *testscript.TestScript, _ bool, args []string) {
+				l, err := lock.Read(ts.MkAbs(lock.File))
+				ts.Check(err)
+				ts.Setenv(args[0], l.Outputs.Index)
+			},
 			// nosecret looks through all that the last command has said.
 			"nosecret": func(ts *testscript.TestScript, _ bool, _ []string) {
 				said := ts.ReadFile("stdout") + ts.ReadFile("stderr")

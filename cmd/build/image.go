@@ -134,7 +134,7 @@ func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o 
 			return err
 		}
 		defer unlock()
-		written, err := image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, built.Manifests(), o.cache.VerifyAll)
+		written, err := image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, o.cache.VerifyAll)
 		changed = changed || written
 		return err
 	}

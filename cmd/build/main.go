@@ -28,6 +28,7 @@ import (
 
 	_ "golang.org/x/crypto/x509roots/fallback" // to reach a proxy from an empty container
 
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
 )
 
@@ -58,9 +59,9 @@ var commands = []command{
 	{"sign", "sign an image by digest, and attach signature, SBOMs and provenance to it", runSign},
 	{"verify-signature", "verify the signatures of an image in a registry", runVerifySignature},
 	{"attest", "write the SBOMs and the provenance of an image as files", runAttest},
-	{"release", "update, build, test, push, verify, sign, move the tags: goes on where it stopped", runRelease},
+	{"release", "publish the image, in steps: continues where it stopped; or withdraw a release", runRelease},
 	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
-	{"github", "what a release needs of GitHub: commit the lock, make the release, report a failure", runGitHub},
+	{"github", "report a failed workflow run on GitHub", runGitHub},
 	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
@@ -75,16 +76,17 @@ func main() {
 		// not come to an end by itself is not waited for: the next run removes
 		// what it leaves.
 		time.Sleep(patience(os.Args[1:]))
+		registry.Settle()
 		os.Exit(interrupted(os.Args[1:], os.Stderr))
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// patience is how long a command may take to end after a signal. Docker needs some
-// time to remove a container, a push that is moving tags moves them all, and a cache
-// of its own that verify has filled is removed.
+// patience is how long a command may take to end after a signal, once no tags move.
+// Docker needs some time to remove a container, and a cache of its own that verify has
+// filled is removed.
 func patience(args []string) time.Duration {
-	if len(args) > 0 && slices.Contains([]string{"test", "push", "verify"}, args[0]) {
+	if len(args) > 0 && slices.Contains([]string{"test", "release", "verify"}, args[0]) {
 		return 15 * time.Second
 	}
 	return 2 * time.Second

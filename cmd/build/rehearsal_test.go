@@ -85,6 +85,7 @@ type stage struct {
 	one, two *registrytest.Proxy
 	sigstore *sigstoretest.Sigstore
 	program  string
+	home     string // with a cache
 
 	mu      sync.Mutex
 	trigger func(from, request string) bool // kills the program that runs, when true
@@ -127,6 +128,7 @@ func newStage(t *testing.T) *stage {
 	if s.program, err = exec.LookPath("build"); err != nil {
 		t.Fatal(err)
 	}
+	s.home = s.newHome()
 	return s
 }
 
@@ -205,6 +207,8 @@ type workflowRun struct {
 	env  []string
 	// artifact is called with the folder that a job has, before its step.
 	artifact func(step, folder string)
+	// home is a home folder for all jobs, with its cache; "" for one of its own for each.
+	home string
 }
 
 // workflow carries out the steps of a release as publish.yml does: each on a machine of
@@ -231,15 +235,14 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 		}
 		for _, part := range parts {
 			machine := s.TempDir()
-			checkout, home := filepath.Join(machine, "checkout"), filepath.Join(machine, "home")
+			checkout, home := filepath.Join(machine, "checkout"), w.home
 			folder := filepath.Join(checkout, "release")
-			cacheDir := filepath.Join(home, ".cache", "derper")
-			for _, dir := range []string{checkout, cacheDir} {
-				if err := os.MkdirAll(dir, 0o755); err != nil {
-					s.Fatal(err)
-				}
+			if err := os.MkdirAll(checkout, 0o755); err != nil {
+				s.Fatal(err)
 			}
-			releasetest.ShareInto(s.T, cacheDir)
+			if home == "" {
+				home = s.newHome()
+			}
 			if content := s.github.File(w.channel.File()); content != "" {
 				write(s.T, filepath.Join(checkout, w.channel.File()), content)
 			}
@@ -300,6 +303,19 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 		}
 	}
 	return jobs
+}
+
+// newHome is a home folder whose cache has the toolchain and the compiled standard
+// library.
+func (s *stage) newHome() string {
+	s.Helper()
+	home := s.TempDir()
+	cacheDir := filepath.Join(home, ".cache", "derper")
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+		s.Fatal(err)
+	}
+	releasetest.ShareInto(s.T, cacheDir)
+	return home
 }
 
 func copyDir(t *testing.T, from, to string) {
@@ -594,7 +610,8 @@ func TestRehearsal(t *testing.T) {
 func (s *stage) failAt(f fault, version string) (published string) {
 	s.Helper()
 	before, commits := s.tags(), len(s.github.Commits())
-	w := workflowRun{channel: lock.Stable, step: f.step, env: f.env}
+	// Machines with a cache are faster, and the first release had none.
+	w := workflowRun{channel: lock.Stable, step: f.step, env: f.env, home: s.home}
 	w.artifact = func(step, folder string) {
 		if f.artifact != nil {
 			f.artifact(step, folder)
@@ -633,7 +650,7 @@ func (s *stage) failAt(f fault, version string) (published string) {
 		s.Errorf("%s, %s: something was committed", f.step, f.name)
 	}
 
-	s.releases(workflowRun{channel: lock.Stable})
+	s.releases(workflowRun{channel: lock.Stable, home: s.home})
 	s.isReleased(version)
 	index := s.lockOn(lock.File).Outputs.Index
 	switch {
@@ -734,19 +751,13 @@ func (s *stage) withdraw() {
 // local runs build release as a whole, in one folder, and signs with a key.
 func (s *stage) local(dir, key string, more ...string) (code int, said string) {
 	s.Helper()
-	home := filepath.Join(dir, "home")
-	return s.start(dir, s.env(home), append([]string{"release", "--update", "--key", key, "--repo", strings.Join(s.repositories(), ",")}, more...)...)
+	return s.start(dir, s.env(dir), append([]string{"release", "--update", "--key", key, "--repo", strings.Join(s.repositories(), ",")}, more...)...)
 }
 
 // newLocal makes a folder for local, with a lock that has been released nowhere.
 func (s *stage) newLocal() (dir, key string) {
 	s.Helper()
-	dir = s.TempDir()
-	cacheDir := filepath.Join(dir, "home", ".cache", "derper")
-	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
-		s.Fatal(err)
-	}
-	releasetest.ShareInto(s.T, cacheDir)
+	dir = s.newHome()
 	write(s.T, filepath.Join(dir, lock.File), s.github.File(lock.File))
 	return dir, newKeyFile(s.T)
 }
@@ -833,8 +844,7 @@ func (s *stage) setTrigger(f func(from, request string) bool) {
 func TestUnsigned(t *testing.T) {
 	s := newStage(t)
 	dir, key := s.newLocal()
-	home := filepath.Join(dir, "home")
-	if code, said := s.start(dir, s.env(home), "release", "--unsigned", "--repo", strings.Join(s.repositories(), ",")); code != exitOK {
+	if code, said := s.start(dir, s.env(dir), "release", "--unsigned", "--repo", strings.Join(s.repositories(), ",")); code != exitOK {
 		t.Fatalf("exit code %d\n%s", code, said)
 	}
 	code, said := s.local(dir, key)

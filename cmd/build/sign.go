@@ -144,32 +144,30 @@ type signedImage struct {
 // openSigned opens an image, from a layout or from a registry.
 func openSigned(ctx context.Context, source string, repositories []string) (*signedImage, error) {
 	img := &signedImage{source: source}
-	var from string
-	var digest v1.Hash
+	references := repositories
+	var from v1.Descriptor
 	if info, err := os.Stat(source); err == nil && info.IsDir() {
 		if img.index, err = openLayout(source); err != nil {
 			return nil, err
 		}
 		if len(repositories) == 0 {
 			repositories = registry.Default
+			references = repositories
 		}
 	} else {
-		var identifier string
-		if from, identifier, err = splitReference(source); err != nil {
+		repository, identifier, err := splitReference(source)
+		if err != nil {
 			return nil, err
 		}
-		if digest, err = v1.NewHash(identifier); err != nil {
+		if from.Digest, err = v1.NewHash(identifier); err != nil {
 			return nil, usageError("sign: %s names a tag, which may move: name the digest, REPOSITORY@sha256:...", source)
 		}
+		references = append([]string{source}, repositories...)
 		if len(repositories) == 0 {
-			repositories = []string{from}
+			repositories = []string{repository}
 		}
 	}
-	names := repositories
-	if from != "" {
-		names = append([]string{from}, repositories...)
-	}
-	keychain, err := credentials(names)
+	keychain, err := credentials(references)
 	if err != nil {
 		return nil, err
 	}
@@ -182,9 +180,9 @@ func openSigned(ctx context.Context, source string, repositories []string) (*sig
 		img.repositories = append(img.repositories, r)
 	}
 	if img.index == nil {
-		r, err := client.Open(ctx, from, registry.Pull)
+		r, err := client.Open(ctx, source, registry.Pull)
 		if err == nil {
-			img.index, err = image.IndexOf(ctx, r, v1.Descriptor{Digest: digest})
+			img.index, err = image.IndexOf(ctx, r, from)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("sign: %w", err)

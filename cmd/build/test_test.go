@@ -90,10 +90,10 @@ func TestTestRefuses(t *testing.T) {
 		want []string
 	}{
 		{"no layout", []string{"no-such-layout"}, exitFailed, []string{"test: no-such-layout: no such layout\n", "hint: make it with"}},
-		{"no directory", []string{"./no-such-layout"}, exitFailed, []string{"no such directory", "hint: "}},
-		{"no layout in the directory", []string{t.TempDir()}, exitFailed, []string{"not an OCI layout", "hint: "}},
+		{"no directory", []string{"./no-such-layout"}, exitFailed, []string{"no such file or folder", "hint: "}},
+		{"no layout in the directory", []string{t.TempDir()}, exitFailed, []string{"is no OCI layout", "hint: "}},
 		{"a file", []string{file}, exitFailed, []string{"hint: "}},
-		{"no such reference", []string{host + "/derper:1"}, exitFailed, []string{"no such reference in " + host, "hint: "}},
+		{"no such reference", []string{host + "/derper:1"}, exitFailed, []string{"no such image in " + host, "hint: "}},
 		{"no such registry", []string{"127.0.0.1:1/derper:1"}, exitFailed, []string{"connection refused", "hint: "}},
 		{"platform not in the index", []string{"--platform", "linux/" + other, dist}, exitFailed, []string{"has no image for linux/" + other + ", only for linux/" + runtime.GOARCH, "hint: "}},
 		{"not ours", []string{layoutOf(t, stranger)}, exitFailed, []string{"is not an image that build made", "hint: ", "probe asks any relay"}},

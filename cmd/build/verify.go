@@ -65,7 +65,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&o.cacheDir, "cache", "", "cache `folder` that --trust-cache trusts; default is derper in the user cache directory")
 	flags.StringVar(&o.html, "html", "", "also write the report to `file`, as one HTML page")
 	flags.BoolVar(&o.asJSON, "json", false, "print the report as JSON")
-	flags.BoolVar(&o.source, "source", false, "also prove that git tag, commit, module and checksum database agree; needs git")
+	flags.BoolVar(&o.source, "source", false, "also prove that git tag, commit, module and checksum database agree")
 	flags.StringVar(&o.repository, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --source")
 	flags.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in\nwith the word keyless, and attach it to the image")
 	flags.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
@@ -310,7 +310,7 @@ func verifyHint(err error) string {
 		return "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"
 	case errors.Is(err, image.ErrNotFound):
 		return "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, or an archive of docker save or skopeo"
-	case errors.Is(err, verify.ErrUnreachable):
+	case errors.Is(err, registry.ErrUnreachable):
 		return "check the registry's name and the network, or HTTPS_PROXY"
 	case errors.Is(err, image.ErrCorrupt):
 		return "no container runtime takes it as it is: fetch or push it again"

@@ -99,7 +99,7 @@ func (v *verifier) tampered() string {
 		v.t.Fatal(err)
 	}
 	dir := filepath.Join(v.t.TempDir(), "tampered")
-	if _, err := image.WriteLayout(dir, "test", index, images, false); err != nil {
+	if _, err := image.WriteLayout(dir, "test", index, false); err != nil {
 		v.t.Fatal(err)
 	}
 	return dir

@@ -21,7 +21,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 
-	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/ctxio"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
@@ -121,7 +121,7 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (lock.La
 	}
 	defer rc.Close()
 	sum := sha256.New()
-	tee := io.TeeReader(image.Stoppable(ctx, rc), sum)
+	tee := io.TeeReader(ctxio.Reader(ctx, rc), sum)
 	for tr := tar.NewReader(tee); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {

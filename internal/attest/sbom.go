@@ -172,17 +172,24 @@ func imagePackage(in lock.Inputs, id common.ElementID, platform lock.Platform, d
 		}
 		purl += "&os=" + platform.OS()
 	}
+	p := newPackage(id, "derper", in.Tailscale.Short(), "CONTAINER", packageURL(purl, ""))
+	p.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: digest}}
+	return p
+}
+
+// newPackage is a package of which only names and places are known. Where an image is
+// downloaded is not stated: it may be any registry, and the digest says which image it is.
+func newPackage(id common.ElementID, name, version, purpose string, purl *spdx.PackageExternalReference) *spdx.Package {
 	return &spdx.Package{
-		PackageName:               "derper",
+		PackageName:               name,
 		PackageSPDXIdentifier:     id,
-		PackageVersion:            in.Tailscale.Short(),
-		PackageDownloadLocation:   noAssertion, // any registry: the digest says which it is
-		PackageChecksums:          []common.Checksum{{Algorithm: common.SHA256, Value: digest}},
+		PackageVersion:            version,
+		PackageDownloadLocation:   noAssertion,
 		PackageLicenseConcluded:   noAssertion,
 		PackageLicenseDeclared:    noAssertion,
 		PackageCopyrightText:      noAssertion,
-		PackageExternalReferences: []*spdx.PackageExternalReference{packageURL(purl, "")},
-		PrimaryPackagePurpose:     "CONTAINER",
+		PackageExternalReferences: []*spdx.PackageExternalReference{purl},
+		PrimaryPackagePurpose:     purpose,
 	}
 }
 
@@ -194,17 +201,8 @@ func packageURL(purl, comment string) *spdx.PackageExternalReference {
 // it is over the names and hashes of the module's files, not over an archive. It stands
 // in the comment of the package URL, as go.sum has it.
 func modulePackage(in lock.Inputs, files []*file, m debug.Module) *spdx.Package {
-	p := &spdx.Package{
-		PackageName:               m.Path,
-		PackageSPDXIdentifier:     elementID("Module", m.Path+"@"+m.Version),
-		PackageVersion:            m.Version,
-		PackageDownloadLocation:   noAssertion,
-		PackageLicenseConcluded:   noAssertion,
-		PackageLicenseDeclared:    declared(files, licenceDir+m.Path+"@"+m.Version),
-		PackageCopyrightText:      noAssertion,
-		PackageExternalReferences: []*spdx.PackageExternalReference{packageURL(modulePURL(m.Path, m.Version), m.Sum)},
-		PrimaryPackagePurpose:     "LIBRARY",
-	}
+	p := newPackage(elementID("Module", m.Path+"@"+m.Version), m.Path, m.Version, "LIBRARY", packageURL(modulePURL(m.Path, m.Version), m.Sum))
+	p.PackageLicenseDeclared = declared(files, licenceDir+m.Path+"@"+m.Version)
 	switch m.Path {
 	case derper.Module:
 		p.PackageVersion = ""

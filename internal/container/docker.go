@@ -292,6 +292,8 @@ func command(ctx context.Context, stdout, stderr io.Writer, args ...string) (int
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
+	case err == nil:
+		return 0, nil
 	case ctx.Err() != nil:
 		return 0, fmt.Errorf("%s: %w", args[0], context.Cause(ctx))
 	case errors.As(err, &exit):

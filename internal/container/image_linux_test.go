@@ -103,10 +103,10 @@ func TestOpen(t *testing.T) {
 		{flat, v1.Platform{OS: "linux", Architecture: "arm", Variant: "v6"}, nil, "has no image for linux/arm/v6, only for linux/arm/v7, linux/amd64"},
 		{repo + ":all", v1.Platform{OS: "linux", Architecture: "s390x"}, nil, "has no image for linux/s390x, only for"},
 		{repo + ":arm", amd, nil, "image is for linux/arm/v7, not for linux/amd64"},
-		{repo + ":none", amd, nil, "no such reference in 127.0.0.1"},
-		{broken, amd, nil, "not an OCI layout"},
-		{"./no/such/dir", amd, nil, "no such directory"},
-		{"NOT A REFERENCE", amd, nil, "neither a directory nor a reference"},
+		{repo + ":none", amd, nil, "no such image in 127.0.0.1"},
+		{broken, amd, nil, "index.json: corrupt"},
+		{"./no/such/dir", amd, nil, "no such file or folder"},
+		{"NOT A REFERENCE", amd, nil, "neither a file, nor a folder, nor a reference"},
 		{"127.0.0.1:1/derper", amd, nil, "refused"},
 	} {
 		images, err := Open(t.Context(), tt.source, nil, tt.platform)

@@ -38,8 +38,8 @@ const temporary = ".derper-tmp"
 // ErrNotBuilt says that a folder has files that this program did not write.
 var ErrNotBuilt = errors.New("is not a layout that build wrote")
 
-// WriteLayout writes an index and its images, which are all that it names, as an OCI layout to the folder dir,
-// under the name ref, and reports whether anything had to be written. What is there
+// WriteLayout writes an index of images as an OCI layout to the folder dir, under the name
+// ref, and reports whether anything had to be written. What is there
 // already is looked at by its state, with verify by its content.
 //
 // The folder must be missing, empty, or a layout that an earlier call wrote, else
@@ -47,7 +47,7 @@ var ErrNotBuilt = errors.New("is not a layout that build wrote")
 // one step: who reads the folder, and who is interrupted, has the old layout or the
 // new one. What only the old one needed is removed after that; files that others
 // put there stay.
-func WriteLayout(dir, ref string, index v1.ImageIndex, images []v1.Image, verify bool) (written bool, err error) {
+func WriteLayout(dir, ref string, index v1.ImageIndex, verify bool) (written bool, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("layout %s: %w", dir, err)
@@ -57,7 +57,7 @@ func WriteLayout(dir, ref string, index v1.ImageIndex, images []v1.Image, verify
 	if err != nil {
 		return false, err
 	}
-	files, err := layoutFiles(ref, index, images)
+	files, err := layoutFiles(ref, index)
 	if err != nil {
 		return false, err
 	}
@@ -138,7 +138,7 @@ type layoutFile struct {
 }
 
 // layoutFiles lists the files of a layout; index.json comes last.
-func layoutFiles(ref string, index v1.ImageIndex, images []v1.Image) ([]layoutFile, error) {
+func layoutFiles(ref string, index v1.ImageIndex) ([]layoutFile, error) {
 	var files []layoutFile
 	seen := map[v1.Hash]bool{}
 	add := func(digest v1.Hash, open func() (io.ReadCloser, error)) {
@@ -155,7 +155,15 @@ func layoutFiles(ref string, index v1.ImageIndex, images []v1.Image) ([]layoutFi
 		add(digest, reader(data))
 		return err
 	}
-	for _, img := range images {
+	list, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range list.Manifests {
+		img, err := index.Image(d.Digest)
+		if err != nil {
+			return nil, err
+		}
 		layers, err := img.Layers()
 		if err != nil {
 			return nil, err

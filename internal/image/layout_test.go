@@ -20,8 +20,8 @@ import (
 // write writes the sample of a version as a layout that is expected to work out.
 func write(t *testing.T, dir, version string, verify bool) (written bool) {
 	t.Helper()
-	_, images, index := sampleImages(t, version)
-	written, err := WriteLayout(dir, version, index, images, verify)
+	_, _, index := sampleImages(t, version)
+	written, err := WriteLayout(dir, version, index, verify)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,8 +167,8 @@ func TestUnchangedLayout(t *testing.T) {
 		for _, l := range layers {
 			l.Open = func() (io.ReadCloser, error) { return nil, errors.New("a layer was read") }
 		}
-		images, index := assemble(t, layers)
-		if written, err := WriteLayout(dir, "1", index, images, verify); written || err != nil {
+		_, index := assemble(t, layers)
+		if written, err := WriteLayout(dir, "1", index, verify); written || err != nil {
 			t.Errorf("verify %v: %v, %v", verify, written, err)
 		}
 		if !maps.Equal(states(t, dir), before) {
@@ -209,8 +209,8 @@ func TestForeignFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := states(t, above)
-			_, images, index := sampleImages(t, "1")
-			_, err := WriteLayout(dir, "1", index, images, false)
+			_, _, index := sampleImages(t, "1")
+			_, err := WriteLayout(dir, "1", index, false)
 			if !errors.Is(err, ErrNotBuilt) || !strings.Contains(err.Error(), dir) {
 				t.Errorf("%v, not ErrNotBuilt", err)
 			}
@@ -227,8 +227,8 @@ func TestForeignFolder(t *testing.T) {
 		if err := os.WriteFile(file, []byte("x"), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		_, images, index := sampleImages(t, "1")
-		if _, err := WriteLayout(file, "1", index, images, false); err == nil {
+		_, _, index := sampleImages(t, "1")
+		if _, err := WriteLayout(file, "1", index, false); err == nil {
 			t.Error("a layout was written to a file")
 		}
 		if data, err := os.ReadFile(file); string(data) != "x" || err != nil {
@@ -271,8 +271,8 @@ func TestOtherContent(t *testing.T) {
 func TestOtherName(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "1", false)
-	_, images, index := sampleImages(t, "1")
-	if written, err := WriteLayout(dir, "other", index, images, false); !written || err != nil {
+	_, _, index := sampleImages(t, "1")
+	if written, err := WriteLayout(dir, "other", index, false); !written || err != nil {
 		t.Fatalf("%v, %v", written, err)
 	}
 	if data := contents(t, dir)["index.json"]; !strings.Contains(data, `"org.opencontainers.image.ref.name": "other"`) {

@@ -239,6 +239,24 @@ func TestOpenHostile(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("no platform", func(t *testing.T) {
+		img, err := random.Image(1000, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		path, err := layout.Write(dir, empty.Index)
+		if err == nil {
+			err = path.AppendImage(img)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := opened(t, dir)
+		if _, err := ForPlatform(t.Context(), o, o.Entries, v1.Platform{OS: "linux", Architecture: "amd64"}); err == nil {
+			t.Error("an image that names no platform is taken for one of linux/amd64")
+		}
+	})
 	t.Run("nothing", func(t *testing.T) {
 		for _, name := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir()} {
 			if _, err := Open(name); !errors.Is(err, ErrNotFound) {

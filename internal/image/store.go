@@ -138,7 +138,8 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 				if err != nil {
 					return nil, err
 				}
-				if d.Platform = config.Platform(); PlatformOf(*d.Platform) == want {
+				d.Platform = &v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}
+				if PlatformOf(*d.Platform) == want {
 					return img, nil
 				}
 			}
@@ -289,19 +290,4 @@ func (r *checkedReader) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// Stoppable is r, whose long read ends when it is no longer wanted.
-func Stoppable(ctx context.Context, r io.Reader) io.Reader { return &stoppable{ctx, r} }
-
-type stoppable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (s *stoppable) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(p)
 }

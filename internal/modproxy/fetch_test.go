@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/module"
+
+	"github.com/xavieralpha/derper/internal/stall"
 )
 
 func TestFetch(t *testing.T) {
@@ -191,8 +193,8 @@ func TestSilentServer(t *testing.T) {
 		<-r.Context().Done()
 	})
 	dir, err := w.fetch(t.Context(), w.sum)
-	if !errors.Is(err, errSilent) {
-		t.Errorf("%v, not %v", err, errSilent)
+	if !errors.Is(err, stall.Err) {
+		t.Errorf("%v, not %v", err, stall.Err)
 	}
 	w.nothingLeft(dir)
 }

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/retry"
+	"github.com/xavieralpha/derper/internal/stall"
 )
 
 // DefaultProxy is where modules come from when GOPROXY says nothing.
@@ -56,9 +57,6 @@ type Client struct {
 
 // ErrUnreachable says that no proxy gave an answer.
 var ErrUnreachable = errors.New("module proxy cannot be reached")
-
-// errSilent says that a server stopped in the middle of an answer, or before it.
-var errSilent = errors.New("no answer for too long")
 
 // tries is how often a request is sent before its error counts.
 const tries = 4
@@ -210,51 +208,11 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 	return nil, err
 }
 
-// RoundTrip sends a request, and gives up a server that is silent for longer than
-// Patience, be it before or within its answer.
+// RoundTrip sends a request as those to proxies are sent: a server that is silent for
+// longer than Patience is given up.
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
-	w := &watched{patience: cmp.Or(c.Patience, time.Minute)}
-	ctx, cancel := context.WithCancelCause(req.Context())
-	w.ctx, w.cancel = ctx, cancel
-	w.silence = time.AfterFunc(w.patience, func() { cancel(errSilent) })
-	resp, err := http.DefaultTransport.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		return nil, w.end(err)
-	}
-	w.ReadCloser, resp.Body = resp.Body, w
-	return resp, nil
-}
-
-// watched is an answer's body while the server's silence is timed.
-type watched struct {
-	io.ReadCloser
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	silence  *time.Timer
-	patience time.Duration
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.ReadCloser.Read(p)
-	w.silence.Reset(w.patience)
-	if err != nil && err != io.EOF {
-		err = w.end(err)
-	}
-	return n, err
-}
-
-func (w *watched) Close() error {
-	return w.end(w.ReadCloser.Close())
-}
-
-// end ends the request. Its error is the reason for that of the request.
-func (w *watched) end(err error) error {
-	if err != nil && w.ctx.Err() != nil {
-		err = context.Cause(w.ctx)
-	}
-	w.silence.Stop()
-	w.cancel(nil)
-	return err
+	t := stall.Transport{Inner: http.DefaultTransport, After: cmp.Or(c.Patience, time.Minute)}
+	return t.RoundTrip(req)
 }
 
 // redact drops a password in the URL from the error of an HTTP request.

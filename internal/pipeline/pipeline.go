@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -86,9 +85,6 @@ type Build struct {
 	// Runs are in the order of the plan.
 	Runs []Run
 }
-
-// Manifests are all that the index names: the images and their attestations.
-func (b *Build) Manifests() []v1.Image { return slices.Concat(b.Images, b.Attestations) }
 
 // Figures are what came out for one platform, in figures.
 type Figures struct {

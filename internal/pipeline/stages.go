@@ -15,6 +15,7 @@ import (
 	"github.com/xavieralpha/derper"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/ctxio"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -113,7 +114,7 @@ func (b *Builder) file(ctx context.Context, name string, mode fs.FileMode, from 
 		return struct {
 			io.Reader
 			io.Closer
-		}{image.Stoppable(ctx, r), r}, err
+		}{ctxio.Reader(ctx, r), r}, err
 	}}
 }
 

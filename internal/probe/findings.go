@@ -2,6 +2,7 @@ package probe
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,6 +17,23 @@ const (
 	Skip Result = "skip" // not asked: Reason says why
 )
 
+// Skipped is the reason that something was not judged, as an error.
+type Skipped string
+
+func (s Skipped) Error() string { return string(s) }
+
+// Judge is the outcome of what ended with an error or none, and the reason.
+func Judge(err error) (Result, string) {
+	var why Skipped
+	switch {
+	case err == nil:
+		return Pass, ""
+	case errors.As(err, &why):
+		return Skip, why.Error()
+	}
+	return Fail, err.Error()
+}
+
 // Check is one row of the findings.
 type Check struct {
 	Name   string        // group and check, such as "stun/ipv4"
@@ -24,7 +42,7 @@ type Check struct {
 	Took   time.Duration //
 }
 
-// MarshalJSON writes the duration in milliseconds, which people read.
+// MarshalJSON writes the duration in milliseconds, which people read. Who reads it back gets all but that.
 func (c Check) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Name   string  `json:"name"`
@@ -32,21 +50,6 @@ func (c Check) MarshalJSON() ([]byte, error) {
 		Reason string  `json:"reason,omitempty"`
 		Ms     float64 `json:"ms"`
 	}{c.Name, c.Result, c.Reason, float64(c.Took.Microseconds()) / 1000})
-}
-
-// UnmarshalJSON reads what MarshalJSON wrote.
-func (c *Check) UnmarshalJSON(b []byte) error {
-	var row struct {
-		Name   string
-		Result Result
-		Reason string
-		Ms     float64
-	}
-	if err := json.Unmarshal(b, &row); err != nil {
-		return err
-	}
-	*c = Check{row.Name, row.Result, row.Reason, time.Duration(row.Ms * float64(time.Millisecond))}
-	return nil
 }
 
 // String is the row of the check in the text form.

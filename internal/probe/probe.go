@@ -87,7 +87,7 @@ func (t Target) Validate() error {
 
 func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
 
-// check is one promise. Its run returns what it saw, or an error: of type skip when it could not be judged.
+// check is one promise. Its run returns what it saw, or an error: a skip when it could not be judged.
 type check struct {
 	name  string
 	needs []string // checks that must have passed
@@ -95,10 +95,7 @@ type check struct {
 	run   func(context.Context, *session) (string, error)
 }
 
-// skip is the reason that a check was not judged.
-type skip string
-
-func (s skip) Error() string { return string(s) }
+type skip = Skipped
 
 // session is what the checks of one run learn from each other.
 type session struct {
@@ -171,14 +168,12 @@ func (s *session) judge(ctx context.Context, c check) (Result, string) {
 	cctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	saw, err := c.run(cctx, s)
-	var why skip
-	switch {
-	case err == nil:
+	switch result, reason := Judge(err); {
+	case result == Pass:
 		return Pass, saw
-	case errors.As(err, &why):
-		return Skip, why.Error()
-	case ctx.Err() != nil:
+	case result == Fail && ctx.Err() != nil:
 		return Skip, "interrupted"
+	default:
+		return result, reason
 	}
-	return Fail, err.Error()
 }

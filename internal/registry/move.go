@@ -118,39 +118,58 @@ func newer(a, b string) bool {
 	return semver.IsValid("v"+a) && semver.Compare("v"+a, "v"+b) > 0
 }
 
+// settled is held for reading while tags move.
+var settled sync.RWMutex
+
+// Settle waits until this program moves no tags. A program that is told to stop calls it
+// before it exits, so that tags are in one place or in the other.
+func Settle() {
+	settled.Lock()
+	defer settled.Unlock()
+}
+
 // moveAll moves tags: those of the version first, which nobody uses yet and which
 // show whether every registry takes tags; then those that move, all at once, so that
 // the time between the first and the last is that of one request. What fails is put
 // back.
 //
-// A signal does not end it half way.
+// A signal does not end it half way; [Settle] waits for it.
 func (c *Client) moveAll(ctx context.Context, moves []*move) error {
+	settled.RLock()
+	defer settled.RUnlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moving)
 	defer cancel()
-	for _, stage := range []bool{false, true} {
+	for _, moving := range []bool{false, true} {
 		var mu sync.Mutex
 		var failures []error
-		var wg sync.WaitGroup
-		for _, m := range moves {
-			if m.tag.Moves != stage || m.done() {
-				continue
+		stage(moves, moving, func(m *move) {
+			if m.done() {
+				return
 			}
 			m.tried = true
-			wg.Go(func() {
-				if err := m.forward(ctx); err != nil {
-					mu.Lock()
-					defer mu.Unlock()
-					failures = append(failures, c.failed(m.repository, "tag "+m.tag.Name, err))
-				}
-			})
-		}
-		wg.Wait()
+			if err := m.forward(ctx); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failures = append(failures, c.failed(m.repository, "tag "+m.tag.Name, err))
+			}
+		})
 		if len(failures) > 0 {
 			slices.SortFunc(failures, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 			return c.putBack(ctx, moves, errors.Join(failures...))
 		}
 	}
 	return nil
+}
+
+// stage calls f for the tags that move, or for the others, all at once.
+func stage(moves []*move, moving bool, f func(*move)) {
+	var wg sync.WaitGroup
+	for _, m := range moves {
+		if m.tag.Moves == moving {
+			wg.Go(func() { f(m) })
+		}
+	}
+	wg.Wait()
 }
 
 // forward moves the tag, and sees for itself. The registry has taken everything else
@@ -206,27 +225,23 @@ func (e *MoveError) Unwrap() error { return e.Err }
 func (c *Client) putBack(ctx context.Context, moves []*move, cause error) error {
 	e := &MoveError{Err: cause}
 	var mu sync.Mutex
-	for _, stage := range []bool{true, false} {
-		var wg sync.WaitGroup
-		for _, m := range moves {
-			if m.tag.Moves != stage || !m.tried {
-				continue
+	for _, moving := range []bool{true, false} {
+		stage(moves, moving, func(m *move) {
+			if !m.tried {
+				return
 			}
-			wg.Go(func() {
-				at, err := m.back(ctx)
-				mu.Lock()
-				defer mu.Unlock()
-				switch {
-				case err != nil:
-					e.Unknown = append(e.Unknown, m.String())
-				case at:
-					e.Moved = append(e.Moved, m.String())
-				default:
-					e.Back = append(e.Back, m.String())
-				}
-			})
-		}
-		wg.Wait()
+			at, err := m.back(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				e.Unknown = append(e.Unknown, m.String())
+			case at:
+				e.Moved = append(e.Moved, m.String())
+			default:
+				e.Back = append(e.Back, m.String())
+			}
+		})
 	}
 	for _, list := range [][]string{e.Back, e.Moved, e.Unknown} {
 		slices.Sort(list)

@@ -27,6 +27,8 @@ type Plan struct {
 	Verify bool
 	// DryRun only says what would be done.
 	DryRun bool
+
+	there bool // it is in the repositories already, and nothing is uploaded
 }
 
 // Pushed says what became of a push, or would.
@@ -65,51 +67,23 @@ type PushedTag struct {
 // Among the errors are a [TagError] for a tag that may not move, and a [MoveError]
 // for tags that were left half way.
 func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
-	if p.Release.store == nil && !p.DryRun {
-		return &Pushed{}, fmt.Errorf("release %s: has no content to push", p.Release.Version)
-	}
-	return c.push(ctx, p, func(context.Context, *Repository) (*content, error) { return &p.Release.content, nil })
-}
-
-// Move moves moving tags to an image that all repositories have, whole, as to an older one
-// to go back to. It uploads nothing, and is as careful with the tags as [Client.Push]. The
-// error is [ErrIncomplete] if a repository lacks something of the image.
-func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
-	for _, t := range p.Tags {
-		if !t.Moves {
-			return &Pushed{}, fmt.Errorf("tag %s: names a version, and does not move", t.Name)
-		}
-	}
-	p.Retag, p.Verify = true, true
-	return c.push(ctx, p, func(ctx context.Context, r *Repository) (*content, error) {
-		all := &content{store: r}
-		err := all.add(ctx, v1.Descriptor{Digest: p.Release.Digest})
-		if err != nil && !NotFound(err) {
-			return nil, err
-		}
-		if err == nil {
-			lacks, lerr := r.missing(ctx, all)
-			if lerr != nil {
-				return nil, c.failed(r, "look", lerr)
-			}
-			if len(lacks.blobs)+len(lacks.manifests) == 0 {
-				return all, nil
-			}
-			err = fmt.Errorf("it lacks %s", strings.Join(lacks.summary().Digests, ", "))
-		}
-		return nil, fmt.Errorf("%s@%s: version %s %w: %w", r, p.Release.Digest, p.Release.Version, ErrIncomplete, err)
-	})
-}
-
-// push pushes what there is for each repository.
-func (c *Client) push(ctx context.Context, p Plan, contentFor func(context.Context, *Repository) (*content, error)) (*Pushed, error) {
 	pushed := &Pushed{Version: p.Release.Version, Digest: p.Release.Digest.String(), DryRun: p.DryRun}
+	if p.Release.store == nil && !p.DryRun && !p.there {
+		return pushed, fmt.Errorf("release %s: has no content to push", p.Release.Version)
+	}
 	targets, err := c.targets(ctx, p.Repositories)
 	if err != nil {
 		return pushed, err
 	}
 	for _, t := range targets {
-		if t.all, err = contentFor(ctx, t.Repository); err != nil {
+		if t.all = &p.Release.content; p.there {
+			t.all = &content{store: t}
+			err = t.all.add(ctx, v1.Descriptor{Digest: p.Release.Digest})
+		}
+		if NotFound(err) {
+			err = fmt.Errorf("%s: version %s %w: %w", t, p.Release.Version, ErrIncomplete, err)
+		}
+		if err != nil {
 			return pushed, err
 		}
 	}
@@ -128,7 +102,7 @@ func (c *Client) push(ctx context.Context, p Plan, contentFor func(context.Conte
 	if !p.Verify && inPlace {
 		return pushed, nil
 	}
-	if err := c.survey(ctx, targets, pushed); err != nil || p.DryRun {
+	if err := c.survey(ctx, p, targets, pushed); err != nil || p.DryRun {
 		return pushed, err
 	}
 	if err := c.uploadAll(ctx, targets); err != nil {
@@ -149,6 +123,19 @@ func (c *Client) push(ctx context.Context, p Plan, contentFor func(context.Conte
 		}
 	}
 	return pushed, c.moveAll(ctx, moves)
+}
+
+// Move moves moving tags to an image that all repositories have, whole, as to an older one
+// to go back to. It uploads nothing, and is as careful with the tags as [Client.Push]. The
+// error is [ErrIncomplete] if a repository lacks something of the image.
+func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
+	for _, t := range p.Tags {
+		if !t.Moves {
+			return &Pushed{}, fmt.Errorf("tag %s: names a version, and does not move", t.Name)
+		}
+	}
+	p.there, p.Retag, p.Verify = true, true, true
+	return c.Push(ctx, p)
 }
 
 // A target is a repository with what it is to have, what it lacks of that, and where its
@@ -212,21 +199,21 @@ func (c *Client) lookUp(ctx context.Context, p Plan, targets []*target, uploaded
 }
 
 // survey finds out what each repository lacks.
-func (c *Client) survey(ctx context.Context, targets []*target, pushed *Pushed) error {
-	g, gctx := errgroup.WithContext(ctx)
-	for i, t := range targets {
-		g.Go(func() (err error) {
-			if t.lacks, err = t.missing(gctx, t.all); err != nil {
-				return c.failed(t.Repository, "look", err)
-			}
-			pushed.Repositories[i].Missing = t.lacks.summary()
-			if from := source(targets, i); from != nil && len(t.lacks.blobs) > 0 {
-				pushed.Repositories[i].MountedFrom = from.String()
-			}
-			return nil
-		})
-	}
-	return g.Wait()
+func (c *Client) survey(ctx context.Context, p Plan, targets []*target, pushed *Pushed) error {
+	return each(ctx, targets, func(ctx context.Context, i int, t *target) (err error) {
+		if t.lacks, err = t.missing(ctx, t.all); err != nil {
+			return c.failed(t.Repository, "look", err)
+		}
+		lacks := t.lacks.summary()
+		if p.there && len(lacks.Digests) > 0 {
+			return fmt.Errorf("%s: version %s %w: it lacks %s", t, p.Release.Version, ErrIncomplete, strings.Join(lacks.Digests, ", "))
+		}
+		pushed.Repositories[i].Missing = lacks
+		if from := source(targets, i); from != nil && lacks.Blobs > 0 {
+			pushed.Repositories[i].MountedFrom = from.String()
+		}
+		return nil
+	})
 }
 
 // source is the repository that blobs for target i are mounted from: the one before

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"net/http"
 	"os"
@@ -414,24 +413,5 @@ func TestEmptyLinks(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestPlainHTTP guards that a password does not go over a line that is not encrypted
-// because an address is private.
-func TestPlainHTTP(t *testing.T) {
-	for host, want := range map[string]bool{"http://10.0.0.1:5000": false, "http://registry.local": false, "http://127.0.0.1:5000": true, "http://[::1]": true, "https://10.0.0.1": true, "http://asked.example": true} {
-		sent := false
-		rt := &encrypted{
-			inner: roundTripper(func(*http.Request) (*http.Response, error) { sent = true; return nil, bytes.ErrTooLarge }),
-			plain: "asked.example",
-		}
-		req, err := http.NewRequest(http.MethodGet, host, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if rt.RoundTrip(req); sent != want {
-			t.Errorf("%s: sent %v, want %v", host, sent, want)
-		}
 	}
 }

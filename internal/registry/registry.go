@@ -1,5 +1,5 @@
-// Package registry pushes a release to registries by digest, verifies it there, and
-// only then moves tags to it.
+// Package registry is the only way to registries. It reads images, pushes a release by
+// digest, verifies it there, and only then moves tags to it.
 //
 // It promises that no tag moves in any repository before all repositories hold the
 // whole release, read back: every manifest byte for byte, every blob by its size. A
@@ -14,8 +14,9 @@
 // leaves some tags at the new release and some at the old one; the next push of the
 // release moves the others and uploads nothing.
 //
-// Nothing that it says contains a password or a token. It reads no variable of the
-// environment and no file but the layout; credentials come with a [Client].
+// Passwords go only over TLS, or to this machine, and nothing that it says contains one, or
+// a token. It reads no variable of the environment and no file but the layout; credentials
+// come with a [Client].
 package registry
 
 import (
@@ -97,9 +98,6 @@ type Repository struct {
 	client *Client
 	auth   http.RoundTripper
 	attach sync.Mutex
-
-	mu  sync.Mutex
-	top *v1.Descriptor // what the reference names, once it was asked for
 }
 
 // A reference is one as people write it: [http://]HOST/PATH[:TAG|@DIGEST].
@@ -217,8 +215,6 @@ func (r *Repository) options(ctx context.Context) []remote.Option {
 	return []remote.Option{
 		remote.WithContext(ctx),
 		remote.WithTransport(r.auth),
-		remote.WithJobs(jobs),
-		remote.WithUserAgent("derper"),
 		// Failures are seen to here, and not at two levels at once.
 		remote.WithRetryPredicate(func(error) bool { return false }),
 	}
@@ -226,25 +222,17 @@ func (r *Repository) options(ctx context.Context) []remote.Option {
 
 func (r *Repository) digest(h v1.Hash) name.Digest { return r.name.Digest(h.String()) }
 
-// Resolve says what the reference names that the repository was opened with. A tag is
-// asked for once.
+// Resolve says what the reference names that the repository was opened with.
 func (r *Repository) Resolve(ctx context.Context) (v1.Descriptor, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.top != nil {
-		return *r.top, nil
+	if d, err := r.head(ctx, r.ref); err == nil && d != nil {
+		return *d, nil
 	}
-	var err error
-	if r.top, err = r.head(ctx, r.ref); err != nil || r.top == nil {
-		// Some registries answer no HEAD, and none says why it does not.
-		var m *manifest
-		if m, err = r.read(ctx, r.ref); err != nil {
-			r.top = nil
-			return v1.Descriptor{}, r.client.failed(r, r.ref.Identifier(), err)
-		}
-		r.top = &v1.Descriptor{MediaType: m.mediaType, Digest: m.digest, Size: int64(len(m.raw))}
+	// Some registries answer no HEAD, and none says why it does not.
+	m, err := r.read(ctx, r.ref)
+	if err != nil {
+		return v1.Descriptor{}, r.client.failed(r, r.ref.Identifier(), err)
 	}
-	return *r.top, nil
+	return v1.Descriptor{MediaType: m.mediaType, Digest: m.digest, Size: int64(len(m.raw))}, nil
 }
 
 // Manifest reads a manifest or an index, whose size has a limit and whose content has
@@ -323,7 +311,8 @@ func Denied(err error) bool {
 func Unreachable(err error) bool {
 	var request *url.Error
 	var network net.Error
-	return HostOf(err) != "" && (status(err) >= 500 || errors.As(err, &request) || errors.As(err, &network))
+	refused := errors.Is(err, errPlain) || errors.Is(err, errPassword) // here
+	return HostOf(err) != "" && !refused && (status(err) >= 500 || errors.As(err, &request) || errors.As(err, &network))
 }
 
 // again tries f until it works, or will not work.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/internal/redact"
+	"github.com/xavieralpha/derper/internal/stall"
 )
 
 // answer is an answer with some headers, name and value in turn.
@@ -199,8 +200,8 @@ func TestStall(t *testing.T) {
 			return nil, req.Context().Err()
 		})
 		began := time.Now()
-		_, err := (&stalling{hang, after}).RoundTrip(request(t, "GET", "https://r.example/v2/", nil))
-		if !errors.Is(err, errStalled) || !strings.Contains(err.Error(), "r.example: stalled: nothing moved for 10s") || time.Since(began) != after {
+		_, err := (&stall.Transport{Inner: hang, After: after}).RoundTrip(request(t, "GET", "https://r.example/v2/", nil))
+		if !errors.Is(err, stall.Err) || !strings.Contains(err.Error(), "r.example: stalled: nothing moved for 10s") || time.Since(began) != after {
 			t.Errorf("no answer: %v after %s", err, time.Since(began))
 		}
 	})
@@ -213,7 +214,7 @@ func TestStall(t *testing.T) {
 			a.Body = &slow{50, 9 * time.Second}
 			return a, nil
 		})
-		resp, err := (&stalling{both, after}).RoundTrip(request(t, "PATCH", "https://r.example/v2/", &slow{50, 9 * time.Second}))
+		resp, err := (&stall.Transport{Inner: both, After: after}).RoundTrip(request(t, "PATCH", "https://r.example/v2/", &slow{50, 9 * time.Second}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,14 +231,14 @@ func TestStall(t *testing.T) {
 		<-req.Context().Done()
 	}))
 	defer s.Close()
-	rt := &stalling{http.DefaultTransport, time.Minute}
+	rt := &stall.Transport{Inner: http.DefaultTransport, After: time.Minute}
 	resp, err := rt.RoundTrip(request(t, "GET", s.URL, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	rt.after = 100 * time.Millisecond // from the first half on
+	rt.After = 100 * time.Millisecond // from the first half on
 	defer resp.Body.Close()
-	if _, err := io.ReadAll(resp.Body); !errors.Is(err, errStalled) {
+	if _, err := io.ReadAll(resp.Body); !errors.Is(err, stall.Err) {
 		t.Errorf("answer that stops: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/redact"
+	"github.com/xavieralpha/derper/internal/stall"
 )
 
 // newTransport is the way to registries. What is nearest to the network comes last:
@@ -22,7 +23,7 @@ import (
 func newTransport(base http.RoundTripper, p Patience, s *redact.Secrets) http.RoundTripper {
 	t := base
 	t = &listening{inner: t, secrets: s}
-	t = &stalling{inner: t, after: p.Stall}
+	t = &stall.Transport{Inner: t, After: p.Stall}
 	t = &limiting{inner: t}
 	t = &retrying{inner: t, patience: p}
 	t = &referring{inner: t}
@@ -59,13 +60,13 @@ func notFoundAnswer(req *http.Request) *http.Response {
 // What is refused over a connection that is not encrypted.
 var (
 	errPlain    = errors.New("plain HTTP only to this machine, and to a registry named as http://HOST")
-	errPassword = errors.New("asks for a password over plain HTTP: passwords go only over TLS, or to this machine")
+	errPassword = errors.New("it asks for a password over plain HTTP: passwords go only over TLS, or to this machine")
 )
 
 // encrypted is a RoundTripper that refuses plain HTTP, except to this machine and to
-// the host for which somebody asked for it, and that sends no password even there.
-// go-containerregistry goes over to plain HTTP for private addresses and names in
-// .local, and takes passwords along.
+// the host for which somebody asked for it, and that sends no password even there: what
+// a registry gives to anybody can be had. go-containerregistry goes over to plain HTTP
+// for private addresses and names in .local, and takes passwords along.
 type encrypted struct {
 	inner  http.RoundTripper
 	plain  string // the host that may be spoken to without encryption
@@ -83,7 +84,15 @@ func (t *encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !t.secret || req.Header.Get("Authorization") == "" && !form {
 			return t.inner.RoundTrip(req)
 		}
-		err = errPassword
+		if err = errPassword; !form {
+			anybody := req.Clone(req.Context())
+			anybody.Header.Del("Authorization")
+			resp, err := t.inner.RoundTrip(anybody)
+			if err != nil || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+				return resp, err
+			}
+			drop(resp)
+		}
 	}
 	closeBody(req)
 	return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
@@ -133,6 +142,7 @@ type limited struct {
 func (l *limited) Read(p []byte) (int, error) {
 	n, err := l.ReadCloser.Read(p)
 	if l.left -= int64(n); l.left < 0 {
+		l.Close() // not everybody does, after an error
 		return 0, fmt.Errorf("%s: %w", l.host, errTooLarge)
 	}
 	return n, err

@@ -34,34 +34,33 @@ type Missing struct {
 func (r *Repository) missing(ctx context.Context, c *content) (*content, error) {
 	haveBlob := make([]bool, len(c.blobs))
 	haveManifest := make([]bool, len(c.manifests))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs)
-	for i, b := range c.blobs {
-		g.Go(func() error {
-			err := r.client.again(gctx, func() (err error) {
-				haveBlob[i], err = r.hasBlob(gctx, b)
-				return err
-			})
-			if broken(err) || forbidden(err) {
-				return nil
-			}
-			return err
-		})
-	}
-	for i, m := range c.manifests {
-		g.Go(func() error {
-			found, err := r.head(gctx, r.digest(m.digest))
+	err := each(ctx, c.blobs, func(ctx context.Context, i int, b blob) (err error) {
+		if haveBlob[i], err = r.hasBlob(ctx, b); broken(err) || forbidden(err) {
+			return nil
+		}
+		return err
+	})
+	if err == nil {
+		err = each(ctx, c.manifests, func(ctx context.Context, i int, m *manifest) error {
+			found, err := r.head(ctx, r.digest(m.digest))
 			haveManifest[i] = found != nil
-			if broken(err) || forbidden(err) || err != nil && !spoken(err) && gctx.Err() == nil {
+			if broken(err) || forbidden(err) || err != nil && !spoken(err) && ctx.Err() == nil {
 				return nil // what is under this digest is something else, or nothing
 			}
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+	return &content{without(c.manifests, haveManifest), without(c.blobs, haveBlob), c.store}, err
+}
+
+// each calls f for each of a list, side by side, and returns the first error.
+func each[T any](ctx context.Context, list []T, f func(ctx context.Context, i int, x T) error) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for i, x := range list {
+		g.Go(func() error { return f(gctx, i, x) })
 	}
-	return &content{without(c.manifests, haveManifest), without(c.blobs, haveBlob), c.store}, nil
+	return g.Wait()
 }
 
 // without is a list without those of which there is something already.
@@ -91,12 +90,10 @@ func (c *content) summary() *Missing {
 // registry where that has them; from may be nil. Then it reads everything back. Bytes
 // are counted as they go.
 func (r *Repository) upload(ctx context.Context, all, lacks *content, from *target, count func(int64)) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs)
-	for _, b := range lacks.blobs {
-		g.Go(func() error { return r.uploadBlob(gctx, all.store, b, from, count) })
-	}
-	if err := g.Wait(); err != nil {
+	err := each(ctx, lacks.blobs, func(ctx context.Context, _ int, b blob) error {
+		return r.uploadBlob(ctx, all.store, b, from, count)
+	})
+	if err != nil {
 		return err
 	}
 	for _, m := range lacks.manifests {
@@ -144,34 +141,30 @@ func (r *Repository) uploadBlob(ctx context.Context, store image.Store, b blob, 
 // verify reads back what was written, and the manifests of everything. The sizes of
 // blobs that were there already have been looked at when they were found.
 func (r *Repository) verify(ctx context.Context, all, written *content) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs)
-	for _, m := range all.manifests {
+	err := each(ctx, all.manifests, func(ctx context.Context, _ int, m *manifest) error {
 		if slices.Contains(written.manifests, m) {
-			continue // it was, at once
+			return nil // it was, at once
 		}
-		g.Go(func() error {
-			if err := r.client.again(gctx, func() error { return r.same(gctx, m) }); err != nil {
-				return fmt.Errorf("verify manifest %s: %w", m.digest, err)
+		if err := r.client.again(ctx, func() error { return r.same(ctx, m) }); err != nil {
+			return fmt.Errorf("verify manifest %s: %w", m.digest, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return each(ctx, written.blobs, func(ctx context.Context, _ int, b blob) error {
+		return r.client.again(ctx, func() error {
+			has, err := r.hasBlob(ctx, b)
+			if err == nil && !has {
+				err = errors.New("the registry took it and does not have it")
 			}
-			return nil
+			if err != nil {
+				err = fmt.Errorf("verify blob %s: %w", b.digest, err)
+			}
+			return err
 		})
-	}
-	for _, b := range written.blobs {
-		g.Go(func() error {
-			return r.client.again(gctx, func() error {
-				has, err := r.hasBlob(gctx, b)
-				if err == nil && !has {
-					err = errors.New("the registry took it and does not have it")
-				}
-				if err != nil {
-					err = fmt.Errorf("verify blob %s: %w", b.digest, err)
-				}
-				return err
-			})
-		})
-	}
-	return g.Wait()
+	})
 }
 
 // same reads a manifest back and compares it.
@@ -183,21 +176,23 @@ func (r *Repository) same(ctx context.Context, m *manifest) error {
 	return err
 }
 
-// hasBlob asks once for a blob. One of another size is an error.
+// hasBlob asks for a blob. One of another size is an error.
 func (r *Repository) hasBlob(ctx context.Context, b blob) (bool, error) {
-	l, err := remote.Layer(r.digest(b.digest), r.options(ctx)...)
-	if err != nil {
-		return false, err
-	}
-	switch size, err := l.Size(); {
-	case NotFound(err):
+	var size int64
+	err := r.client.again(ctx, func() error {
+		l, err := remote.Layer(r.digest(b.digest), r.options(ctx)...)
+		if err == nil {
+			size, err = l.Size()
+		}
+		return err
+	})
+	if NotFound(err) {
 		return false, nil
-	case err != nil:
-		return false, err
-	case size >= 0 && size != b.size:
-		return false, fmt.Errorf("blob %s has %d bytes in the registry, wants %d", b.digest, size, b.size)
 	}
-	return true, nil
+	if err == nil && size >= 0 && size != b.size {
+		err = fmt.Errorf("blob %s has %d bytes in the registry, wants %d", b.digest, size, b.size)
+	}
+	return err == nil, err
 }
 
 // head asks for a manifest by digest or tag; nil when there is none.

@@ -118,7 +118,7 @@ func TestMoveIncomplete(t *testing.T) {
 			}
 		}
 	}
-	refused(b.Repository("derper") + "@" + old.Lock.Outputs.Index + ": version 1.102.2 is incomplete")
+	refused(b.Repository("derper") + ": version 1.102.2 is incomplete: manifest " + old.Lock.Outputs.Index)
 	p.Repositories = p.Repositories[:1]
 	lose(t, dir, old)
 	refused("it lacks " + old.Lock.Outputs.Platforms[0].Layers[1].Digest)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -60,7 +59,7 @@ func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platf
 		t.Fatal(err)
 	}
 	r.Lock.Outputs.Index = digest.String()
-	if _, err := image.WriteLayout(r.Dir, r.Lock.Inputs.Tailscale.Short(), index, slices.Concat(images, attestations), false); err != nil {
+	if _, err := image.WriteLayout(r.Dir, r.Lock.Inputs.Tailscale.Short(), index, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Lock.Write(r.LockFile); err != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -45,46 +44,43 @@ func Attach(ctx context.Context, set *attest.Set, signer *Signer, repositories [
 // first one must be in the repositories.
 func AttachStatements(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
 	total, done := 0, 0
-	var subjects []attest.Subject
-	for _, s := range statements {
-		total += len(s.Subjects) * len(repositories)
-		for _, subject := range s.Subjects {
-			if !slices.ContainsFunc(subjects, func(have attest.Subject) bool { return have.Descriptor.Digest == subject.Descriptor.Digest }) {
-				subjects = append(subjects, subject)
-			}
-		}
-	}
-	for _, r := range repositories {
-		index := subjects[0].Descriptor.Digest
+	results := make([]Attached, len(repositories))
+	known := make([]map[v1.Hash][][]byte, len(repositories)) // bundles by what they are about
+	for i, r := range repositories {
+		results[i].Repository, known[i] = r.String(), map[v1.Hash][][]byte{}
+		index := statements[0].Subjects[0].Descriptor.Digest
 		if has, err := r.Has(ctx, index); err != nil {
 			return nil, err
 		} else if !has {
 			return nil, fmt.Errorf("%s: %s: %w", r, index, ErrNotThere)
 		}
-	}
-	var err error
-	known := map[place][][]byte{}
-	for _, s := range subjects {
-		digest := s.Descriptor.Digest
-		for i, r := range repositories {
-			if known[place{i, digest}], err = Bundles(ctx, r, digest); err != nil {
-				return nil, err
+		for _, s := range statements {
+			total += len(s.Subjects)
+			for _, subject := range s.Subjects {
+				digest := subject.Descriptor.Digest
+				if _, ok := known[i][digest]; ok {
+					continue
+				}
+				var err error
+				if known[i][digest], err = Bundles(ctx, r, digest); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
-	results := make([]Attached, len(repositories))
-	for i, r := range repositories {
-		results[i].Repository = r.String()
-	}
 	for _, statement := range statements {
 		var bundle []byte
-		var lacks []pending
+		type place struct {
+			repository int
+			subject    v1.Descriptor
+		}
+		var lacks []place
 		for _, subject := range statement.Subjects {
-			digest := subject.Descriptor.Digest
+			about := subject.Descriptor
 			for i := range repositories {
-				found := holds(signer.Trust, known[place{i, digest}], digest, statement.Payload)
+				found := holds(signer.Trust, known[i][about.Digest], about.Digest, statement.Payload)
 				if found == nil {
-					lacks = append(lacks, pending{i, subject})
+					lacks = append(lacks, place{i, about})
 					continue
 				}
 				bundle = found
@@ -94,12 +90,13 @@ func AttachStatements(ctx context.Context, statements []attest.Statement, signer
 			}
 		}
 		for _, p := range lacks {
+			var err error
 			if bundle == nil {
 				if bundle, err = signer.Sign(ctx, statement.Payload); err != nil {
 					return results, err
 				}
 			}
-			artifact, err := newArtifact(p.subject.Descriptor, statement.Type, bundle)
+			artifact, err := newArtifact(p.subject, statement.Type, bundle)
 			if err != nil {
 				return results, err
 			}
@@ -112,18 +109,6 @@ func AttachStatements(ctx context.Context, statements []attest.Statement, signer
 		}
 	}
 	return results, nil
-}
-
-// place is a digest in one of the repositories.
-type place struct {
-	repository int
-	digest     v1.Hash
-}
-
-// pending is a bundle that a repository lacks.
-type pending struct {
-	repository int
-	subject    attest.Subject
 }
 
 // holds finds, among bundles, one of a statement that is still good.

@@ -49,15 +49,7 @@ func PublicSigstore(ctx context.Context) (*Sigstore, error) {
 	return &Sigstore{trusted, config}, nil
 }
 
-// A TokenSource gives ID tokens of OpenID Connect.
-type TokenSource interface {
-	// Token gets one that is meant for an audience.
-	Token(ctx context.Context, audience string) (string, error)
-	// Secrets are words that no error may contain.
-	Secrets() []string
-}
-
-// GitHub is the token source of a job in GitHub Actions with the permission id-token.
+// GitHub gives ID tokens of OpenID Connect: to a job in GitHub Actions with the permission id-token.
 // Source: https://docs.github.com/actions, security, OpenID Connect.
 type GitHub struct {
 	// URL and Bearer are the job's ACTIONS_ID_TOKEN_REQUEST_URL and _TOKEN.
@@ -115,13 +107,10 @@ func (g GitHub) ask(ctx context.Context, at string) (token string, again bool, e
 	return answer.Value, false, nil
 }
 
-// Secrets is the bearer token of the job.
-func (g GitHub) Secrets() []string { return []string{g.Bearer} }
-
 // NewKeylessSigner signs with a key of its own that lasts as long as the signer, for
 // which Fulcio certifies the identity that a token stands for. Every signature is
 // logged.
-func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens TokenSource) (*Signer, error) {
+func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens GitHub) (*Signer, error) {
 	keys, err := sign.NewEphemeralKeypair(nil)
 	if err != nil {
 		return nil, fmt.Errorf("keyless: %w", err)
@@ -132,7 +121,7 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens TokenSource) (*Si
 		return nil, fmt.Errorf("keyless: no Fulcio: %w", err)
 	}
 	certs := &certificates{fulcio: sign.NewFulcio(&sign.FulcioOptions{BaseURL: fulcio.URL, Retries: 3}), tokens: tokens}
-	certs.secrets.Add(tokens.Secrets()...)
+	certs.secrets.Add(tokens.Bearer)
 	signer := &Signer{keys: keys, secrets: &certs.secrets}
 	signer.options = sign.BundleOptions{CertificateProvider: certs, CertificateProviderOptions: &sign.CertificateProviderOptions{}, TrustedRoot: s.Root}
 	logs, err := root.SelectServices(s.Config.RekorLogURLs(), s.Config.RekorLogURLsConfig(), sign.RekorAPIVersions, now)
@@ -143,8 +132,8 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens TokenSource) (*Si
 		signer.options.TransparencyLogs = append(signer.options.TransparencyLogs,
 			sign.NewRekor(&sign.RekorOptions{BaseURL: l.URL, Version: l.MajorAPIVersion, Retries: 3, Timeout: time.Minute}))
 	}
-	if len(s.Config.TimestampAuthorityURLs()) > 0 {
-		authorities, err := root.SelectServices(s.Config.TimestampAuthorityURLs(), s.Config.TimestampAuthorityURLsConfig(), sign.TimestampAuthorityAPIVersions, now)
+	if urls := s.Config.TimestampAuthorityURLs(); len(urls) > 0 {
+		authorities, err := root.SelectServices(urls, s.Config.TimestampAuthorityURLsConfig(), sign.TimestampAuthorityAPIVersions, now)
 		if err != nil {
 			return nil, fmt.Errorf("keyless: no timestamp authority: %w", err)
 		}
@@ -174,7 +163,7 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens TokenSource) (*Si
 // certificates gets certificates from Fulcio, and keeps one for as long as it is valid.
 type certificates struct {
 	fulcio  *sign.Fulcio
-	tokens  TokenSource
+	tokens  GitHub
 	der     []byte
 	until   time.Time
 	secrets redact.Secrets

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -137,8 +136,8 @@ func caseEndToEnd(ctx context.Context, b *bed) {
 		HostName: n.HostName, IPv4: n.HostName, IPv6: "none", CertName: n.CertName, DERPPort: int(at.Port()), STUNPort: -1,
 	})
 	s.AllNodesSameUser = true
-	body := bytes.Repeat([]byte("through the relay only. "), 1<<20/24)
-	_, webAt := b.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+	body := strings.Repeat("through the relay only. ", 1<<20/24)
+	_, webAt := b.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }))
 
 	alice := b.tailscaled(ctx, s.BaseURL(), "alice", controlAt, at)
 	bob := b.tailscaled(ctx, s.BaseURL(), "bob", controlAt, at, webAt) // who hands what comes for its port to its own loopback
@@ -165,21 +164,15 @@ func caseEndToEnd(ctx context.Context, b *bed) {
 		b.note = fmt.Sprintf("ping %.1f ms", r.LatencySeconds*1000)
 		return nil
 	}))
-	hc := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return alice.DialTCP(ctx, ip.String(), webAt.Port())
-		},
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return alice.DialTCP(ctx, ip.String(), webAt.Port())
 	}}
-	req := get(http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%v/", netip.AddrPortFrom(ip, webAt.Port())), nil))
-	res, err := hc.Do(req)
+	p, err := probe.Fetch(ctx, tr, "GET", fmt.Sprintf("http://%v/", netip.AddrPortFrom(ip, webAt.Port())))
 	if err != nil {
 		fail("HTTP over the tailnet: %w", err)
 	}
-	defer res.Body.Close()
-	got, err := io.ReadAll(res.Body)
-	if err != nil || !bytes.Equal(got, body) {
-		fail("HTTP over the tailnet: %d of %d bytes came: %w", len(got), len(body), err)
+	if p.Text != body {
+		fail("HTTP over the tailnet: %d of %d bytes came", len(p.Text), len(body))
 	}
 	after := get(relay.counters(ctx))
 	for _, name := range []string{"bytes_received", "bytes_sent"} {
@@ -187,7 +180,7 @@ func caseEndToEnd(ctx context.Context, b *bed) {
 			fail("the relay's counter %s says %.0f for a transfer of %d: it took another way", name, n, len(body))
 		}
 	}
-	b.note += fmt.Sprintf(", %d bytes of HTTP in %.0f packets of the relay", len(got), after["packets_sent"]-before["packets_sent"])
+	b.note += fmt.Sprintf(", %d bytes of HTTP in %.0f packets of the relay", len(p.Text), after["packets_sent"]-before["packets_sent"])
 }
 
 func loopback(port int) netip.AddrPort {

@@ -42,7 +42,7 @@ var probeCases = []Case{
 func hasIPv6() error {
 	c, err := net.ListenPacket("udp6", "[::1]:0")
 	if err != nil {
-		return skip(fmt.Sprintf("this machine has no IPv6: %v", err))
+		return probe.Skipped(fmt.Sprintf("this machine has no IPv6: %v", err))
 	}
 	return c.Close()
 }

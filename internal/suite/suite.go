@@ -27,6 +27,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/probe"
 )
 
 // A Case is one thing that the image must do.
@@ -181,17 +182,17 @@ func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 
 	var rows []Row
 	for _, name := range c.rows() {
-		row := Row{Name: name, Result: Pass, Took: took}
+		row := Row{Name: name, Took: took}
 		seen, asked := b.results[name]
 		switch own := name == c.Name && len(c.Rows) == 0; {
 		case ctx.Err() != nil:
 			row.Result, row.Reason = Skip, "interrupted"
 		case asked:
-			row.judge(seen)
+			row.Result, row.Reason = probe.Judge(seen)
 		case own || err != nil:
-			row.judge(err)
+			row.Result, row.Reason = probe.Judge(err)
 		default:
-			row.judge(errors.New("the case ended without a word about it"))
+			row.Result, row.Reason = Fail, "no result reported for this row"
 		}
 		if row.Result == Pass && row.Reason == "" {
 			row.Reason = b.note
@@ -202,21 +203,4 @@ func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 		rows = append(rows, row)
 	}
 	return rows
-}
-
-// skip is the reason that a case could not be judged on this machine.
-type skip string
-
-func (s skip) Error() string { return string(s) }
-
-func (r *Row) judge(err error) {
-	var why skip
-	switch {
-	case err == nil:
-		r.Result = Pass
-	case errors.As(err, &why):
-		r.Result, r.Reason = Skip, why.Error()
-	default:
-		r.Result, r.Reason = Fail, err.Error()
-	}
 }

@@ -110,14 +110,14 @@ func (r *repository) flags(version string) (map[string]derperFlag, error) {
 	set := token.NewFileSet()
 	flags := map[string]derperFlag{}
 	for _, f := range files {
-		if !strings.HasSuffix(f.Path(), ".go") || strings.HasSuffix(f.Path(), "_test.go") {
+		if !strings.HasSuffix(f.Name, ".go") || strings.HasSuffix(f.Name, "_test.go") {
 			continue
 		}
-		data, err := contents(f)
+		data, err := f.Contents()
 		if err != nil {
 			return nil, err
 		}
-		source, err := parser.ParseFile(set, path.Join(derperSource, f.Path()), data, parser.SkipObjectResolution)
+		source, err := parser.ParseFile(set, path.Join(derperSource, f.Name), data, parser.SkipObjectResolution)
 		if err != nil {
 			return nil, fmt.Errorf("derper's flags: %w", err)
 		}

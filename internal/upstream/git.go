@@ -27,7 +27,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/go-git/go-git/v5/storage/filesystem"
-	modzip "golang.org/x/mod/zip"
 )
 
 // Limits to what a repository may send and to the tree of a commit, many times what
@@ -35,6 +34,7 @@ import (
 const (
 	maxRefs  = 64 << 20 // bytes of the list of references
 	maxPack  = 1 << 30  // bytes of the objects of some tags
+	maxTree  = 1 << 30  // bytes of the files of a commit
 	maxFiles = 1 << 20  // files and folders
 	maxPath  = 4 << 10  // bytes of a file's name
 )
@@ -129,33 +129,31 @@ func (r *repository) openURL(ctx context.Context, s *Source) error {
 		}
 	}
 	r.fetch = func(ctx context.Context, versions ...string) error {
-		return s.unreachable(ctx, r.fetchFrom(ctx, session, list.Capabilities, s.Modules.Temp, versions))
+		if r.temp, err = os.MkdirTemp(s.Modules.Temp, "git-"); err != nil {
+			return err
+		}
+		store := filesystem.NewStorage(osfs.New(r.temp), cache.NewObjectLRUDefault())
+		r.objects = checked{store}
+		var wants []plumbing.Hash
+		for _, v := range versions {
+			wants = append(wants, r.refs[v])
+		}
+		return s.unreachable(ctx, download(ctx, session, list.Capabilities, wants, store))
 	}
 	return nil
 }
 
-// fetchFrom fetches what tags name, without the commits before it if the server can
-// leave them out.
-func (r *repository) fetchFrom(ctx context.Context, session transport.UploadPackSession, can *capability.List, temp string, versions []string) (err error) {
-	if r.temp, err = os.MkdirTemp(temp, "git-"); err != nil {
-		return err
-	}
-	store := filesystem.NewStorage(osfs.New(r.temp), cache.NewObjectLRUDefault())
-	r.objects = checked{store}
+// download gets objects, and what they are made of, but not the commits before them
+// if the server can leave those out.
+func download(ctx context.Context, session transport.UploadPackSession, can *capability.List, wants []plumbing.Hash, to storer.Storer) error {
 	req := packp.NewUploadPackRequestFromCapabilities(can)
-	for _, c := range []capability.Capability{capability.Shallow, capability.NoProgress} {
-		if can.Supports(c) {
-			err = errors.Join(err, req.Capabilities.Set(c))
-		}
+	req.Wants = wants
+	if can.Supports(capability.NoProgress) {
+		_ = req.Capabilities.Set(capability.NoProgress) // fails for others only
 	}
 	if can.Supports(capability.Shallow) {
+		_ = req.Capabilities.Set(capability.Shallow)
 		req.Depth = packp.DepthCommits(1)
-	}
-	for _, v := range versions {
-		req.Wants = append(req.Wants, r.refs[v])
-	}
-	if err != nil {
-		return err
 	}
 	resp, err := session.UploadPack(ctx, req)
 	if err != nil {
@@ -168,7 +166,7 @@ func (r *repository) fetchFrom(ctx context.Context, session transport.UploadPack
 	} else if req.Capabilities.Supports(capability.Sideband) {
 		pack = sideband.NewDemuxer(sideband.Sideband, resp)
 	}
-	return packfile.UpdateObjectStorage(store, pack)
+	return packfile.UpdateObjectStorage(to, pack)
 }
 
 // unreachable makes an error of a repository that gives no answer one that says so.
@@ -224,30 +222,32 @@ func (r *repository) commit(version string) (*object.Commit, error) {
 
 // files are the files in a tree, as the go command has them from git archive: links
 // are among them, and submodules are not.
-func (r *repository) files(tree *object.Tree) (list []modzip.File, err error) {
-	n := 0
+func (r *repository) files(tree *object.Tree) (list []*object.File, err error) {
+	entries, size := 0, int64(0)
 	var walk func(tree *object.Tree, dir string) error
 	walk = func(tree *object.Tree, dir string) error {
 		for _, e := range tree.Entries {
-			f := file{name: dir + e.Name, hash: e.Hash, objects: r.objects}
-			if n++; n > maxFiles || len(f.name) > maxPath {
-				return fmt.Errorf("more than %d files, or a path of more than %d bytes", maxFiles, maxPath)
-			}
-			if f.mode, err = e.Mode.ToOSFileMode(); err != nil {
-				return fmt.Errorf("%s: %w", f.name, err)
+			name := dir + e.Name
+			if entries++; entries > maxFiles || size > maxTree || len(name) > maxPath {
+				return errors.New("more files, bytes or levels than a module has")
 			}
 			switch e.Mode {
 			case filemode.Submodule:
 			case filemode.Dir:
 				sub, err := object.GetTree(r.objects, e.Hash)
 				if err == nil {
-					err = walk(sub, f.name+"/")
+					err = walk(sub, name+"/")
 				}
 				if err != nil {
 					return err
 				}
 			default:
-				list = append(list, f)
+				blob, err := object.GetBlob(r.objects, e.Hash)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				size += blob.Size
+				list = append(list, object.NewFile(name, e.Mode, blob))
 			}
 		}
 		return nil
@@ -258,42 +258,16 @@ func (r *repository) files(tree *object.Tree) (list []modzip.File, err error) {
 	return list, nil
 }
 
-// A file is a file in a tree.
-type file struct {
-	name    string
-	mode    fs.FileMode
-	hash    plumbing.Hash
-	objects storer.EncodedObjectStorer
-}
+// A moduleFile is a file as package zip takes it.
+type moduleFile struct{ *object.File }
 
-func (f file) Path() string { return f.name }
-
-func (f file) Lstat() (fs.FileInfo, error) {
-	blob, err := object.GetBlob(f.objects, f.hash)
-	if err != nil {
-		return nil, err
-	}
-	h := zip.FileHeader{Name: f.name, UncompressedSize64: uint64(blob.Size)}
-	h.SetMode(f.mode)
-	return h.FileInfo(), nil
-}
-
-func (f file) Open() (io.ReadCloser, error) {
-	blob, err := object.GetBlob(f.objects, f.hash)
-	if err != nil {
-		return nil, err
-	}
-	return blob.Reader()
-}
-
-// contents is what a file has.
-func contents(f modzip.File) ([]byte, error) {
-	r, err := f.Open()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Path(), err)
-	}
-	defer r.Close()
-	return io.ReadAll(r)
+func (f moduleFile) Path() string                 { return f.Name }
+func (f moduleFile) Open() (io.ReadCloser, error) { return f.Reader() }
+func (f moduleFile) Lstat() (fs.FileInfo, error) {
+	mode, err := f.Mode.ToOSFileMode()
+	h := zip.FileHeader{Name: f.Name, UncompressedSize64: uint64(f.Size)}
+	h.SetMode(mode)
+	return h.FileInfo(), err
 }
 
 // checked has objects that are what their hashes say, which nothing else makes sure

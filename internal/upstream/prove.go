@@ -107,17 +107,19 @@ func (s *Source) sum(r *repository, version string, commit *object.Commit) (stri
 	if err != nil {
 		return "", err
 	}
+	var list []modzip.File
 	for _, f := range files {
 		if err := checkAttributes(f); err != nil {
 			return "", err
 		}
+		list = append(list, moduleFile{f})
 	}
 	f, err := os.CreateTemp(s.Modules.Temp, "module-*.zip")
 	if err != nil {
 		return "", err
 	}
 	defer os.Remove(f.Name())
-	err = errors.Join(modzip.Create(f, releaseModule(version), files), f.Close())
+	err = errors.Join(modzip.Create(f, releaseModule(version), list), f.Close())
 	if err != nil {
 		return "", err
 	}
@@ -129,12 +131,12 @@ func (s *Source) sum(r *repository, version string, commit *object.Commit) (stri
 var applied = []string{"export-ignore", "export-subst", "ident", "working-tree-encoding", "eol=crlf"}
 
 // checkAttributes refuses a .gitattributes that applies one of them.
-func checkAttributes(f modzip.File) error {
-	if path.Base(f.Path()) != ".gitattributes" {
+func checkAttributes(f *object.File) error {
+	if path.Base(f.Name) != ".gitattributes" {
 		return nil
 	}
-	data, err := contents(f)
-	for line := range strings.Lines(string(data)) {
+	text, err := f.Contents()
+	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
 		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
 			continue
@@ -142,7 +144,7 @@ func checkAttributes(f modzip.File) error {
 		for _, word := range words[1:] {
 			name, _, _ := strings.Cut(word, "=")
 			if slices.Contains(applied, word) || slices.Contains(applied, name) {
-				return fmt.Errorf("%s: %s: git archive would not leave the files as they are", f.Path(), word)
+				return fmt.Errorf("%s: %s: git archive would not leave the files as they are", f.Name, word)
 			}
 		}
 	}

@@ -300,7 +300,7 @@ func TestTree(t *testing.T) {
 	}{
 		{"../evil.go", filemode.Regular, licence.Hash, `malformed file path "../evil.go"`},
 		{"zz\\evil.go", filemode.Regular, licence.Hash, "malformed file path"},
-		{strings.Repeat("z", maxPath+1), filemode.Regular, licence.Hash, "a path of more than 4096 bytes"},
+		{strings.Repeat("z", maxPath+1), filemode.Regular, licence.Hash, "more files, bytes or levels than a module has"},
 		{"zz", filemode.Regular, missing, "zz: object not found"},
 		{"zz", filemode.Dir, missing, "object not found"},
 		{"zz", filemode.Dir, licence.Hash, "object not found"},
@@ -508,7 +508,7 @@ func TestHostileServer(t *testing.T) {
 			}
 			w.ServeHTTP(rw, req)
 		}, "redirect on non-initial request"},
-		{"nothing", func(_ *world, _ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }, "no answer for too long"},
+		{"nothing", func(_ *world, _ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }, "nothing moved for 1s"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)

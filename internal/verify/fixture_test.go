@@ -144,20 +144,8 @@ func (f *fixture) indexOf(t *testing.T, platforms []lock.Platform, images []v1.I
 
 func (f *fixture) layoutOf(t *testing.T, index v1.ImageIndex) string {
 	t.Helper()
-	list, err := index.IndexManifest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var manifests []v1.Image
-	for _, d := range list.Manifests {
-		img, err := index.Image(d.Digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		manifests = append(manifests, img)
-	}
 	dir := filepath.Join(t.TempDir(), "layout")
-	if _, err := image.WriteLayout(dir, "test", index, manifests, false); err != nil {
+	if _, err := image.WriteLayout(dir, "test", index, false); err != nil {
 		t.Fatal(err)
 	}
 	return dir

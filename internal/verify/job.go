@@ -28,7 +28,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 		case other != "" && other != img.name:
 			add(LevelIndex, Fail, "the index calls it %s, and it is the image for %s", img.name, other)
 		case img.wrongClaim():
-			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(*img.configFile.Platform()))
+			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(img.ownPlatform()))
 		default:
 			if err := want.readLayers(ctx, j.contents); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)
@@ -67,8 +67,8 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 // wrongClaim reports whether an index names another platform than the image's config
 // and its programs do.
 func (i *foundImage) wrongClaim() bool {
-	own := i.configFile.Platform()
-	if platformName(*own) == i.name {
+	own := i.ownPlatform()
+	if platformName(own) == i.name {
 		return false
 	}
 	for _, l := range i.contents {

@@ -3,23 +3,17 @@ package verify
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
-
-// ErrUnreachable says that a registry gave no answer.
-var ErrUnreachable = errors.New("registry cannot be reached")
 
 // Limits of what is read of an image.
 const (
@@ -41,11 +35,7 @@ type found struct {
 	// beside both.
 	attestations []*foundAttestation
 	others       []v1.Descriptor
-	tag          bool // it was named by a tag, which may move
-	// repository is where it is in a registry, nil for nowhere, and top what it is there.
-	repository *repository
-	top        v1.Descriptor
-	files      *image.Opened // where it is else
+	opened       *registry.Image
 }
 
 // foundImage is one image.
@@ -76,36 +66,26 @@ func (i *foundImage) platform() lock.Platform {
 
 // open finds an image: a layout's folder, an archive's file, or a reference in a
 // registry.
-func open(ctx context.Context, ref string, keychain authn.Keychain) (*found, error) {
-	if _, err := os.Stat(ref); err == nil {
-		return openFiles(ctx, ref)
-	}
-	if strings.HasPrefix(ref, ".") || filepath.IsAbs(ref) || strings.HasSuffix(ref, ".tar") {
-		return nil, fmt.Errorf("no such file or folder: %w", image.ErrNotFound)
-	}
-	return openRegistry(ctx, ref, keychain)
-}
-
-// openFiles finds the image of a layout or of an archive.
-func openFiles(ctx context.Context, name string) (*found, error) {
-	opened, err := image.Open(name)
+func open(ctx context.Context, ref string, keychain authn.Keychain) (f *found, err error) {
+	opened, err := registry.OpenImage(ctx, ref, keychain)
 	if err != nil {
 		return nil, err
 	}
-	var f *found
-	if opened.Saved != nil {
-		f, err = readSaved(opened.Saved)
-	} else if top, terr := opened.Top(); terr != nil {
+	if opened.Files == nil {
+		f, err = read(ctx, opened, opened.Entries[0])
+	} else if opened.Files.Saved != nil {
+		f, err = readSaved(opened.Files.Saved)
+	} else if top, terr := opened.Files.Top(); terr != nil {
 		err = terr
 	} else {
 		f, err = read(ctx, opened, top)
 	}
-	if err != nil {
-		opened.Close()
-		return nil, err
+	if err == nil {
+		f.opened = opened
+	} else if opened.Files != nil {
+		opened.Files.Close()
 	}
-	f.files = opened
-	return f, nil
+	return f, err
 }
 
 // readSaved is the image of a docker archive, which has no manifest.
@@ -207,8 +187,14 @@ func (i *foundImage) readConfig() (err error) {
 	if i.configFile, err = v1.ParseConfigFile(bytes.NewReader(i.config)); err != nil {
 		return fmt.Errorf("config: %w: %w", image.ErrCorrupt, err)
 	}
-	i.name = platformName(*i.configFile.Platform())
+	i.name = platformName(i.ownPlatform())
 	return nil
+}
+
+// ownPlatform is the platform that the config names, empty for one that names none.
+func (i *foundImage) ownPlatform() v1.Platform {
+	c := i.configFile
+	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
 }
 
 func digestOf(data []byte) string {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -35,12 +36,12 @@ func (j *job) rebuilders(ctx context.Context) error {
 	if r.Require == 0 {
 		return nil
 	}
-	if j.found.repository == nil {
+	if j.found.opened.Repository == nil {
 		return fmt.Errorf("%w: it is in no registry, so nothing is attached to it", ErrRebuilders)
 	}
-	bundles, err := sign.Bundles(ctx, j.found.repository.Repository, j.found.top.Digest)
+	bundles, err := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
 	if err != nil {
-		return fmt.Errorf("attestations: %w", explain(ctx, err))
+		return fmt.Errorf("attestations: %w", registry.Explain(ctx, err))
 	}
 	count := 0
 	for _, trust := range r.Trust {
@@ -73,7 +74,7 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 		}
 	}
 	for _, b := range bundles {
-		v, err := trust.Verify(b, j.found.top.Digest)
+		v, err := trust.Verify(b, j.found.opened.Entries[0].Digest)
 		if err != nil {
 			// Also what others have attested comes here: they did not sign with this
 			// key. What this one signed about another image is told apart.
@@ -117,10 +118,10 @@ func (j *job) names() (names []string) {
 // revision is the commit of this project that an image's provenance names, as a hint
 // for an explanation: no signature is verified, and what cannot be read is left out.
 func (j *job) revision(ctx context.Context) string {
-	if j.found.repository == nil {
+	if j.found.opened.Repository == nil {
 		return ""
 	}
-	bundles, err := sign.Bundles(ctx, j.found.repository.Repository, j.found.top.Digest)
+	bundles, err := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
 	if err != nil {
 		return ""
 	}
@@ -148,11 +149,11 @@ var isCommit = regexp.MustCompile(`^[0-9a-f]{40}$`)
 // from nothing, and came to an end.
 func (j *job) statement() (*attest.Statement, error) {
 	s := j.subject
-	if !j.Fresh || j.found.repository == nil || s.Verdict == Unverified {
+	if !j.Fresh || j.found.opened.Repository == nil || s.Verdict == Unverified {
 		return nil, nil
 	}
 	r := attest.Rebuild{Inputs: j.inputs, Host: program().Host, Version: program().Version}
-	about := []attest.Subject{{Descriptor: j.found.top}}
+	about := []attest.Subject{{Descriptor: j.found.opened.Entries[0]}}
 	for _, p := range s.Platforms {
 		switch p.Result {
 		case Pass:

@@ -213,3 +213,53 @@ func newSigner(t *testing.T) *sign.Signer {
 	}
 	return s
 }
+
+// TestRebuilderSays guards what one rebuilder's attestations come to, in whatever order a
+// registry lists them: one of all platforms is enough, and what it says is not covered by
+// a lesser one; those of parts do not add up; a difference that was found always counts.
+func TestRebuilderSays(t *testing.T) {
+	alice := newSigner(t)
+	top := v1.Descriptor{Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}}
+	l, err := lock.Read("../../versions.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := func(r attest.Rebuild) []byte {
+		t.Helper()
+		r.Inputs, r.Host = l.Inputs, "linux/amd64"
+		s, err := r.Statement(attest.Subject{Descriptor: top})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := alice.Sign(t.Context(), s.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	all, amd, arm := bundle(attest.Rebuild{Passed: []string{"linux/amd64", "linux/arm64"}}), bundle(attest.Rebuild{Passed: []string{"linux/amd64"}}), bundle(attest.Rebuild{Passed: []string{"linux/arm64"}})
+	differs := bundle(attest.Rebuild{Passed: []string{"linux/amd64"}, Failed: []string{"linux/arm64"}})
+	const same = "attests that it rebuilt the same, bit for bit"
+	for _, test := range []struct {
+		name    string
+		bundles [][]byte
+		result  Result
+		note    string
+	}{
+		{"all", [][]byte{all}, Pass, same},
+		{"all, then some", [][]byte{all, amd}, Pass, same},
+		{"some, then all", [][]byte{amd, all}, Pass, same},
+		{"each", [][]byte{amd, arm}, Skip, "attests a rebuild, but not of linux/amd64"},
+		{"some", [][]byte{amd}, Skip, "attests a rebuild, but not of linux/arm64"},
+		{"all, then a difference", [][]byte{all, differs}, Fail, "attests that what it rebuilt differs on linux/arm64"},
+		{"a difference, then all", [][]byte{differs, all}, Fail, "attests that what it rebuilt differs on linux/arm64"},
+		{"none", nil, Skip, "has attested nothing"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			j := &job{Verifier: &Verifier{}, found: &found{top: top}, expected: []lock.Platform{"linux/amd64", "linux/arm64"}}
+			if c := j.rebuilder(test.bundles, alice.Trust); c.Result != test.result || c.Note != test.note {
+				t.Errorf("%s: %s; want %s: %s", c.Result, c.Note, test.result, test.note)
+			}
+		})
+	}
+}

@@ -76,7 +76,7 @@ func TestReleasesInARow(t *testing.T) {
 			continue
 		}
 		dir := filepath.Join(t.TempDir(), version)
-		if _, err := image.WriteLayout(dir, version, built.Index, built.Manifests(), false); err != nil {
+		if _, err := image.WriteLayout(dir, version, built.Index, false); err != nil {
 			t.Fatal(err)
 		}
 		refs = append(refs, dir)

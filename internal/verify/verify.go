@@ -150,8 +150,8 @@ type job struct {
 }
 
 func (j *job) close() {
-	if j.found != nil && j.found.files != nil {
-		j.found.files.Close()
+	if j.found != nil && j.found.opened.Files != nil {
+		j.found.opened.Files.Close()
 	}
 }
 
@@ -264,7 +264,7 @@ func (j *job) verify(ctx context.Context) error {
 		s.revision = j.revision(ctx)
 	}
 	s.explain()
-	s.mean(j.Verifier, j.found.tag)
+	s.mean(j.Verifier, j.found.opened.Tag)
 	if s.Statement, err = j.statement(); err != nil {
 		return fmt.Errorf("%s: %w", s.Ref, err)
 	}

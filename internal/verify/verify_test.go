@@ -26,6 +26,7 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/releasetest"
 	"github.com/xavieralpha/derper/internal/upstream"
@@ -178,7 +179,7 @@ func TestCannotVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 		host := fmt.Sprintf("127.0.0.1:%d", port)
-		wantError(t, f.verify(t, host+"/derper:1"), ErrUnreachable, "registry cannot be reached: "+host)
+		wantError(t, f.verify(t, host+"/derper:1"), registry.ErrUnreachable, "registry cannot be reached: "+host)
 	})
 	t.Run("a blob is missing", func(t *testing.T) {
 		dir := layout(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/ctxio"
 )
 
 // Limits of what is read of a layer. A real one has some hundred files and some 50 MB.
@@ -56,7 +56,7 @@ func (e *Entry) Program() bool { return e.Machine != "" }
 // ReadLayer reads a layer's blob to its end. The error is that of r, or ctx's: what
 // is wrong with the content goes to the Layer's Damage.
 func ReadLayer(ctx context.Context, r io.Reader) (*Layer, error) {
-	blob := &tee{r: image.Stoppable(ctx, r), hash: sha256.New()}
+	blob := &tee{r: ctxio.Reader(ctx, r), hash: sha256.New()}
 	l := &Layer{}
 	if damage := l.read(blob); blob.err == nil && damage != nil {
 		l.Damage, l.DiffID = Printable(damage.Error()), ""
