@@ -10,19 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
-	"github.com/xavieralpha/derper/internal/attest"
-	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
-	"github.com/xavieralpha/derper/internal/sign"
-	"github.com/xavieralpha/derper/internal/suite"
-	"github.com/xavieralpha/derper/internal/upstream"
-	"github.com/xavieralpha/derper/internal/verify"
 )
 
 const releaseExample = `  build release --update --key cosign.key --repo registry.example.com/derper
@@ -194,6 +186,11 @@ func (o *releaseOptions) release() (*release.Release, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !o.update && (o.step == nil || o.step == release.Steps[0]) { // which begin with it
+		if _, err := readLock(o.lockFile); err != nil {
+			return nil, err
+		}
+	}
 	program, err := programDigest()
 	if err != nil {
 		return nil, err
@@ -203,7 +200,7 @@ func (o *releaseOptions) release() (*release.Release, error) {
 		Repositories: o.repositories, Images: o.images, Program: program, Runner: o.runner,
 		Tools:    releaseTools(o),
 		Recorder: release.LocalRecorder{LockFile: o.lockFile, Folder: o.folder, Repositories: o.repositories},
-		Registry: &registry.Client{Keychain: keychain, Display: progress.New(o.stderr)},
+		Registry: &registry.Client{Keychain: keychain},
 		Log:      o.stderr,
 	}
 	if o.platforms != "all" {
@@ -231,11 +228,6 @@ func (o *releaseOptions) release() (*release.Release, error) {
 	return r, nil
 }
 
-// releaseTools are the tools of a release. A test has others.
-var releaseTools = func(o *releaseOptions) release.Tools {
-	return release.Tools{Update: o.updateLock, Build: o.buildImage, Test: o.testImage, Verify: o.verifyImage}
-}
-
 // programDigest is the digest of the running program.
 func programDigest() (string, error) {
 	exe, err := os.Executable()
@@ -250,159 +242,6 @@ func programDigest() (string, error) {
 	hash := sha256.New()
 	_, err = io.Copy(hash, f)
 	return hex.EncodeToString(hash.Sum(nil)), err
-}
-
-// updateLock is the step update: the lock that follows on base.
-func (o *releaseOptions) updateLock(ctx context.Context, base *lock.Lock) (*lock.Lock, []string, error) {
-	in := o.inputFlags
-	in.create, in.platforms = true, "all"
-	u, err := updateLock(ctx, &in, upstream.Wish{Channel: lock.Channel(o.channel)}, o.upstream, true, o.stderr)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !u.New {
-		return base, nil, nil
-	}
-	var flags []string
-	for _, f := range u.Flags {
-		flags = append(flags, f.String())
-	}
-	next := &lock.Lock{Schema: lock.SchemaVersion, Inputs: u.inputs}
-	if base != nil {
-		next.Withdrawn = base.Withdrawn
-	}
-	return next, flags, nil
-}
-
-// buildImage is the step build. What comes out is recorded in a lock that has no
-// outputs, and compared with any other.
-func (o *releaseOptions) buildImage(ctx context.Context, lockFile, layout string) error {
-	l, err := lock.Read(lockFile)
-	if err != nil {
-		return err
-	}
-	c, err := o.openCache()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	display := progress.New(o.stderr)
-	defer display.Close()
-	_, _, err = buildImage(ctx, l, l.Inputs.Platforms, buildOptions{
-		lockFile: lockFile, cache: c, display: display, output: layout, update: l.Outputs == nil,
-	})
-	return err
-}
-
-// testImage is the step test.
-func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
-	runner := container.Native()
-	if o.runner == "docker" {
-		runner = container.Docker()
-	}
-	images, err := openImages(ctx, layout, platforms)
-	if err != nil {
-		return err
-	}
-	if err := runner.Sweep(ctx); err != nil {
-		return fmt.Errorf("remove what an earlier run left: %w", err)
-	}
-	result, err := testImages(ctx, suite.Config{Runner: runner, Timeout: 2 * time.Minute}, layout, images, testOptions{asJSON: true}, io.Discard, o.stderr)
-	if err != nil {
-		return err
-	}
-	if err := writeJUnit(report, result); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if !result.Passed {
-		return &codedError{fmt.Errorf("%s: %s", layout, failures(result)), exitFailed, "nothing was pushed; the log of each failed case is above, and " + report + " has all cases"}
-	}
-	return nil
-}
-
-// verifyImage is the step verify: everything that the registries serve is read, and
-// compared with what the inputs give here.
-func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, references []string) error {
-	c, err := o.openCache()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	display := progress.New(o.stderr)
-	defer display.Close()
-	c.Warn = display.Printf
-	keychain, err := credentials(o.repositories)
-	if err != nil {
-		return err
-	}
-	v := &verify.Verifier{Cache: c, Modules: modules(c), Display: display, Lock: l, Keychain: keychain}
-	if o.step != nil { // on a machine of its own, which has built nothing: prove the source, too
-		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.upstream, Warn: c.Warn}
-	}
-	report, err := v.References(ctx, references)
-	if err != nil {
-		return err
-	}
-	if report.Verdict != verify.Verified {
-		_ = report.WriteText(o.stderr)
-	}
-	return verdict(report)
-}
-
-// An imageSigner is the step sign.
-type imageSigner struct {
-	*releaseOptions
-	signer *sign.Signer // set by open
-}
-
-// open makes the signer: from the key, or from a first certificate for this workflow.
-func (s *imageSigner) open(ctx context.Context) (err error) {
-	switch {
-	case s.signer != nil:
-	case s.keyless:
-		s.signer, err = keylessSigner(ctx, &s.sigstore)
-	default:
-		s.signer, err = keySigner(s.key, s.stderr)
-	}
-	return err
-}
-
-func (s *imageSigner) String() string  { return s.signer.Trust.String() }
-func (s *imageSigner) Command() string { return "build verify-signature " + s.signer.Trust.Flags() }
-
-func (s *imageSigner) Sign(ctx context.Context, lockFile, layout string, repositories []string) error {
-	if err := s.open(ctx); err != nil {
-		return err
-	}
-	image, err := openSigned(ctx, layout, repositories)
-	if err != nil {
-		return err
-	}
-	var run attest.Run
-	if s.keyless {
-		run = githubRun(os.Getenv)
-	}
-	_, err = signImage(ctx, image, lockFile, run, s.signer, s.stderr)
-	return err
-}
-
-func (s *imageSigner) Signed(ctx context.Context, references []string) (bool, error) {
-	if err := s.open(ctx); err != nil {
-		return false, err
-	}
-	for _, ref := range references {
-		_, err := checkSignatures(ctx, ref, s.signer.Trust)
-		if errors.Is(err, sign.ErrUnverified) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	return true, nil
 }
 
 // releaseError says what to do about a step that failed.

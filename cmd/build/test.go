@@ -67,6 +67,11 @@ func runTest(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return usageError("--platform: %w", err)
 	}
+	return o.test(ctx, source, platforms, stdout, stderr)
+}
+
+// test tests the images of source for these platforms.
+func (o testOptions) test(ctx context.Context, source string, platforms []lock.Platform, stdout, stderr io.Writer) (err error) {
 	runners := map[string]container.Runner{"native": container.Native(), "docker": container.Docker()}
 	runner := runners[o.runner]
 	if runner == nil {

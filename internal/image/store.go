@@ -148,7 +148,7 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 			}
 		}
 	}
-	if len(have) == 1 {
+	if len(have) == 1 && len(seen) == 0 { // not in an index
 		return nil, fmt.Errorf("the image is for %s, not for %s", have[0], want)
 	}
 	return nil, fmt.Errorf("has no image for %s, only for %s", want, strings.Join(have, ", "))

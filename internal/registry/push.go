@@ -231,27 +231,24 @@ func source(targets []*target, i int) *target {
 // repository after the other, so that blobs can be mounted.
 func (c *Client) uploadAll(ctx context.Context, targets []*target) error {
 	g, gctx := errgroup.WithContext(ctx)
-	done := make([]chan struct{}, len(targets))
-	for i := range done {
-		done[i] = make(chan struct{})
-	}
-	for i, t := range targets {
+	for i, first := range targets {
 		from := source(targets, i)
+		if from != nil {
+			continue // after that one
+		}
 		g.Go(func() error {
-			if from != nil {
-				select {
-				case <-done[slices.Index(targets, from)]:
-				case <-gctx.Done():
-					return context.Cause(gctx)
+			for _, t := range targets[i:] {
+				if t.name.Registry != first.name.Registry {
+					continue
 				}
+				count, end := c.bar(t)
+				err := t.upload(gctx, t.all, t.lacks, from, count)
+				end(err)
+				if err != nil {
+					return c.failed(t.Repository, "push", err)
+				}
+				from = t
 			}
-			count, end := c.bar(t)
-			err := t.upload(gctx, t.all, t.lacks, from, count)
-			end(err)
-			if err != nil {
-				return c.failed(t.Repository, "push", err)
-			}
-			close(done[i])
 			return nil
 		})
 	}

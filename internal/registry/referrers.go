@@ -23,8 +23,8 @@ const largest = 64 << 20
 // no other tag moves.
 //
 // The index under the tag is read, extended and written back. Nothing in the protocol
-// keeps two programs from doing so at once, and one of them may undo what the other
-// did: attach to one subject from one program at a time.
+// keeps two from doing so at once, and one of them may undo what the other
+// did: attach to one subject from one place at a time.
 func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, error) {
 	c, err := one(ctx, artifact)
 	if err != nil {
@@ -37,8 +37,6 @@ func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, er
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("%s: attach: %w", r, err)
 	}
-	r.attach.Lock()
-	defer r.attach.Unlock()
 	digest := c.manifests[0].digest
 	lacks, err := r.missing(ctx, c)
 	if err == nil {

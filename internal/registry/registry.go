@@ -97,7 +97,6 @@ type Repository struct {
 	reference
 	client *Client
 	auth   http.RoundTripper
-	attach sync.Mutex
 }
 
 // A reference is one as people write it: [http://]HOST/PATH[:TAG|@DIGEST].
@@ -333,11 +332,10 @@ var refusals = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusN
 // is left is the upload of a blob, which begins anew, and an answer that broke off
 // or was not what was asked for.
 func final(err error) bool {
-	var tooLong *tooLongError
 	var answer *transport.Error
 	var network *url.Error
 	switch {
-	case errors.As(err, &tooLong), hopeless(err):
+	case hopeless(err):
 		return true
 	case errors.As(err, &answer) && answer.Request != nil:
 		method, path := answer.Request.Method, answer.Request.URL.Path

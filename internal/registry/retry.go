@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,15 +45,8 @@ func (p Patience) try(ctx context.Context, attempts int, f func(last bool) (agai
 	return retry.Policy{Attempts: attempts, Backoff: p.Backoff}.Do(ctx, f)
 }
 
-// A tooLongError is a registry's wish for a wait that nobody has the patience for.
-type tooLongError struct {
-	host        string
-	wait, limit time.Duration
-}
-
-func (e *tooLongError) Error() string {
-	return fmt.Sprintf("%s: too many requests: it asks to wait %s, more than %s", e.host, e.wait.Round(time.Second), e.limit)
-}
+// errTooLong is a registry's wish for a wait that nobody has the patience for.
+var errTooLong = errors.New("too many requests")
 
 // retrying is a RoundTripper that tries again on 408, 429 and 5xx and on failures
 // of the network, as long as the request may be repeated, and that sends nothing to
@@ -141,18 +135,16 @@ func temporary(status int) bool {
 func hopeless(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var dns *net.DNSError
-	return errors.As(err, &certificate) || errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, errPlain) || errors.Is(err, errPassword) ||
-		errors.As(err, &dns) && dns.IsNotFound || errors.Is(err, image.ErrCorrupt)
+	stays := []error{errPlain, errPassword, errTooLarge, errTooLong, image.ErrCorrupt, http.ErrSchemeMismatch}
+	return slices.ContainsFunc(stays, func(e error) bool { return errors.Is(err, e) }) ||
+		errors.As(err, &certificate) || errors.As(err, &dns) && dns.IsNotFound
 }
 
 // note remembers until when a registry wants to be left alone.
 func (t *retrying) note(host string, resp *http.Response) error {
-	wait, ok := retryAfter(resp)
-	if !ok {
-		return nil
-	}
+	wait := retryAfter(resp)
 	if wait > t.patience.RetryAfter {
-		return &tooLongError{host, wait, t.patience.RetryAfter}
+		return fmt.Errorf("%s: %w: it asks to wait %s, more than %s", host, errTooLong, wait.Round(time.Second), t.patience.RetryAfter)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -181,16 +173,17 @@ func (t *retrying) hold(ctx context.Context, host string) error {
 }
 
 // retryAfter is the wait that an answer asks for, in seconds or until a date.
-func retryAfter(resp *http.Response) (time.Duration, bool) {
+func retryAfter(resp *http.Response) time.Duration {
 	if !temporary(resp.StatusCode) {
-		return 0, false
+		return 0
 	}
 	value := resp.Header.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second, true
+		return time.Duration(seconds) * time.Second
 	}
-	if date, err := http.ParseTime(value); err == nil {
-		return time.Until(date), true
+	date, err := http.ParseTime(value)
+	if err != nil {
+		return 0
 	}
-	return 0, false
+	return time.Until(date)
 }

@@ -155,8 +155,7 @@ func TestRetryAfter(t *testing.T) {
 		began := time.Now()
 		s := &script{answers: []*http.Response{answer(429, "Retry-After", "3600")}}
 		_, err := (&retrying{inner: s, patience: DefaultPatience}).RoundTrip(request(t, "GET", "https://r.example/v2/", nil))
-		var long *tooLongError
-		if !errors.As(err, &long) || !strings.Contains(err.Error(), "r.example: too many requests: it asks to wait 1h0m0s") || time.Since(began) > 0 {
+		if !errors.Is(err, errTooLong) || !strings.Contains(err.Error(), "r.example: too many requests: it asks to wait 1h0m0s") || time.Since(began) > 0 {
 			t.Errorf("an hour: %v after %s", err, time.Since(began))
 		}
 	})

@@ -98,13 +98,15 @@ func (t *encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
 }
 
+// loopback reports whether a host is this machine. Names in .localhost are (RFC 6761,
+// section 6.3); a Dagger Engine gives one to the loopback of the machine that drives it.
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
 // errTooLarge says that an answer has no end in sight.
-var errTooLarge = fmt.Errorf("%w: the answer has more than %d MiB", image.ErrCorrupt, image.MaxManifest>>20)
+var errTooLarge = fmt.Errorf("the answer has more than %d MiB", image.MaxManifest>>20)
 
 // blobPath matches the path of a blob.
 var blobPath = regexp.MustCompile(`^/v2/.+/blobs/[a-z0-9]+:[0-9a-f]+$`)
@@ -146,6 +148,20 @@ func (l *limited) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("%s: %w", l.host, errTooLarge)
 	}
 	return n, err
+}
+
+// listening is a RoundTripper that learns secrets from the requests that bear them:
+// tokens are got from registries, out of our sight.
+type listening struct {
+	inner   http.RoundTripper
+	secrets *redact.Secrets
+}
+
+func (t *listening) RoundTrip(req *http.Request) (*http.Response, error) {
+	if _, credentials, ok := strings.Cut(req.Header.Get("Authorization"), " "); ok {
+		t.secrets.Add(strings.TrimSpace(credentials))
+	}
+	return t.inner.RoundTrip(req)
 }
 
 // referrersPath matches the path of the referrers API.

@@ -12,20 +12,23 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/stall"
 )
 
 // TestPlainHTTP guards that nothing goes over a line that is not encrypted because an
 // address is private, and no password because somebody asked for plain HTTP: only to this
 // machine.
 func TestPlainHTTP(t *testing.T) {
-	for host, want := range map[string]bool{"http://10.0.0.1:5000": false, "http://registry.local": false, "http://127.0.0.1:5000": true, "http://[::1]": true, "https://10.0.0.1": true, "http://asked.example": true} {
+	for host, want := range map[string]bool{"http://10.0.0.1:5000": false, "http://registry.local": false, "http://127.0.0.1:5000": true, "http://[::1]": true, "http://client.localhost:5000": true, "http://localhost.example": false, "https://10.0.0.1": true, "http://asked.example": true} {
 		for what, header := range map[string]http.Header{
 			"nothing":    {},
 			"a password": {"Authorization": {"Basic eA=="}},
@@ -178,6 +181,48 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// TestSilence guards that a registry which takes a connection and says nothing, from the
+// start or in the middle of a blob, is given up, whatever is wanted of it.
+func TestSilence(t *testing.T) {
+	digest := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
+	var silent atomic.Bool
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.Contains(req.URL.Path, "/blobs/") {
+			w.Header().Set("Content-Length", "100")
+			io.WriteString(w, "half")
+			w.(http.Flusher).Flush()
+		}
+		if silent.Load() || strings.Contains(req.URL.Path, "/blobs/") {
+			<-req.Context().Done()
+		}
+	}))
+	defer s.Close()
+	c := &Client{Patience: Patience{Attempts: 2, Backoff: time.Millisecond, Stall: 100 * time.Millisecond}}
+	ref := strings.TrimPrefix(s.URL, "http://") + "/derper:1"
+	r, err := c.Open(t.Context(), ref, Pull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silence := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, stall.Err) || !Unreachable(err) && !strings.Contains(what, "blob") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	silence("blob", readAll(r.Blob(t.Context(), digest)))
+	silent.Store(true)
+	_, err = r.Resolve(t.Context())
+	silence("resolve", err)
+	_, err = r.Manifest(t.Context(), digest)
+	silence("manifest", err)
+	_, err = r.Artifacts(t.Context(), digest, nil)
+	silence("artifacts", err)
+	for _, rights := range []Rights{Pull, Push} {
+		_, err = c.Open(t.Context(), ref, rights)
+		silence("open", err)
+	}
+}
+
 // TestSizes guards that no answer is kept in memory that has no end: neither a manifest
 // nor a list, an error or what a token server gives, whatever it says of its size. A blob
 // may be large.
@@ -267,8 +312,7 @@ type counting struct{ n int64 }
 func (c *counting) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err == nil {
-		body := resp.Body
-		resp.Body = &watch{body: readCounter{body, &c.n}, moved: func() {}, why: func(err error) error { return err }, end: func() {}}
+		resp.Body = readCounter{resp.Body, &c.n}
 	}
 	return resp, err
 }

@@ -252,14 +252,14 @@ func (r *Release) Run(ctx context.Context) (*Result, error) {
 	if result.Needed && !r.Again {
 		published, err := r.published(ctx, l)
 		if err != nil {
-			return nil, err
+			return nil, &StepError{"tag", err}
 		}
 		result.Needed = !published
 		if published {
 			recorded, err := r.Recorder.Recorded(ctx, l)
 			if err == nil && !recorded {
 				// A release that was stopped between its last two steps.
-				err = r.carryOut(ctx, Named("record"), nil)
+				err = r.carryOut(ctx, Named("record"), []string{""})
 			}
 			if err != nil {
 				return nil, err
@@ -320,7 +320,7 @@ func (r *Release) fill(result *Result) (*Result, error) {
 	for _, t := range tags {
 		result.Tags = append(result.Tags, t.Name)
 	}
-	if _, serr := os.Stat(r.path(notesName)); serr == nil {
+	if l.Outputs != nil && r.journal.covers("record", "", result.Images, r.Repositories) {
 		result.Notes = r.path(notesName)
 	}
 	return result, err
@@ -356,7 +356,10 @@ type StepError struct {
 	Err  error
 }
 
-func (e *StepError) Error() string { return "release: " + e.Step + ": " + e.Err.Error() }
+// Error names the step once: a tool that is a command of its own does so, too.
+func (e *StepError) Error() string {
+	return "release: " + e.Step + ": " + strings.TrimPrefix(e.Err.Error(), e.Step+": ")
+}
 func (e *StepError) Unwrap() error { return e.Err }
 
 // An OrderError says that a step was not done for the image at hand.
@@ -431,6 +434,9 @@ func (r *Release) ready(s *Step) error {
 	}
 	if l.Outputs == nil {
 		return &OrderError{Step: "build", Folder: r.Folder}
+	}
+	if l.IsWithdrawn() {
+		return fmt.Errorf("%s: %s was withdrawn, and is not published until there is a newer release", r.Folder, l.Inputs.Tailscale.Version)
 	}
 	have := digestsOf(l)
 	if r.Images != nil && !maps.Equal(have, r.Images) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
 )
 
@@ -138,6 +139,8 @@ func (r *Release) pushWith(ctx context.Context, tags []registry.Tag) error {
 	if err != nil {
 		return err
 	}
+	r.Registry.Display = progress.New(r.Log)
+	defer r.Registry.Display.Close()
 	_, err = r.Registry.Push(ctx, registry.Plan{
 		Release: image, Repositories: r.Repositories, Tags: tags, Retag: r.Retag, Verify: tags == nil,
 	})

@@ -122,7 +122,14 @@ func TestOrder(t *testing.T) {
 		t.Errorf("another image: %v", err)
 	}
 	r.Images = nil
-	l.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+	l.Withdrawn = []string{l.Inputs.Tailscale.Version}
+	if err := l.Write(r.path(lockName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("test"); err == nil || !strings.Contains(err.Error(), "was withdrawn") {
+		t.Errorf("withdrawn: %v", err)
+	}
+	l.Withdrawn, l.Outputs.Index = nil, "sha256:"+strings.Repeat("0", 64)
 	if err := l.Write(r.path(lockName)); err != nil {
 		t.Fatal(err)
 	}

@@ -256,7 +256,7 @@ func TestRebuilderSays(t *testing.T) {
 		{"none", nil, Skip, "has attested nothing"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			j := &job{Verifier: &Verifier{}, found: &found{top: top}, expected: []lock.Platform{"linux/amd64", "linux/arm64"}}
+			j := &job{Verifier: &Verifier{}, found: &found{opened: &registry.Image{Entries: []v1.Descriptor{top}}}, expected: []lock.Platform{"linux/amd64", "linux/arm64"}}
 			if c := j.rebuilder(test.bundles, alice.Trust); c.Result != test.result || c.Note != test.note {
 				t.Errorf("%s: %s; want %s: %s", c.Result, c.Note, test.result, test.note)
 			}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/sign"
+	"github.com/xavieralpha/derper/internal/upstream"
+	"github.com/xavieralpha/derper/internal/verify"
+)
+
+// releaseTools are the tools of a release. A test has others.
+var releaseTools = func(o *releaseOptions) release.Tools {
+	return release.Tools{Update: o.updateLock, Build: o.buildImage, Test: o.testImage, Verify: o.verifyImage}
+}
+
+// updateLock is the step update: the lock that follows on base.
+func (o *releaseOptions) updateLock(ctx context.Context, base *lock.Lock) (*lock.Lock, []string, error) {
+	in := o.inputFlags
+	in.create, in.platforms = true, "all"
+	u, err := updateLock(ctx, &in, upstream.Wish{Channel: lock.Channel(o.channel)}, o.upstream, true, o.stderr)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !u.New {
+		return base, nil, nil
+	}
+	var flags []string
+	for _, f := range u.Flags {
+		flags = append(flags, f.String())
+	}
+	next := &lock.Lock{Schema: lock.SchemaVersion, Inputs: u.inputs}
+	if base != nil {
+		next.Withdrawn = base.Withdrawn
+	}
+	return next, flags, nil
+}
+
+// buildImage is the step build. What comes out is recorded in a lock that has no
+// outputs, and compared with any other.
+func (o *releaseOptions) buildImage(ctx context.Context, lockFile, layout string) error {
+	l, err := lock.Read(lockFile)
+	if err != nil {
+		return err
+	}
+	c, err := o.openCache()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	display := progress.New(o.stderr)
+	defer display.Close()
+	_, _, err = buildImage(ctx, l, l.Inputs.Platforms, buildOptions{
+		lockFile: lockFile, cache: c, display: display, output: layout, update: l.Outputs == nil,
+	})
+	return err
+}
+
+// testImage is the step test.
+func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
+	return testOptions{runner: o.runner, junit: report, timeout: 2 * time.Minute}.test(ctx, layout, platforms, io.Discard, o.stderr)
+}
+
+// verifyImage is the step verify: everything that the registries serve is read, and
+// compared with what the inputs give here.
+func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, references []string) error {
+	c, err := o.openCache()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	display := progress.New(o.stderr)
+	defer display.Close()
+	c.Warn = display.Printf
+	keychain, err := credentials(o.repositories)
+	if err != nil {
+		return err
+	}
+	v := &verify.Verifier{Cache: c, Modules: modules(c), Display: display, Lock: l, Keychain: keychain}
+	if o.step != nil { // on a machine of its own, which has built nothing: prove the source, too
+		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.upstream, Warn: c.Warn}
+	}
+	report, err := v.References(ctx, references)
+	if err != nil {
+		return err
+	}
+	if report.Verdict != verify.Verified {
+		_ = report.WriteText(o.stderr)
+	}
+	return verdict(report)
+}
+
+// An imageSigner is the step sign.
+type imageSigner struct {
+	*releaseOptions
+	signer *sign.Signer // set by open
+}
+
+// open makes the signer: from the key, or from a first certificate for this workflow.
+func (s *imageSigner) open(ctx context.Context) (err error) {
+	switch {
+	case s.signer != nil:
+	case s.keyless:
+		s.signer, err = keylessSigner(ctx, &s.sigstore)
+	default:
+		s.signer, err = keySigner(s.key, s.stderr)
+	}
+	return err
+}
+
+func (s *imageSigner) String() string  { return s.signer.Trust.String() }
+func (s *imageSigner) Command() string { return "build verify-signature " + s.signer.Trust.Flags() }
+
+func (s *imageSigner) Sign(ctx context.Context, lockFile, layout string, repositories []string) error {
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	image, err := openSigned(ctx, layout, repositories)
+	if err != nil {
+		return err
+	}
+	var run attest.Run
+	if s.keyless {
+		run = githubRun(os.Getenv)
+	}
+	_, err = signImage(ctx, image, lockFile, run, s.signer, s.stderr)
+	return err
+}
+
+func (s *imageSigner) Signed(ctx context.Context, references []string) (bool, error) {
+	if err := s.open(ctx); err != nil {
+		return false, err
+	}
+	for _, ref := range references {
+		_, err := checkSignatures(ctx, ref, s.signer.Trust)
+		if errors.Is(err, sign.ErrUnverified) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
