@@ -194,6 +194,7 @@ type Release struct {
 	Log io.Writer
 
 	journal journal
+	whole   bool // all steps run on this machine
 }
 
 // A Result is what became of a release.
@@ -241,6 +242,7 @@ func (r *Release) Run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer unlock()
+	r.whole = true
 	if err := r.step(ctx, Named("update")); err != nil {
 		return nil, err
 	}

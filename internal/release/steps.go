@@ -97,8 +97,9 @@ func (r *Release) test(ctx context.Context, _ *Step, parts []string) error {
 
 func (r *Release) push(ctx context.Context, s *Step, _ []string) error {
 	err := r.pushWith(ctx, nil)
-	if errors.Is(err, image.ErrCorrupt) {
-		// What the layout has is found corrupt when it is read: it is built anew.
+	if errors.Is(err, image.ErrCorrupt) && r.whole {
+		// What the layout has is found corrupt when it is read: it is built anew. A
+		// machine that may push and did not build compiles nothing.
 		fmt.Fprintf(r.Log, "%v; rebuilding\n", err)
 		if err = errors.Join(image.DropCorrupt(r.path(layoutName)), r.build(ctx, s, nil)); err == nil {
 			err = r.pushWith(ctx, nil)

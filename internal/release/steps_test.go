@@ -14,6 +14,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/githubtest"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/registrytest"
@@ -262,12 +263,12 @@ func TestRecorderOnGitHub(t *testing.T) {
 }
 
 func TestLocalRecorder(t *testing.T) {
-	name, l := locked(t, func(l *lock.Lock) { l.Outputs = nil })
+	name, _ := locked(t, func(l *lock.Lock) { l.Outputs = nil })
 	r, _ := fake(t, name)
 	if _, err := r.RunStep(t.Context(), Steps[0]); err != nil {
 		t.Fatal(err)
 	}
-	_, l = locked(t, nil)
+	_, l := locked(t, nil)
 	if got, err := r.Recorder.Recorded(t.Context(), l); got || err != nil {
 		t.Errorf("recorded: %v, %v", got, err)
 	}
@@ -383,6 +384,11 @@ func TestPushCorrupt(t *testing.T) {
 		}
 		return os.WriteFile(blob, whole, 0o644)
 	}
+	// A machine that runs this step alone has the right to push, and compiles nothing.
+	if err := r.push(t.Context(), nil, nil); !errors.Is(err, image.ErrCorrupt) || len(*used) > 0 {
+		t.Errorf("%v, used %v", err, *used)
+	}
+	r.whole = true
 	if err := r.push(t.Context(), nil, nil); err != nil || !slices.Equal(*used, []string{"build"}) {
 		t.Errorf("%v, used %v", err, *used)
 	}
