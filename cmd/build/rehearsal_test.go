@@ -594,7 +594,9 @@ func TestRehearsal(t *testing.T) {
 		version := fmt.Sprintf("v1.106.%d", i+1)
 		s.next(version)
 		f := s.faults(version)[i]
+		began := time.Now()
 		fmt.Fprintf(rows, "%s\t%s\t%s\treleased %s\n", f.step, f.name, s.failAt(f, version), version)
+		t.Logf("%s: %s: %v", f.step, f.name, time.Since(began).Round(time.Second))
 		if t.Failed() {
 			t.Fatalf("%s: %s", f.step, f.name)
 		}
