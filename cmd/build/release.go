@@ -312,12 +312,9 @@ func printWithdrawal(w io.Writer, r *release.Withdrawal, asJSON bool) error {
 	}
 	fmt.Fprintf(w, "withdrawn  %s\n", r.Version)
 	for _, t := range r.Tags {
-		switch {
-		case t.To == "":
-			fmt.Fprintf(w, "%s  still names %s: no earlier release has this tag\n", t.Tag, t.From)
-		case t.From == t.To:
-			fmt.Fprintf(w, "%s  names %s already\n", t.Tag, t.To)
-		default:
+		if t.From == t.To {
+			fmt.Fprintf(w, "%s  stays at %s: it names another release, or no earlier one has this tag\n", t.Tag, t.From)
+		} else {
 			fmt.Fprintf(w, "%s  from %s to %s\n", t.Tag, t.From, t.To)
 		}
 	}

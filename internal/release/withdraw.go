@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/mod/semver"
 
 	"github.com/xavieralpha/derper/internal/lock"
@@ -22,10 +23,10 @@ type Withdrawal struct {
 type WithdrawnTag struct {
 	// Tag is the tag as REPOSITORY:TAG.
 	Tag string `json:"tag"`
-	// From is the digest that it named, To the one that it names; empty where no
-	// earlier release has the tag.
+	// From is the digest that it named, To the one that it names: the same one where it
+	// named another release, or no earlier release has it.
 	From string `json:"from"`
-	To   string `json:"to,omitempty"`
+	To   string `json:"to"`
 }
 
 // Withdraw moves the tags that move from a release back to the release before it, in
@@ -55,9 +56,14 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 	if err != nil {
 		return nil, err
 	}
+	withdrawn, err := r.digest(ctx, version)
+	if err != nil {
+		return nil, err
+	}
 	type target struct {
-		version, digest string
-		tags            []registry.Tag
+		version string
+		digest  v1.Hash
+		tags    []registry.Tag
 	}
 	var targets []*target
 	w := &Withdrawal{Version: strings.TrimPrefix(version, "v")}
@@ -72,7 +78,7 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 				return nil, err
 			}
 			if slices.Contains(have, tag) {
-				if to.digest, err = r.named(ctx, r.Repositories[0], v); err != nil {
+				if to.digest, err = r.digest(ctx, v); err != nil {
 					return nil, err
 				}
 				to.version = v
@@ -84,9 +90,13 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 			if err != nil {
 				return nil, err
 			}
-			w.Tags = append(w.Tags, WithdrawnTag{repository + ":" + tag.Name, from, to.digest})
+			t := WithdrawnTag{Tag: repository + ":" + tag.Name, From: from, To: from}
+			if from == withdrawn.String() && to.version != "" {
+				t.To = to.digest.String()
+			}
+			w.Tags = append(w.Tags, t)
 		}
-		if to.digest == "" {
+		if to.version == "" {
 			continue
 		}
 		i := slices.IndexFunc(targets, func(t *target) bool { return t.version == to.version })
@@ -102,11 +112,13 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 		return nil, err
 	}
 	for _, t := range targets {
-		release, err := registry.ByDigest(t.version, t.digest)
+		release, err := registry.ByDigest(t.version, t.digest.String())
 		if err != nil {
 			return nil, err
 		}
-		if _, err := r.Registry.Move(ctx, registry.Plan{Release: release, Repositories: r.Repositories, Tags: t.tags, Retag: true}); err != nil {
+		if _, err := r.Registry.Move(ctx, registry.Plan{
+			Release: release, Repositories: r.Repositories, Tags: t.tags, From: withdrawn, Retag: true,
+		}); err != nil {
 			return nil, &StepError{"tag", err}
 		}
 	}
@@ -148,6 +160,25 @@ func (r *Release) mark(ctx context.Context, l *lock.Lock, version string) error 
 	}
 	r.say("%s is marked as withdrawn", version)
 	return nil
+}
+
+// digest is the digest of a version's image, which must be the same in all repositories.
+func (r *Release) digest(ctx context.Context, version string) (digest v1.Hash, err error) {
+	for i, repository := range r.Repositories {
+		s, err := r.named(ctx, repository, version)
+		if err != nil {
+			return digest, err
+		}
+		h, err := v1.NewHash(s)
+		if err == nil && i > 0 && h != digest {
+			err = fmt.Errorf("it is %s in %s", digest, r.Repositories[0])
+		}
+		if err != nil {
+			return digest, fmt.Errorf("%s:%s: %q: %w", repository, version, s, err)
+		}
+		digest = h
+	}
+	return digest, nil
 }
 
 // named is the digest that a tag names in a repository, "" for none.
