@@ -545,7 +545,7 @@ func (s *stage) faults(version string) []fault {
 			}
 		}, code: exitFailed, says: "somebody else changed it", tags: true},
 		{step: "record", name: "GitHub refuses", begin: refuseGitHub, code: exitFailed, says: "403 Forbidden", tags: true},
-		{step: "record", name: "killed", kill: contains("github", "POST"), code: -1, tags: true},
+		{step: "record", name: "killed", kill: contains("github", "PUT"), code: -1, tags: true}, // the lock is committed
 	}
 }
 

@@ -73,7 +73,7 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	flags.StringVar(&o.channel, "channel", "stable", "`channel` for --update: stable or unstable")
 	flags.StringVar(&o.upstream, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --update")
 	flags.Func("repo", "`repository` to publish in, may be repeated, or a list with commas (default "+strings.Join(registry.Default, " and ")+")", collect(&o.repositories))
-	flags.StringVar(&o.runner, "runner", "native", "what runs the image for the tests: native or docker")
+	flags.StringVar(&o.runner, "runner", "native", "`what` runs the image for the tests: native or docker")
 	flags.StringVar(&o.key, "key", "", "sign with the private key in `file`")
 	flags.BoolVar(&o.keyless, "keyless", false, "sign as the GitHub workflow that this runs in")
 	flags.BoolVar(&o.unsigned, "unsigned", false, "do not sign, and attest nothing")
