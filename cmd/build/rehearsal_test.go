@@ -847,8 +847,9 @@ func (s *stage) setTrigger(f func(from, request string) bool) {
 // they name is signed first.
 func TestUnsigned(t *testing.T) {
 	s := newStage(t)
+	s.next("v1.104.0")
 	dir, key := s.newLocal()
-	if code, said := s.start(dir, s.env(dir), "release", "--unsigned", "--repo", strings.Join(s.repositories(), ",")); code != exitOK {
+	if code, said := s.start(dir, s.env(dir), "release", "--update", "--unsigned", "--repo", strings.Join(s.repositories(), ",")); code != exitOK {
 		t.Fatalf("exit code %d\n%s", code, said)
 	}
 	code, said := s.local(dir, key)
@@ -868,8 +869,8 @@ func TestUnsigned(t *testing.T) {
 // program exits. A second signal ends it immediately.
 func TestSignalWhileTagsMove(t *testing.T) {
 	s := newStage(t)
+	dir, key := s.newLocal()
 	for i, second := range []bool{false, true} {
-		dir, key := s.newLocal()
 		s.next(fmt.Sprintf("v1.106.%d", i+1))
 		moving, goOn := make(chan struct{}), make(chan struct{})
 		var once sync.Once
