@@ -2,7 +2,6 @@ package image
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"path"
@@ -41,10 +40,8 @@ nonroot:x:%d:
 // their names, modes and content.
 func Digest(files []File) (string, error) {
 	hash := sha256.New()
-	if err := writeTar(hash, files, time.Unix(0, 0)); err != nil {
-		return "", err
-	}
-	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), nil
+	err := writeTar(hash, files, time.Unix(0, 0))
+	return fmt.Sprintf("sha256:%x", hash.Sum(nil)), err
 }
 
 // notice matches the files of a module that its licence asks to be passed on.
