@@ -50,20 +50,12 @@ type Layer struct {
 }
 
 // DiffID, Digest, Size, MediaType, Compressed and Uncompressed make a *Layer a
-// v1.Layer.
-func (l *Layer) DiffID() (v1.Hash, error) { return v1.NewHash(l.Layer.DiffID) }
-
-// Digest is that of the compressed blob.
-func (l *Layer) Digest() (v1.Hash, error) { return v1.NewHash(l.Layer.Digest) }
-
-// Size is that of the compressed blob.
-func (l *Layer) Size() (int64, error) { return l.Bytes, nil }
-
-// MediaType is OCI's for a gzip-compressed tar.
+// v1.Layer. The blob is never compressed again.
+func (l *Layer) DiffID() (v1.Hash, error)            { return v1.NewHash(l.Layer.DiffID) }
+func (l *Layer) Digest() (v1.Hash, error)            { return v1.NewHash(l.Layer.Digest) }
+func (l *Layer) Size() (int64, error)                { return l.Bytes, nil }
 func (l *Layer) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
-
-// Compressed opens the blob as it is: it is never compressed again.
-func (l *Layer) Compressed() (io.ReadCloser, error) { return l.Open() }
+func (l *Layer) Compressed() (io.ReadCloser, error)  { return l.Open() }
 
 // Uncompressed opens the tar.
 func (l *Layer) Uncompressed() (io.ReadCloser, error) {

@@ -156,16 +156,15 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 
 // IndexOf is an index in a store.
 func IndexOf(ctx context.Context, s Store, d v1.Descriptor) (v1.ImageIndex, error) {
-	index, err := readIndex(ctx, s, d)
+	m, err := readIndex(ctx, s, d)
 	if err != nil {
 		return nil, err
 	}
-	return index, nil
+	return &storeIndex{m}, nil
 }
 
-func readIndex(ctx context.Context, s Store, d v1.Descriptor) (*storeIndex, error) {
-	m, err := readManifest(ctx, s, d, "index", types.MediaType.IsIndex, v1.ParseIndexManifest)
-	return &storeIndex{m}, err
+func readIndex(ctx context.Context, s Store, d v1.Descriptor) (*storeManifest[v1.IndexManifest], error) {
+	return readManifest(ctx, s, d, "index", types.MediaType.IsIndex, v1.ParseIndexManifest)
 }
 
 // storeManifest is a manifest or an index in a store.
