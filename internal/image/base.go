@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -53,17 +54,12 @@ var notice = regexp.MustCompile(`(?i)^(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|PATEN
 // shipped without its licence.
 func Notices(name, tree string) ([]File, error) {
 	var files []File
-	err := filepath.WalkDir(tree, func(file string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(os.DirFS(tree), ".", func(rel string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(tree, file)
-		if err != nil {
-			return err
-		}
-		rel = filepath.ToSlash(rel)
 		if d.IsDir() {
-			if base := path.Base(rel); rel != "." && (base == "testdata" || strings.HasPrefix(base, "_") || strings.HasPrefix(base, ".")) {
+			if base := d.Name(); rel != "." && (base == "testdata" || strings.HasPrefix(base, "_") || strings.HasPrefix(base, ".")) {
 				return fs.SkipDir
 			}
 			return nil
@@ -71,12 +67,12 @@ func Notices(name, tree string) ([]File, error) {
 		if !notice.MatchString(d.Name()) || strings.HasSuffix(d.Name(), ".go") {
 			return nil
 		}
-		f, err := OnDisk(path.Join("usr/share/licenses", name, rel), 0o644, file)
+		f, err := OnDisk(path.Join("usr/share/licenses", name, rel), 0o644, filepath.Join(tree, filepath.FromSlash(rel)))
 		files = append(files, f)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("licence notices of %s: %w", name, err)
+		return nil, fmt.Errorf("licence notices of %s: %s: %w", name, tree, err)
 	}
 	if len(files) == 0 {
 		return nil, fmt.Errorf("licence notices of %s: none found in %s", name, tree)

@@ -259,25 +259,22 @@ func (m markerFile) write(dir string) error {
 
 // same reports whether the file in the layout has the content that it should.
 func (f layoutFile) same(dir string) bool {
-	have, err := os.Open(filepath.Join(dir, f.name))
-	if err != nil {
-		return false
+	want := filepath.Base(f.name)
+	if !f.isBlob() {
+		want = sum(f.open)
 	}
-	defer have.Close()
-	digest, _, err := v1.SHA256(have)
+	return want != "" && want == sum(func() (io.ReadCloser, error) { return os.Open(filepath.Join(dir, f.name)) })
+}
+
+// sum is the SHA-256 of a content, "" for one that cannot be read.
+func sum(open func() (io.ReadCloser, error)) string {
+	r, err := open()
 	if err != nil {
-		return false
-	}
-	if f.isBlob() {
-		return digest.Hex == filepath.Base(f.name)
-	}
-	r, err := f.open()
-	if err != nil {
-		return false
+		return ""
 	}
 	defer r.Close()
-	want, _, err := v1.SHA256(r)
-	return err == nil && digest == want
+	digest, _, _ := v1.SHA256(r) // zero when it fails
+	return digest.Hex
 }
 
 // state is cache.State of a file in the layout, "" for one that is not there.
