@@ -96,13 +96,7 @@ func (c *Cache) Dir() string { return c.dir }
 
 // TempDir makes a folder for work in progress. The caller removes it; when the
 // program is killed before, a later one does.
-func (c *Cache) TempDir() (string, error) {
-	dir, err := os.MkdirTemp(c.Temp(), "work-")
-	if err != nil {
-		return "", fmt.Errorf("cache: %w", err)
-	}
-	return dir, nil
-}
+func (c *Cache) TempDir() (string, error) { return os.MkdirTemp(c.Temp(), "work-") }
 
 // Result is what an action made.
 type Result struct {

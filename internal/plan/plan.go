@@ -104,16 +104,12 @@ func (p *PlatformPlan) Actions() []*Action {
 	return slices.Concat([]*Action{p.Compile, p.Entrypoint}, p.Layers, []*Action{p.Attestation})
 }
 
-// Names of the image's parts: programs and layers.
+// Names of the image's parts, programs and layers, and of what an attestation has.
 const (
 	Derper     = "derper"
 	Tailscaled = "tailscaled"
 	Entrypoint = "entrypoint"
 	Base       = "base"
-)
-
-// Names of what an attestation has.
-const (
 	SBOM       = "sbom.json"
 	Provenance = "provenance.json"
 )
