@@ -3,7 +3,6 @@ package cache
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -43,7 +42,7 @@ func (c *Cache) Write(content func(io.Writer) error) (b Blob, err error) {
 	if err := errors.Join(err, serr, f.Chmod(0o444), f.Sync(), f.Close()); err != nil {
 		return b, err
 	}
-	b = Blob{Digest: "sha256:" + hex.EncodeToString(hash.Sum(nil)), Size: info.Size()}
+	b = Blob{Digest: fmt.Sprintf("sha256:%x", hash.Sum(nil)), Size: info.Size()}
 	if err := os.Rename(f.Name(), c.Path(b)); err != nil {
 		return b, err
 	}
@@ -75,7 +74,7 @@ func (c *Cache) Open(b Blob) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", b.Digest, err)
 	}
-	return &reader{c: c, f: f, blob: b, hash: sha256.New()}, nil
+	return &reader{f, c, b, sha256.New()}, nil
 }
 
 // Opener opens a blob as often as it is called.
@@ -85,24 +84,22 @@ func (c *Cache) Opener(b Blob) func() (io.ReadCloser, error) {
 
 // reader checks what it read when it comes to the end.
 type reader struct {
+	io.ReadCloser
 	c    *Cache
-	f    *os.File
 	blob Blob
 	hash hash.Hash
 }
 
 func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.f.Read(p)
+	n, err := r.ReadCloser.Read(p)
 	r.hash.Write(p[:n])
-	if err == io.EOF && "sha256:"+hex.EncodeToString(r.hash.Sum(nil)) != r.blob.Digest {
+	if err == io.EOF && fmt.Sprintf("sha256:%x", r.hash.Sum(nil)) != r.blob.Digest {
 		os.Remove(r.c.Path(r.blob))
 		os.Remove(r.c.checked(r.blob))
 		return n, fmt.Errorf("blob %s: %w", r.blob.Digest, ErrCorrupt)
 	}
 	return n, err
 }
-
-func (r *reader) Close() error { return r.f.Close() }
 
 // Check checks a blob that is to be named only: by size, time and inode, when
 // they are those of its last check by content, and by content otherwise. A

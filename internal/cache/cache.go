@@ -96,13 +96,7 @@ func (c *Cache) Dir() string { return c.dir }
 
 // TempDir makes a folder for work in progress. The caller removes it; when the
 // program is killed before, a later one does.
-func (c *Cache) TempDir() (string, error) {
-	dir, err := os.MkdirTemp(c.Temp(), "work-")
-	if err != nil {
-		return "", fmt.Errorf("cache: %w", err)
-	}
-	return dir, nil
-}
+func (c *Cache) TempDir() (string, error) { return os.MkdirTemp(c.Temp(), "work-") }
 
 // Result is what an action made.
 type Result struct {
@@ -141,39 +135,39 @@ func (c *Cache) Get(key string) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	// What is damaged goes, so that it is said once.
 	r, err := decode(data)
 	if err != nil || len(r.Blobs) == 0 {
-		c.Warn("cache: %s is corrupt; rebuilding", name)
-		return nil, remove(name)
-	}
-	for file, b := range r.Blobs {
-		if err := c.Check(b); err != nil {
-			c.Warn("cache: %s: %v; rebuilding", file, err)
-			return nil, remove(name)
+		err = fmt.Errorf("%s is %w", name, ErrCorrupt)
+	} else {
+		for file, b := range r.Blobs {
+			if err = c.Check(b); err != nil {
+				err = fmt.Errorf("%s: %w", file, err)
+				break
+			}
 		}
 	}
-	return r, nil
-}
-
-func remove(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cache: %w", err)
+	if err == nil {
+		return r, nil
 	}
-	return nil
+	// What is damaged goes, so that it is said once.
+	c.Warn("cache: %v; rebuilding", err)
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	return nil, nil
 }
 
 // Put records the result of the action with this key.
 // It becomes the latest of all actions with the same id.
 func (c *Cache) Put(key, id string, r *Result) error {
 	data, err := encode(r)
+	for _, name := range []string{c.actionFile(key, ".json"), c.latestFile(id)} {
+		if err == nil {
+			err = c.write(name, data)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
-	}
-	for _, name := range []string{c.actionFile(key, ".json"), c.latestFile(id)} {
-		if err := c.write(name, data); err != nil {
-			return fmt.Errorf("cache: %w", err)
-		}
 	}
 	return nil
 }
@@ -222,13 +216,10 @@ func (c *Cache) latestFile(id string) string {
 
 // Latest is the action of the last result with this id, nil if there is none.
 func (c *Cache) Latest(id string) json.RawMessage {
-	data, err := os.ReadFile(c.latestFile(id))
-	if err != nil {
-		return nil // serves only to explain
-	}
+	data, rerr := os.ReadFile(c.latestFile(id))
 	r, err := decode(data)
-	if err != nil {
-		return nil
+	if rerr != nil || err != nil {
+		return nil // serves only to explain
 	}
 	return r.Action
 }

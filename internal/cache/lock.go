@@ -19,11 +19,10 @@ var ErrNoLocks = errors.New("the file system does not lock files")
 // others from it until unlock is called or this program ends. It calls wait once
 // when it has to.
 func (c *Cache) Lock(ctx context.Context, key string, wait func()) (unlock func(), err error) {
-	l := fileLock(c.actionFile(key, ".lock"))
-	if err := lock(ctx, l, wait); err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
+	if unlock, err = lock(ctx, fileLock(c.actionFile(key, ".lock")), wait); err != nil {
+		err = fmt.Errorf("cache: %w", err)
 	}
-	return func() { l.Close() }, nil
+	return unlock, err
 }
 
 // LockFolder is Lock for a folder outside of any cache, made when missing.
@@ -31,20 +30,16 @@ func LockFolder(ctx context.Context, dir string, wait func()) (unlock func(), er
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	l := folderLock(dir)
-	if err := lock(ctx, l, wait); err != nil {
-		return nil, err
-	}
-	return func() { l.Close() }, nil
+	return lock(ctx, folderLock(dir), wait)
 }
 
-func lock(ctx context.Context, l *flock.Flock, wait func()) error {
+func lock(ctx context.Context, l *flock.Flock, wait func()) (unlock func(), err error) {
 	ok, err := try(l, l.TryLock)
 	if err == nil && !ok {
 		wait()
 		_, err = l.TryLockContext(ctx, 50*time.Millisecond)
 	}
-	return err
+	return func() { l.Close() }, err
 }
 
 // fileLock is the lock on a file, made when missing. It opens it for writing: some

@@ -88,13 +88,11 @@ func (c *Cache) kept(keep func(key string) bool) (map[string]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r == nil {
-			continue
-		}
-		kept[name] = true
-		for _, b := range r.Blobs {
-			kept[c.Path(b)] = true
-			kept[c.checked(b)] = true
+		if r != nil {
+			kept[name] = true
+			for _, b := range r.Blobs {
+				kept[c.Path(b)], kept[c.checked(b)] = true, true
+			}
 		}
 	}
 	return kept, nil

@@ -2,9 +2,9 @@ package image
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -41,10 +41,8 @@ nonroot:x:%d:
 // their names, modes and content.
 func Digest(files []File) (string, error) {
 	hash := sha256.New()
-	if err := writeTar(hash, files, time.Unix(0, 0)); err != nil {
-		return "", err
-	}
-	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), nil
+	err := writeTar(hash, files, time.Unix(0, 0))
+	return fmt.Sprintf("sha256:%x", hash.Sum(nil)), err
 }
 
 // notice matches the files of a module that its licence asks to be passed on.
@@ -56,17 +54,12 @@ var notice = regexp.MustCompile(`(?i)^(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|PATEN
 // shipped without its licence.
 func Notices(name, tree string) ([]File, error) {
 	var files []File
-	err := filepath.WalkDir(tree, func(file string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(os.DirFS(tree), ".", func(rel string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(tree, file)
-		if err != nil {
-			return err
-		}
-		rel = filepath.ToSlash(rel)
 		if d.IsDir() {
-			if base := path.Base(rel); rel != "." && (base == "testdata" || strings.HasPrefix(base, "_") || strings.HasPrefix(base, ".")) {
+			if base := d.Name(); rel != "." && (base == "testdata" || strings.HasPrefix(base, "_") || strings.HasPrefix(base, ".")) {
 				return fs.SkipDir
 			}
 			return nil
@@ -74,12 +67,12 @@ func Notices(name, tree string) ([]File, error) {
 		if !notice.MatchString(d.Name()) || strings.HasSuffix(d.Name(), ".go") {
 			return nil
 		}
-		f, err := OnDisk(path.Join("usr/share/licenses", name, rel), 0o644, file)
+		f, err := OnDisk(path.Join("usr/share/licenses", name, rel), 0o644, filepath.Join(tree, filepath.FromSlash(rel)))
 		files = append(files, f)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("licence notices of %s: %w", name, err)
+		return nil, fmt.Errorf("licence notices of %s: %s: %w", name, tree, err)
 	}
 	if len(files) == 0 {
 		return nil, fmt.Errorf("licence notices of %s: none found in %s", name, tree)

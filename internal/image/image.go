@@ -50,20 +50,12 @@ type Layer struct {
 }
 
 // DiffID, Digest, Size, MediaType, Compressed and Uncompressed make a *Layer a
-// v1.Layer.
-func (l *Layer) DiffID() (v1.Hash, error) { return v1.NewHash(l.Layer.DiffID) }
-
-// Digest is that of the compressed blob.
-func (l *Layer) Digest() (v1.Hash, error) { return v1.NewHash(l.Layer.Digest) }
-
-// Size is that of the compressed blob.
-func (l *Layer) Size() (int64, error) { return l.Bytes, nil }
-
-// MediaType is OCI's for a gzip-compressed tar.
+// v1.Layer. The blob is never compressed again.
+func (l *Layer) DiffID() (v1.Hash, error)            { return v1.NewHash(l.Layer.DiffID) }
+func (l *Layer) Digest() (v1.Hash, error)            { return v1.NewHash(l.Layer.Digest) }
+func (l *Layer) Size() (int64, error)                { return l.Bytes, nil }
 func (l *Layer) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
-
-// Compressed opens the blob as it is: it is never compressed again.
-func (l *Layer) Compressed() (io.ReadCloser, error) { return l.Open() }
+func (l *Layer) Compressed() (io.ReadCloser, error)  { return l.Open() }
 
 // Uncompressed opens the tar.
 func (l *Layer) Uncompressed() (io.ReadCloser, error) {
@@ -93,19 +85,15 @@ func New(in lock.Inputs, platform lock.Platform, layers []*Layer) (v1.Image, err
 		}
 	}
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	img, err := mutate.Append(base, adds...)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", platform, err)
+	img, err := mutate.ConfigFile(base, &v1.ConfigFile{
+		OS: platform.OS(), Architecture: platform.Arch(), Variant: platform.Variant(),
+		Created: created,
+		Config:  Config(in),
+		RootFS:  v1.RootFS{Type: "layers"},
+	})
+	if err == nil {
+		img, err = mutate.Append(img, adds...)
 	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", platform, err)
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture, config.Variant = platform.OS(), platform.Arch(), platform.Variant()
-	config.Created = created
-	config.Config = Config(in)
-	img, err = mutate.ConfigFile(img, config)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", platform, err)
 	}
@@ -116,9 +104,8 @@ func New(in lock.Inputs, platform lock.Platform, layers []*Layer) (v1.Image, err
 // stand their attestations, one for each image in the same order, or none at all.
 func Index(in lock.Inputs, platforms []lock.Platform, images []v1.Image, attestations ...v1.Image) (v1.ImageIndex, error) {
 	var adds []mutate.IndexAddendum
-	for i, img := range images {
-		p := platforms[i]
-		adds = append(adds, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
+	for i, p := range platforms {
+		adds = append(adds, mutate.IndexAddendum{Add: images[i], Descriptor: v1.Descriptor{
 			Platform: &v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()},
 		}})
 	}

@@ -11,14 +11,14 @@ package image
 import (
 	"archive/tar"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
-	"sort"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,13 +74,13 @@ func WriteLayer(w io.Writer, files []File, mtime time.Time) (diffID string, err 
 	}
 	zw.ModTime = time.Unix(0, 0) // none, RFC 1952 section 2.3.1
 	hash := sha256.New()
-	if err := writeTar(io.MultiWriter(zw, hash), files, mtime); err != nil {
+	if err = writeTar(io.MultiWriter(zw, hash), files, mtime); err == nil {
+		err = zw.Close()
+	}
+	if err != nil {
 		return "", fmt.Errorf("layer: %w", err)
 	}
-	if err := zw.Close(); err != nil {
-		return "", fmt.Errorf("layer: %w", err)
-	}
-	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), nil
+	return fmt.Sprintf("sha256:%x", hash.Sum(nil)), nil
 }
 
 // Encoder is the digest of what WriteLayer makes of a sample. Two programs with the
@@ -99,7 +99,7 @@ func Encoder() (string, error) {
 		return "", err
 	}
 	hash.Write([]byte(diffID))
-	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), nil
+	return fmt.Sprintf("sha256:%x", hash.Sum(nil)), nil
 }
 
 func writeTar(w io.Writer, files []File, mtime time.Time) error {
@@ -167,10 +167,5 @@ func withParents(files []File) ([]File, error) {
 			}
 		}
 	}
-	sorted := make([]File, 0, len(byName))
-	for _, f := range byName {
-		sorted = append(sorted, f)
-	}
-	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Name < sorted[j].Name })
-	return sorted, nil
+	return slices.SortedFunc(maps.Values(byName), func(a, b File) int { return strings.Compare(a.Name, b.Name) }), nil
 }

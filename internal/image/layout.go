@@ -61,40 +61,43 @@ func WriteLayout(dir, ref string, index v1.ImageIndex, verify bool) (written boo
 	if err != nil {
 		return false, err
 	}
-	if err := removeTemporary(dir); err != nil {
-		return false, err
+	left, _ := filepath.Glob(filepath.Join(dir, temporary+"*")) // fails for bad patterns only
+	for _, name := range left {
+		if err := os.RemoveAll(name); err != nil {
+			return false, err
+		}
 	}
-	if old.holds(dir, files, verify) {
-		return false, nil
-	}
-	if err := os.MkdirAll(filepath.Join(dir, temporary), 0o755); err != nil {
-		return false, err
-	}
-	defer os.Remove(filepath.Join(dir, temporary))
-	// The marker comes first and names both the old files and the new ones, so
-	// that whatever an interrupted run leaves is known as ours to the next.
+	// The files of the new layout, with the state of those that stay, and the old ones.
 	now := markerFile{Files: map[string]string{}}
 	for name := range old.Files {
 		now.Files[name] = ""
 	}
+	same := len(old.Files) == len(files)
 	for _, f := range files {
 		now.Files[f.name] = ""
+		// What is in index.json its name does not say.
+		if s := state(dir, f.name); s != "" && s == old.Files[f.name] && (f.isBlob() && !verify || f.same(dir)) {
+			now.Files[f.name] = s
+		} else {
+			same = false
+		}
 	}
+	if same {
+		return false, nil
+	}
+	defer os.Remove(filepath.Join(dir, temporary))
+	// The marker comes first, so that whatever an interrupted run leaves is known as
+	// ours to the next.
 	if err := now.write(dir); err != nil {
 		return false, err
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
-		return false, err
-	}
 	for _, f := range files {
-		if f.blob && old.left(dir, f.name) && (!verify || f.same(dir)) {
-			now.Files[f.name] = old.Files[f.name]
-			continue
+		if now.Files[f.name] == "" {
+			if err := f.write(dir); err != nil {
+				return false, err
+			}
+			now.Files[f.name] = state(dir, f.name)
 		}
-		if err := f.write(dir); err != nil {
-			return false, err
-		}
-		now.Files[f.name] = state(dir, f.name)
 	}
 	for name, state := range now.Files {
 		if state == "" {
@@ -121,7 +124,7 @@ func CheckLayout(dir string) error {
 func DropCorrupt(dir string) error {
 	m, err := readMarker(dir)
 	for name := range m.Files {
-		if f := (layoutFile{name: name, blob: strings.HasPrefix(name, "blobs"+string(filepath.Separator))}); f.blob && !f.same(dir) {
+		if f := (layoutFile{name: name}); f.isBlob() && !f.same(dir) {
 			if rmErr := os.Remove(filepath.Join(dir, name)); !errors.Is(rmErr, fs.ErrNotExist) {
 				err = errors.Join(err, rmErr)
 			}
@@ -133,8 +136,12 @@ func DropCorrupt(dir string) error {
 // layoutFile is one file of a layout.
 type layoutFile struct {
 	name string // relative to the layout
-	blob bool   // named by its content
 	open func() (io.ReadCloser, error)
+}
+
+// isBlob reports whether the file is named by its content.
+func (f layoutFile) isBlob() bool {
+	return strings.HasPrefix(f.name, "blobs"+string(filepath.Separator))
 }
 
 // layoutFiles lists the files of a layout; index.json comes last.
@@ -144,7 +151,7 @@ func layoutFiles(ref string, index v1.ImageIndex) ([]layoutFile, error) {
 	add := func(digest v1.Hash, open func() (io.ReadCloser, error)) {
 		if !seen[digest] {
 			seen[digest] = true
-			files = append(files, layoutFile{name: filepath.Join("blobs", digest.Algorithm, digest.Hex), blob: true, open: open})
+			files = append(files, layoutFile{name: filepath.FromSlash(blobName(digest)), open: open})
 		}
 	}
 	document := func(data []byte, err error) error {
@@ -165,28 +172,17 @@ func layoutFiles(ref string, index v1.ImageIndex) ([]layoutFile, error) {
 			return nil, err
 		}
 		layers, err := img.Layers()
-		if err != nil {
-			return nil, err
-		}
 		for _, l := range layers {
-			digest, err := l.Digest()
-			if err != nil {
-				return nil, err
-			}
+			digest, derr := l.Digest()
+			err = errors.Join(err, derr)
 			add(digest, l.Compressed)
 		}
-		if err := document(img.RawConfigFile()); err != nil {
+		if err := errors.Join(err, document(img.RawConfigFile()), document(img.RawManifest())); err != nil {
 			return nil, err
 		}
-		if err := document(img.RawManifest()); err != nil {
-			return nil, err
-		}
-	}
-	if err := document(index.RawManifest()); err != nil {
-		return nil, err
 	}
 	top, err := partial.Descriptor(index)
-	if err != nil {
+	if err := errors.Join(err, document(index.RawManifest())); err != nil {
 		return nil, err
 	}
 	top.Annotations = map[string]string{refName: ref}
@@ -208,9 +204,13 @@ func reader(data []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 }
 
-// write writes the file, whole or not at all.
+// write writes the file, whole or not at all, and makes the folders for it.
 func (f layoutFile) write(dir string) error {
-	return atomicfile.WriteFrom(filepath.Join(dir, f.name), filepath.Join(dir, temporary), func(w io.Writer) error {
+	name, temp := filepath.Join(dir, f.name), filepath.Join(dir, temporary)
+	if err := errors.Join(os.MkdirAll(temp, 0o755), os.MkdirAll(filepath.Dir(name), 0o755)); err != nil {
+		return err
+	}
+	return atomicfile.WriteFrom(name, temp, func(w io.Writer) error {
 		r, err := f.open()
 		if err != nil {
 			return err
@@ -219,14 +219,6 @@ func (f layoutFile) write(dir string) error {
 		_, err = io.Copy(w, r)
 		return err
 	})
-}
-
-func removeTemporary(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, temporary+"*"))
-	for _, name := range left {
-		err = errors.Join(err, os.RemoveAll(name))
-	}
-	return err
 }
 
 // readMarker reads the marker of a layout, empty for one that is yet to be.
@@ -265,47 +257,24 @@ func (m markerFile) write(dir string) error {
 	return layoutFile{name: marker, open: reader(append(data, '\n'))}.write(dir)
 }
 
-// left reports whether a file is in the state that it was left in.
-func (m markerFile) left(dir, name string) bool {
-	return m.Files[name] != "" && m.Files[name] == state(dir, name)
-}
-
-// holds reports whether the layout has exactly these files, untouched since they
-// were written. index.json is read: its name does not say what is in it; with
-// verify, everything is.
-func (m markerFile) holds(dir string, files []layoutFile, verify bool) bool {
-	if len(m.Files) != len(files) {
-		return false
-	}
-	for _, f := range files {
-		if !m.left(dir, f.name) || (verify || !f.blob) && !f.same(dir) {
-			return false
-		}
-	}
-	return true
-}
-
 // same reports whether the file in the layout has the content that it should.
 func (f layoutFile) same(dir string) bool {
-	have, err := os.Open(filepath.Join(dir, f.name))
-	if err != nil {
-		return false
+	want := filepath.Base(f.name)
+	if !f.isBlob() {
+		want = sum(f.open)
 	}
-	defer have.Close()
-	digest, _, err := v1.SHA256(have)
+	return want != "" && want == sum(func() (io.ReadCloser, error) { return os.Open(filepath.Join(dir, f.name)) })
+}
+
+// sum is the SHA-256 of a content, "" for one that cannot be read.
+func sum(open func() (io.ReadCloser, error)) string {
+	r, err := open()
 	if err != nil {
-		return false
-	}
-	if f.blob {
-		return digest.Hex == filepath.Base(f.name)
-	}
-	r, err := f.open()
-	if err != nil {
-		return false
+		return ""
 	}
 	defer r.Close()
-	want, _, err := v1.SHA256(r)
-	return err == nil && digest == want
+	digest, _, _ := v1.SHA256(r) // zero when it fails
+	return digest.Hex
 }
 
 // state is cache.State of a file in the layout, "" for one that is not there.

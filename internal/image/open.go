@@ -151,7 +151,6 @@ func missing(digest v1.Hash, err error) error {
 
 // tarFiles are files in a tar, which stay there.
 type tarFiles struct {
-	file  *os.File
 	files map[string]section
 	links map[string]string
 }
@@ -170,7 +169,7 @@ const maxFiles = 1 << 14
 
 // readArchive reads where the files of an uncompressed tar are.
 func readArchive(f *os.File) (*tarFiles, error) {
-	a := &tarFiles{f, map[string]section{}, map[string]string{}}
+	a := &tarFiles{map[string]section{}, map[string]string{}}
 	tr := tar.NewReader(f)
 	for {
 		h, err := tr.Next()

@@ -127,7 +127,7 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 			if err != nil {
 				return nil, err
 			}
-			entries = slices.Concat(index.manifest.Manifests, entries)
+			entries = slices.Concat(index.parsed.Manifests, entries)
 		case d.MediaType.IsImage():
 			if d.Platform == nil || PlatformOf(*d.Platform) == want {
 				img, err := ImageOf(ctx, s, d)
@@ -156,48 +156,59 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 
 // IndexOf is an index in a store.
 func IndexOf(ctx context.Context, s Store, d v1.Descriptor) (v1.ImageIndex, error) {
-	index, err := readIndex(ctx, s, d)
+	m, err := readIndex(ctx, s, d)
 	if err != nil {
 		return nil, err
 	}
-	return index, nil
+	return &storeIndex{m}, nil
 }
 
-func readIndex(ctx context.Context, s Store, d v1.Descriptor) (*storeIndex, error) {
+func readIndex(ctx context.Context, s Store, d v1.Descriptor) (*storeManifest[v1.IndexManifest], error) {
+	return readManifest(ctx, s, d, "index", types.MediaType.IsIndex, v1.ParseIndexManifest)
+}
+
+// storeManifest is a manifest or an index in a store.
+type storeManifest[M any] struct {
+	ctx        context.Context
+	store      Store
+	descriptor v1.Descriptor
+	raw        []byte
+	parsed     *M
+}
+
+func (m *storeManifest[M]) MediaType() (types.MediaType, error) { return m.descriptor.MediaType, nil }
+func (m *storeManifest[M]) Digest() (v1.Hash, error)            { return m.descriptor.Digest, nil }
+func (m *storeManifest[M]) Size() (int64, error)                { return int64(len(m.raw)), nil }
+func (m *storeManifest[M]) RawManifest() ([]byte, error)        { return m.raw, nil }
+
+func readManifest[M any](ctx context.Context, s Store, d v1.Descriptor, what string,
+	is func(types.MediaType) bool, parse func(io.Reader) (*M, error)) (*storeManifest[M], error) {
 	raw, err := s.Manifest(ctx, d.Digest)
 	if err != nil {
 		return nil, err
 	}
-	if d.MediaType = MediaType(raw, d.MediaType); !d.MediaType.IsIndex() {
-		return nil, fmt.Errorf("%s: is no index: %w", d.Digest, ErrForeign)
+	if d.MediaType = MediaType(raw, d.MediaType); !is(d.MediaType) {
+		return nil, fmt.Errorf("%s: is no %s: %w", d.Digest, what, ErrForeign)
 	}
-	m, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+	m, err := parse(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("index %s: %w: %w", d.Digest, ErrCorrupt, err)
+		return nil, fmt.Errorf("%s %s: %w: %w", what, d.Digest, ErrCorrupt, err)
 	}
-	return &storeIndex{ctx, s, d, raw, m}, nil
+	return &storeManifest[M]{ctx, s, d, raw, m}, nil
 }
 
 // storeIndex is an index in a store, as a v1.ImageIndex. What it names is read when it is
 // asked for.
 type storeIndex struct {
-	ctx        context.Context
-	store      Store
-	descriptor v1.Descriptor
-	raw        []byte
-	manifest   *v1.IndexManifest
+	*storeManifest[v1.IndexManifest]
 }
 
-func (i *storeIndex) MediaType() (types.MediaType, error)         { return i.descriptor.MediaType, nil }
-func (i *storeIndex) Digest() (v1.Hash, error)                    { return i.descriptor.Digest, nil }
-func (i *storeIndex) Size() (int64, error)                        { return int64(len(i.raw)), nil }
-func (i *storeIndex) RawManifest() ([]byte, error)                { return i.raw, nil }
-func (i *storeIndex) IndexManifest() (*v1.IndexManifest, error)   { return i.manifest.DeepCopy(), nil }
+func (i *storeIndex) IndexManifest() (*v1.IndexManifest, error)   { return i.parsed.DeepCopy(), nil }
 func (i *storeIndex) Image(h v1.Hash) (v1.Image, error)           { return child(i, h, ImageOf) }
 func (i *storeIndex) ImageIndex(h v1.Hash) (v1.ImageIndex, error) { return child(i, h, IndexOf) }
 
 func child[T any](i *storeIndex, digest v1.Hash, of func(context.Context, Store, v1.Descriptor) (T, error)) (none T, err error) {
-	d, err := entry(i.manifest.Manifests, digest)
+	d, err := entry(i.parsed.Manifests, digest)
 	if err != nil {
 		return none, fmt.Errorf("index %s: %w", i.descriptor.Digest, err)
 	}
@@ -215,37 +226,24 @@ func entry(list []v1.Descriptor, digest v1.Hash) (v1.Descriptor, error) {
 // ImageOf is an image in a store. Its config and its layers are read when they are asked
 // for; who reads a layer to its end gets [ErrCorrupt] if it is not what its digest names.
 func ImageOf(ctx context.Context, s Store, d v1.Descriptor) (v1.Image, error) {
-	raw, err := s.Manifest(ctx, d.Digest)
+	m, err := readManifest(ctx, s, d, "image", types.MediaType.IsImage, v1.ParseManifest)
 	if err != nil {
 		return nil, err
 	}
-	if d.MediaType = MediaType(raw, d.MediaType); !d.MediaType.IsImage() {
-		return nil, fmt.Errorf("%s: is no image: %w", d.Digest, ErrForeign)
-	}
-	m, err := v1.ParseManifest(bytes.NewReader(raw))
-	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w: %w", d.Digest, ErrCorrupt, err)
-	}
-	return partial.CompressedToImage(&storeImage{ctx, s, d.MediaType, raw, m, sync.OnceValues(func() ([]byte, error) {
-		return Document(ctx, s, m.Config.Digest)
+	return partial.CompressedToImage(&storeImage{m, sync.OnceValues(func() ([]byte, error) {
+		return Document(ctx, s, m.parsed.Config.Digest)
 	})})
 }
 
 // storeImage is what partial.CompressedToImage asks for.
 type storeImage struct {
-	ctx       context.Context
-	store     Store
-	mediaType types.MediaType
-	raw       []byte
-	manifest  *v1.Manifest
-	config    func() ([]byte, error)
+	*storeManifest[v1.Manifest]
+	config func() ([]byte, error)
 }
 
-func (i *storeImage) MediaType() (types.MediaType, error) { return i.mediaType, nil }
-func (i *storeImage) RawManifest() ([]byte, error)        { return i.raw, nil }
-func (i *storeImage) RawConfigFile() ([]byte, error)      { return i.config() }
+func (i *storeImage) RawConfigFile() ([]byte, error) { return i.config() }
 func (i *storeImage) LayerByDigest(digest v1.Hash) (partial.CompressedLayer, error) {
-	d, err := entry(append(slices.Clone(i.manifest.Layers), i.manifest.Config), digest)
+	d, err := entry(append(slices.Clone(i.parsed.Layers), i.parsed.Config), digest)
 	return &storeLayer{i, d}, err
 }
 

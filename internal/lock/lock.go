@@ -136,16 +136,21 @@ type Layer struct {
 	Digest string `json:"digest"`
 }
 
+// IsWithdrawn reports whether the lock's release was withdrawn: no build of it is to be
+// published until there is a newer release.
+func (l *Lock) IsWithdrawn() bool { return slices.Contains(l.Withdrawn, l.Inputs.Tailscale.Version) }
+
 // Platform finds the recorded outputs for p.
 func (o *Outputs) Platform(p Platform) (PlatformOutput, bool) {
 	if o == nil {
 		return PlatformOutput{}, false
 	}
-	i := slices.IndexFunc(o.Platforms, func(po PlatformOutput) bool { return po.Platform == p })
-	if i < 0 {
-		return PlatformOutput{}, false
+	for _, po := range o.Platforms {
+		if po.Platform == p {
+			return po, true
+		}
 	}
-	return o.Platforms[i], true
+	return PlatformOutput{}, false
 }
 
 // ToolchainModule is the path of the module whose versions are Go toolchains.

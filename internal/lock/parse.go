@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,10 +35,11 @@ func Read(name string) (*Lock, error) {
 // type or form, and anything after the document.
 func Parse(data []byte) (*Lock, error) {
 	l := new(Lock)
-	if err := decode(data, l); err != nil {
-		return nil, err
+	err := decode(data, l)
+	if err == nil {
+		err = l.check()
 	}
-	if err := l.check(); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -124,11 +126,8 @@ func isVersion(s string) bool { return semver.IsValid(s) && semver.Canonical(s) 
 // Bytes is the lock in its canonical form: keys in the order of the schema, maps
 // sorted, two spaces of indentation, one newline at the end.
 func (l *Lock) Bytes() ([]byte, error) {
-	if err := l.check(); err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
 	data, err := json.MarshalIndent(l, "", "  ")
-	if err != nil {
+	if err := cmp.Or(l.check(), err); err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
 	return append(data, '\n'), nil

@@ -79,14 +79,10 @@ func (c *Client) read(ctx context.Context, m module.Version, suffix string, use 
 // command, a comma passes on a 404 or 410 only, a bar passes on any error. After a
 // transfer that broke off, use is called again and gets the file from its start.
 func (c *Client) readPath(ctx context.Context, path string, use func(*body) error) error {
-	proxies := cmp.Or(c.Proxies, DefaultProxy)
+	proxies := strings.ReplaceAll(cmp.Or(c.Proxies, DefaultProxy), "|", "|,")
 	var last error
-	for proxies != "" {
-		proxy, rest, any := proxies, "", false
-		if i := strings.IndexAny(proxies, ",|"); i >= 0 {
-			proxy, rest, any = proxies[:i], proxies[i+1:], proxies[i] == '|'
-		}
-		proxies = rest
+	for proxy := range strings.SplitSeq(proxies, ",") {
+		proxy, any := strings.CutSuffix(proxy, "|")
 		proxy = strings.TrimSpace(proxy)
 		if proxy == "" || proxy == "direct" {
 			continue // a toolchain has no repository to go to directly

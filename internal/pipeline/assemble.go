@@ -3,7 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -78,7 +78,7 @@ func (b *Builder) outputs(pp *plan.PlatformPlan, img, attestation v1.Image, laye
 			out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
 		}
 	}
-	sort.Slice(out.Binaries, func(i, j int) bool { return out.Binaries[i].Name < out.Binaries[j].Name })
+	slices.SortFunc(out.Binaries, func(a, b lock.Binary) int { return strings.Compare(a.Name, b.Name) })
 	for _, l := range layers {
 		out.Layers = append(out.Layers, l.Layer)
 	}

@@ -9,7 +9,6 @@ package pipeline
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,10 +113,7 @@ func sources() (plan.Sources, error) {
 	}, errors.Join(err1, err2, err3, err4)
 }
 
-func digest(data []byte) string {
-	sum := sha256.Sum256(data)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
+func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
 // hashTree is the digest of the names and contents of a tree's files.
 func hashTree(tree fs.FS) (string, error) {
@@ -158,7 +154,7 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform, use ...f
 		b.Display.Printf("%v; rebuilding", err)
 		defer func(all bool) { b.Cache.VerifyAll = all }(b.Cache.VerifyAll)
 		b.Cache.VerifyAll = true
-		return b.carryOut(ctx, p, use)
+		out, err = b.carryOut(ctx, p, use)
 	}
 	return out, err
 }
@@ -175,7 +171,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 		made[a.Result()] = make(chan struct{})
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	start := func(a *plan.Action, slots chan struct{}, run func(ctx context.Context, work string) (*cache.Result, error)) {
+	start := func(a *plan.Action, slots chan struct{}, run runner) {
 		g.Go(func() error {
 			for _, input := range a.Inputs {
 				if made[input] == nil {
@@ -194,18 +190,14 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 			return nil
 		})
 	}
-	start(p.Roots, work, func(ctx context.Context, work string) (*cache.Result, error) { return b.roots(ctx, p.Roots, work) })
+	start(p.Roots, work, b.roots)
 	for _, pp := range p.Platforms {
-		start(pp.Compile, compile, func(ctx context.Context, work string) (*cache.Result, error) {
-			return b.compilePrograms(ctx, pp.Compile, work)
-		})
-		start(pp.Entrypoint, work, func(ctx context.Context, work string) (*cache.Result, error) {
-			return b.compileEntrypoint(ctx, pp.Entrypoint, work)
-		})
+		start(pp.Compile, compile, b.compilePrograms)
+		start(pp.Entrypoint, work, b.compileEntrypoint)
 		for _, a := range pp.Layers {
-			start(a, work, func(ctx context.Context, work string) (*cache.Result, error) { return b.layer(ctx, p, pp, a, work) })
+			start(a, work, b.layer(p.Roots, pp))
 		}
-		start(pp.Attestation, work, func(ctx context.Context, _ string) (*cache.Result, error) { return b.attest(ctx, pp) })
+		start(pp.Attestation, work, b.attest(pp))
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
@@ -219,8 +211,11 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 	return out, err
 }
 
+// A runner runs an action, with a folder of its own to work in.
+type runner func(ctx context.Context, a *plan.Action, work string) (*cache.Result, error)
+
 // do gets an action's result from the cache, or runs it in one of the slots.
-func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, run func(ctx context.Context, work string) (*cache.Result, error)) error {
+func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, run runner) error {
 	fail := func(err error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -252,7 +247,7 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 	defer cache.RemoveAll(work)
 	why := b.why(a)
 	began := time.Now()
-	r, err := run(ctx, work)
+	r, err := run(ctx, a, work)
 	if err != nil {
 		return fail(err)
 	}

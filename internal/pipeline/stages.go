@@ -23,66 +23,64 @@ import (
 	"github.com/xavieralpha/derper/internal/toolchain"
 )
 
-// layer writes one layer.
-func (b *Builder) layer(ctx context.Context, p *plan.Plan, pp *plan.PlatformPlan, a *plan.Action, work string) (*cache.Result, error) {
-	switch a.Name {
-	case plan.Base:
-		files, err := b.base(ctx, p.Roots, pp.Compile, work)
+// layer writes one layer of a platform's image into the cache.
+func (b *Builder) layer(bundle *plan.Action, pp *plan.PlatformPlan) runner {
+	return func(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
+		var files []image.File
+		switch a.Name {
+		case plan.Base:
+			files, err = b.base(ctx, bundle, pp.Compile, work)
+		case plan.Entrypoint:
+			files = []image.File{b.file(ctx, "entrypoint", 0o755, pp.Entrypoint, a.Name)}
+		default:
+			files = []image.File{b.file(ctx, "usr/local/bin/"+a.Name, 0o755, pp.Compile, a.Name)}
+		}
 		if err != nil {
 			return nil, err
 		}
-		return b.writeLayer(ctx, a, files)
-	case plan.Entrypoint:
-		return b.writeLayer(ctx, a, []image.File{b.file(ctx, "entrypoint", 0o755, pp.Entrypoint, a.Name)})
+		task := b.Display.Start(a.ID(), "")
+		defer func() { task.End(err) }()
+		var size int64
+		for _, f := range files {
+			size += f.Size
+		}
+		var diffID string
+		blob, err := b.Cache.Write(func(w io.Writer) (err error) {
+			diffID, err = image.WriteLayer(w, files, b.Inputs.Tailscale.Time)
+			return err
+		})
+		return &cache.Result{
+			Blobs: map[string]cache.Blob{a.Outputs[0]: blob},
+			Notes: map[string]string{noteDiffID: diffID, noteSize: fmt.Sprint(size)},
+		}, err
 	}
-	return b.writeLayer(ctx, a, []image.File{b.file(ctx, "usr/local/bin/"+a.Name, 0o755, pp.Compile, a.Name)})
-}
-
-// writeLayer writes files as a layer into the cache.
-func (b *Builder) writeLayer(ctx context.Context, a *plan.Action, files []image.File) (_ *cache.Result, err error) {
-	task := b.Display.Start(a.ID(), "")
-	defer func() { task.End(err) }()
-	var size int64
-	for _, f := range files {
-		size += f.Size
-	}
-	var diffID string
-	blob, err := b.Cache.Write(func(w io.Writer) (err error) {
-		diffID, err = image.WriteLayer(w, files, b.Inputs.Tailscale.Time)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &cache.Result{
-		Blobs: map[string]cache.Blob{a.Outputs[0]: blob},
-		Notes: map[string]string{noteDiffID: diffID, noteSize: fmt.Sprint(size)},
-	}, nil
 }
 
 // attest states what a platform's image holds and how it was made.
-func (b *Builder) attest(ctx context.Context, pp *plan.PlatformPlan) (_ *cache.Result, err error) {
-	task := b.Display.Start(pp.Attestation.ID(), "")
-	defer func() { task.End(err) }()
-	sources, err := Sources()
-	if err != nil {
-		return nil, err
-	}
-	img, err := image.New(b.Inputs, pp.Platform, b.layers(pp))
-	if err != nil {
-		return nil, err
-	}
-	sbom, provenance, err := attest.Image(ctx, b.Inputs, sources, pp.Platform, img)
-	if err != nil {
-		return nil, err
-	}
-	r := &cache.Result{Blobs: map[string]cache.Blob{}}
-	for name, data := range map[string][]byte{plan.SBOM: sbom, plan.Provenance: provenance} {
-		if r.Blobs[name], err = b.Cache.Add(bytes.NewReader(data)); err != nil {
+func (b *Builder) attest(pp *plan.PlatformPlan) runner {
+	return func(ctx context.Context, a *plan.Action, _ string) (_ *cache.Result, err error) {
+		task := b.Display.Start(a.ID(), "")
+		defer func() { task.End(err) }()
+		sources, err := Sources()
+		if err != nil {
 			return nil, err
 		}
+		img, err := image.New(b.Inputs, pp.Platform, b.layers(pp))
+		if err != nil {
+			return nil, err
+		}
+		sbom, provenance, err := attest.Image(ctx, b.Inputs, sources, pp.Platform, img)
+		if err != nil {
+			return nil, err
+		}
+		r := &cache.Result{Blobs: map[string]cache.Blob{}}
+		for name, data := range map[string][]byte{plan.SBOM: sbom, plan.Provenance: provenance} {
+			if r.Blobs[name], err = b.Cache.Add(bytes.NewReader(data)); err != nil {
+				return nil, err
+			}
+		}
+		return r, nil
 	}
-	return r, nil
 }
 
 // layers are the layers of a platform's image, lowest first.
@@ -185,19 +183,34 @@ func (b *Builder) fetch(ctx context.Context, source *toolchain.Source, a *plan.A
 }
 
 // compileEntrypoint makes the entrypoint.
-func (b *Builder) compileEntrypoint(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
+func (b *Builder) compileEntrypoint(ctx context.Context, a *plan.Action, work string) (*cache.Result, error) {
+	return b.make(ctx, a, func(tool *toolchain.Toolchain) (map[string]string, error) {
+		goMod := fmt.Sprintf("module %s\n\ngo %s\n", derper.Module, strings.TrimPrefix(b.Inputs.Go.Version, "go"))
+		program, err := tool.Build(ctx, a.Env, a.Args, derper.EntrypointSource(), goMod, work)
+		return map[string]string{plan.Entrypoint: program}, err
+	})
+}
+
+// roots makes the CA bundle.
+func (b *Builder) roots(ctx context.Context, a *plan.Action, work string) (*cache.Result, error) {
+	return b.make(ctx, a, func(tool *toolchain.Toolchain) (map[string]string, error) {
+		return roots.Make(ctx, tool, b.Inputs, a.Env, a.Args, work)
+	})
+}
+
+// make keeps the files that the toolchain makes of sources of this project.
+func (b *Builder) make(ctx context.Context, a *plan.Action, files func(*toolchain.Toolchain) (map[string]string, error)) (_ *cache.Result, err error) {
 	tool, _, err := b.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
 	task := b.Display.Start(a.ID(), "")
 	defer func() { task.End(err) }()
-	goMod := fmt.Sprintf("module %s\n\ngo %s\n", derper.Module, strings.TrimPrefix(b.Inputs.Go.Version, "go"))
-	program, err := tool.Build(ctx, a.Env, a.Args, derper.EntrypointSource(), goMod, work)
+	made, err := files(tool)
 	if err != nil {
 		return nil, err
 	}
-	return b.keep(a, map[string]string{plan.Entrypoint: program})
+	return b.keep(a, made)
 }
 
 // keep puts files into the cache, as what an action makes.
@@ -209,21 +222,6 @@ func (b *Builder) keep(a *plan.Action, files map[string]string) (_ *cache.Result
 		}
 	}
 	return r, nil
-}
-
-// roots makes the CA bundle.
-func (b *Builder) roots(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
-	tool, _, err := b.prepare(ctx)
-	if err != nil {
-		return nil, err
-	}
-	task := b.Display.Start(a.ID(), "")
-	defer func() { task.End(err) }()
-	files, err := roots.Make(ctx, tool, b.Inputs, a.Env, a.Args, work)
-	if err != nil {
-		return nil, err
-	}
-	return b.keep(a, files)
 }
 
 // base is the lowest layer: what programs expect of a system, CA roots, licences.

@@ -24,21 +24,12 @@ func InstallArgs(t lock.Tailscale, programs ...string) []string {
 	return args
 }
 
-// buildArgs is the command that compiles a program of this project.
-func buildArgs(ldflags, pkg string) []string {
-	args := []string{"go", "build", "-trimpath", "-buildvcs=false"}
-	if ldflags != "" {
-		args = append(args, "-ldflags="+ldflags)
-	}
-	return append(args, pkg)
-}
-
-// environment is the part of a compile's environment that decides what comes
-// out. Everything that the go command would otherwise take from its surroundings
-// or from a default of its own is set.
-func environment(os, arch, variant string) []string {
+// Settings is the part of the environment of a compile for a platform that decides
+// what comes out, one NAME=value each. Everything that the go command would otherwise
+// take from its surroundings or from a default of its own is set.
+func Settings(p lock.Platform) []string {
 	arm := "7"
-	if variant == "v6" {
+	if p.Variant() == "v6" {
 		arm = "6"
 	}
 	return []string{
@@ -51,8 +42,8 @@ func environment(os, arch, variant string) []string {
 		"GOEXPERIMENT=",      // the toolchain's own set of experiments
 		"GODEBUG=",           // the module's own
 		"GOFIPS140=off",      // no FIPS module in place of the standard library's
-		"GOOS=" + os,         // target
-		"GOARCH=" + arch,     // target
+		"GOOS=" + p.OS(),     // target
+		"GOARCH=" + p.Arch(), // target
 		"GOAMD64=v1",         // the lowest level of each architecture: runs everywhere
 		"GO386=sse2",         //
 		"GOARM=" + arm,       // linux/arm/v6 or v7
@@ -60,12 +51,6 @@ func environment(os, arch, variant string) []string {
 		"GOPPC64=power8",     //
 		"GORISCV64=rva20u64", //
 	}
-}
-
-// Settings is the environment in which a platform's programs are compiled, one
-// NAME=value each.
-func Settings(p lock.Platform) []string {
-	return environment(p.OS(), p.Arch(), p.Variant())
 }
 
 // Shell is the action's command for a POSIX shell, its settings in front.

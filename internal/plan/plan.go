@@ -8,10 +8,8 @@ package plan
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 
@@ -38,10 +36,7 @@ type Action struct {
 }
 
 // Key is the SHA-256 of the action's canonical JSON, in hex.
-func (a *Action) Key() string {
-	sum := sha256.Sum256(a.JSON())
-	return hex.EncodeToString(sum[:])
-}
+func (a *Action) Key() string { return fmt.Sprintf("%x", sha256.Sum256(a.JSON())) }
 
 // Result names what the action makes, as an input of others.
 func (a *Action) Result() string { return "action:" + a.Key() }
@@ -109,16 +104,12 @@ func (p *PlatformPlan) Actions() []*Action {
 	return slices.Concat([]*Action{p.Compile, p.Entrypoint}, p.Layers, []*Action{p.Attestation})
 }
 
-// Names of the image's parts: programs and layers.
+// Names of the image's parts, programs and layers, and of what an attestation has.
 const (
 	Derper     = "derper"
 	Tailscaled = "tailscaled"
 	Entrypoint = "entrypoint"
 	Base       = "base"
-)
-
-// Names of what an attestation has.
-const (
 	SBOM       = "sbom.json"
 	Provenance = "provenance.json"
 )
@@ -132,12 +123,8 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 	if !slices.Contains(lock.Hosts, host) {
 		return nil, fmt.Errorf("plan: no build on %s: the lock has toolchains for %v", host, lock.Hosts)
 	}
-	toolchain := in.Go.Module(host)
-	goInput := map[string]string{toolchain.String(): in.Go.Sums[host]}
 	with := func(more map[string]string) map[string]string {
-		for k, v := range goInput {
-			more[k] = v
-		}
+		more[in.Go.Module(host).String()] = in.Go.Sums[host]
 		return more
 	}
 	roots := &Action{
@@ -146,8 +133,8 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 			lock.RootsModule + "@" + in.Roots.Version: in.Roots.Sum,
 			"generator": sources.Roots,
 		}),
-		Env:     environment(path.Dir(host), path.Base(host), ""),
-		Args:    buildArgs("", "."),
+		Env:     Settings(lock.Platform(host)),
+		Args:    []string{"go", "build", "-trimpath", "-buildvcs=false", "."},
 		Outputs: []string{"ca-certificates.crt", "left-out.txt", "LICENSE"},
 	}
 	p := &Plan{Roots: roots}
@@ -155,7 +142,7 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 		if !slices.Contains(in.Platforms, platform) {
 			return nil, fmt.Errorf("plan: platform %s is not in the lock: it has %v", platform, in.Platforms)
 		}
-		env := environment(platform.OS(), platform.Arch(), platform.Variant())
+		env := Settings(platform)
 		pp := &PlatformPlan{
 			Platform: platform,
 			Compile: &Action{
@@ -173,7 +160,7 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 				Env:      env,
 				// No build ID: it depends on the go line of the go.mod, which is
 				// the toolchain's here and this module's in a checkout.
-				Args:    buildArgs("-s -w -buildid=", "./entrypoint"),
+				Args:    []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "./entrypoint"},
 				Outputs: []string{Entrypoint},
 			},
 		}
@@ -225,6 +212,5 @@ func lockDigest(in lock.Inputs, platform lock.Platform) string {
 	if err != nil {
 		panic(err) // strings, numbers, and a time that the lock checks
 	}
-	sum := sha256.Sum256(data)
-	return "sha256:" + hex.EncodeToString(sum[:])
+	return fmt.Sprintf("sha256:%x", sha256.Sum256(data))
 }

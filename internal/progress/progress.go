@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,9 +49,7 @@ func New(w io.Writer) *Display {
 			return columns
 		}
 	}
-	d.done.Add(1)
-	go func() {
-		defer d.done.Done()
+	d.done.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
@@ -61,7 +60,7 @@ func New(w io.Writer) *Display {
 				return
 			}
 		}
-	}()
+	})
 	return d
 }
 
@@ -98,11 +97,11 @@ func (d *Display) Start(what, unit string) *Task {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tasks = append(d.tasks, t)
+	line := ""
 	if d.width == nil {
-		fmt.Fprintf(d.w, "%s\n", what)
-	} else {
-		d.draw("")
+		line = what + "\n"
 	}
+	d.draw(line)
 	return t
 }
 
@@ -125,12 +124,7 @@ func (t *Task) End(err error) {
 	d := t.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for i, other := range d.tasks {
-		if other == t {
-			d.tasks = append(d.tasks[:i], d.tasks[i+1:]...)
-			break
-		}
-	}
+	d.tasks = slices.DeleteFunc(d.tasks, func(other *Task) bool { return other == t })
 	how := "done in"
 	if err != nil {
 		how = "stopped after"

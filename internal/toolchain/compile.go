@@ -42,18 +42,16 @@ func (s *Source) Install(ctx context.Context, env, args []string, work string, l
 // given go.mod.
 func (t *Toolchain) Build(ctx context.Context, env, args []string, source fs.FS, goMod, work string) (string, error) {
 	tree := filepath.Join(work, "src")
-	if err := os.CopyFS(tree, source); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(filepath.Join(tree, "go.mod"), []byte(goMod), 0o644); err != nil {
-		return "", err
-	}
 	program := filepath.Join(work, "program")
-	out := append([]string{args[0], args[1], "-o", program}, args[2:]...)
-	if err := t.run(ctx, command{args: out, env: env, dir: tree, work: work}); err != nil {
-		return "", err
+	err := os.CopyFS(tree, source)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(tree, "go.mod"), []byte(goMod), 0o644)
 	}
-	return program, nil
+	if err == nil {
+		out := append([]string{args[0], args[1], "-o", program}, args[2:]...)
+		err = t.run(ctx, command{args: out, env: env, dir: tree, work: work})
+	}
+	return program, err
 }
 
 // FetchModule puts a module that nothing depends on beside the module cache, and
@@ -64,13 +62,11 @@ func (t *Toolchain) FetchModule(ctx context.Context, path string, m lock.Module)
 	if got, err := dirhash.HashDir(dir, v.String(), dirhash.Hash1); err == nil && got == m.Sum {
 		return dir, nil
 	}
-	if err := cache.RemoveAll(dir); err != nil {
-		return "", err
+	err := cache.RemoveAll(dir)
+	if err == nil {
+		err = t.client.Fetch(ctx, v, m.Sum, dir, nil)
 	}
-	if err := t.client.Fetch(ctx, v, m.Sum, dir, nil); err != nil {
-		return "", err
-	}
-	return dir, nil
+	return dir, err
 }
 
 // Run runs a program that Build compiled for the host, with an empty environment,

@@ -3,6 +3,7 @@ package toolchain
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -55,11 +57,7 @@ func (t *Toolchain) places(c command) []string {
 			"GOSUMDB=off",
 		)
 	}
-	sumdb := t.client.SumDB
-	if sumdb == "" {
-		sumdb = "sum.golang.org"
-	}
-	env = append(env, "GOSUMDB="+sumdb, "GOPROXY="+t.client.Proxies)
+	env = append(env, "GOSUMDB="+cmp.Or(t.client.SumDB, "sum.golang.org"), "GOPROXY="+t.client.Proxies)
 	for _, name := range []string{
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 		"SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -76,12 +74,9 @@ func (t *Toolchain) modCache() string { return filepath.Join(t.dir, "mod") }
 // run runs a command to its end. Lines that it prints go to c.line; the error
 // has the last ones.
 func (t *Toolchain) run(ctx context.Context, c command) error {
-	if c.dir == "" {
-		c.dir = c.work
-	}
 	cmd := exec.CommandContext(ctx, filepath.Join(t.root, "bin", "go"), c.args[1:]...)
-	cmd.Dir = c.dir
-	cmd.Env = append(append([]string{}, c.env...), t.places(c)...)
+	cmd.Dir = cmp.Or(c.dir, c.work)
+	cmd.Env = slices.Concat(c.env, t.places(c))
 	return wait(ctx, cmd, strings.Join(c.args[:2], " "), c.line)
 }
 

@@ -31,14 +31,14 @@ type Source struct {
 	toolchain *Toolchain
 	release   lock.Tailscale
 
-	mu       sync.Mutex      // one fetch at a time; guards the maps
-	verified map[string]bool // modules, by "path version" as in go.sum
-	fetched  map[string]int  // packages, by command
+	mu       sync.Mutex     // one fetch at a time; guards fetched
+	fetched  map[string]int // packages, by command
+	verified sync.Map       // has a [module.Version] as in go.sum, once its hash is right
 }
 
 // Source is the source of the release in the lock.
 func (t *Toolchain) Source(release lock.Tailscale) *Source {
-	return &Source{toolchain: t, release: release, verified: map[string]bool{}, fetched: map[string]int{}}
+	return &Source{toolchain: t, release: release, fetched: map[string]int{}}
 }
 
 func (s *Source) module() module.Version {
@@ -96,35 +96,24 @@ func (s *Source) verify() error {
 	if err != nil {
 		return err
 	}
-	var todo []string
-	for key := range sums {
-		if !s.verified[key] {
-			todo = append(todo, key)
-		}
-	}
-	found := make([]bool, len(todo))
 	var g errgroup.Group
 	g.SetLimit(runtime.NumCPU())
-	for i, key := range todo {
-		path, version, _ := strings.Cut(key, " ")
-		g.Go(func() (err error) {
-			found[i], err = s.verifyModule(module.Version{Path: path, Version: version}, sums[key])
+	for m, sum := range sums {
+		g.Go(func() error {
+			_, err := s.verifyModule(m, sum)
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for i, key := range todo {
-		s.verified[key] = found[i]
-	}
-	return nil
+	return g.Wait()
 }
 
 // verifyModule hashes one module's tree, or its go.mod when the version ends in
-// /go.mod, as in go.sum. What is not in the cache is not found, and no error. A
+// /go.mod, as in go.sum, unless it did before. What is not in the cache is not found, and no error. A
 // damaged one is removed, so that the next run fetches it again.
 func (s *Source) verifyModule(m module.Version, sum string) (found bool, err error) {
+	if _, done := s.verified.Load(m); done {
+		return true, nil
+	}
 	version, isMod := strings.CutSuffix(m.Version, "/go.mod")
 	dir, downloads, err := s.places(module.Version{Path: m.Path, Version: version})
 	if err != nil {
@@ -138,9 +127,6 @@ func (s *Source) verifyModule(m module.Version, sum string) (found bool, err err
 		dir = downloads + ".mod"
 		got, err = dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) { return os.Open(dir) })
 	} else {
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
 		got, err = dirhash.HashDir(dir, m.String(), dirhash.Hash1)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -150,6 +136,7 @@ func (s *Source) verifyModule(m module.Version, sum string) (found bool, err err
 		return false, fmt.Errorf("module cache: %s: %w", m, err)
 	}
 	if got == sum {
+		s.verified.Store(m, true)
 		return true, nil
 	}
 	from := "go.sum of " + s.module().String()
@@ -165,38 +152,30 @@ func (s *Source) verifyModule(m module.Version, sum string) (found bool, err err
 	return false, fmt.Errorf("%w; it was removed: run again to fetch it anew", err)
 }
 
-// sums is the lock's sum for tailscale and the lines of its go.sum, by
-// "path version". The tailscale tree is hashed first: its go.sum is to be trusted.
-func (s *Source) sums() (map[string]string, error) {
+// sums is the lock's sum for tailscale and the lines of its go.sum. The tailscale tree
+// is hashed first: its go.sum is to be trusted.
+func (s *Source) sums() (map[module.Version]string, error) {
 	m := s.module()
-	if key := m.Path + " " + m.Version; !s.verified[key] {
-		found, err := s.verifyModule(m, s.release.Sum)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			return nil, fmt.Errorf("module cache: %s: missing", m)
-		}
-		s.verified[key] = true
+	found, err := s.verifyModule(m, s.release.Sum)
+	if err != nil {
+		return nil, err
 	}
-	f, err := os.Open(filepath.Join(s.Dir(), "go.sum"))
+	if !found {
+		return nil, fmt.Errorf("module cache: %s: missing", m)
+	}
+	f, err := os.Open(filepath.Join(s.toolchain.modCache(), m.String(), "go.sum"))
 	if err != nil {
 		return nil, fmt.Errorf("module cache: %w", err)
 	}
 	defer f.Close()
-	sums := map[string]string{m.Path + " " + m.Version: s.release.Sum}
+	sums := map[module.Version]string{m: s.release.Sum}
 	in := bufio.NewScanner(f)
 	for in.Scan() {
 		if f := strings.Fields(in.Text()); len(f) == 3 && strings.HasPrefix(f[2], "h1:") {
-			sums[f[0]+" "+f[1]] = f[2]
+			sums[module.Version{Path: f[0], Version: f[1]}] = f[2]
 		}
 	}
 	return sums, in.Err()
-}
-
-// Dir is the folder of the release's source tree.
-func (s *Source) Dir() string {
-	return filepath.Join(s.toolchain.modCache(), s.module().String())
 }
 
 // Linked lists the modules that a compiled program links, the release's own
@@ -206,16 +185,14 @@ func (s *Source) Linked(binary string) ([]module.Version, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build info: %w", err)
 	}
-	s.mu.Lock()
 	sums, err := s.sums()
-	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	var list []module.Version
 	for _, d := range append([]*debug.Module{&info.Main}, info.Deps...) {
 		m := module.Version{Path: d.Path, Version: d.Version}
-		if want := sums[m.Path+" "+m.Version]; d.Sum != want || d.Replace != nil {
+		if want := sums[m]; d.Sum != want || d.Replace != nil {
 			return nil, &modproxy.SumError{Module: m, Want: want, WantFrom: "go.sum of " + s.module().String(), Got: d.Sum, GotFrom: "build info of " + filepath.Base(binary)}
 		}
 		list = append(list, m)

@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/module"
@@ -80,15 +81,11 @@ func (t *Toolchain) Root() string { return t.root }
 // unpackModes does what a module zip cannot express: it makes programs executable
 // and gives go.mod files their names. Source: cmd/go/internal/toolchain, Exec.
 func (t *Toolchain) unpackModes() error {
-	return filepath.WalkDir(t.root, func(name string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(os.DirFS(t.root), ".", func(rel string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		rel, err := filepath.Rel(t.root, name)
-		if err != nil {
-			return err
-		}
-		rel = filepath.ToSlash(rel)
+		name := filepath.Join(t.root, filepath.FromSlash(rel))
 		if strings.HasPrefix(rel, "bin/") || strings.HasPrefix(rel, "pkg/tool/") {
 			return os.Chmod(name, 0o755)
 		}
@@ -119,14 +116,12 @@ func (t *Toolchain) verify() error {
 		return err
 	}
 	open := func(name string) string { return filepath.Join(t.root, strings.TrimPrefix(name, prefix)) }
-	kept := files[:0]
-	for _, name := range files {
+	files = slices.DeleteFunc(files, func(name string) bool {
+		dir, base := filepath.Split(name)
 		// A go.mod of unpackModes is not in the zip, its source is.
-		if dir, base := filepath.Split(name); base != "go.mod" || !sameContent(open(name), open(dir+"_go.mod")) {
-			kept = append(kept, name)
-		}
-	}
-	got, err := dirhash.Hash1(kept, func(name string) (io.ReadCloser, error) { return os.Open(open(name)) })
+		return base == "go.mod" && sameContent(open(name), open(dir+"_go.mod"))
+	})
+	got, err := dirhash.Hash1(files, func(name string) (io.ReadCloser, error) { return os.Open(open(name)) })
 	if err != nil {
 		return fmt.Errorf("toolchain %s: %w", t.module.Version, err)
 	}

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,19 @@ func (r *releases) all() []string {
 	return slices.Compact(list)
 }
 
+// last is the highest release that ok takes, "" for none.
+func (r *releases) last(ok func(version string) bool) string {
+	for _, v := range slices.Backward(r.all()) {
+		if ok(v) {
+			return v
+		}
+	}
+	return ""
+}
+
 // newest is the channel's newest release.
 func (r *releases) newest(c lock.Channel) string {
-	return newest(r.all(), func(v string) bool { return lock.ChannelOf(v) == c && !r.retracted.has(v) })
+	return r.last(func(v string) bool { return lock.ChannelOf(v) == c && !r.retracted.has(v) })
 }
 
 // find asks both sources. When one gives no answer, the error says what the other
@@ -51,36 +62,28 @@ func (s *Source) find(ctx context.Context, c lock.Channel) (r *releases, err err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	other := "git repository"
 	if proxyErr != nil {
 		proxyErr = fmt.Errorf("module proxy: %w", proxyErr)
-		if gitErr == nil {
-			return nil, s.oneSource(proxyErr, "git repository", r, c)
-		}
-		return nil, errors.Join(gitErr, proxyErr)
+	} else {
+		err = s.retractions(ctx, r)
+		other = "module proxy"
 	}
-	err = s.retractions(ctx, r)
-	if gitErr != nil {
-		return nil, s.oneSource(gitErr, "module proxy", r, c)
+	switch failed := errors.Join(gitErr, proxyErr); {
+	case failed == nil:
+		return r, err
+	case (gitErr == nil || proxyErr == nil) && r.newest(c) != "":
+		return nil, fmt.Errorf("%w; the %s alone says that the newest %s release is %s", failed, other, c, r.newest(c))
+	default:
+		return nil, failed
 	}
-	return r, err
-}
-
-// oneSource is the error when only one source gave an answer.
-func (s *Source) oneSource(err error, other string, r *releases, c lock.Channel) error {
-	if v := r.newest(c); v != "" {
-		return fmt.Errorf("%w; the %s alone says that the newest %s release is %s", err, other, c, v)
-	}
-	return err
 }
 
 // retractions finds out what upstream has taken back. As for the go command, the
 // newest version's go.mod decides, and a pre-release counts only when there is
 // nothing else. Source: https://go.dev/ref/mod#go-mod-file-retract.
 func (s *Source) retractions(ctx context.Context, r *releases) error {
-	v := newest(r.all(), func(v string) bool { return semver.Prerelease(v) == "" })
-	if v == "" {
-		v = newest(r.all(), func(string) bool { return true })
-	}
+	v := cmp.Or(r.last(func(v string) bool { return semver.Prerelease(v) == "" }), r.last(isRelease))
 	if v == "" {
 		return nil
 	}

@@ -60,32 +60,37 @@ func (f derperFlag) String() string {
 	return f.kind + ", default " + f.def
 }
 
-// compareFlags lists what changed, by flag.
-func compareFlags(before, after map[string]derperFlag) (list []FlagChange) {
-	add := func(name, change, from, to string) {
-		v, _ := setting.ByFlag(name)
-		list = append(list, FlagChange{Flag: name, Change: change, Old: from, New: to, Variable: v.Name})
+// flagChanges lists what changed between two releases, by flag.
+func (r *repository) flagChanges(old, new string) (list []FlagChange, err error) {
+	before, berr := r.flags(old)
+	after, aerr := r.flags(new)
+	if err := cmp.Or(berr, aerr); err != nil {
+		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(after)) {
+	names := maps.Clone(before)
+	maps.Copy(names, after)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		add := func(change, from, to string) {
+			v, _ := setting.ByFlag(name)
+			list = append(list, FlagChange{Flag: name, Change: change, Old: from, New: to, Variable: v.Name})
+		}
 		from, had := before[name]
-		to := after[name]
+		to, has := after[name]
 		switch {
 		case !had:
-			add(name, "new", "", to.String())
-		case from.kind != to.kind:
-			add(name, "type", from.kind, to.kind)
-		}
-		if had && from.def != to.def {
-			add(name, "default", from.def, to.def)
+			add("new", "", to.String())
+		case !has:
+			add("removed", from.String(), "")
+		default:
+			if from.kind != to.kind {
+				add("type", from.kind, to.kind)
+			}
+			if from.def != to.def {
+				add("default", from.def, to.def)
+			}
 		}
 	}
-	for name, from := range before {
-		if _, has := after[name]; !has {
-			add(name, "removed", from.String(), "")
-		}
-	}
-	slices.SortStableFunc(list, func(a, b FlagChange) int { return cmp.Compare(a.Flag, b.Flag) })
-	return list
+	return list, nil
 }
 
 // flags are derper's flags by name, in the source of a commit. What derper gets

@@ -70,11 +70,7 @@ func (s *Source) open(ctx context.Context) (r *repository, err error) {
 	return r, s.unreachable(ctx, err)
 }
 
-func (r *repository) close() {
-	if r.temp != "" {
-		_ = os.RemoveAll(r.temp)
-	}
-}
+func (r *repository) close() { _ = os.RemoveAll(r.temp) }
 
 // openFolder opens a repository on this machine. go-git's own transport for it would
 // run git.

@@ -95,28 +95,17 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if u.New, err = s.inputs(ctx, r, version, have, old...); err != nil {
 		return nil, err
 	}
-	if version == locked {
-		if err := agree(u.New.Tailscale, have.Tailscale); err != nil {
-			return nil, err
-		}
-		return u, nil
-	}
-	if locked == "" {
-		return u, nil // a new lock; there is nothing to compare with
-	}
-	if old == nil {
+	switch {
+	case version == locked:
+		err = agree(u.New.Tailscale, have.Tailscale)
+	case old != nil:
+		u.Flags, err = r.flagChanges(locked, version)
+	case locked != "":
 		s.Warn("%s: the git repository has no tag of this name at commit %s: derper's flags are not compared", locked, have.Tailscale.Commit)
-		return u, nil
 	}
-	before, err := r.flags(locked)
 	if err != nil {
 		return nil, err
 	}
-	after, err := r.flags(version)
-	if err != nil {
-		return nil, err
-	}
-	u.Flags = compareFlags(before, after)
 	return u, nil
 }
 

@@ -99,17 +99,6 @@ func isRelease(version string) bool {
 	return module.Check(lock.TailscaleModule, version) == nil && semver.Canonical(version) == version && !module.IsPseudoVersion(version)
 }
 
-// newest is the highest of the versions that ok takes, "" for none.
-func newest(versions []string, ok func(string) bool) string {
-	best := ""
-	for _, v := range versions {
-		if ok(v) && (best == "" || semver.Compare(v, best) > 0) {
-			best = v
-		}
-	}
-	return best
-}
-
 // A retraction is the set of versions that upstream has taken back.
 type retraction []*modfile.Retract
 
