@@ -98,19 +98,14 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	var result *release.Result
-	switch {
-	case o.withdraw != "":
+	if o.withdraw != "" {
 		w, err := r.Withdraw(ctx, o.withdraw)
 		if err != nil {
 			return releaseError(err)
 		}
 		return printWithdrawal(stdout, w, o.asJSON)
-	case o.step != nil:
-		result, err = r.RunStep(ctx, o.step)
-	default:
-		result, err = r.Run(ctx)
 	}
+	result, err := r.Run(ctx, o.step)
 	if err != nil {
 		return releaseError(err)
 	}
@@ -199,7 +194,6 @@ func (o *releaseOptions) release() (*release.Release, error) {
 		Folder: o.folder, LockFile: o.lockFile, Renew: o.update, Again: o.again, Retag: o.retag,
 		Repositories: o.repositories, Images: o.images, Program: program, Runner: o.runner,
 		Tools:    releaseTools(o),
-		Recorder: release.LocalRecorder{LockFile: o.lockFile, Folder: o.folder, Repositories: o.repositories},
 		Registry: &registry.Client{Keychain: keychain},
 		Log:      o.stderr,
 	}
@@ -214,6 +208,8 @@ func (o *releaseOptions) release() (*release.Release, error) {
 			return nil, err
 		}
 		r.Recorder = release.GitHubRecorder{Client: client, LockFile: o.lockFile, Branch: o.branch}
+	} else {
+		r.Recorder = release.LocalRecorder{Release: r}
 	}
 	// A step that signs nothing does not read the key either.
 	if (o.key != "" || o.keyless) && (o.step == nil || o.step.Has(release.Identity)) {

@@ -197,10 +197,14 @@ func signImage(ctx context.Context, img *signedImage, lockFile string, run attes
 	if err != nil {
 		return nil, err
 	}
+	statements, err := set.Statements()
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
 	display := progress.New(stderr)
 	defer display.Close()
 	task := display.Start("sign "+img.source, "statements")
-	attached, err := sign.Attach(ctx, set, signer, img.repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
+	attached, err := sign.Attach(ctx, statements, signer, img.repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
 	task.End(err)
 	if errors.Is(err, sign.ErrNotThere) {
 		return nil, &codedError{fmt.Errorf("sign: %w", err), exitFailed, "push it first; what is signed is what is there"}

@@ -216,7 +216,7 @@ func attestRebuilds(ctx context.Context, report *verify.Report, signer *sign.Sig
 		if err != nil {
 			return fmt.Errorf("verify: attest: %w", err)
 		}
-		done, err := sign.AttachStatements(ctx, []attest.Statement{*s.Statement}, signer, []*registry.Repository{r}, func(int, int) {})
+		done, err := sign.Attach(ctx, []attest.Statement{*s.Statement}, signer, []*registry.Repository{r}, func(int, int) {})
 		if err != nil {
 			return fmt.Errorf("verify: attest %s: %w", s.Ref, err)
 		}

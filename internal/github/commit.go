@@ -30,40 +30,34 @@ type Change struct {
 // Commit commits a change of a file, unless it is there already, and returns the
 // last commit that changed the file. It gives [ErrChanged] when the file on the
 // branch is not what the change was made from.
-func (c *Client) Commit(ctx context.Context, change Change) (commit string, err error) {
-	err = c.do(ctx, func() error {
-		commit, err = c.commit(ctx, change)
-		return err
+func (c *Client) Commit(ctx context.Context, change Change) (string, error) {
+	return do(ctx, c, func() (string, error) {
+		path := "/contents/" + escape(change.Path)
+		var there struct{ SHA string }
+		err := c.call(ctx, http.MethodGet, path+"?ref="+url.QueryEscape(change.Branch), nil, &there)
+		if err != nil && !is(err, http.StatusNotFound) {
+			return "", err
+		}
+		if there.SHA == blob(change.New) {
+			return c.LastCommit(ctx, change.Branch, change.Path)
+		}
+		if change.Old == nil && there.SHA != "" || change.Old != nil && there.SHA != blob(change.Old) {
+			return "", fmt.Errorf("github: %s: %s on %s: %w", c.Repository, change.Path, change.Branch, ErrChanged)
+		}
+		body := struct {
+			Message string `json:"message"`
+			Content string `json:"content"`
+			SHA     string `json:"sha,omitempty"`
+			Branch  string `json:"branch"`
+		}{change.Message, base64.StdEncoding.EncodeToString(change.New), there.SHA, change.Branch}
+		var done struct{ Commit struct{ SHA string } }
+		err = c.call(ctx, http.MethodPut, path, body, &done)
+		if is(err, http.StatusConflict) {
+			// The branch moved meanwhile. Whether the file did is read anew.
+			return "", passing{err}
+		}
+		return done.Commit.SHA, err
 	})
-	return commit, err
-}
-
-func (c *Client) commit(ctx context.Context, change Change) (string, error) {
-	path := "/contents/" + escape(change.Path)
-	var there struct{ SHA string }
-	err := c.call(ctx, http.MethodGet, path+"?ref="+url.QueryEscape(change.Branch), nil, &there)
-	if err != nil && !is(err, http.StatusNotFound) {
-		return "", err
-	}
-	if there.SHA == blob(change.New) {
-		return c.LastCommit(ctx, change.Branch, change.Path)
-	}
-	if change.Old == nil && there.SHA != "" || change.Old != nil && there.SHA != blob(change.Old) {
-		return "", fmt.Errorf("github: %s: %s on %s: %w", c.Repository, change.Path, change.Branch, ErrChanged)
-	}
-	body := struct {
-		Message string `json:"message"`
-		Content string `json:"content"`
-		SHA     string `json:"sha,omitempty"`
-		Branch  string `json:"branch"`
-	}{change.Message, base64.StdEncoding.EncodeToString(change.New), there.SHA, change.Branch}
-	var done struct{ Commit struct{ SHA string } }
-	err = c.call(ctx, http.MethodPut, path, body, &done)
-	if is(err, http.StatusConflict) {
-		// The branch moved meanwhile. Whether the file did is read anew.
-		return "", again{err}
-	}
-	return done.Commit.SHA, err
 }
 
 // LastCommit is the last commit on a branch that changed a file.

@@ -70,10 +70,10 @@ func (e *Error) passes() bool {
 	return e.Status == http.StatusTooManyRequests || e.Status >= 500 || e.Status == http.StatusForbidden && e.Wait > 0
 }
 
-// again is an error after which the whole operation is tried again.
-type again struct{ error }
+// passing is an error after which the whole operation is tried again.
+type passing struct{ error }
 
-func (a again) Unwrap() error { return a.error }
+func (p passing) Unwrap() error { return p.error }
 
 const (
 	tries   = 5                // how often an operation is tried before its error counts
@@ -83,7 +83,7 @@ const (
 
 // do carries out an operation that finds out by itself what was done before. It is
 // repeated as a whole: a request whose answer was lost may have been carried out.
-func (c *Client) do(ctx context.Context, operation func() error) error {
+func do[T any](ctx context.Context, c *Client, operation func() (T, error)) (result T, err error) {
 	policy := retry.Policy{Attempts: tries, Backoff: time.Second, Sleep: c.pause, Asked: func(err error) time.Duration {
 		var answer *Error
 		if errors.As(err, &answer) {
@@ -91,10 +91,10 @@ func (c *Client) do(ctx context.Context, operation func() error) error {
 		}
 		return 0
 	}}
-	return policy.Do(ctx, func(last bool) (bool, error) {
-		err := operation()
+	err = policy.Do(ctx, func(last bool) (again bool, err error) {
+		result, err = operation()
 		var answer *Error
-		switch passes := errors.As(err, &answer) && answer.passes() || errors.As(err, new(again)); {
+		switch passes := errors.As(err, &answer) && answer.passes() || errors.As(err, new(passing)); {
 		case err != nil && ctx.Err() != nil:
 			return false, ctx.Err()
 		case passes && last:
@@ -103,15 +103,13 @@ func (c *Client) do(ctx context.Context, operation func() error) error {
 			return passes, err
 		}
 	})
+	return result, err
 }
 
 // call makes one request below the repository's address and decodes its answer into
-// result, unless that is nil. A *[]byte gets the answer as it is.
+// result. A *[]byte gets the answer as it is.
 func (c *Client) call(ctx context.Context, method, path string, body, result any) error {
-	what := method + " " + path
-	if i := strings.IndexByte(what, '?'); i >= 0 {
-		what = what[:i]
-	}
+	what, _, _ := strings.Cut(method+" "+path, "?")
 	var content io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -141,24 +139,20 @@ func (c *Client) call(ctx context.Context, method, path string, body, result any
 		if errors.As(err, &uerr) {
 			err = uerr.Err
 		}
-		return again{fmt.Errorf("github: %s: %w", what, err)}
+		return passing{fmt.Errorf("github: %s: %w", what, err)}
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return again{fmt.Errorf("github: %s: answer broke off: %w", what, err)}
+		return passing{fmt.Errorf("github: %s: answer broke off: %w", what, err)}
 	}
 	if resp.StatusCode >= 300 {
 		return c.refused(what, resp, data)
 	}
-	switch result := result.(type) {
-	case nil:
-	case *[]byte:
-		*result = data
-	default:
-		if err := json.Unmarshal(data, result); err != nil {
-			return fmt.Errorf("github: %s: answer: %w", what, err)
-		}
+	if raw, ok := result.(*[]byte); ok {
+		*raw = data
+	} else if err := json.Unmarshal(data, result); err != nil {
+		return fmt.Errorf("github: %s: answer: %w", what, err)
 	}
 	return nil
 }

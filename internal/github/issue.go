@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 )
 
 // maxBody is how many characters the body of an issue, a comment or a release may have.
@@ -20,30 +19,20 @@ const Workflow = "github-actions[bot]"
 // such a one does not count.
 func (c *Client) Report(ctx context.Context, author, title, body string) (address string, err error) {
 	body = cut(body, maxBody)
-	err = c.do(ctx, func() error {
-		address, err = c.report(ctx, author, title, body)
-		return err
+	return do(ctx, c, func() (string, error) {
+		open, err := c.openIssue(ctx, author, title)
+		if err != nil {
+			return "", err
+		}
+		switch {
+		case open.Number == 0:
+			err = c.call(ctx, http.MethodPost, "/issues", map[string]string{"title": title, "body": body}, &open)
+		case open.Body == body: // made by a try whose answer was lost
+		default:
+			err = c.call(ctx, http.MethodPost, fmt.Sprintf("/issues/%d/comments", open.Number), map[string]string{"body": body}, &open)
+		}
+		return open.Address, err
 	})
-	return address, err
-}
-
-func (c *Client) report(ctx context.Context, author, title, body string) (string, error) {
-	open, err := c.openIssue(ctx, author, title)
-	if err != nil {
-		return "", err
-	}
-	var made struct {
-		Address string `json:"html_url"`
-	}
-	switch {
-	case open == nil:
-		err = c.call(ctx, http.MethodPost, "/issues", map[string]string{"title": title, "body": body}, &made)
-	case open.Body == body: // made by a try whose answer was lost
-		return open.Address, nil
-	default:
-		err = c.call(ctx, http.MethodPost, fmt.Sprintf("/issues/%d/comments", open.Number), map[string]string{"body": body}, &made)
-	}
-	return made.Address, err
 }
 
 type issue struct {
@@ -56,22 +45,22 @@ type issue struct {
 	PullRequest *struct{} `json:"pull_request"`
 }
 
-// openIssue finds the author's oldest open issue with a title, nil if there is none.
-func (c *Client) openIssue(ctx context.Context, author, title string) (*issue, error) {
+// openIssue finds the author's oldest open issue with a title, one without a number if there is none.
+func (c *Client) openIssue(ctx context.Context, author, title string) (issue, error) {
 	const page = 100
 	for n := 1; ; n++ {
 		var list []issue
 		path := fmt.Sprintf("/issues?state=open&sort=created&direction=asc&per_page=%d&page=%d", page, n)
 		if err := c.call(ctx, http.MethodGet, path, nil, &list); err != nil {
-			return nil, err
+			return issue{}, err
 		}
 		for _, i := range list {
 			if i.Title == title && i.User.Login == author && i.PullRequest == nil {
-				return &i, nil
+				return i, nil
 			}
 		}
 		if len(list) < page {
-			return nil, nil
+			return issue{}, nil
 		}
 	}
 }
@@ -82,10 +71,7 @@ func cut(text string, limit int) string {
 		return text
 	}
 	const note = "\n\n(shortened)\n"
-	text = text[:limit-len(note)]
-	for len(text) > 0 && !utf8.RuneStart(text[len(text)-1]) {
-		text = text[:len(text)-1]
-	}
+	text = strings.ToValidUTF8(text[:limit-len(note)], "")
 	if i := strings.LastIndexByte(text, '\n'); i > limit/2 {
 		text = text[:i]
 	}

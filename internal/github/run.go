@@ -21,54 +21,48 @@ type Failure struct {
 const logLines = 60
 
 // Failures are the failed jobs of a workflow run that has not ended yet.
-func (c *Client) Failures(ctx context.Context, run string) (list []Failure, err error) {
-	err = c.do(ctx, func() error {
-		list, err = c.failures(ctx, run)
-		return err
-	})
-	return list, err
-}
-
-func (c *Client) failures(ctx context.Context, run string) ([]Failure, error) {
-	type outcome struct{ Name, Conclusion string }
-	var page struct {
-		Jobs []struct {
-			outcome
-			ID    int64
-			Steps []outcome
+func (c *Client) Failures(ctx context.Context, run string) ([]Failure, error) {
+	return do(ctx, c, func() ([]Failure, error) {
+		type outcome struct{ Name, Conclusion string }
+		var page struct {
+			Jobs []struct {
+				outcome
+				ID    int64
+				Steps []outcome
+			}
 		}
-	}
-	// A release has far fewer jobs than a page.
-	if err := c.call(ctx, http.MethodGet, "/actions/runs/"+run+"/jobs?filter=latest&per_page=100", nil, &page); err != nil {
-		return nil, err
-	}
-	failed := func(o outcome) bool {
-		// A job that took too long is cancelled, as is what somebody stops.
-		return o.Conclusion == "failure" || o.Conclusion == "timed_out" || o.Conclusion == "cancelled"
-	}
-	var list []Failure
-	for _, job := range page.Jobs {
-		if !failed(job.outcome) {
-			continue
-		}
-		f := Failure{Job: job.Name}
-		if i := slices.IndexFunc(job.Steps, failed); i >= 0 {
-			f.Step = job.Steps[i].Name
-		}
-		var log []byte
-		err := c.call(ctx, http.MethodGet, fmt.Sprintf("/actions/jobs/%d/logs", job.ID), nil, &log)
-		var answer *Error
-		switch {
-		case err == nil:
-			f.Log = tail(string(log))
-		case errors.As(err, &answer) && !answer.passes():
-			// A report without the log is better than none.
-		default:
+		// A release has far fewer jobs than a page.
+		if err := c.call(ctx, http.MethodGet, "/actions/runs/"+run+"/jobs?filter=latest&per_page=100", nil, &page); err != nil {
 			return nil, err
 		}
-		list = append(list, f)
-	}
-	return list, nil
+		failed := func(o outcome) bool {
+			// A job that took too long is cancelled, as is what somebody stops.
+			return o.Conclusion == "failure" || o.Conclusion == "timed_out" || o.Conclusion == "cancelled"
+		}
+		var list []Failure
+		for _, job := range page.Jobs {
+			if !failed(job.outcome) {
+				continue
+			}
+			f := Failure{Job: job.Name}
+			if i := slices.IndexFunc(job.Steps, failed); i >= 0 {
+				f.Step = job.Steps[i].Name
+			}
+			var log []byte
+			err := c.call(ctx, http.MethodGet, fmt.Sprintf("/actions/jobs/%d/logs", job.ID), nil, &log)
+			var answer *Error
+			switch {
+			case err == nil:
+				f.Log = tail(string(log))
+			case errors.As(err, &answer) && !answer.passes():
+				// A report without the log is better than none.
+			default:
+				return nil, err
+			}
+			list = append(list, f)
+		}
+		return list, nil
+	})
 }
 
 // tail is the end of a job's log, up to its error, without the times at which its lines
@@ -77,13 +71,12 @@ func tail(log string) string {
 	lines := strings.Split(strings.TrimRight(strings.ReplaceAll(log, "\r", ""), "\n"), "\n")
 	for i, line := range lines {
 		if first, rest, ok := strings.Cut(line, " "); ok && strings.HasSuffix(first, "Z") && strings.Count(first, ":") == 2 {
-			line = rest
+			lines[i] = rest
 		}
-		lines[i] = line
 	}
 	// What comes after the error is GitHub's own tidying up.
-	for i := len(lines) - 1; i >= 0; i-- {
-		if strings.HasPrefix(lines[i], "##[error]") {
+	for i, line := range slices.Backward(lines) {
+		if strings.HasPrefix(line, "##[error]") {
 			lines = lines[:i+1]
 			break
 		}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -86,11 +86,7 @@ type single struct{ img v1.Image }
 func (s single) Manifest(context.Context, v1.Hash) ([]byte, error) { return s.img.RawManifest() }
 
 func (s single) Blob(_ context.Context, h v1.Hash) (io.ReadCloser, error) {
-	if config, err := s.img.ConfigName(); err != nil || config == h {
-		raw, rerr := s.img.RawConfigFile()
-		return io.NopCloser(bytes.NewReader(raw)), rerr
-	}
-	l, err := s.img.LayerByDigest(h)
+	l, err := s.img.LayerByDigest(h) // or the config
 	if err != nil {
 		return nil, err
 	}
@@ -104,46 +100,24 @@ type counted struct {
 	open  func() (io.ReadCloser, error)
 	count func(n int64) // bytes more than before; fewer when reading begins anew
 
-	mu     sync.Mutex
-	read   int64
-	failed error // what was wrong with the blob here
+	read   atomic.Int64          // bytes since reading began anew
+	failed atomic.Pointer[error] // what was wrong with the blob here
 }
 
 // Digest, Size, MediaType and Compressed make it a partial.CompressedLayer.
 func (b *counted) Digest() (v1.Hash, error)            { return b.digest, nil }
 func (b *counted) Size() (int64, error)                { return b.size, nil }
 func (b *counted) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
-func (b *counted) Compressed() (_ io.ReadCloser, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.count(-b.read)
-	b.read = 0
+func (b *counted) Compressed() (io.ReadCloser, error) {
+	b.count(-b.read.Swap(0))
 	rc, err := b.open()
 	if err != nil {
-		b.failed = err
+		b.failed.Store(&err)
 		return nil, err
 	}
 	// The last bytes are kept back until it is known that they are right: a registry
 	// that has them all may take the blob for whole.
 	return &countedReader{image.Checked(rc, v1.Descriptor{Digest: b.digest, Size: b.size}), b}, nil
-}
-
-// err is what was wrong with the blob here, else the given error: the failure of a
-// connection over it tells less.
-func (b *counted) err(other error) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if other != nil && b.failed != nil {
-		return b.failed
-	}
-	return other
-}
-
-// sent is how many bytes were read since reading began anew.
-func (b *counted) sent() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.read
 }
 
 type countedReader struct {
@@ -153,12 +127,10 @@ type countedReader struct {
 
 func (r *countedReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
-	r.blob.mu.Lock()
-	defer r.blob.mu.Unlock()
-	r.blob.read += int64(n)
+	r.blob.read.Add(int64(n))
 	r.blob.count(int64(n))
 	if err != nil && err != io.EOF {
-		r.blob.failed = err
+		r.blob.failed.Store(&err)
 	}
 	return n, err
 }

@@ -39,13 +39,6 @@ type move struct {
 
 func (m *move) done() bool { return m.from != nil && m.from.digest == m.to.digest }
 
-func (m *move) fromDigest() string {
-	if m.from == nil {
-		return ""
-	}
-	return m.from.digest.String()
-}
-
 func (m *move) String() string { return m.repository.String() + ":" + m.tag.Name }
 
 // lookUp finds out where a tag is and whether it may move. What it points at is
@@ -140,36 +133,32 @@ func (c *Client) moveAll(ctx context.Context, moves []*move) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moving)
 	defer cancel()
 	for _, moving := range []bool{false, true} {
-		var mu sync.Mutex
-		var failures []error
-		stage(moves, moving, func(m *move) {
+		err := stage(moves, moving, func(m *move) error {
 			if m.done() {
-				return
+				return nil
 			}
 			m.tried = true
-			if err := m.forward(ctx); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				failures = append(failures, c.failed(m.repository, "tag "+m.tag.Name, err))
-			}
+			return c.failed(m.repository, "tag "+m.tag.Name, m.forward(ctx))
 		})
-		if len(failures) > 0 {
-			slices.SortFunc(failures, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-			return c.putBack(ctx, moves, errors.Join(failures...))
+		if err != nil {
+			return putBack(ctx, moves, err)
 		}
 	}
 	return nil
 }
 
-// stage calls f for the tags that move, or for the others, all at once.
-func stage(moves []*move, moving bool, f func(*move)) {
+// stage calls f for the tags that move, or for the others, all at once, and returns all
+// errors.
+func stage(moves []*move, moving bool, f func(*move) error) error {
+	errs := make([]error, len(moves))
 	var wg sync.WaitGroup
-	for _, m := range moves {
+	for i, m := range moves {
 		if m.tag.Moves == moving {
-			wg.Go(func() { f(m) })
+			wg.Go(func() { errs[i] = f(m) })
 		}
 	}
 	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // forward moves the tag, and sees for itself. The registry has taken everything else
@@ -222,29 +211,28 @@ func (e *MoveError) Error() string {
 func (e *MoveError) Unwrap() error { return e.Err }
 
 // putBack puts tags back to where they were, the moving ones first.
-func (c *Client) putBack(ctx context.Context, moves []*move, cause error) error {
+func putBack(ctx context.Context, moves []*move, cause error) error {
 	e := &MoveError{Err: cause}
 	var mu sync.Mutex
 	for _, moving := range []bool{true, false} {
-		stage(moves, moving, func(m *move) {
+		_ = stage(moves, moving, func(m *move) error {
 			if !m.tried {
-				return
+				return nil
 			}
 			at, err := m.back(ctx)
-			mu.Lock()
-			defer mu.Unlock()
+			list := &e.Back
 			switch {
 			case err != nil:
-				e.Unknown = append(e.Unknown, m.String())
+				list = &e.Unknown
 			case at:
-				e.Moved = append(e.Moved, m.String())
-			default:
-				e.Back = append(e.Back, m.String())
+				list = &e.Moved
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			*list = append(*list, m.String())
+			slices.Sort(*list)
+			return nil
 		})
-	}
-	for _, list := range [][]string{e.Back, e.Moved, e.Unknown} {
-		slices.Sort(list)
 	}
 	return e
 }

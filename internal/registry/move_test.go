@@ -33,7 +33,7 @@ func TestMove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := Plan{Release: byDigest(t, "v1.102.9", old), Repositories: repositories, Tags: tags, From: badIndex}
+	p := Plan{Release: ByDigest("v1.102.9", oldIndex), Repositories: repositories, Tags: tags, From: badIndex}
 	check := func(latest v1.Hash) {
 		t.Helper()
 		for _, r := range []*registrytest.Registry{a, b} {
@@ -104,7 +104,7 @@ func TestMoveIncomplete(t *testing.T) {
 	push(t, c, planFor(t, old, a.Repository("derper")))
 	push(t, c, planFor(t, bad, a.Repository("derper"), b.Repository("derper")))
 	p := Plan{
-		Release: byDigest(t, "1.102.2", old), Repositories: []string{a.Repository("derper"), b.Repository("derper")},
+		Release: ByDigest("1.102.2", hash(t, old)), Repositories: []string{a.Repository("derper"), b.Repository("derper")},
 		Tags: []Tag{{"latest", true}, {"1.102", true}},
 	}
 	refused := func(says string) {
@@ -131,13 +131,4 @@ func hash(t testing.TB, r *registrytest.Release) v1.Hash {
 		t.Fatal(err)
 	}
 	return h
-}
-
-func byDigest(t testing.TB, version string, r *registrytest.Release) *Content {
-	t.Helper()
-	c, err := ByDigest(version, r.Lock.Outputs.Index)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }

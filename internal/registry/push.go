@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/xavieralpha/derper/internal/progress"
 )
 
 // A Plan is what to push, and where to.
@@ -94,7 +98,11 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 	for _, t := range targets {
 		r := &PushedRepository{Repository: t.String(), Reference: t.String() + "@" + pushed.Digest}
 		for _, m := range t.moves {
-			r.Tags = append(r.Tags, PushedTag{Tag: m.tag.Name, From: m.fromDigest(), To: pushed.Digest, Changed: !m.done()})
+			tag := PushedTag{Tag: m.tag.Name, To: pushed.Digest, Changed: !m.done()}
+			if m.from != nil {
+				tag.From = m.from.digest.String()
+			}
+			r.Tags = append(r.Tags, tag)
 			inPlace = inPlace && m.done()
 		}
 		pushed.Repositories = append(pushed.Repositories, r)
@@ -142,19 +150,17 @@ func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
 // tags are.
 type target struct {
 	*Repository
+	from, next *target // the one before it in the same registry, and the one after it
 	all, lacks *content
 	moves      []*move
 }
 
 // targets opens the repositories, each once, and each with the right to pull from those
 // before it in the same registry.
-func (c *Client) targets(ctx context.Context, names []string) ([]*target, error) {
+func (c *Client) targets(ctx context.Context, names []string) (targets []*target, err error) {
 	if len(names) == 0 {
 		return nil, errors.New("no repository to push to")
 	}
-	targets := make([]*target, len(names))
-	var before []reference
-	g, gctx := errgroup.WithContext(ctx)
 	for _, n := range names {
 		if err := CheckName(n); err != nil {
 			return nil, err
@@ -163,45 +169,47 @@ func (c *Client) targets(ctx context.Context, names []string) ([]*target, error)
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(before, func(b reference) bool { return b.name == ref.name }) {
+		if slices.ContainsFunc(targets, func(b *target) bool { return b.name == ref.name }) {
 			continue
 		}
-		others := slices.DeleteFunc(slices.Clone(before), func(b reference) bool { return b.name.Registry != ref.name.Registry })
-		before = append(before, ref)
-		i := len(before) - 1
-		g.Go(func() error {
-			r, err := c.open(gctx, n, Push, others)
-			targets[i] = &target{Repository: r}
-			return err
-		})
+		t := &target{Repository: &Repository{reference: ref, client: c}}
+		for _, before := range targets {
+			if before.name.Registry == ref.name.Registry {
+				t.from = before
+			}
+		}
+		if t.from != nil {
+			t.from.next = t
+		}
+		targets = append(targets, t)
 	}
-	return targets[:len(before)], g.Wait()
+	return targets, each(ctx, targets, func(ctx context.Context, _ int, t *target) error {
+		var others []name.Repository
+		for b := t.from; b != nil; b = b.from {
+			others = append(others, b.name)
+		}
+		return t.login(ctx, Push, others)
+	})
 }
 
 // lookUp finds out where the tags are, in every repository, and whether they may
 // move.
 func (c *Client) lookUp(ctx context.Context, p Plan, targets []*target, uploaded bool) error {
-	g, gctx := errgroup.WithContext(ctx)
-	for _, t := range targets {
-		t.moves = make([]*move, len(p.Tags))
-		for j, tag := range p.Tags {
-			g.Go(func() (err error) {
-				t.moves[j], err = t.lookUp(gctx, p, tag, uploaded)
-				return c.failed(t.Repository, "tag "+tag.Name, err)
-			})
-		}
-	}
-	err := g.Wait()
-	for _, t := range targets {
-		t.moves = slices.DeleteFunc(t.moves, func(m *move) bool { return m == nil })
-	}
-	return err
+	return each(ctx, targets, func(ctx context.Context, _ int, t *target) error {
+		moves := make([]*move, len(p.Tags))
+		err := each(ctx, p.Tags, func(ctx context.Context, i int, tag Tag) (err error) {
+			moves[i], err = t.lookUp(ctx, p, tag, uploaded)
+			return c.failed(t.Repository, "tag "+tag.Name, err)
+		})
+		t.moves = slices.DeleteFunc(moves, func(m *move) bool { return m == nil })
+		return err
+	})
 }
 
 // survey finds out what each repository lacks.
 func (c *Client) survey(ctx context.Context, p Plan, targets []*target, pushed *Pushed) error {
-	return each(ctx, targets, func(ctx context.Context, i int, t *target) (err error) {
-		if t.lacks, err = t.missing(ctx, t.all); err != nil {
+	return each(ctx, targets, func(ctx context.Context, i int, t *target) error {
+		if err := t.survey(ctx); err != nil {
 			return c.failed(t.Repository, "look", err)
 		}
 		lacks := t.lacks.summary()
@@ -209,67 +217,46 @@ func (c *Client) survey(ctx context.Context, p Plan, targets []*target, pushed *
 			return fmt.Errorf("%s: version %s %w: it lacks %s", t, p.Release.Version, ErrIncomplete, strings.Join(lacks.Digests, ", "))
 		}
 		pushed.Repositories[i].Missing = lacks
-		if from := source(targets, i); from != nil && lacks.Blobs > 0 {
-			pushed.Repositories[i].MountedFrom = from.String()
+		if t.from != nil && lacks.Blobs > 0 {
+			pushed.Repositories[i].MountedFrom = t.from.String()
 		}
 		return nil
 	})
 }
 
-// source is the repository that blobs for target i are mounted from: the one before
-// it in the same registry.
-func source(targets []*target, i int) *target {
-	for j := i - 1; j >= 0; j-- {
-		if targets[j].name.Registry == targets[i].name.Registry {
-			return targets[j]
-		}
-	}
-	return nil
-}
-
 // uploadAll uploads to all registries at once, and within a registry to one
 // repository after the other, so that blobs can be mounted.
 func (c *Client) uploadAll(ctx context.Context, targets []*target) error {
-	g, gctx := errgroup.WithContext(ctx)
-	for i, first := range targets {
-		from := source(targets, i)
-		if from != nil {
+	display := c.Display
+	if display == nil {
+		display = progress.New(io.Discard)
+		defer display.Close()
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, first := range targets {
+		if first.from != nil {
 			continue // after that one
 		}
 		g.Go(func() error {
-			for _, t := range targets[i:] {
-				if t.name.Registry != first.name.Registry {
-					continue
-				}
-				count, end := c.bar(t)
-				err := t.upload(gctx, t.all, t.lacks, from, count)
-				end(err)
+			for t := first; t != nil; t = t.next {
+				task, total := display.Start("push "+t.String(), "B"), t.lacks.summary().Bytes
+				var mu sync.Mutex
+				var done int64
+				err := t.upload(ctx, func(n int64) {
+					mu.Lock()
+					defer mu.Unlock()
+					done += n
+					task.Set(done, total)
+				})
+				task.End(err)
 				if err != nil {
 					return c.failed(t.Repository, "push", err)
 				}
-				from = t
 			}
 			return nil
 		})
 	}
 	return g.Wait()
-}
-
-// bar shows how the upload to a repository goes.
-func (c *Client) bar(t *target) (count func(int64), end func(error)) {
-	if c.Display == nil {
-		return func(int64) {}, func(error) {}
-	}
-	total := t.lacks.summary().Bytes
-	task := c.Display.Start("push "+t.String(), "B")
-	var mu sync.Mutex
-	var done int64
-	return func(n int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		done += n
-		task.Set(done, total)
-	}, task.End
 }
 
 // A TagError says that a tag may not move.

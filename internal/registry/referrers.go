@@ -38,9 +38,9 @@ func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, er
 		return v1.Hash{}, fmt.Errorf("%s: attach: %w", r, err)
 	}
 	digest := c.manifests[0].digest
-	lacks, err := r.missing(ctx, c)
-	if err == nil {
-		err = r.upload(ctx, c, lacks, nil, func(int64) {})
+	t := &target{Repository: r, all: c}
+	if err = t.survey(ctx); err == nil {
+		err = t.upload(ctx, func(int64) {})
 	}
 	if err != nil {
 		return digest, r.client.failed(r, "push "+digest.String(), err)

@@ -28,7 +28,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 
@@ -40,6 +39,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/redact"
+	"github.com/xavieralpha/derper/internal/stall"
 )
 
 // Default are the repositories that the image is published in.
@@ -49,14 +49,14 @@ var Default = []string{"docker.io/camllia/derper", "ghcr.io/xavieralpha/derper"}
 const jobs = 4
 
 // Rights are what a connection to a repository may do.
-type Rights int
+type Rights string
 
 const (
 	// Pull is to read, which anybody may do with a public repository: a registry may
 	// refuse to talk to somebody without a password who asks for more.
-	Pull Rights = iota
+	Pull Rights = Rights(transport.PullScope)
 	// Push is to read and to write.
-	Push
+	Push Rights = Rights(transport.PushScope)
 )
 
 // A Client is the way to registries, and the only one. Its zero value has no
@@ -88,7 +88,14 @@ func (c *Client) init() {
 			t.MaxIdleConnsPerHost = 2 * jobs
 			base = t
 		}
-		c.chain = transport.NewUserAgent(newTransport(base, c.Patience, &c.secrets), "derper")
+		// What is nearest to the network comes last: go-containerregistry authenticates on
+		// top of it, so that a request which comes again with a new token is one to all
+		// below.
+		base = &retrying{inner: &stall.Transport{Inner: base, After: c.Patience.Stall}, patience: c.Patience}
+		c.chain = transport.NewUserAgent(&judging{base}, "derper")
+		if c.Keychain == nil {
+			c.Keychain = authn.NewMultiKeychain()
+		}
 	})
 }
 
@@ -159,50 +166,45 @@ func Split(ref string) (repository, identifier string, err error) {
 // registry may be spoken to without encryption; no password goes there all the same,
 // unless it is this machine.
 func (c *Client) Open(ctx context.Context, ref string, rights Rights) (*Repository, error) {
-	return c.open(ctx, ref, rights, nil)
-}
-
-// open opens a repository with the right to pull from others of the same registry too,
-// for blobs to be mounted from.
-func (c *Client) open(ctx context.Context, s string, rights Rights, others []reference) (*Repository, error) {
-	c.init()
-	ref, err := parse(s)
+	parsed, err := parse(ref)
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{reference: ref, client: c}
-	if err := r.login(ctx, rights, others); err != nil {
-		return nil, c.failed(r, "log in", err)
+	r := &Repository{reference: parsed, client: c}
+	if err := r.login(ctx, rights, nil); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Repository) login(ctx context.Context, rights Rights, others []reference) error {
-	auth := authn.Anonymous
-	if k := r.client.Keychain; k != nil {
-		var err error
-		if auth, err = authn.Resolve(ctx, k, r.name); err != nil {
-			return err
-		}
-		config, err := authn.Authorization(ctx, auth)
-		if err != nil {
-			return err
-		}
-		r.client.secrets.Add(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)
-		if config.Username != "" && config.Password != "" {
-			r.client.secrets.Add(config.Username + ":" + config.Password)
-		}
+// login logs in, with the right to pull from other repositories of the same registry too,
+// for blobs to be mounted from.
+func (r *Repository) login(ctx context.Context, rights Rights, others []name.Repository) (err error) {
+	c := r.client
+	c.init()
+	defer func() { err = c.failed(r, "log in", err) }()
+	auth, err := authn.Resolve(ctx, c.Keychain, r.name)
+	if err != nil {
+		return err
+	}
+	config, err := authn.Authorization(ctx, auth)
+	if err != nil {
+		return err
+	}
+	c.secrets.Add(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)
+	if config.Username != "" && config.Password != "" {
+		c.secrets.Add(config.Username + ":" + config.Password)
 	}
 	// Some registries look at the first scope only.
-	scopes := []string{r.name.Scope(map[Rights]string{Pull: transport.PullScope, Push: transport.PushScope}[rights])}
+	scopes := []string{r.name.Scope(string(rights))}
 	for _, o := range others {
-		scopes = append(scopes, o.name.Scope(transport.PullScope))
+		scopes = append(scopes, o.Scope(transport.PullScope))
 	}
-	way := &encrypted{inner: r.client.chain, secret: auth != authn.Anonymous}
+	way := &encrypted{inner: c.chain, secrets: &c.secrets, secret: auth != authn.Anonymous}
 	if r.plain {
 		way.plain = r.name.RegistryStr()
 	}
-	return r.client.again(ctx, func() (err error) {
+	return c.again(ctx, func() (err error) {
 		r.auth, err = transport.NewWithContext(ctx, r.name.Registry, auth, way, scopes)
 		return err
 	})
@@ -324,9 +326,6 @@ func (c *Client) again(ctx context.Context, f func() error) error {
 	return cmp.Or(last, err) // why it failed, and not that the wait was cut short
 }
 
-// refusals are answers that stay the same.
-var refusals = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge}
-
 // final reports whether it is of no use to try what gave this error again: because
 // it will stay the same, or because the request has been tried again already. What
 // is left is the upload of a blob, which begins anew, and an answer that broke off
@@ -339,8 +338,13 @@ func final(err error) bool {
 		return true
 	case errors.As(err, &answer) && answer.Request != nil:
 		method, path := answer.Request.Method, answer.Request.URL.Path
-		lost := !repeatable(method, path) && answer.StatusCode == http.StatusNotFound // the upload, not the blob
-		return !lost && (slices.Contains(refusals, answer.StatusCode) || repeatable(method, path) && temporary(answer.StatusCode))
+		switch answer.StatusCode {
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
+			return true
+		case http.StatusNotFound: // the upload, and not the blob, if it is in the middle of one
+			return repeatable(method, path)
+		}
+		return repeatable(method, path) && temporary(answer.StatusCode)
 	case errors.As(err, &network):
 		u, perr := url.Parse(network.URL)
 		return perr != nil || repeatable(strings.ToUpper(network.Op), u.Path)

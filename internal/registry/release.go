@@ -39,17 +39,14 @@ func Recorded(l *lock.Lock) (*Content, error) {
 	if l.Outputs == nil {
 		return nil, lock.ErrNoOutputs
 	}
-	return ByDigest(l.Inputs.Tailscale.Short(), l.Outputs.Index)
+	digest, err := v1.NewHash(l.Outputs.Index)
+	return ByDigest(l.Inputs.Tailscale.Short(), digest), err
 }
 
 // ByDigest is the image of a version that is in repositories already, for [Client.Move].
-func ByDigest(version, index string) (*Content, error) {
-	digest, err := v1.NewHash(index)
-	if err != nil {
-		return nil, fmt.Errorf("version %s: %w", version, err)
-	}
+func ByDigest(version string, digest v1.Hash) *Content {
 	named := []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
-	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}, nil
+	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}
 }
 
 // Read reads a release from the OCI layout in the folder dir. It must be what the
@@ -59,15 +56,15 @@ func ByDigest(version, index string) (*Content, error) {
 // The error is ErrNoLayout, [image.ErrForeign] or ErrIncomplete, [lock.ErrNoOutputs], or a
 // [lock.Difference]. Blobs are looked at by size; their content is checked while it
 // is uploaded.
-func Read(dir string, l *lock.Lock) (*Content, error) {
-	r, err := read(dir, l)
-	if err != nil {
-		return nil, fmt.Errorf("layout %s: %w", dir, err)
-	}
-	return r, nil
-}
-
-func read(dir string, l *lock.Lock) (*Content, error) {
+func Read(dir string, l *lock.Lock) (_ *Content, err error) {
+	defer func() {
+		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNoLayout) {
+			err = fmt.Errorf("%w: %w", ErrIncomplete, err)
+		}
+		if err != nil {
+			err = fmt.Errorf("layout %s: %w", dir, err)
+		}
+	}()
 	ctx := context.Background() // files ask for none
 	opened, err := image.Open(dir)
 	if err != nil {
@@ -77,12 +74,10 @@ func read(dir string, l *lock.Lock) (*Content, error) {
 		return nil, lock.ErrNoOutputs
 	}
 	index, err := opened.Index(ctx)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
-	case errors.Is(err, image.ErrNotFound):
-		return nil, fmt.Errorf("%w: %w", image.ErrForeign, err)
-	case err != nil:
+	if errors.Is(err, image.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", image.ErrForeign, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	digest, err := index.Digest()
@@ -101,15 +96,12 @@ func read(dir string, l *lock.Lock) (*Content, error) {
 	}
 	c := &Content{l.Inputs.Tailscale.Short(), digest, content{store: opened}}
 	if err := c.add(ctx, v1.Descriptor{Digest: digest}); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
-		}
 		return nil, err
 	}
 	for _, b := range c.blobs {
 		size, err := opened.Size(b.digest)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
+			return nil, err
 		}
 		if size != b.size {
 			return nil, fmt.Errorf("blob %s: %w: it has %d bytes, not %d", b.digest, image.ErrCorrupt, size, b.size)
@@ -120,14 +112,8 @@ func read(dir string, l *lock.Lock) (*Content, error) {
 
 // compare compares an index with what the lock records.
 func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
-	differs := func(what, locked, built string) error {
-		if locked == built {
-			return nil
-		}
-		return &lock.Difference{What: what, Locked: locked, Built: built}
-	}
-	if err := differs("version", l.Inputs.Tailscale.Short(), list.Annotations[versionAnnotation]); err != nil {
-		return err
+	if want, got := l.Inputs.Tailscale.Short(), list.Annotations[versionAnnotation]; got != want {
+		return &lock.Difference{What: "version", Locked: want, Built: got}
 	}
 	built := map[lock.Platform]string{}
 	for _, d := range list.Manifests {
@@ -145,9 +131,12 @@ func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
 		return fmt.Errorf("%w: it lacks %s", ErrIncomplete, strings.Join(lacks, ", "))
 	}
 	for _, p := range l.Outputs.Platforms {
-		if err := differs(string(p.Platform)+": manifest", p.Manifest, built[p.Platform]); err != nil {
-			return err
+		if got := built[p.Platform]; got != p.Manifest {
+			return &lock.Difference{What: string(p.Platform) + ": manifest", Locked: p.Manifest, Built: got}
 		}
 	}
-	return differs("index", l.Outputs.Index, digest.String())
+	if got := digest.String(); got != l.Outputs.Index {
+		return &lock.Difference{What: "index", Locked: l.Outputs.Index, Built: got}
+	}
+	return nil
 }

@@ -106,12 +106,9 @@ func fresh(req *http.Request) (*http.Request, error) {
 		return c, nil
 	}
 	closeBody(req)
-	body, err := req.GetBody()
-	if err != nil {
-		return nil, err
-	}
-	c.Body = body
-	return c, nil
+	var err error
+	c.Body, err = req.GetBody()
+	return c, err
 }
 
 func closeBody(req *http.Request) {

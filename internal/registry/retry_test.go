@@ -245,7 +245,7 @@ func TestStall(t *testing.T) {
 // TestSecretsAreHeard guards against a token in an error that was got out of our sight.
 func TestSecretsAreHeard(t *testing.T) {
 	var s redact.Secrets
-	rt := &listening{inner: &script{answers: []*http.Response{answer(200)}}, secrets: &s}
+	rt := &encrypted{inner: &script{answers: []*http.Response{answer(200)}}, secrets: &s}
 	req := request(t, "GET", "https://r.example/v2/", nil)
 	req.Header.Set("Authorization", "Bearer tok/en+1")
 	if _, err := rt.RoundTrip(req); err != nil {
@@ -276,7 +276,7 @@ func TestReferring(t *testing.T) {
 		{path, answer(500), 500},
 		{"https://r.example/v2/a/referrers/manifests/latest", answer(303), 303},
 	} {
-		resp, err := (&referring{&script{answers: []*http.Response{test.answer}}}).RoundTrip(request(t, "GET", test.url, nil))
+		resp, err := (&judging{&script{answers: []*http.Response{test.answer}}}).RoundTrip(request(t, "GET", test.url, nil))
 		if err != nil || resp.StatusCode != test.want {
 			t.Errorf("%d %v: got %v, want %d", test.answer.StatusCode, test.answer.Header, resp.StatusCode, test.want)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -43,34 +44,24 @@ func NamedTags(version string, names []string) ([]Tag, error) {
 		return nil, err
 	}
 	var own, moving []Tag
-	seen := map[string]bool{}
 	for _, n := range names {
-		if !validTag(n) {
+		if !validTag.MatchString(n) {
 			return nil, fmt.Errorf("tag %q: wants up to 128 letters, digits, dots, dashes and underscores, the first no dot or dash", n)
 		}
-		switch {
-		case seen[n]:
-		case n == v || n == v[1:]:
-			own = append(own, Tag{Name: n})
-		default:
-			moving = append(moving, Tag{Name: n, Moves: true})
+		tag, list := Tag{Name: n, Moves: n != v && n != v[1:]}, &own
+		if tag.Moves {
+			list = &moving
 		}
-		seen[n] = true
+		if !slices.Contains(*list, tag) {
+			*list = append(*list, tag)
+		}
 	}
 	return append(own, moving...), nil
 }
 
-// validTag reports whether s may be a tag.
+// validTag matches what may be a tag.
 // Source: OCI distribution specification, v1.1, pulling manifests.
-func validTag(s string) bool {
-	for i, c := range []byte(s) {
-		word := c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-		if !word && (i == 0 || c != '.' && c != '-') {
-			return false
-		}
-	}
-	return len(s) > 0 && len(s) <= 128
-}
+var validTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
 // Versions are those that a repository has tags of, as v1.102.3, from the oldest to the
 // newest.

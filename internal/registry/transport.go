@@ -14,37 +14,12 @@ import (
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/redact"
-	"github.com/xavieralpha/derper/internal/stall"
 )
-
-// newTransport is the way to registries. What is nearest to the network comes last:
-// go-containerregistry authenticates on top of it, so that a request which comes
-// again with a new token is one to all below.
-func newTransport(base http.RoundTripper, p Patience, s *redact.Secrets) http.RoundTripper {
-	t := base
-	t = &listening{inner: t, secrets: s}
-	t = &stall.Transport{Inner: t, After: p.Stall}
-	t = &limiting{inner: t}
-	t = &retrying{inner: t, patience: p}
-	t = &referring{inner: t}
-	return &presuming{inner: t}
-}
 
 // lacking is a context for requests about blobs that a registry is known to lack.
 func lacking(ctx context.Context) context.Context { return context.WithValue(ctx, lackingKey{}, true) }
 
 type lackingKey struct{}
-
-// presuming is a RoundTripper that answers 404 when go-containerregistry is about to
-// ask once more for a blob that is known to be lacking.
-type presuming struct{ inner http.RoundTripper }
-
-func (t *presuming) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Method == http.MethodHead && strings.Contains(req.URL.Path, "/blobs/") && req.Context().Value(lackingKey{}) != nil {
-		return notFoundAnswer(req), nil
-	}
-	return t.inner.RoundTrip(req)
-}
 
 func notFoundAnswer(req *http.Request) *http.Response {
 	return &http.Response{
@@ -67,13 +42,20 @@ var (
 // the host for which somebody asked for it, and that sends no password even there: what
 // a registry gives to anybody can be had. go-containerregistry goes over to plain HTTP
 // for private addresses and names in .local, and takes passwords along.
+//
+// It learns secrets from the requests that bear them: tokens are got from registries, out
+// of our sight.
 type encrypted struct {
-	inner  http.RoundTripper
-	plain  string // the host that may be spoken to without encryption
-	secret bool   // what authorizes is a password, or a token that was given for one
+	inner   http.RoundTripper
+	secrets *redact.Secrets
+	plain   string // the host that may be spoken to without encryption
+	secret  bool   // what authorizes is a password, or a token that was given for one
 }
 
 func (t *encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
+	if _, credentials, ok := strings.Cut(req.Header.Get("Authorization"), " "); ok {
+		t.secrets.Add(strings.TrimSpace(credentials))
+	}
 	if req.URL.Scheme == "https" || loopback(req.URL.Hostname()) {
 		return t.inner.RoundTrip(req)
 	}
@@ -108,26 +90,53 @@ func loopback(host string) bool {
 // errTooLarge says that an answer has no end in sight.
 var errTooLarge = fmt.Errorf("the answer has more than %d MiB", image.MaxManifest>>20)
 
-// blobPath matches the path of a blob.
-var blobPath = regexp.MustCompile(`^/v2/.+/blobs/[a-z0-9]+:[0-9a-f]+$`)
+// The paths of a blob and of the referrers API.
+var (
+	blobPath      = regexp.MustCompile(`^/v2/.+/blobs/[a-z0-9]+:[0-9a-f]+$`)
+	referrersPath = regexp.MustCompile(`^/v2/.+/referrers/[a-z0-9]+:[0-9a-f]+$`)
+)
 
-// limiting is a RoundTripper that breaks off what is too large to be kept in memory and
-// is no blob, whatever the answer says of its size.
-type limiting struct{ inner http.RoundTripper }
+// judging is a RoundTripper that keeps from go-containerregistry what it makes the wrong
+// thing of.
+//
+// It answers 404 when that is about to ask once more for a blob that is known to be
+// lacking, and for a registry without referrers API, whatever that says itself: ghcr.io
+// sends a client to a web page, others do not know the method. Only an index is an answer.
+// It breaks off what is too large to be kept in memory and is no blob, whatever the answer
+// says of its size.
+//
+// Source: OCI distribution specification, v1.1, listing referrers.
+type judging struct{ inner http.RoundTripper }
 
-func (t *limiting) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *judging) RoundTrip(req *http.Request) (*http.Response, error) {
+	head := req.Method == http.MethodHead
+	if head && strings.Contains(req.URL.Path, "/blobs/") && req.Context().Value(lackingKey{}) != nil {
+		return notFoundAnswer(req), nil
+	}
 	resp, err := t.inner.RoundTrip(req)
-	if err != nil || req.Method == http.MethodHead {
+	if err != nil || head {
 		return resp, err
+	}
+	s := resp.StatusCode
+	if referrersPath.MatchString(req.URL.Path) {
+		kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+		switch {
+		case s == http.StatusOK && types.MediaType(strings.TrimSpace(kind)) == types.OCIImageIndex:
+			resp.Header.Set("Content-Type", string(types.OCIImageIndex))
+		case s == http.StatusUnauthorized, s == http.StatusForbidden, temporary(s):
+		default:
+			drop(resp)
+			return notFoundAnswer(req), nil
+		}
 	}
 	first := req // before registries sent it on to where they keep their blobs
 	for first.Response != nil && first.Response.Request != nil {
 		first = first.Response.Request
 	}
-	if resp.StatusCode == http.StatusOK && blobPath.MatchString(first.URL.Path) {
+	if s == http.StatusOK && blobPath.MatchString(first.URL.Path) {
 		return resp, nil
 	}
-	if resp.ContentLength > image.MaxManifest && resp.StatusCode < 300 {
+	if resp.ContentLength > image.MaxManifest && s < 300 {
 		resp.Body.Close()
 		return nil, fmt.Errorf("%s: %w", req.URL.Host, errTooLarge)
 	}
@@ -148,45 +157,4 @@ func (l *limited) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("%s: %w", l.host, errTooLarge)
 	}
 	return n, err
-}
-
-// listening is a RoundTripper that learns secrets from the requests that bear them:
-// tokens are got from registries, out of our sight.
-type listening struct {
-	inner   http.RoundTripper
-	secrets *redact.Secrets
-}
-
-func (t *listening) RoundTrip(req *http.Request) (*http.Response, error) {
-	if _, credentials, ok := strings.Cut(req.Header.Get("Authorization"), " "); ok {
-		t.secrets.Add(strings.TrimSpace(credentials))
-	}
-	return t.inner.RoundTrip(req)
-}
-
-// referrersPath matches the path of the referrers API.
-var referrersPath = regexp.MustCompile(`^/v2/.+/referrers/[a-z0-9]+:[0-9a-f]+$`)
-
-// referring is a RoundTripper that answers 404 for a registry without referrers API,
-// whatever that says itself: ghcr.io sends a client to a web page, others do not know
-// the method. Only an index is an answer.
-//
-// Source: OCI distribution specification, v1.1, listing referrers.
-type referring struct{ inner http.RoundTripper }
-
-func (t *referring) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.inner.RoundTrip(req)
-	if err != nil || !referrersPath.MatchString(req.URL.Path) {
-		return resp, err
-	}
-	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-	switch s := resp.StatusCode; {
-	case s == http.StatusOK && types.MediaType(strings.TrimSpace(kind)) == types.OCIImageIndex:
-		resp.Header.Set("Content-Type", string(types.OCIImageIndex))
-		return resp, nil
-	case s == http.StatusUnauthorized, s == http.StatusForbidden, temporary(s):
-		return resp, nil
-	}
-	drop(resp)
-	return notFoundAnswer(req), nil
 }

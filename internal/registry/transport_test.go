@@ -20,6 +20,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/redact"
 	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/stall"
 )
@@ -41,7 +42,7 @@ func TestPlainHTTP(t *testing.T) {
 						sent, authorized = true, req.Header.Get("Authorization") != ""
 						return nil, bytes.ErrTooLarge
 					}),
-					plain: "asked.example", secret: secret,
+					plain: "asked.example", secret: secret, secrets: new(redact.Secrets),
 				}
 				req := request(t, http.MethodGet, host, nil)
 				req.Header = header

@@ -16,8 +16,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/xavieralpha/derper/internal/image"
 )
 
 // Missing is what a repository lacks of a release, or lacked.
@@ -30,27 +28,27 @@ type Missing struct {
 	Digests []string `json:"digests,omitempty"`
 }
 
-// missing is what a repository lacks of some content.
-func (r *Repository) missing(ctx context.Context, c *content) (*content, error) {
-	haveBlob := make([]bool, len(c.blobs))
-	haveManifest := make([]bool, len(c.manifests))
-	err := each(ctx, c.blobs, func(ctx context.Context, i int, b blob) (err error) {
-		if haveBlob[i], err = r.hasBlob(ctx, b); broken(err) || forbidden(err) {
-			return nil
+// survey finds out what the repository lacks of what it is to have.
+func (t *target) survey(ctx context.Context) (err error) {
+	t.lacks = &content{}
+	t.lacks.blobs, err = without(ctx, t.all.blobs, func(ctx context.Context, b blob) (bool, error) {
+		has, err := t.hasBlob(ctx, b)
+		if broken(err) || forbidden(err) {
+			return false, nil
 		}
-		return err
+		return has, err
 	})
-	if err == nil {
-		err = each(ctx, c.manifests, func(ctx context.Context, i int, m *manifest) error {
-			found, err := r.head(ctx, r.digest(m.digest))
-			haveManifest[i] = found != nil
-			if broken(err) || forbidden(err) || err != nil && !spoken(err) && ctx.Err() == nil {
-				return nil // what is under this digest is something else, or nothing
-			}
-			return err
-		})
+	if err != nil {
+		return err
 	}
-	return &content{without(c.manifests, haveManifest), without(c.blobs, haveBlob), c.store}, err
+	t.lacks.manifests, err = without(ctx, t.all.manifests, func(ctx context.Context, m *manifest) (bool, error) {
+		found, err := t.head(ctx, t.digest(m.digest))
+		if broken(err) || forbidden(err) || err != nil && !spoken(err) && ctx.Err() == nil {
+			return false, nil // what is under this digest is something else, or nothing
+		}
+		return found != nil, err
+	})
+	return err
 }
 
 // each calls f for each of a list, side by side, and returns the first error.
@@ -63,14 +61,19 @@ func each[T any](ctx context.Context, list []T, f func(ctx context.Context, i in
 	return g.Wait()
 }
 
-// without is a list without those of which there is something already.
-func without[T any](list []T, have []bool) (rest []T) {
+// without is a list without those that are there already.
+func without[T any](ctx context.Context, list []T, there func(context.Context, T) (bool, error)) (rest []T, err error) {
+	have := make([]bool, len(list))
+	err = each(ctx, list, func(ctx context.Context, i int, x T) (err error) {
+		have[i], err = there(ctx, x)
+		return err
+	})
 	for i, x := range list {
 		if !have[i] {
 			rest = append(rest, x)
 		}
 	}
-	return rest
+	return rest, err
 }
 
 func (c *content) summary() *Missing {
@@ -86,66 +89,67 @@ func (c *content) summary() *Missing {
 }
 
 // upload puts what is missing into the repository: blobs side by side, then
-// manifests in their order. Blobs are mounted from another repository of the same
-// registry where that has them; from may be nil. Then it reads everything back. Bytes
-// are counted as they go.
-func (r *Repository) upload(ctx context.Context, all, lacks *content, from *target, count func(int64)) error {
-	err := each(ctx, lacks.blobs, func(ctx context.Context, _ int, b blob) error {
-		return r.uploadBlob(ctx, all.store, b, from, count)
-	})
+// manifests in their order. Blobs are mounted from the repository before it, where that
+// has them. Then it reads everything back. Bytes are counted as they go.
+func (t *target) upload(ctx context.Context, count func(int64)) error {
+	err := each(ctx, t.lacks.blobs, func(ctx context.Context, _ int, b blob) error { return t.uploadBlob(ctx, b, count) })
 	if err != nil {
 		return err
 	}
-	for _, m := range lacks.manifests {
+	for _, m := range t.lacks.manifests {
 		// Some registries take anything under a digest.
-		err := r.client.again(ctx, func() error {
-			if err := r.put(ctx, r.digest(m.digest), m); err != nil {
+		err := t.client.again(ctx, func() error {
+			if err := t.put(ctx, t.digest(m.digest), m); err != nil {
 				return err
 			}
-			return r.same(ctx, m)
+			return t.same(ctx, m)
 		})
 		if err != nil {
 			return fmt.Errorf("manifest %s: %w", m.digest, err)
 		}
 	}
-	return r.verify(ctx, all, lacks)
+	return t.verify(ctx)
 }
 
-func (r *Repository) uploadBlob(ctx context.Context, store image.Store, b blob, from *target, count func(int64)) error {
-	here := &counted{blob: b, count: count, open: func() (io.ReadCloser, error) { return store.Blob(ctx, b.digest) }}
+func (t *target) uploadBlob(ctx context.Context, b blob, count func(int64)) error {
+	here := &counted{blob: b, count: count, open: func() (io.ReadCloser, error) { return t.all.store.Blob(ctx, b.digest) }}
 	layer, err := partial.CompressedToLayer(here)
 	if err != nil {
 		return err
 	}
-	if from != nil {
-		layer = &remote.MountableLayer{Layer: layer, Reference: from.digest(b.digest)}
+	if t.from != nil {
+		layer = &remote.MountableLayer{Layer: layer, Reference: t.from.digest(b.digest)}
 	}
 	first := true
-	err = r.client.again(ctx, func() error {
+	err = t.client.again(ctx, func() error {
 		if !first {
 			// The answer that was lost may have been that it has it.
-			if has, err := r.hasBlob(ctx, b); err == nil && has {
+			if has, err := t.hasBlob(ctx, b); err == nil && has {
 				return nil
 			}
 		}
 		first = false
-		return here.err(remote.WriteLayer(r.name, layer, r.options(lacking(ctx))...))
+		err := remote.WriteLayer(t.name, layer, t.options(lacking(ctx))...)
+		if failed := here.failed.Load(); err != nil && failed != nil {
+			return *failed // the failure of a connection over it tells less
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", b.digest, err)
 	}
-	count(b.size - here.sent()) // mounted, or there by now
+	count(b.size - here.read.Load()) // mounted, or there by now
 	return nil
 }
 
 // verify reads back what was written, and the manifests of everything. The sizes of
 // blobs that were there already have been looked at when they were found.
-func (r *Repository) verify(ctx context.Context, all, written *content) error {
-	err := each(ctx, all.manifests, func(ctx context.Context, _ int, m *manifest) error {
-		if slices.Contains(written.manifests, m) {
+func (t *target) verify(ctx context.Context) error {
+	err := each(ctx, t.all.manifests, func(ctx context.Context, _ int, m *manifest) error {
+		if slices.Contains(t.lacks.manifests, m) {
 			return nil // it was, at once
 		}
-		if err := r.client.again(ctx, func() error { return r.same(ctx, m) }); err != nil {
+		if err := t.client.again(ctx, func() error { return t.same(ctx, m) }); err != nil {
 			return fmt.Errorf("verify manifest %s: %w", m.digest, err)
 		}
 		return nil
@@ -153,9 +157,9 @@ func (r *Repository) verify(ctx context.Context, all, written *content) error {
 	if err != nil {
 		return err
 	}
-	return each(ctx, written.blobs, func(ctx context.Context, _ int, b blob) error {
-		return r.client.again(ctx, func() error {
-			has, err := r.hasBlob(ctx, b)
+	return each(ctx, t.lacks.blobs, func(ctx context.Context, _ int, b blob) error {
+		return t.client.again(ctx, func() error {
+			has, err := t.hasBlob(ctx, b)
 			if err == nil && !has {
 				err = errors.New("the registry took it and does not have it")
 			}

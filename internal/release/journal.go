@@ -57,12 +57,12 @@ func openJournal(dir string) (journal, error) {
 }
 
 // entryName is the name of the entry of a step, or of a part of one.
-func entryName(step, part string) string {
-	return strings.TrimSuffix(step+"-"+lock.Platform(part).Slug(), "-")
+func entryName(step string, part lock.Platform) string {
+	return strings.TrimSuffix(step+"-"+part.Slug(), "-")
 }
 
 // put writes an entry, whole or not at all.
-func (j journal) put(step, part string, e entry) error {
+func (j journal) put(step string, part lock.Platform, e entry) error {
 	name := entryName(step, part)
 	data, err := json.MarshalIndent(e, "", "  ")
 	if err == nil {
@@ -79,14 +79,14 @@ func (j journal) put(step, part string, e entry) error {
 }
 
 // has reports whether a step was done under the very same circumstances.
-func (j journal) has(step, part string, now entry) bool {
+func (j journal) has(step string, part lock.Platform, now entry) bool {
 	e, ok := j.entries[entryName(step, part)]
 	return ok && e.Program == now.Program && e.With == now.With && j.covers(step, part, now.Images, now.Repositories)
 }
 
 // covers reports whether a step was done for these images, in these repositories, by
 // whatever program, on whatever machine.
-func (j journal) covers(step, part string, images Digests, repositories []string) bool {
+func (j journal) covers(step string, part lock.Platform, images Digests, repositories []string) bool {
 	e, ok := j.entries[entryName(step, part)]
 	return ok && maps.Equal(e.Images, images) && !slices.ContainsFunc(repositories, func(r string) bool {
 		return !slices.Contains(e.Repositories, r)

@@ -1,9 +1,10 @@
 package release
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 	"text/template"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -66,9 +67,7 @@ func Describe(index v1.ImageIndex) (*Image, error) {
 		for _, l := range m.Layers {
 			size += l.Size
 		}
-		p := desc.Platform
-		name := strings.TrimSuffix(strings.Join([]string{p.OS, p.Architecture, p.Variant}, "/"), "/")
-		d.Platforms = append(d.Platforms, Size{Platform: lock.Platform(name), Manifest: desc.Digest.String(), Bytes: size})
+		d.Platforms = append(d.Platforms, Size{Platform: image.PlatformOf(*desc.Platform), Manifest: desc.Digest.String(), Bytes: size})
 	}
 	return d, nil
 }
@@ -96,71 +95,36 @@ func (n *Notes) Write(w io.Writer) error {
 	return notesTemplate.Execute(w, n)
 }
 
-// Rows are the platforms with the change of their size, as "+0.1 MB", "" for none.
-func (n *Notes) Rows() (rows []struct {
-	Size
-	Change string
-}) {
-	for _, p := range n.Image.Platforms {
-		change := "new"
-		if n.Before == nil {
-			change = ""
-		} else {
-			for _, b := range n.Before.Platforms {
-				if b.Platform == p.Platform {
-					change = difference(p.Bytes - b.Bytes)
-				}
-			}
-		}
-		rows = append(rows, struct {
-			Size
-			Change string
-		}{p, change})
+// Inputs are what the image is made of: what it is, what that was until now, and what it
+// is now.
+func (n *Notes) Inputs() [][3]string {
+	old, now := cmp.Or(n.Before, &Image{}), n.Image
+	return [][3]string{
+		{"tailscale", old.Version, now.Version}, {"commit", "", now.Commit}, {"Go", old.Go, now.Go},
+		{"CA roots", old.Roots, now.Roots}, {"index", "", now.Digest},
 	}
-	return rows
 }
 
-func difference(bytes int64) string {
-	switch {
-	case bytes > 0:
-		return "+" + progress.Bytes(bytes)
-	case bytes < 0:
-		return "−" + progress.Bytes(-bytes)
+// Change is how the size of a platform has changed, as "+0.1 MB".
+func (n *Notes) Change(now Size) string {
+	i := slices.IndexFunc(n.Before.Platforms, func(old Size) bool { return old.Platform == now.Platform })
+	if i < 0 {
+		return "new"
+	}
+	switch d := now.Bytes - n.Before.Platforms[i].Bytes; {
+	case d > 0:
+		return "+" + progress.Bytes(d)
+	case d < 0:
+		return "−" + progress.Bytes(-d)
 	}
 	return "±0"
 }
 
 // Gone are platforms that Before had.
-func (n *Notes) Gone() (gone []lock.Platform) {
-	if n.Before == nil {
-		return nil
-	}
-	here := map[lock.Platform]bool{}
-	for _, p := range n.Image.Platforms {
-		here[p.Platform] = true
-	}
-	for _, p := range n.Before.Platforms {
-		if !here[p.Platform] {
-			gone = append(gone, p.Platform)
-		}
-	}
-	return gone
-}
-
-// From is the input's version before, and an arrow, when it was another.
-func (n *Notes) From(what string) string {
-	if n.Before == nil {
-		return ""
-	}
-	old, now := n.Before.field(what), n.Image.field(what)
-	if old == now || old == "" {
-		return ""
-	}
-	return "`" + old + "` → "
-}
-
-func (i *Image) field(what string) string {
-	return map[string]string{"tailscale": i.Version, "commit": i.Commit, "go": i.Go, "roots": i.Roots}[what]
+func (n *Notes) Gone() []Size {
+	return slices.DeleteFunc(slices.Clone(cmp.Or(n.Before, &Image{}).Platforms), func(old Size) bool {
+		return slices.ContainsFunc(n.Image.Platforms, func(now Size) bool { return now.Platform == old.Platform })
+	})
 }
 
 // Compare is a link to what upstream changed, "" when it changed nothing.
@@ -171,17 +135,13 @@ func (n *Notes) Compare() string {
 	return Upstream + "/compare/v" + n.Before.Version + "...v" + n.Image.Version
 }
 
-var notesTemplate = template.Must(template.New("notes").Funcs(template.FuncMap{"size": progress.Bytes, "join": strings.Join}).Parse(
+var notesTemplate = template.Must(template.New("notes").Funcs(template.FuncMap{"size": progress.Bytes}).Parse(
 	`# derper {{.Image.Version}}
 
 | | |
 |---|---|
-| tailscale | {{.From "tailscale"}}` + "`{{.Image.Version}}`" + ` |
-| commit | ` + "`{{.Image.Commit}}`" + ` |
-| Go | {{.From "go"}}` + "`{{.Image.Go}}`" + ` |
-| CA roots | {{.From "roots"}}` + "`{{.Image.Roots}}`" + ` |
-| index | ` + "`{{.Image.Digest}}`" + ` |
-{{with .Compare}}
+{{range .Inputs}}| {{index . 0}} | {{if and (index . 1) (ne (index . 1) (index . 2))}}` + "`{{index . 1}}` → {{end}}`{{index . 2}}`" + ` |
+{{end}}{{with .Compare}}
 What upstream changed: {{.}}
 {{end}}{{range .Changes}}
 - {{.}}{{end}}{{if .Changes}}
@@ -194,9 +154,9 @@ What upstream changed: {{.}}
 
 | platform | pull |{{if .Before}} change |{{end}} manifest |
 |---|---|{{if .Before}}---|{{end}}---|
-{{range .Rows}}| {{.Platform}} | {{size .Bytes}} |{{if $.Before}} {{.Change}} |{{end}} ` + "`{{.Manifest}}`" + ` |
+{{range .Image.Platforms}}| {{.Platform}} | {{size .Bytes}} |{{if $.Before}} {{$.Change .}} |{{end}} ` + "`{{.Manifest}}`" + ` |
 {{end}}{{range .Gone}}
-No longer there: {{.}}
+No longer there: {{.Platform}}
 {{end}}
 ## Verify
 

@@ -20,11 +20,7 @@ import (
 )
 
 // record makes the notes of what the first repository has, and writes the release down.
-func (r *Release) record(ctx context.Context, _ *Step, _ []string) error {
-	l, err := r.lock()
-	if err != nil {
-		return err
-	}
+func (r *Release) record(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
 	tags, err := tagsOf(l)
 	if err != nil {
 		return err
@@ -93,12 +89,7 @@ func (r *Release) describe(ctx context.Context, digest string) (*Image, error) {
 
 // A LocalRecorder writes a release down on this machine: the lock is replaced, and
 // the notes stay in the release's folder.
-type LocalRecorder struct {
-	// LockFile is the lock to replace, Folder the folder of the release.
-	LockFile, Folder string
-	// Repositories are where it is published.
-	Repositories []string
-}
+type LocalRecorder struct{ *Release }
 
 // Recorded reports whether the lock has the release's outputs, and the folder its notes.
 func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
@@ -109,32 +100,17 @@ func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	j, err := openJournal(filepath.Join(f.Folder, journalName))
-	if err != nil {
-		return false, err
-	}
-	_, noNotes := os.Stat(filepath.Join(f.Folder, notesName))
-	return noNotes == nil && j.covers("record", "", digestsOf(l), f.Repositories) && there.Outputs != nil && there.Outputs.Index == l.Outputs.Index, nil
+	_, noNotes := os.Stat(f.path(notesName))
+	return noNotes == nil && f.journal.covers("record", "", digestsOf(l), f.Repositories) && there.Outputs != nil && there.Outputs.Index == l.Outputs.Index, nil
 }
 
 // Record replaces the lock, unless somebody else changed it since the release began.
 func (f LocalRecorder) Record(_ context.Context, l *lock.Lock, _ string) error {
-	content, err := l.Bytes()
-	if err != nil {
+	have, next, err := contents(f.LockFile, l)
+	if err != nil || bytes.Equal(have, next) {
 		return err
 	}
-	have, err := os.ReadFile(f.LockFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if bytes.Equal(have, content) {
-		return nil
-	}
-	j, err := openJournal(filepath.Join(f.Folder, journalName))
-	if err != nil {
-		return err
-	}
-	if base := j.entries["update"].Base; base != digestOf(have) {
+	if f.journal.entries["update"].Base != digestOf(have) {
 		return fmt.Errorf("%s: %w", f.LockFile, github.ErrChanged)
 	}
 	return l.Write(f.LockFile)
@@ -175,17 +151,24 @@ func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, notes string) 
 }
 
 func (g GitHubRecorder) commit(ctx context.Context, l *lock.Lock, message string) (string, error) {
-	content, err := l.Bytes()
+	old, next, err := contents(g.LockFile, l)
 	if err != nil {
 		return "", err
 	}
-	old, err := os.ReadFile(g.LockFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
 	return g.Commit(ctx, github.Change{
-		Branch: g.Branch, Path: filepath.ToSlash(filepath.Clean(g.LockFile)), Old: old, New: content, Message: message,
+		Branch: g.Branch, Path: filepath.ToSlash(filepath.Clean(g.LockFile)), Old: old, New: next, Message: message,
 	})
+}
+
+// contents are what a lock's file has now, nil for no file, and what it is to have.
+func contents(file string, l *lock.Lock) (have, next []byte, err error) {
+	if next, err = l.Bytes(); err != nil {
+		return nil, nil, err
+	}
+	if have, err = os.ReadFile(file); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return have, next, err
 }
 
 // Withdraw commits the lock in which the version is marked, and marks the release.

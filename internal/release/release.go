@@ -12,6 +12,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,13 +56,21 @@ type Step struct {
 	// once is set for a step that counts as done when the journal has it. The
 	// others look for themselves: in the cache, in the registries, on GitHub.
 	once bool
-	// parts are the parts that the step can be done in, each on its own machine.
-	parts func(*Release) []string
-	run   func(r *Release, ctx context.Context, s *Step, parts []string) error
+	// run does it; l is the release's lock, nil before there is one.
+	run func(r *Release, ctx context.Context, l *lock.Lock, parts []lock.Platform) error
 }
 
 // Has reports whether the step needs n.
 func (s *Step) Has(n Need) bool { return s.Needs&n != 0 }
+
+// parts are the parts that the step can be done in, each on its own machine: one for each
+// platform, or only one, without a name.
+func (s *Step) parts(platforms []lock.Platform) []lock.Platform {
+	if s.Has(Containers) {
+		return platforms
+	}
+	return []lock.Platform{""}
+}
 
 // Names of files in the folder of a release.
 const (
@@ -79,7 +88,7 @@ var Steps = []*Step{
 	{Name: "build", Does: "build all platforms, and record what came out or compare it with the lock",
 		Needs: Sources, Leaves: []string{lockName, layoutName}, run: (*Release).build},
 	{Name: "test", Does: "test the image on every platform, or on those of --platform",
-		Needs: Layout | Images | Containers, Leaves: []string{testName}, once: true, parts: (*Release).platforms, run: (*Release).test},
+		Needs: Layout | Images | Containers, Leaves: []string{testName}, once: true, run: (*Release).test},
 	{Name: "push", Does: "push the image to all repositories by digest and read it back; no tag moves",
 		Needs: Layout | Images | Push, run: (*Release).push},
 	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
@@ -234,96 +243,65 @@ func (r *Release) open(ctx context.Context) (unlock func(), err error) {
 	return unlock, err
 }
 
-// Run carries out all steps. What is published already is left as it is; if only its
-// record is missing, that is made.
-func (r *Release) Run(ctx context.Context) (*Result, error) {
+// Run carries out all steps, or only one, for an image that every step before it was done
+// for; nil for all. What is published already is left as it is; if only its record is
+// missing, that is made.
+func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 	unlock, err := r.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	r.whole = true
-	if err := r.step(ctx, Named("update")); err != nil {
+	r.whole = only == nil
+	first := cmp.Or(only, Steps[0])
+	if err := r.step(ctx, first); err != nil {
 		return nil, err
 	}
 	l, err := r.lock()
 	if err != nil {
 		return nil, err
 	}
-	result := &Result{Withdrawn: l.IsWithdrawn(), Needed: !l.IsWithdrawn()}
-	if result.Needed && !r.Again {
-		published, err := r.published(ctx, l)
-		if err != nil {
-			return nil, &StepError{"tag", err}
+	result := &Result{Withdrawn: l.IsWithdrawn(), Needed: !l.IsWithdrawn(), Repositories: r.Repositories}
+	if first == Steps[0] && result.Needed && !r.Again {
+		done := l.Outputs != nil
+		if r.whole {
+			if done, err = r.published(ctx, l); err != nil {
+				return nil, &StepError{"tag", err}
+			}
 		}
-		result.Needed = !published
-		if published {
-			recorded, err := r.Recorder.Recorded(ctx, l)
-			if err == nil && !recorded {
+		if done { // what is not written down is not complete, whatever the registries have
+			if done, err = r.Recorder.Recorded(ctx, l); err == nil && r.whole && !done {
 				// A release that was stopped between its last two steps.
-				err = r.carryOut(ctx, Named("record"), []string{""})
+				done, err = true, r.carryOut(ctx, Named("record"), []lock.Platform{""})
 			}
 			if err != nil {
 				return nil, err
 			}
 		}
+		result.Needed = !done
 	}
-	if result.Needed {
+	if result.Needed && r.whole {
 		for _, s := range Steps[1:] {
 			if err := r.step(ctx, s); err != nil {
 				return nil, err
 			}
 		}
 		result.Published = true
-	}
-	return r.fill(result)
-}
-
-// RunStep carries out one step, for an image that every step before it was done for.
-func (r *Release) RunStep(ctx context.Context, s *Step) (*Result, error) {
-	unlock, err := r.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := r.step(ctx, s); err != nil {
-		return nil, err
-	}
-	l, err := r.lock()
-	if err != nil {
-		return nil, err
-	}
-	result := &Result{Withdrawn: l.IsWithdrawn(), Needed: !l.IsWithdrawn()}
-	// After the step update: what is not written down is not complete, whatever the
-	// registries have.
-	if s == Steps[0] && result.Needed {
-		if l.Outputs != nil && !r.Again {
-			recorded, err := r.Recorder.Recorded(ctx, l)
-			if err != nil {
-				return nil, err
-			}
-			result.Needed = !recorded
+		if l, err = r.lock(); err != nil {
+			return nil, err
 		}
 	}
-	return r.fill(result)
-}
-
-func (r *Release) fill(result *Result) (*Result, error) {
-	l, err := r.lock()
-	if err != nil {
-		return nil, err
-	}
-	result.Version, result.Repositories = l.Inputs.Tailscale.Short(), r.Repositories
+	result.Version = l.Inputs.Tailscale.Short()
 	if l.Outputs != nil {
 		result.Images = digestsOf(l)
 		result.Digest = result.Images[Default]
+		if r.journal.covers("record", "", result.Images, r.Repositories) {
+			result.Notes = r.path(notesName)
+		}
 	}
 	tags, err := tagsOf(l)
 	for _, t := range tags {
 		result.Tags = append(result.Tags, t.Name)
-	}
-	if l.Outputs != nil && r.journal.covers("record", "", result.Images, r.Repositories) {
-		result.Notes = r.path(notesName)
 	}
 	return result, err
 }
@@ -392,17 +370,19 @@ func (r *Release) step(ctx context.Context, s *Step) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	platforms := r.Platforms
 	if s.Has(Images) {
-		if err := r.ready(s); err != nil {
+		l, err := r.ready(s)
+		if err != nil {
 			return err
 		}
+		if platforms == nil {
+			platforms = l.Inputs.Platforms
+		}
 	}
-	parts := []string{""}
-	if s.parts != nil {
-		parts = s.parts(r)
-	}
+	parts := slices.Clone(s.parts(platforms))
 	if s.once {
-		parts = slices.DeleteFunc(parts, func(part string) bool { return r.journal.has(s.Name, part, r.entry(s)) })
+		parts = slices.DeleteFunc(parts, func(part lock.Platform) bool { return r.journal.has(s.Name, part, r.entry(s.Needs)) })
 		if len(parts) == 0 {
 			r.say("%s: was done before", s.Name)
 			return nil
@@ -411,12 +391,16 @@ func (r *Release) step(ctx context.Context, s *Step) error {
 	return r.carryOut(ctx, s, parts)
 }
 
-func (r *Release) carryOut(ctx context.Context, s *Step, parts []string) error {
-	if err := s.run(r, ctx, s, parts); err != nil {
+func (r *Release) carryOut(ctx context.Context, s *Step, parts []lock.Platform) error {
+	l, err := r.lock()
+	if err == nil || s.Name == "update" { // which makes it
+		err = s.run(r, ctx, l, parts)
+	}
+	if err != nil {
 		return &StepError{s.Name, err}
 	}
 	if s.Name != "update" { // which has more to say
-		e := r.entry(s)
+		e := r.entry(s.Needs)
 		for _, part := range parts {
 			if err := r.journal.put(s.Name, part, e); err != nil {
 				return err
@@ -428,54 +412,36 @@ func (r *Release) carryOut(ctx context.Context, s *Step, parts []string) error {
 }
 
 // ready checks that the folder has the images that were built, and that every step
-// before s was done for them, in these repositories.
-func (r *Release) ready(s *Step) error {
+// before s was done for them, in these repositories. It returns the release's lock.
+func (r *Release) ready(s *Step) (*lock.Lock, error) {
 	l, err := r.lock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if l.Outputs == nil {
-		return &OrderError{Step: "build", Folder: r.Folder}
+		return nil, &OrderError{Step: "build", Folder: r.Folder}
 	}
 	if l.IsWithdrawn() {
-		return fmt.Errorf("%s: %s was withdrawn, and is not published until there is a newer release", r.Folder, l.Inputs.Tailscale.Version)
+		return nil, fmt.Errorf("%s: %s was withdrawn, and is not published until there is a newer release", r.Folder, l.Inputs.Tailscale.Version)
 	}
 	have := digestsOf(l)
 	if r.Images != nil && !maps.Equal(have, r.Images) {
-		return &MismatchError{r.Folder, have, r.Images}
+		return nil, &MismatchError{r.Folder, have, r.Images}
 	}
 	for _, before := range Steps[1:slices.Index(Steps, s)] {
-		parts := []string{""}
-		if before.parts != nil {
-			parts = before.parts(&Release{Folder: r.Folder})
-		}
-		for _, part := range parts {
-			if !r.journal.covers(before.Name, part, have, r.repositoriesOf(before)) {
-				return &OrderError{strings.TrimSuffix(before.Name+" "+part, " "), have[Default], r.Folder}
+		for _, part := range before.parts(l.Inputs.Platforms) {
+			if !r.journal.covers(before.Name, part, have, r.repositoriesOf(before.Needs)) {
+				return nil, &OrderError{strings.TrimSuffix(before.Name+" "+string(part), " "), have[Default], r.Folder}
 			}
 		}
 	}
-	return nil
+	return l, nil
 }
 
-// repositoriesOf are the repositories that a step is about.
-func (r *Release) repositoriesOf(s *Step) []string {
-	if s.Has(Pull | Push) {
+// repositoriesOf are the repositories that a step with such needs is about.
+func (r *Release) repositoriesOf(needs Need) []string {
+	if needs&(Pull|Push) != 0 {
 		return r.Repositories
 	}
 	return nil
-}
-
-// platforms are the parts of the step test: one for each platform.
-func (r *Release) platforms() (parts []string) {
-	chosen := r.Platforms
-	if chosen == nil {
-		if l, err := r.lock(); err == nil {
-			chosen = l.Inputs.Platforms
-		}
-	}
-	for _, p := range chosen {
-		parts = append(parts, string(p))
-	}
-	return parts
 }

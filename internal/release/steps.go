@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,13 +16,13 @@ import (
 	"github.com/xavieralpha/derper/internal/registry"
 )
 
-// entry is what the journal says of a step that is done now.
-func (r *Release) entry(s *Step) entry {
-	e := entry{Program: r.Program, Repositories: r.repositoriesOf(s)}
+// entry is what the journal says of a step with such needs that is done now.
+func (r *Release) entry(needs Need) entry {
+	e := entry{Program: r.Program, Repositories: r.repositoriesOf(needs)}
 	switch {
-	case s.Has(Containers):
+	case needs&Containers != 0:
 		e.With = r.Runner
-	case s.Has(Identity) && r.Signer != nil:
+	case needs&Identity != 0 && r.Signer != nil:
 		e.With, e.Command = r.Signer.String(), r.Signer.Command()
 	}
 	if l, err := r.lock(); err == nil && l.Outputs != nil {
@@ -34,7 +33,7 @@ func (r *Release) entry(s *Step) entry {
 
 // update makes the release's lock: the one in LockFile, or what follows on it. The
 // outputs of an earlier run for the same inputs are kept.
-func (r *Release) update(ctx context.Context, s *Step, _ []string) error {
+func (r *Release) update(ctx context.Context, before *lock.Lock, _ []lock.Platform) error {
 	old, err := os.ReadFile(r.LockFile)
 	if err != nil && !(r.Renew && errors.Is(err, fs.ErrNotExist)) {
 		return err
@@ -51,8 +50,7 @@ func (r *Release) update(ctx context.Context, s *Step, _ []string) error {
 			return err
 		}
 	}
-	before, err := r.lock()
-	if err == nil && l.Outputs == nil && sameInputs(before, l) {
+	if before != nil && l.Outputs == nil && sameInputs(before, l) {
 		l.Outputs = before.Outputs
 	}
 	if err := l.Write(r.path(lockName)); err != nil {
@@ -61,7 +59,7 @@ func (r *Release) update(ctx context.Context, s *Step, _ []string) error {
 	if l.IsWithdrawn() {
 		r.say("update: %s was withdrawn, and is not published until there is a newer release", l.Inputs.Tailscale.Version)
 	}
-	e := r.entry(s)
+	e := r.entry(Sources)
 	e.Base, e.Changes = digestOf(old), changes
 	if last := r.journal.entries["update"]; len(changes) == 0 && last.Base == e.Base {
 		e.Changes = last.Changes // only the run that brings the release knows them
@@ -75,34 +73,24 @@ func sameInputs(a, b *lock.Lock) bool {
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
-func digestOf(data []byte) string {
-	sum := sha256.Sum256(data)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
+func digestOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
-func (r *Release) build(ctx context.Context, _ *Step, _ []string) error {
-	if _, err := r.lock(); err != nil {
-		return err
-	}
+func (r *Release) build(ctx context.Context, _ *lock.Lock, _ []lock.Platform) error {
 	return r.Tools.Build(ctx, r.path(lockName), r.path(layoutName))
 }
 
-func (r *Release) test(ctx context.Context, _ *Step, parts []string) error {
-	var platforms []lock.Platform
-	for _, p := range parts {
-		platforms = append(platforms, lock.Platform(p))
-	}
+func (r *Release) test(ctx context.Context, _ *lock.Lock, platforms []lock.Platform) error {
 	return r.Tools.Test(ctx, r.path(layoutName), platforms, r.path(testName))
 }
 
-func (r *Release) push(ctx context.Context, s *Step, _ []string) error {
-	err := r.pushWith(ctx, nil)
+func (r *Release) push(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
+	err := r.pushWith(ctx, l, nil)
 	if errors.Is(err, image.ErrCorrupt) && r.whole {
 		// What the layout has is found corrupt when it is read: it is built anew. A
 		// machine that may push and did not build compiles nothing.
 		fmt.Fprintf(r.Log, "%v; rebuilding\n", err)
-		if err = errors.Join(image.DropCorrupt(r.path(layoutName)), r.build(ctx, s, nil)); err == nil {
-			err = r.pushWith(ctx, nil)
+		if err = errors.Join(image.DropCorrupt(r.path(layoutName)), r.build(ctx, l, nil)); err == nil {
+			err = r.pushWith(ctx, l, nil)
 		}
 	}
 	return err
@@ -110,16 +98,12 @@ func (r *Release) push(ctx context.Context, s *Step, _ []string) error {
 
 // tag moves the tags. What the one that always moves named before is in the journal
 // before anything moves, for the notes.
-func (r *Release) tag(ctx context.Context, s *Step, _ []string) error {
-	l, err := r.lock()
-	if err != nil {
-		return err
-	}
+func (r *Release) tag(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
 	tags, err := tagsOf(l)
 	if err != nil {
 		return err
 	}
-	e := r.entry(s)
+	e := r.entry(Push)
 	if !r.journal.covers("before", "", e.Images, nil) {
 		if e.Before, err = r.named(ctx, r.Repositories[0], tags[len(tags)-1].Name); err != nil {
 			return err
@@ -128,14 +112,10 @@ func (r *Release) tag(ctx context.Context, s *Step, _ []string) error {
 			return err
 		}
 	}
-	return r.pushWith(ctx, tags)
+	return r.pushWith(ctx, l, tags)
 }
 
-func (r *Release) pushWith(ctx context.Context, tags []registry.Tag) error {
-	l, err := r.lock()
-	if err != nil {
-		return err
-	}
+func (r *Release) pushWith(ctx context.Context, l *lock.Lock, tags []registry.Tag) error {
 	image, err := registry.Read(r.path(layoutName), l)
 	if err != nil {
 		return err
@@ -148,16 +128,12 @@ func (r *Release) pushWith(ctx context.Context, tags []registry.Tag) error {
 	return err
 }
 
-func (r *Release) verify(ctx context.Context, _ *Step, _ []string) error {
-	l, err := r.lock()
-	if err != nil {
-		return err
-	}
+func (r *Release) verify(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
 	return r.Tools.Verify(ctx, l, r.references(l))
 }
 
 // sign leaves what is signed already as it is.
-func (r *Release) sign(ctx context.Context, _ *Step, _ []string) error {
+func (r *Release) sign(ctx context.Context, _ *lock.Lock, _ []lock.Platform) error {
 	if r.Signer == nil {
 		return nil
 	}

@@ -42,9 +42,8 @@ func locked(t *testing.T, edit func(l *lock.Lock)) (name string, l *lock.Lock) {
 func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 	used = new([]string)
 	use := func(what string) error { *used = append(*used, what); return nil }
-	folder := filepath.Join(t.TempDir(), "release")
-	return &Release{
-		Folder: folder, LockFile: lockFile, Repositories: []string{"registry.example.com/derper"}, Program: "p", Runner: "native", Log: io.Discard,
+	r = &Release{
+		Folder: filepath.Join(t.TempDir(), "release"), LockFile: lockFile, Repositories: []string{"registry.example.com/derper"}, Program: "p", Runner: "native", Log: io.Discard,
 		Tools: Tools{
 			Build: func(context.Context, string, string) error { return use("build") },
 			Test: func(_ context.Context, _ string, p []lock.Platform, _ string) error {
@@ -55,8 +54,9 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 			},
 			Verify: func(context.Context, *lock.Lock, []string) error { return use("verify") },
 		},
-		Recorder: LocalRecorder{lockFile, folder, []string{"registry.example.com/derper"}},
-	}, used
+	}
+	r.Recorder = LocalRecorder{r}
+	return r, used
 }
 
 // TestOrder guards that a step runs only for an image that every step before was done for.
@@ -65,12 +65,12 @@ func TestOrder(t *testing.T) {
 	r, used := fake(t, name)
 	var order *OrderError
 	for _, s := range Steps[1:] {
-		if _, err := r.RunStep(t.Context(), s); !errors.As(err, &order) {
+		if _, err := r.Run(t.Context(), s); !errors.As(err, &order) {
 			t.Errorf("%s, and nothing was done before: %v", s.Name, err)
 		}
 	}
 	run := func(step string) error {
-		_, err := r.RunStep(t.Context(), Named(step))
+		_, err := r.Run(t.Context(), Named(step))
 		return err
 	}
 	for _, step := range []string{"update", "build"} {
@@ -144,7 +144,7 @@ func TestInterrupted(t *testing.T) {
 	r, used := fake(t, name)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.RunStep(ctx, Named("build")); !errors.Is(err, context.Canceled) || len(*used) > 0 {
+	if _, err := r.Run(ctx, Named("build")); !errors.Is(err, context.Canceled) || len(*used) > 0 {
 		t.Errorf("%v, and ran %q after the release was interrupted", err, *used)
 	}
 }
@@ -163,7 +163,7 @@ func TestUpdateStep(t *testing.T) {
 	}
 	update := func(needed bool) *lock.Lock {
 		t.Helper()
-		result, err := r.RunStep(t.Context(), Steps[0])
+		result, err := r.Run(t.Context(), Steps[0])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +265,7 @@ func TestRecorderOnGitHub(t *testing.T) {
 func TestLocalRecorder(t *testing.T) {
 	name, _ := locked(t, func(l *lock.Lock) { l.Outputs = nil })
 	r, _ := fake(t, name)
-	if _, err := r.RunStep(t.Context(), Steps[0]); err != nil {
+	if _, err := r.Run(t.Context(), Steps[0]); err != nil {
 		t.Fatal(err)
 	}
 	_, l := locked(t, nil)
@@ -385,11 +385,11 @@ func TestPushCorrupt(t *testing.T) {
 		return os.WriteFile(blob, whole, 0o644)
 	}
 	// A machine that runs this step alone has the right to push, and compiles nothing.
-	if err := r.push(t.Context(), nil, nil); !errors.Is(err, image.ErrCorrupt) || len(*used) > 0 {
+	if err := r.push(t.Context(), built.Lock, nil); !errors.Is(err, image.ErrCorrupt) || len(*used) > 0 {
 		t.Errorf("%v, used %v", err, *used)
 	}
 	r.whole = true
-	if err := r.push(t.Context(), nil, nil); err != nil || !slices.Equal(*used, []string{"build"}) {
+	if err := r.push(t.Context(), built.Lock, nil); err != nil || !slices.Equal(*used, []string{"build"}) {
 		t.Errorf("%v, used %v", err, *used)
 	}
 }

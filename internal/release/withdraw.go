@@ -60,28 +60,24 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 	if err != nil {
 		return nil, err
 	}
-	type target struct {
-		version string
-		digest  v1.Hash
-		tags    []registry.Tag
-	}
-	var targets []*target
+	var plans []registry.Plan // one for each release that tags go back to
 	w := &Withdrawal{Version: strings.TrimPrefix(version, "v")}
 	for _, tag := range tags {
 		if !tag.Moves {
 			continue
 		}
-		to := target{}
+		var to *registry.Content
 		for _, v := range earlier { // newest first
 			have, err := registry.Tags(v, lock.ChannelOf(v))
 			if err != nil {
 				return nil, err
 			}
 			if slices.Contains(have, tag) {
-				if to.digest, err = r.digest(ctx, v); err != nil {
+				digest, err := r.digest(ctx, v)
+				if err != nil {
 					return nil, err
 				}
-				to.version = v
+				to = registry.ByDigest(v, digest)
 				break
 			}
 		}
@@ -91,34 +87,34 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 				return nil, err
 			}
 			t := WithdrawnTag{Tag: repository + ":" + tag.Name, From: from, To: from}
-			if from == withdrawn.String() && to.version != "" {
-				t.To = to.digest.String()
+			if from == withdrawn.String() && to != nil {
+				t.To = to.Digest.String()
 			}
 			w.Tags = append(w.Tags, t)
 		}
-		if to.version == "" {
+		if to == nil {
 			continue
 		}
-		i := slices.IndexFunc(targets, func(t *target) bool { return t.version == to.version })
+		i := slices.IndexFunc(plans, func(p registry.Plan) bool { return p.Release.Version == to.Version })
 		if i < 0 {
-			targets, i = append(targets, &to), len(targets)
+			i = len(plans)
+			plans = append(plans, registry.Plan{Release: to, Repositories: r.Repositories, From: withdrawn})
 		}
-		targets[i].tags = append(targets[i].tags, tag)
+		plans[i].Tags = append(plans[i].Tags, tag)
 	}
-	if len(targets) == 0 {
+	if len(plans) == 0 {
 		return nil, fmt.Errorf("withdraw %s: %s has no earlier release of its channel", version, r.Repositories[0])
 	}
-	if err := r.mark(ctx, l, version); err != nil {
-		return nil, err
+	if !slices.Contains(l.Withdrawn, version) {
+		l.Withdrawn = append(l.Withdrawn, version)
+		slices.SortFunc(l.Withdrawn, semver.Compare)
 	}
-	for _, t := range targets {
-		release, err := registry.ByDigest(t.version, t.digest.String())
-		if err != nil {
-			return nil, err
-		}
-		if _, err := r.Registry.Move(ctx, registry.Plan{
-			Release: release, Repositories: r.Repositories, Tags: t.tags, From: withdrawn, Retag: true,
-		}); err != nil {
+	if err := r.Recorder.Withdraw(ctx, l, version); err != nil {
+		return nil, fmt.Errorf("withdraw %s: %w", version, err)
+	}
+	r.say("%s is marked as withdrawn", version)
+	for _, p := range plans {
+		if _, err := r.Registry.Move(ctx, p); err != nil {
 			return nil, &StepError{"tag", err}
 		}
 	}
@@ -147,19 +143,6 @@ func (r *Release) earlier(ctx context.Context, version string, withdrawn []strin
 	})
 	slices.SortFunc(common, func(a, b string) int { return semver.Compare(b, a) })
 	return common, nil
-}
-
-// mark marks a release as withdrawn, in the lock and on GitHub.
-func (r *Release) mark(ctx context.Context, l *lock.Lock, version string) error {
-	if !slices.Contains(l.Withdrawn, version) {
-		l.Withdrawn = append(l.Withdrawn, version)
-		slices.SortFunc(l.Withdrawn, semver.Compare)
-	}
-	if err := r.Recorder.Withdraw(ctx, l, version); err != nil {
-		return fmt.Errorf("withdraw %s: %w", version, err)
-	}
-	r.say("%s is marked as withdrawn", version)
-	return nil
 }
 
 // digest is the digest of a version's image, which must be the same in all repositories.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -28,22 +29,18 @@ type Attached struct {
 // ErrNotThere says that a repository does not have an image.
 var ErrNotThere = errors.New("is not in the repository")
 
-// Attach signs what is stated about an image and attaches it to the image's digests in
-// each repository. What is there already, signed by the same key or identity and word
-// for word the same, is not signed again; a bundle that one repository has and another
-// has not is copied. A run after one that was interrupted does what that left.
-func Attach(ctx context.Context, set *attest.Set, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
-	statements, err := set.Statements()
-	if err != nil {
-		return nil, err
-	}
-	return AttachStatements(ctx, statements, signer, repositories, step)
-}
-
-// AttachStatements is [Attach] for statements of any type. The first subject of the
-// first one must be in the repositories.
-func AttachStatements(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
+// Attach signs statements and attaches them to the digests that they are about in each
+// repository, which must have the first subject of the first one. What is there already,
+// signed by the same key or identity and word for word the same, is not signed again; a
+// bundle that one repository has and another has not is copied. A run after one that was
+// interrupted does what that left.
+func Attach(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
 	total, done := 0, 0
+	advance := func(count *int) {
+		*count++
+		done++
+		step(done, total)
+	}
 	results := make([]Attached, len(repositories))
 	known := make([]map[v1.Hash][][]byte, len(repositories)) // bundles by what they are about
 	for i, r := range repositories {
@@ -61,10 +58,11 @@ func AttachStatements(ctx context.Context, statements []attest.Statement, signer
 				if _, ok := known[i][digest]; ok {
 					continue
 				}
-				var err error
-				if known[i][digest], err = Bundles(ctx, r, digest); err != nil {
+				bundles, err := Bundles(ctx, r, digest)
+				if err != nil {
 					return nil, err
 				}
+				known[i][digest] = bundles
 			}
 		}
 	}
@@ -78,15 +76,12 @@ func AttachStatements(ctx context.Context, statements []attest.Statement, signer
 		for _, subject := range statement.Subjects {
 			about := subject.Descriptor
 			for i := range repositories {
-				found := holds(signer.Trust, known[i][about.Digest], about.Digest, statement.Payload)
-				if found == nil {
+				if found := holds(signer.Trust, known[i][about.Digest], about.Digest, statement.Payload); found != nil {
+					bundle = found
+					advance(&results[i].Present)
+				} else {
 					lacks = append(lacks, place{i, about})
-					continue
 				}
-				bundle = found
-				results[i].Present++
-				done++
-				step(done, total)
 			}
 		}
 		for _, p := range lacks {
@@ -103,9 +98,7 @@ func AttachStatements(ctx context.Context, statements []attest.Statement, signer
 			if _, err := repositories[p.repository].Attach(ctx, artifact); err != nil {
 				return results, fmt.Errorf("%s: %w", statement.Type, err)
 			}
-			results[p.repository].Attached++
-			done++
-			step(done, total)
+			advance(&results[p.repository].Attached)
 		}
 	}
 	return results, nil
@@ -133,4 +126,16 @@ func newArtifact(subject v1.Descriptor, predicate string, bundle []byte) (v1.Ima
 			"dev.sigstore.bundle.predicateType": predicate,
 		},
 	}, attest.Part{Type: BundleType, Blob: attest.Bytes(bundle)})
+}
+
+// Bundles lists the Sigstore bundles that refer to a digest in a repository, sorted by
+// the digest of their manifest. They are recognised as cosign does.
+func Bundles(ctx context.Context, r *registry.Repository, subject v1.Hash) (bundles [][]byte, err error) {
+	list, err := r.Artifacts(ctx, subject, func(m *v1.Manifest) bool {
+		return len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), "application/vnd.dev.sigstore.bundle")
+	})
+	for _, a := range list {
+		bundles = append(bundles, a.Layers[0])
+	}
+	return bundles, err
 }

@@ -1,6 +1,7 @@
 package sign
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,8 +45,24 @@ func Check(ctx context.Context, r *registry.Repository, index v1.ImageIndex, tru
 		if err != nil {
 			return nil, err
 		}
-		c := check(bundles, digest, trust)
-		c.Platform = s.Platform
+		c := Checked{Platform: s.Platform, Digest: digest.String(), Verified: map[string]*Verified{}, Problems: map[string]string{}}
+		reasons := map[string][]string{}
+		for _, b := range bundles {
+			v, err := trust.Verify(b, digest)
+			var refused *RefusedError
+			switch {
+			case errors.As(err, &refused):
+				reasons[refused.Type] = append(reasons[refused.Type], refused.Why)
+			case err == nil && c.Verified[v.Type] == nil:
+				c.Verified[v.Type] = v
+			}
+		}
+		for _, typ := range attest.Types {
+			if c.Verified[typ] == nil {
+				slices.Sort(reasons[typ])
+				c.Problems[typ] = cmp.Or(strings.Join(slices.Compact(reasons[typ]), "; "), "is not attached")
+			}
+		}
 		missing += len(c.Problems)
 		list = append(list, c)
 	}
@@ -53,35 +70,4 @@ func Check(ctx context.Context, r *registry.Repository, index v1.ImageIndex, tru
 		return list, fmt.Errorf("%s@%s %w: %d of %d statements are missing or refused", r, subjects[0].Descriptor.Digest, ErrUnverified, missing, len(list)*len(attest.Types))
 	}
 	return list, nil
-}
-
-// check verifies the bundles of one digest.
-func check(bundles [][]byte, digest v1.Hash, trust *Trust) Checked {
-	c := Checked{Digest: digest.String(), Verified: map[string]*Verified{}}
-	reasons := map[string][]string{}
-	for _, b := range bundles {
-		v, err := trust.Verify(b, digest)
-		var refused *RefusedError
-		switch {
-		case errors.As(err, &refused):
-			reasons[refused.Type] = append(reasons[refused.Type], refused.Why)
-		case err == nil && c.Verified[v.Type] == nil:
-			c.Verified[v.Type] = v
-		}
-	}
-	for _, typ := range attest.Types {
-		if c.Verified[typ] != nil {
-			continue
-		}
-		why := "is not attached"
-		if list := reasons[typ]; len(list) > 0 {
-			slices.Sort(list)
-			why = strings.Join(slices.Compact(list), "; ")
-		}
-		if c.Problems == nil {
-			c.Problems = map[string]string{}
-		}
-		c.Problems[typ] = why
-	}
-	return c
 }

@@ -127,10 +127,19 @@ func pushed(t testing.TB, r *registrytest.Registry, name string, index v1.ImageI
 	return w, readable
 }
 
+func statements(t testing.TB, set *attest.Set) []attest.Statement {
+	t.Helper()
+	list, err := set.Statements()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 func attach(t testing.TB, set *attest.Set, signer *Signer, to ...*registry.Repository) []Attached {
 	t.Helper()
 	last := 0
-	results, err := Attach(t.Context(), set, signer, to, func(done, total int) {
+	results, err := Attach(t.Context(), statements(t, set), signer, to, func(done, total int) {
 		if done != last+1 || total != 9*len(to) {
 			t.Errorf("step %d of %d after step %d", done, total, last)
 		}
@@ -285,7 +294,7 @@ func TestAttachAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Attach(t.Context(), set, asWorkflow, []*registry.Repository{first, empty}, func(int, int) {})
+	_, err = Attach(t.Context(), statements(t, set), asWorkflow, []*registry.Repository{first, empty}, func(int, int) {})
 	if !errors.Is(err, ErrNotThere) || !strings.Contains(err.Error(), "/empty") {
 		t.Errorf("attach where the image is not: %v", err)
 	}

@@ -24,31 +24,28 @@ func ParsePrivateKey(data []byte, password func() ([]byte, error)) (crypto.Signe
 	if block == nil {
 		return nil, errors.New("is no PEM file")
 	}
-	var key any
-	var err error
+	refused := "is no PKCS #8 key"
+	parse := x509.ParsePKCS8PrivateKey
 	switch block.Type {
 	case "ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY":
 		word, err := password()
 		if err != nil {
 			return nil, err
 		}
-		der, err := encrypted.Decrypt(block.Bytes, word)
-		if err != nil {
+		if block.Bytes, err = encrypted.Decrypt(block.Bytes, word); err != nil {
 			return nil, ErrPassword
 		}
-		if key, err = x509.ParsePKCS8PrivateKey(der); err != nil {
-			return nil, errors.New("what is encrypted is no PKCS #8 key")
-		}
+		refused = "what is encrypted " + refused
 	case "PRIVATE KEY":
-		if key, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-			return nil, errors.New("is no PKCS #8 key")
-		}
 	case "EC PRIVATE KEY":
-		if key, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
-			return nil, errors.New("is no SEC 1 key")
-		}
+		refused = "is no SEC 1 key"
+		parse = func(der []byte) (any, error) { return x509.ParseECPrivateKey(der) }
 	default:
 		return nil, fmt.Errorf("has a %s, not a private key that cosign or PKCS #8 knows", block.Type)
+	}
+	key, err := parse(block.Bytes)
+	if err != nil {
+		return nil, errors.New(refused)
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {

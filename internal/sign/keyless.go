@@ -2,6 +2,7 @@ package sign
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -56,11 +57,8 @@ type GitHub struct {
 	URL, Bearer string
 }
 
-// tokenTries is how often a token is asked for. The endpoint fails now and then.
-const tokenTries = 4
-
-// Token asks GitHub for a token.
-func (g GitHub) Token(ctx context.Context, audience string) (token string, err error) {
+// Token asks GitHub for a token, up to four times: the endpoint fails now and then.
+func (g GitHub) Token(ctx context.Context, audience string) (string, error) {
 	at, err := url.Parse(g.URL)
 	if err != nil || g.URL == "" || g.Bearer == "" {
 		return "", errors.New("GitHub gives this job no ID token")
@@ -68,43 +66,33 @@ func (g GitHub) Token(ctx context.Context, audience string) (token string, err e
 	query := at.Query()
 	query.Set("audience", audience)
 	at.RawQuery = query.Encode()
-	err = retry.Policy{Attempts: tokenTries, Backoff: time.Second}.Do(ctx, func(bool) (again bool, err error) {
-		token, again, err = g.ask(ctx, at.String())
-		return again, err
+	req := (&http.Request{URL: at, Header: http.Header{"Authorization": {"Bearer " + g.Bearer}, "Accept": {"application/json"}}}).WithContext(ctx)
+	var answer struct {
+		Value string `json:"value"`
+	}
+	err = retry.Policy{Attempts: 4, Backoff: time.Second}.Do(ctx, func(bool) (again bool, err error) {
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			var e *url.Error
+			if errors.As(err, &e) {
+				err = e.Err // without the URL
+			}
+			return ctx.Err() == nil, err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests, errors.New(resp.Status)
+		}
+		// What the answer holds is a secret, so no part of it goes into the error.
+		if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil || answer.Value == "" {
+			return false, errors.New("the answer has no token")
+		}
+		return false, nil
 	})
 	if err != nil {
 		return "", fmt.Errorf("ID token from %s: %w", at.Host, err)
 	}
-	return token, nil
-}
-
-func (g GitHub) ask(ctx context.Context, at string) (token string, again bool, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
-	if err != nil {
-		return "", false, errors.New("the job's URL is none")
-	}
-	req.Header.Set("Authorization", "Bearer "+g.Bearer)
-	req.Header.Set("Accept", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		var e *url.Error
-		if errors.As(err, &e) {
-			err = e.Err // without the URL
-		}
-		return "", ctx.Err() == nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return "", resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests, errors.New(resp.Status)
-	}
-	var answer struct {
-		Value string `json:"value"`
-	}
-	// What the answer holds is a secret, so no part of it goes into the error.
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil || answer.Value == "" {
-		return "", false, errors.New("the answer has no token")
-	}
-	return answer.Value, false, nil
+	return answer.Value, nil
 }
 
 // NewKeylessSigner signs with a key of its own that lasts as long as the signer, for
@@ -122,7 +110,7 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens GitHub) (*Signer,
 	}
 	certs := &certificates{fulcio: sign.NewFulcio(&sign.FulcioOptions{BaseURL: fulcio.URL, Retries: 3}), tokens: tokens}
 	certs.secrets.Add(tokens.Bearer)
-	signer := &Signer{keys: keys, secrets: &certs.secrets}
+	signer := &Signer{keys: keys, secrets: &certs.secrets, done: map[[sha256.Size]byte][]byte{}}
 	signer.options = sign.BundleOptions{CertificateProvider: certs, CertificateProviderOptions: &sign.CertificateProviderOptions{}, TrustedRoot: s.Root}
 	logs, err := root.SelectServices(s.Config.RekorLogURLs(), s.Config.RekorLogURLsConfig(), sign.RekorAPIVersions, now)
 	if err != nil {
@@ -144,15 +132,10 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens GitHub) (*Signer,
 	}
 	// Who one is shows in the first certificate. What was signed before, by the same
 	// identity with another key, can then be told from what was not.
-	cert, err := certs.GetCertificate(ctx, keys, nil)
-	if err != nil {
+	if _, err := certs.GetCertificate(ctx, keys, nil); err != nil {
 		return nil, fmt.Errorf("keyless: %w", certs.secrets.Error(err))
 	}
-	parsed, err := x509.ParseCertificate(cert)
-	if err != nil {
-		return nil, fmt.Errorf("keyless: Fulcio's certificate: %w", err)
-	}
-	who, err := certificate.SummarizeCertificate(parsed)
+	who, err := certificate.SummarizeCertificate(certs.cert)
 	if err != nil {
 		return nil, fmt.Errorf("keyless: Fulcio's certificate: %w", err)
 	}
@@ -164,8 +147,7 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens GitHub) (*Signer,
 type certificates struct {
 	fulcio  *sign.Fulcio
 	tokens  GitHub
-	der     []byte
-	until   time.Time
+	cert    *x509.Certificate
 	secrets redact.Secrets
 }
 
@@ -175,8 +157,8 @@ const margin = 3 * time.Minute
 
 // GetCertificate makes certificates a sign.CertificateProvider.
 func (c *certificates) GetCertificate(ctx context.Context, keys sign.Keypair, _ *sign.CertificateProviderOptions) ([]byte, error) {
-	if c.der != nil && time.Until(c.until) > margin {
-		return c.der, nil
+	if c.cert != nil && time.Until(c.cert.NotAfter) > margin {
+		return c.cert.Raw, nil
 	}
 	token, err := c.tokens.Token(ctx, audience)
 	if err != nil {
@@ -187,10 +169,8 @@ func (c *certificates) GetCertificate(ctx context.Context, keys sign.Keypair, _ 
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
+	if c.cert, err = x509.ParseCertificate(der); err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	c.der, c.until = der, cert.NotAfter
 	return der, nil
 }

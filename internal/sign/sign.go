@@ -19,7 +19,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"sync"
 
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	"github.com/sigstore/sigstore-go/pkg/sign"
@@ -39,33 +38,34 @@ type Signer struct {
 
 	keys    sign.Keypair
 	options sign.BundleOptions
-	secrets *redact.Secrets // that no error may have
-
-	mu   sync.Mutex
-	done map[[sha256.Size]byte][]byte // bundles by the hash of their statement
+	secrets *redact.Secrets              // that no error may have
+	done    map[[sha256.Size]byte][]byte // bundles by the hash of their statement
 }
 
 // NewSigner signs with a key of [ParsePrivateKey]. Nothing is sent anywhere, so the
 // signatures are in no transparency log.
 func NewSigner(key crypto.Signer) (*Signer, error) {
-	keys, err := newKeypair(key)
-	if err != nil {
-		return nil, err
-	}
 	trust, err := TrustKey(key.Public())
 	if err != nil {
 		return nil, err
 	}
-	s := &Signer{Trust: trust, keys: keys, secrets: new(redact.Secrets)}
-	s.options.TrustedRoot = trust.material
-	return s, nil
+	details, err := signature.GetDefaultAlgorithmDetails(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	return &Signer{
+		Trust: trust, keys: &keypair{key, details, der}, secrets: new(redact.Secrets),
+		options: sign.BundleOptions{TrustedRoot: trust.material}, done: map[[sha256.Size]byte][]byte{},
+	}, nil
 }
 
 // Sign signs a statement, verifies the signature and returns it as a Sigstore bundle,
 // v0.3, in JSON.
 func (s *Signer) Sign(ctx context.Context, statement []byte) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	id := sha256.Sum256(statement)
 	if done := s.done[id]; done != nil {
 		return done, nil
@@ -80,9 +80,6 @@ func (s *Signer) Sign(ctx context.Context, statement []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	if s.done == nil {
-		s.done = map[[sha256.Size]byte][]byte{}
-	}
 	s.done[id] = data
 	return data, nil
 }
@@ -92,18 +89,6 @@ type keypair struct {
 	key     crypto.Signer
 	details signature.AlgorithmDetails
 	der     []byte // of the public key
-}
-
-func newKeypair(key crypto.Signer) (*keypair, error) {
-	details, err := signature.GetDefaultAlgorithmDetails(key.Public())
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	return &keypair{key, details, der}, nil
 }
 
 func (k *keypair) GetHashAlgorithm() protocommon.HashAlgorithm { return k.details.GetProtoHashType() }

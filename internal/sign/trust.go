@@ -76,9 +76,7 @@ func TrustIdentity(trusted root.TrustedMaterial, identity, issuer string) (*Trus
 
 func keyName(sum []byte) string { return "key sha256:" + hex.EncodeToString(sum) }
 
-func identityName(identity, issuer string) string {
-	return fmt.Sprintf("identity %s of %s", identity, issuer)
-}
+func identityName(identity, issuer string) string { return "identity " + identity + " of " + issuer }
 
 // String names the key or the identity.
 func (t *Trust) String() string { return t.who }

@@ -194,7 +194,7 @@ func attach(t *testing.T, ref string, by *sign.Signer, statement attest.Statemen
 	}
 	r, err := (&registry.Client{}).Open(t.Context(), parsed.Context().String(), registry.Push)
 	if err == nil {
-		_, err = sign.AttachStatements(t.Context(), []attest.Statement{statement}, by, []*registry.Repository{r}, func(int, int) {})
+		_, err = sign.Attach(t.Context(), []attest.Statement{statement}, by, []*registry.Repository{r}, func(int, int) {})
 	}
 	if err != nil {
 		t.Fatal(err)
