@@ -166,8 +166,9 @@ func (j *job) statement() (*attest.Statement, error) {
 		}
 	}
 	for _, c := range s.Index {
-		r.Whole = c.Result == Pass
-		if c.Result == Fail && !c.Follows {
+		if c.Result == Pass {
+			r.Passed = append(r.Passed, c.Name)
+		} else if c.Result == Fail && !c.Follows {
 			r.Failed = append(r.Failed, "index")
 		}
 	}
