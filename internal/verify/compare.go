@@ -74,7 +74,8 @@ func (c *comparison) extra(name string, got *diff.Layer) {
 func (c *comparison) layer(name string, w, g int) (outer []Check) {
 	want, got := c.want.contents[w], c.got.contents[g]
 	failed := 0
-	for _, d := range diff.Files(want.Entries, got.Entries) {
+	files, order := diff.Files(want.Entries, got.Entries)
+	for _, d := range files {
 		for _, check := range c.file(d, w, g) {
 			if check.Result == Fail {
 				failed++
@@ -87,7 +88,6 @@ func (c *comparison) layer(name string, w, g int) (outer []Check) {
 	packed := Check{Level: LevelCompression, Name: name, Result: Pass, Rebuilt: want.Digest, Image: got.Digest}
 	if want.DiffID != got.DiffID {
 		whole.Result, packed.Follows = Fail, true
-		order := diff.Order(want.Entries, got.Entries)
 		switch {
 		case got.Damage != "":
 			whole.Note = "cannot be unpacked: " + got.Damage

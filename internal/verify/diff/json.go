@@ -12,24 +12,6 @@ import (
 	"strings"
 )
 
-// A Change is a place at which two JSON documents differ.
-type Change struct {
-	// Path is written as jq does: .config.Env["HOSTNAME"], .layers[1].digest.
-	Path string
-	// Want and Got are the two values, in JSON; "" for none.
-	Want, Got string
-}
-
-func (c Change) String() string {
-	switch {
-	case c.Want == "":
-		return fmt.Sprintf("%s: image %s, the rebuilt has none", c.Path, short(c.Got))
-	case c.Got == "":
-		return fmt.Sprintf("%s: image none, the rebuilt has %s", c.Path, short(c.Want))
-	}
-	return fmt.Sprintf("%s: image %s, rebuilt %s", c.Path, short(c.Got), short(c.Want))
-}
-
 // JSON lists where two JSON documents differ, in the order of the paths. Documents
 // that mean the same and are written differently give one Change at the path ".".
 func JSON(want, got []byte) ([]Change, error) {

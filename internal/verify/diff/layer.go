@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -113,17 +112,15 @@ func (l *Layer) read(blob io.Reader) error {
 }
 
 func readFile(r io.Reader) (digest, machine string, err error) {
+	br := bufio.NewReader(r)
+	head, err := br.Peek(elfHead)
+	if err != nil && err != io.EOF {
+		return "", "", err
+	}
+	machine = machineOf(head)
 	h := sha256.New()
-	head := make([]byte, elfHead)
-	n, err := io.ReadFull(r, head)
-	if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return "", "", err
-	}
-	h.Write(head[:n])
-	if _, err := io.Copy(h, r); err != nil {
-		return "", "", err
-	}
-	return sum(h), machineOf(head[:n]), nil
+	_, err = io.Copy(h, br)
+	return sum(h), machine, err
 }
 
 // Decompress unpacks what is compressed with gzip or zstd, which it knows by its
