@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -95,14 +96,14 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 	for _, d := range j.found.others {
 		extra(d.Digest.String(), "the index names something that is no image of a platform: "+diff.Printable(string(d.MediaType)))
 	}
-	if len(built.outputs) == 0 {
+	if len(built.platforms) == 0 {
 		return nil
 	}
 	want, err := built.index()
 	if err != nil {
 		return err
 	}
-	check, err := compareIndexes(want, j.found.index, built.platforms(), failed)
+	check, err := compareIndexes(want, j.found.index, built.platforms, failed)
 	if err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
@@ -125,14 +126,12 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 // platformsExpected says which platforms there should be, and who says so.
 func (j *job) platformsExpected() string {
 	who := "this program builds for "
-	if j.sameRelease(j.subject.Release) {
+	if j.sameRelease() {
 		who = "the lock at hand has "
 	}
-	for i, p := range j.expected {
-		if i > 0 {
-			who += ", "
-		}
-		who += string(p)
+	var names []string
+	for _, p := range j.expected {
+		names = append(names, string(p))
 	}
-	return who
+	return who + strings.Join(names, ", ")
 }

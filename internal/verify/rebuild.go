@@ -19,9 +19,10 @@ import (
 // is built next, in bytes. A platform of a release has about 1 GB.
 const compiledLimit = 4 << 30
 
-// build is what was rebuilt: images and their attestations, one for each of outputs.
+// build is what was rebuilt: images and their attestations, one for each platform.
 type build struct {
 	inputs          lock.Inputs
+	platforms       []lock.Platform
 	outputs         []lock.PlatformOutput
 	built, attested []v1.Image
 	images          map[lock.Platform]*foundImage // in the form of what was found
@@ -30,7 +31,7 @@ type build struct {
 // rebuild builds the platforms, a few at a time: between them, what a cache of our
 // own has too much of is dropped.
 func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock.Platform) (*build, error) {
-	b := &build{inputs: in, images: map[lock.Platform]*foundImage{}}
+	b := &build{inputs: in, platforms: platforms, images: map[lock.Platform]*foundImage{}}
 	builder := &pipeline.Builder{Inputs: in, Cache: v.Cache, Modules: v.Modules, Display: v.Display}
 	step := max(1, len(platforms))
 	if v.Fresh {
@@ -56,24 +57,19 @@ func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock
 		b.outputs = append(b.outputs, out.Outputs.Platforms...)
 		if v.Fresh {
 			v.measure()
-			if err := v.dropCompiled(); err != nil {
-				return nil, err
+			if dir := filepath.Join(v.Cache.Dir(), "go-build"); size(dir) >= compiledLimit {
+				if err := os.RemoveAll(dir); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
 	return b, nil
 }
 
-func (b *build) platforms() (list []lock.Platform) {
-	for _, out := range b.outputs {
-		list = append(list, out.Platform)
-	}
-	return list
-}
-
 // index is the index of what was rebuilt.
 func (b *build) index() ([]byte, error) {
-	index, err := image.Index(b.inputs, b.platforms(), b.built, b.attested...)
+	index, err := image.Index(b.inputs, b.platforms, b.built, b.attested...)
 	if err != nil {
 		return nil, err
 	}
@@ -107,15 +103,6 @@ func size(dir string) (total int64) {
 		return nil
 	})
 	return total
-}
-
-// dropCompiled drops the compiled packages when they are too many.
-func (v *Verifier) dropCompiled() error {
-	dir := filepath.Join(v.Cache.Dir(), "go-build")
-	if size(dir) < compiledLimit {
-		return nil
-	}
-	return os.RemoveAll(dir)
 }
 
 // drop drops the results that none of the coming jobs needs. The toolchain, modules

@@ -94,7 +94,12 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 			c.Result, c.Note = Fail, "attests that what it rebuilt differs on "+diff.Printable(strings.Join(failed, ", "))
 			return c
 		default:
-			lacks := slices.DeleteFunc(j.names(), func(p string) bool { return slices.Contains(passed, p) })
+			var lacks []string
+			for _, p := range j.wanted() {
+				if !slices.Contains(passed, string(p)) {
+					lacks = append(lacks, string(p))
+				}
+			}
 			if len(lacks) > 0 {
 				note("attests a rebuild, but not of " + strings.Join(lacks, ", "))
 				continue
@@ -103,16 +108,6 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 		}
 	}
 	return c
-}
-
-// names are the platforms to verify.
-func (j *job) names() (names []string) {
-	for _, p := range j.expected {
-		if j.asked(string(p)) {
-			names = append(names, string(p))
-		}
-	}
-	return names
 }
 
 // revision is the commit of this project that an image's provenance names, as a hint
@@ -172,11 +167,8 @@ func (j *job) statement() (*attest.Statement, error) {
 			r.Failed = append(r.Failed, "index")
 		}
 	}
-	for _, c := range s.Inputs {
-		if c.Result == Fail {
-			r.Failed = append(r.Failed, "inputs")
-			break
-		}
+	if slices.ContainsFunc(s.Inputs, Check.failed) {
+		r.Failed = append(r.Failed, "inputs")
 	}
 	statement, err := r.Statement(about...)
 	return &statement, err

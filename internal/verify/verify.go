@@ -49,7 +49,7 @@ type Verifier struct {
 	Cache   *cache.Cache
 	Fresh   bool
 	Modules *modproxy.Client
-	// Keychain has the credentials for registries; nil for those of docker login.
+	// Keychain has the credentials for registries; nil for none.
 	Keychain authn.Keychain
 	Display  *progress.Display
 	// Lock is the lock at hand, nil for none. What it says of a release must agree.
@@ -64,13 +64,6 @@ type Verifier struct {
 
 	disk     int64 // the most that the cache took, in bytes
 	contents map[string]*diff.Layer
-}
-
-func (v *Verifier) keychain() authn.Keychain {
-	if v.Keychain == nil {
-		return authn.DefaultKeychain
-	}
-	return v.Keychain
 }
 
 // asked reports whether a platform is to be verified.
@@ -157,10 +150,10 @@ func (j *job) close() {
 
 // fail notes why an image could not be verified.
 func (j *job) fail(err error) {
-	if err == nil {
-		return
+	if err != nil {
+		err = fmt.Errorf("%s: %w", diff.Printable(j.subject.Ref), err)
+		j.subject.Verdict, j.subject.Err, j.subject.Error = Unverified, err, diff.Printable(err.Error())
 	}
-	j.subject.Verdict, j.subject.Err, j.subject.Error = Unverified, err, diff.Printable(err.Error())
 }
 
 // prepare finds an image, reads all of it, and makes its inputs again: what can fail
@@ -168,11 +161,7 @@ func (j *job) fail(err error) {
 func (v *Verifier) prepare(ctx context.Context, ref string) *job {
 	began := time.Now()
 	j := &job{Verifier: v, subject: &Subject{Ref: ref}}
-	err := j.read(ctx)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", diff.Printable(ref), err)
-	}
-	j.fail(err)
+	j.fail(j.read(ctx))
 	j.subject.Seconds = time.Since(began).Seconds()
 	return j
 }
@@ -181,7 +170,7 @@ func (j *job) read(ctx context.Context) (err error) {
 	s := j.subject
 	task := j.Display.Start("read "+s.Ref, "layers")
 	defer func() { task.End(err) }()
-	if j.found, err = open(ctx, s.Ref, j.keychain()); err != nil {
+	if j.found, err = open(ctx, s.Ref, j.Keychain); err != nil {
 		return err
 	}
 	s.Kind, s.Digest = j.found.kind, j.found.digest
@@ -191,10 +180,9 @@ func (j *job) read(ctx context.Context) (err error) {
 	if err := j.choose(); err != nil {
 		return err
 	}
-	if j.inputs, s.Inputs, err = j.Verifier.inputs(ctx, s.Release, j.expected); err != nil {
+	if err := j.remake(ctx); err != nil {
 		return err
 	}
-	s.Inputs = append(s.Inputs, j.againstLock(s.Release, j.inputs)...)
 	if err := j.rebuilders(ctx); err != nil {
 		return err
 	}
@@ -228,36 +216,41 @@ func (j *job) choose() error {
 			return fmt.Errorf("is an image for %s only, which was not asked for", have[0])
 		}
 		j.expected = have[:1]
-	case j.sameRelease(j.subject.Release):
+	case j.sameRelease():
 		j.expected = j.Lock.Inputs.Platforms
 	default:
 		j.expected = lock.Known
 	}
-	for _, p := range j.expected {
-		if j.asked(string(p)) && slices.Contains(have, p) {
-			j.build = append(j.build, p)
-		}
-	}
+	j.build = slices.DeleteFunc(j.wanted(), func(p lock.Platform) bool { return !slices.Contains(have, p) })
 	return nil
+}
+
+// wanted are the platforms to verify.
+func (j *job) wanted() []lock.Platform {
+	return slices.DeleteFunc(slices.Clone(j.expected), func(p lock.Platform) bool { return !j.asked(string(p)) })
 }
 
 // verify rebuilds what was found and compares.
 func (j *job) verify(ctx context.Context) error {
 	began := time.Now()
 	defer func() { j.subject.Seconds += time.Since(began).Seconds() }()
-	built := &build{}
-	if len(j.build) > 0 {
-		var err error
-		if built, err = j.rebuild(ctx, j.inputs, j.build); err != nil {
-			return fmt.Errorf("rebuild of %s: %w", j.subject.Ref, err)
-		}
+	built, err := j.rebuild(ctx, j.inputs, j.build)
+	if err != nil {
+		return fmt.Errorf("rebuild: %w", err)
 	}
 	task := j.Display.Start("compare "+j.subject.Ref, "platforms")
-	err := j.compare(ctx, built, func(done int) { task.Set(int64(done), int64(len(j.found.images))) })
+	err = j.compare(ctx, built, func(done int) { task.Set(int64(done), int64(len(j.found.images))) })
 	task.End(err)
 	if err != nil {
-		return fmt.Errorf("%s: %w", j.subject.Ref, err)
+		return err
 	}
+	j.conclude(ctx)
+	j.subject.Statement, err = j.statement()
+	return err
+}
+
+// conclude says what all the checks come to.
+func (j *job) conclude(ctx context.Context) {
 	s := j.subject
 	s.conclude(j.asked)
 	if s.Verdict == Differs {
@@ -265,8 +258,4 @@ func (j *job) verify(ctx context.Context) error {
 	}
 	s.explain()
 	s.mean(j.Verifier, j.found.opened.Tag)
-	if s.Statement, err = j.statement(); err != nil {
-		return fmt.Errorf("%s: %w", s.Ref, err)
-	}
-	return nil
 }
