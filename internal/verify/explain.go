@@ -14,21 +14,14 @@ import (
 // explain says what differs, innermost first. What differs in the same way, in many
 // files or on many platforms, is said once.
 func (s *Subject) explain() {
-	type kind struct {
-		level Level
-		note  string
-	}
-	at := map[kind]int{}
 	var list []Explanation
 	add := func(platform string, c Check) {
-		if c.Result != Fail || c.Follows {
+		if !c.failed() || c.Follows {
 			return
 		}
-		k := kind{c.Level, c.Note}
-		i, ok := at[k]
-		if !ok {
+		i := slices.IndexFunc(list, func(e Explanation) bool { return e.Level == c.Level && e.Text == c.Note })
+		if i < 0 {
 			i = len(list)
-			at[k] = i
 			list = append(list, Explanation{Level: c.Level, Text: c.Note, Details: c.Details})
 		}
 		e := &list[i]

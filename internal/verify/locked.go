@@ -81,7 +81,7 @@ func (j *job) lockedOutputs(built *build) error {
 		}
 		compare(LevelConfig, "config", out.Config, was.Config)
 		compare(LevelManifest, "manifest", out.Manifest, was.Manifest)
-		compare(LevelAttestation, "SBOM and provenance", out.Attestation, was.Attestation)
+		compare(LevelAttestation, attestationName, out.Attestation, was.Attestation)
 		p.conclude()
 		j.subject.Platforms = append(j.subject.Platforms, p)
 	}

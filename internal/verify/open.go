@@ -38,25 +38,33 @@ type found struct {
 	opened       *registry.Image
 }
 
+// foundManifest is what is read alike of an image and of an attestation.
+type foundManifest struct {
+	manifest    []byte // nil in a docker archive
+	digest      string // of the manifest
+	annotations map[string]string
+	layers      []foundLayer
+}
+
 // foundImage is one image.
 type foundImage struct {
+	foundManifest
 	// name is the platform as the index has it, or else the config.
-	name        string
-	manifest    []byte            // nil in a docker archive
-	annotations map[string]string // of the manifest
-	config      []byte
-	digest      string // of the manifest
-	configFile  *v1.ConfigFile
-	layers      []foundLayer
-	contents    []*diff.Layer     // what is in the layers, once they are read
-	stated      *foundAttestation // of an image that was built here
+	name       string
+	config     []byte
+	configFile *v1.ConfigFile
+	contents   []*diff.Layer     // what is in the layers, once they are read
+	stated     *foundAttestation // of an image that was built here
 }
 
 // foundLayer is a layer that can be read.
 type foundLayer struct {
-	digest string // "" where nothing names it
-	open   func() (io.ReadCloser, error)
+	v1.Descriptor
+	open func() (io.ReadCloser, error)
 }
+
+// named reports whether a manifest names the layer: in a docker archive, nothing does.
+func (l foundLayer) named() bool { return l.Digest != v1.Hash{} }
 
 // platform is the platform by its name in the lock, "" for one that is not known.
 func (i *foundImage) platform() lock.Platform {
@@ -98,7 +106,7 @@ func readSaved(saved *image.Saved) (*found, error) {
 		return nil, fmt.Errorf("has %d layers, more than %d: %w", len(saved.Layers), maxLayers, image.ErrForeign)
 	}
 	for _, open := range saved.Layers {
-		img.layers = append(img.layers, foundLayer{"", open})
+		img.layers = append(img.layers, foundLayer{open: open})
 	}
 	return &found{kind: KindArchive, digest: digestOf(img.config), images: []*foundImage{img}}, nil
 }
@@ -156,31 +164,37 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 	return f, nil
 }
 
-// readImage reads the documents of an image.
-func readImage(img v1.Image) (*foundImage, error) {
+// readManifest reads the manifest of an image, or of what is in its form, with at most so
+// many layers.
+func readManifest(img v1.Image, limit int, layers string) (f foundManifest, err error) {
 	m, err := img.Manifest()
 	if err != nil {
-		return nil, err
+		return f, err
 	}
-	i := &foundImage{annotations: m.Annotations}
-	if i.manifest, err = img.RawManifest(); err != nil {
-		return nil, err
+	if f.manifest, err = img.RawManifest(); err != nil {
+		return f, err
 	}
-	i.digest = digestOf(i.manifest)
-	if len(m.Layers) > maxLayers {
-		return nil, fmt.Errorf("manifest %s: has %d layers, more than %d: %w", i.digest, len(m.Layers), maxLayers, image.ErrForeign)
+	f.digest, f.annotations = digestOf(f.manifest), m.Annotations
+	if len(m.Layers) > limit {
+		return f, fmt.Errorf("manifest %s: has %d %s, more than %d: %w", f.digest, len(m.Layers), layers, limit, image.ErrForeign)
+	}
+	list, err := img.Layers()
+	for n, l := range list {
+		f.layers = append(f.layers, foundLayer{m.Layers[n], l.Compressed})
+	}
+	return f, err
+}
+
+// readImage reads the documents of an image.
+func readImage(img v1.Image) (i *foundImage, err error) {
+	i = &foundImage{}
+	if i.foundManifest, err = readManifest(img, maxLayers, "layers"); err != nil {
+		return nil, err
 	}
 	if i.config, err = img.RawConfigFile(); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	if err := i.readConfig(); err != nil {
-		return nil, err
-	}
-	layers, err := img.Layers()
-	for n, l := range layers {
-		i.layers = append(i.layers, foundLayer{m.Layers[n].Digest.String(), l.Compressed})
-	}
-	return i, err
+	return i, i.readConfig()
 }
 
 func (i *foundImage) readConfig() (err error) {
@@ -207,22 +221,21 @@ func platformName(p v1.Platform) string { return diff.Printable(string(image.Pla
 
 // readLayers reads what is in the layers of an image. What was read before is in have, by
 // digest.
-func (i *foundImage) readLayers(ctx context.Context, have map[string]*diff.Layer) error {
+func (i *foundImage) readLayers(ctx context.Context, have map[v1.Hash]*diff.Layer) error {
 	i.contents = nil
 	for n, l := range i.layers {
-		content := have[l.digest]
+		content := have[l.Digest]
 		if content == nil {
 			r, err := l.open()
+			if err == nil {
+				content, err = diff.ReadLayer(ctx, r)
+				r.Close()
+			}
 			if err != nil {
 				return fmt.Errorf("layer %d of %s: %w", n+1, i.name, err)
 			}
-			content, err = diff.ReadLayer(ctx, r)
-			r.Close()
-			if err != nil {
-				return fmt.Errorf("layer %d of %s: %w", n+1, i.name, err)
-			}
-			if l.digest != "" {
-				have[l.digest] = content
+			if l.named() {
+				have[l.Digest] = content
 			}
 		}
 		i.contents = append(i.contents, content)

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
@@ -63,7 +64,7 @@ type Verifier struct {
 	Rebuilders Rebuilders
 
 	disk     int64 // the most that the cache took, in bytes
-	contents map[string]*diff.Layer
+	contents map[v1.Hash]*diff.Layer
 }
 
 // asked reports whether a platform is to be verified.
@@ -103,7 +104,7 @@ func (v *Verifier) References(ctx context.Context, refs []string) (*Report, erro
 
 // begin begins a report; end ends it.
 func (v *Verifier) begin() (r *Report, end func() *Report) {
-	v.contents = map[string]*diff.Layer{}
+	v.contents = map[v1.Hash]*diff.Layer{}
 	began := time.Now()
 	r = &Report{Program: program(), Fresh: v.Fresh, Time: began.UTC().Truncate(time.Second)}
 	return r, func() *Report {
@@ -186,7 +187,7 @@ func (j *job) read(ctx context.Context) (err error) {
 	if err := j.rebuilders(ctx); err != nil {
 		return err
 	}
-	have := map[string]*diff.Layer{}
+	have := map[v1.Hash]*diff.Layer{}
 	for i, img := range j.found.images {
 		if slices.Contains(j.build, img.platform()) {
 			if err := img.readLayers(ctx, have); err != nil {
