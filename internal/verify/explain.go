@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/plan"
-	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
 // explain says what differs, innermost first. What differs in the same way, in many
@@ -133,72 +132,47 @@ func join(names []string) string {
 }
 
 // mean says what the verdict means, and what it does not.
-func (s *Subject) mean(v *Verifier, tag bool) {
+func (s *Subject) mean(v *Verifier, tag bool) error {
 	if s.Verdict == Unverified {
-		return
+		return nil
 	}
-	files, platforms := 0, 0
-	var skipped []string
+	says := struct {
+		*Subject
+		Host                      string
+		Fresh, Tag, Chosen        bool // Chosen: somebody else than the image chose its inputs
+		Compared, Files, Attested int
+		Skipped                   []string
+	}{Subject: s, Host: program().Host, Fresh: v.Fresh, Tag: tag}
+	passed := func(c Check) bool { return c.Result == Pass }
+	says.Attested = count(s.Rebuilders, passed)
+	says.Chosen = s.Kind == KindLock || slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && passed(c) })
+	skip := func(of string, checks []Check) {
+		for _, c := range checks {
+			if c.Result == Skip {
+				says.Skipped = append(says.Skipped, c.Name+of+": "+c.Note)
+			}
+		}
+	}
+	skip("", slices.Concat(s.Inputs, s.Index))
+	var platforms []string
 	for _, p := range s.Platforms {
 		if p.Result == Skip {
-			skipped = append(skipped, p.Platform)
+			platforms = append(platforms, p.Platform)
 			continue
 		}
-		platforms++
-		files += p.files()
+		says.Compared++
+		says.Files += p.files()
+		skip(" of "+p.Platform, p.Checks)
 	}
-	how := "in a cache that was trusted"
-	if v.Fresh {
-		how = "from nothing"
+	if len(platforms) > 0 {
+		says.Skipped = append(says.Skipped, join(platforms)+": not compared")
 	}
-	add := func(list *[]string, format string, args ...any) { *list = append(*list, fmt.Sprintf(format, args...)) }
-	yes, no := &s.Means, &s.MeansNot
-	if s.Verdict == Verified {
-		if s.Kind == KindLock {
-			add(yes, "what the lock records for %s is, bit for bit, what this program made of its inputs on %s, %s", diff.Plural(platforms, "platform"), program().Host, how)
-		} else {
-			add(yes, "the image is, bit for bit, what this program made of the inputs above on %s, %s: %s, %s", program().Host, how, diff.Plural(platforms, "platform"), diff.Plural(files, "file"))
+	for name, list := range map[string]*[]string{"means": &s.Means, "means not": &s.MeansNot} {
+		var b strings.Builder
+		if err := textReport.ExecuteTemplate(&b, name, says); err != nil {
+			return err
 		}
-		add(yes, "each of these inputs has the sum that the Go checksum database, a public log that cannot be rewritten unseen, has for its name")
-		add(yes, "a change that somebody made to the image after the inputs, or while it was built or pushed, would have been found")
-	} else {
-		add(yes, "what is above differs; the rest of what was compared is the same, bit for bit")
-		add(no, "that somebody means harm: another revision of this project, another tool that packs again, or a mistake differ, too")
-		add(no, "that the explanation is the cause: a program's own words may be forged, as the program may be")
+		*list = slices.Collect(strings.FieldsFuncSeq(b.String(), func(r rune) bool { return r == '\n' }))
 	}
-	for _, c := range slices.Concat(s.Inputs, s.Index) {
-		if c.Result == Skip {
-			add(no, "%s: %s", c.Name, c.Note)
-		}
-	}
-	if len(skipped) > 0 {
-		add(no, "%s: not compared", join(skipped))
-	}
-	if n := len(s.Rebuilders); n > 0 && s.Verdict == Verified {
-		attested := 0
-		for _, c := range s.Rebuilders {
-			if c.Result == Pass {
-				attested++
-			}
-		}
-		add(yes, "%d of %s attest the same of their own rebuilds", attested, diff.Plural(n, "rebuilder")+" that you trust")
-	}
-	for _, p := range s.Platforms {
-		for _, c := range p.Checks {
-			if c.Result == Skip && p.Result != Skip {
-				add(no, "%s of %s: %s", c.Name, p.Platform, c.Note)
-			}
-		}
-	}
-	if s.Verdict == Verified {
-		if !slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && c.Result == Pass }) && s.Kind != KindLock {
-			add(no, "that these are the inputs that you would choose: the image did, and an old release or an old Go is old in every rebuild")
-		}
-		add(no, "that the inputs are free of faults or malice: what is wrong in the source is wrong in every rebuild of it")
-		add(no, "that the Go toolchain, an input in compiled form, is what its own source gives")
-		add(no, "that this machine and this program are sound: another's verification, elsewhere, counts for more than a second one here")
-	}
-	if tag {
-		add(no, "what the tag will name next: this is about %s", s.Digest)
-	}
+	return nil
 }

@@ -15,21 +15,21 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 	failed := map[string]bool{}
 	for n, img := range j.found.images {
 		p := &PlatformResult{Platform: img.name, Digest: img.digest}
-		add := func(level Level, r Result, format string, args ...any) {
-			p.Checks = append(p.Checks, Check{Level: level, Name: "platform", Result: r, Image: img.digest, Note: fmt.Sprintf(format, args...)})
+		add := func(r Result, format string, args ...any) {
+			p.Checks = append(p.Checks, Check{Level: LevelIndex, Name: "platform", Result: r, Image: img.digest, Note: fmt.Sprintf(format, args...)})
 		}
 		want := built.images[img.platform()]
 		switch other := built.platformOf(img.digest); {
 		case seen[img.name]:
-			add(LevelIndex, Fail, "the index has %s once more", img.name)
+			add(Fail, "the index has %s once more", img.name)
 		case !slices.Contains(j.expected, img.platform()):
-			add(LevelIndex, Fail, "the index has %s besides, for which no image is built: %s", img.name, j.platformsExpected())
+			add(Fail, "the index has %s besides, for which no image is built: %s", img.name, j.platformsExpected())
 		case want == nil:
-			add(LevelIndex, Skip, "not asked for")
+			add(Skip, "not asked for")
 		case other != "" && other != img.name:
-			add(LevelIndex, Fail, "the index calls it %s, and it is the image for %s", img.name, other)
+			add(Fail, "the index calls it %s, and it is the image for %s", img.name, other)
 		case img.wrongClaim():
-			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(img.ownPlatform()))
+			add(Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(img.ownPlatform()))
 		default:
 			if err := want.readLayers(ctx, j.contents); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)

@@ -52,8 +52,7 @@ func (j *job) locked(ctx context.Context) error {
 			return err
 		}
 	}
-	j.conclude(ctx)
-	return nil
+	return j.conclude(ctx)
 }
 
 // lockedOutputs compares what was rebuilt with what the lock records.

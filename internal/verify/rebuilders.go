@@ -116,17 +116,12 @@ func (j *job) revision(ctx context.Context) string {
 	if j.found.opened.Repository == nil {
 		return ""
 	}
-	bundles, err := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
-	if err != nil {
-		return ""
-	}
+	bundles, _ := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
 	for _, data := range bundles {
 		var bundle struct{ DSSEEnvelope struct{ Payload []byte } }
-		if json.Unmarshal(data, &bundle) != nil {
-			continue
-		}
+		berr := json.Unmarshal(data, &bundle)
 		p, err := attest.ParseProvenance(bundle.DSSEEnvelope.Payload)
-		if err != nil {
+		if err != nil || berr != nil {
 			continue
 		}
 		for _, d := range p.BuildDefinition.ResolvedDependencies {

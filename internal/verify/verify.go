@@ -245,18 +245,20 @@ func (j *job) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.conclude(ctx)
+	if err := j.conclude(ctx); err != nil {
+		return err
+	}
 	j.subject.Statement, err = j.statement()
 	return err
 }
 
 // conclude says what all the checks come to.
-func (j *job) conclude(ctx context.Context) {
+func (j *job) conclude(ctx context.Context) error {
 	s := j.subject
 	s.conclude(j.asked)
 	if s.Verdict == Differs {
 		s.revision = j.revision(ctx)
 	}
 	s.explain()
-	s.mean(j.Verifier, j.found.opened.Tag)
+	return s.mean(j.Verifier, j.found.opened.Tag)
 }

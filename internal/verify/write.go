@@ -36,10 +36,11 @@ var (
 			}
 			return "skip"
 		},
-		"limit": func() int { return maxExplained },
-		"more":  func(list []Explanation) int { return len(list) - maxExplained },
-		"time":  func(t time.Time) string { return t.Format(time.RFC3339) },
-		"wrap":  wrap,
+		"limit":  func() int { return maxExplained },
+		"more":   func(list []Explanation) int { return len(list) - maxExplained },
+		"plural": diff.Plural,
+		"time":   func(t time.Time) string { return t.Format(time.RFC3339) },
+		"wrap":   wrap,
 	}
 	// htmlReport makes the page of a report. It needs nothing from elsewhere: no script, no
 	// font, no image. Everything that came from an image is escaped by html/template.
