@@ -29,8 +29,8 @@ const (
 	claimLayerFormat = image.Prefix + "layer-format"
 )
 
-// claims is what an image says it is made of.
-func (f *found) claims() (*Claims, error) {
+// claims is what an image says it is made of: inputs without their sums.
+func (f *found) claims() (in lock.Inputs, err error) {
 	// The same stands in several places, one of which may have been changed: what
 	// most of them say counts, and what another says is found when it is compared.
 	// At a tie it is the index before the images.
@@ -52,20 +52,28 @@ func (f *found) claims() (*Claims, error) {
 			}
 		}
 		if claim[name] == "" {
-			return nil, fmt.Errorf("%w: nothing in it says %s", image.ErrForeign, name)
+			return in, fmt.Errorf("%w: nothing in it says %s", image.ErrForeign, name)
 		}
 	}
-	r := &Claims{Version: "v" + claim[claimVersion], Commit: claim[claimCommit], Go: claim[claimGo], Roots: claim[claimRoots]}
-	created, format := claim[claimCreated], claim[claimLayerFormat]
-	var err error
-	if r.Time, err = time.Parse(time.RFC3339, created); err != nil {
-		return nil, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(created), image.ErrForeign)
+	at, err := time.Parse(time.RFC3339, claim[claimCreated])
+	if err != nil {
+		return in, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(claim[claimCreated]), image.ErrForeign)
 	}
-	r.Time = r.Time.UTC()
-	if r.LayerFormat, err = strconv.Atoi(format); err != nil {
-		return nil, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(format), image.ErrForeign)
+	format, err := strconv.Atoi(claim[claimLayerFormat])
+	if err != nil {
+		return in, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(claim[claimLayerFormat]), image.ErrForeign)
 	}
-	return r, nil
+	return lock.Inputs{
+		Tailscale:   lock.Tailscale{Version: "v" + claim[claimVersion], Commit: claim[claimCommit], Time: at.UTC()},
+		Go:          lock.Go{Version: claim[claimGo], Sums: map[string]string{}},
+		Roots:       lock.Module{Version: claim[claimRoots]},
+		LayerFormat: format,
+	}, nil
+}
+
+func claimsOf(in lock.Inputs) *Claims {
+	t := in.Tailscale
+	return &Claims{t.Version, t.Commit, t.Time, in.Go.Version, in.Roots.Version, in.LayerFormat}
 }
 
 // remake makes a lock's inputs again from what an image claims: every sum comes from
@@ -73,16 +81,10 @@ func (f *found) claims() (*Claims, error) {
 // nothing but which release it is to be compared with. The checks say what of the
 // claims could be checked.
 func (j *job) remake(ctx context.Context) error {
-	r, in := j.subject.Release, &j.inputs
-	*in = lock.Inputs{
-		Tailscale:   lock.Tailscale{Version: r.Version, Commit: r.Commit, Time: r.Time},
-		Go:          lock.Go{Version: r.Go, Sums: map[string]string{}},
-		Roots:       lock.Module{Version: r.Roots},
-		Platforms:   j.expected,
-		LayerFormat: r.LayerFormat,
-	}
-	if r.LayerFormat != lock.LayerFormat {
-		return fmt.Errorf("its layers are of format %d, this program writes format %d: verify with the program of the revision that made the image", r.LayerFormat, lock.LayerFormat)
+	in, claimed := &j.inputs, j.inputs.Tailscale
+	in.Platforms = j.expected
+	if in.LayerFormat != lock.LayerFormat {
+		return fmt.Errorf("its layers are of format %d, this program writes format %d: verify with the program of the revision that made the image", in.LayerFormat, lock.LayerFormat)
 	}
 	if err := j.sums(ctx); err != nil {
 		return err
@@ -97,18 +99,18 @@ func (j *job) remake(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", image.ErrForeign, err)
 	}
 	// The commit time is every time stamp in the image.
-	info, err := j.Modules.Info(ctx, module.Version{Path: lock.TailscaleModule, Version: r.Version})
+	info, err := j.Modules.Info(ctx, module.Version{Path: lock.TailscaleModule, Version: claimed.Version})
 	if err != nil {
 		return err
 	}
 	in.Tailscale.Time = info.Time.UTC().Truncate(time.Second) // as git has it
-	c := compared(LevelInput, "commit time", in.Tailscale.Time.Format(time.RFC3339Nano), r.Time.Format(time.RFC3339Nano))
+	c := compared(LevelInput, "commit time", in.Tailscale.Time.Format(time.RFC3339Nano), claimed.Time.Format(time.RFC3339Nano))
 	c.Note = "the time is the module proxy's"
 	if c.failed() {
 		c.Note = fmt.Sprintf("the image claims that the commit is of %s, the module proxy says %s", c.Image, c.Rebuilt)
 	}
 	origin, proven, locked := "", "", ""
-	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+r.Version {
+	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+claimed.Version {
 		origin = info.Origin.Hash
 	}
 	proof, err := j.prove(ctx)
@@ -116,12 +118,12 @@ func (j *job) remake(ctx context.Context) error {
 		return err
 	}
 	if len(proof) > 0 && proof[0].Result == Pass {
-		proven = r.Commit
+		proven = claimed.Commit
 	}
 	if j.sameRelease() {
 		locked = j.Lock.Inputs.Tailscale.Commit
 	}
-	commit := confirm(r.Commit, []source{{proven, "the git tag"}, {locked, "the lock at hand"}, {origin, "the module proxy"}})
+	commit := confirm(claimed.Commit, [3][2]string{{proven, "the git tag"}, {locked, "the lock at hand"}, {origin, "the module proxy"}})
 	j.subject.Inputs = slices.Concat(made, []Check{c, commit}, proof, j.againstLock())
 	return nil
 }
@@ -149,23 +151,21 @@ func (j *job) sums(ctx context.Context) error {
 	return nil
 }
 
-// source is a commit, "" for none, by who names it.
-type source struct{ commit, who string }
-
 // confirm checks the commit that an image claims, which is stamped into the programs, as
-// far as there is something to check it against. No checksum database knows of commits.
-func confirm(claimed string, sources []source) Check {
+// far as there is something to check it against: commits, "" for none, and who names them.
+// No checksum database knows of commits.
+func confirm(claimed string, sources [3][2]string) Check {
 	c := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: claimed, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
 	for _, s := range sources {
-		switch s.commit {
+		switch commit, who := s[0], s[1]; commit {
 		case "":
 		case claimed:
 			if c.Result == Skip {
-				c.Result, c.Rebuilt, c.Note = Pass, s.commit, s.who+" names the same"
+				c.Result, c.Rebuilt, c.Note = Pass, commit, who+" names the same"
 			}
 		default:
-			c.Result, c.Rebuilt = Fail, s.commit
-			c.Note = fmt.Sprintf("the image claims commit %s, %s says %s", claimed, s.who, s.commit)
+			c.Result, c.Rebuilt = Fail, commit
+			c.Note = fmt.Sprintf("the image claims commit %s, %s says %s", claimed, who, commit)
 		}
 	}
 	return c
@@ -193,7 +193,7 @@ func (j *job) prove(ctx context.Context) ([]Check, error) {
 
 // sameRelease reports whether there is a lock at hand that names the image's release.
 func (j *job) sameRelease() bool {
-	return j.Lock != nil && j.Lock.Inputs.Tailscale.Version == j.subject.Release.Version
+	return j.Lock != nil && j.Lock.Inputs.Tailscale.Version == j.inputs.Tailscale.Version
 }
 
 // lockAtHand is the name of the check against it.

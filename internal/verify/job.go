@@ -29,7 +29,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 		case other != "" && other != img.name:
 			add(Fail, "the index calls it %s, and it is the image for %s", img.name, other)
 		case img.wrongClaim():
-			add(Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(img.ownPlatform()))
+			add(Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, img.ownName())
 		default:
 			if err := want.readLayers(ctx, j.contents); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)
@@ -68,13 +68,12 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 // wrongClaim reports whether an index names another platform than the image's config
 // and its programs do.
 func (i *foundImage) wrongClaim() bool {
-	own := i.ownPlatform()
-	if platformName(own) == i.name {
+	if i.ownName() == i.name {
 		return false
 	}
 	for _, l := range i.contents {
 		for _, e := range l.Entries {
-			if e.Program() && (e.Machine != own.Architecture || e.Machine == i.platform().Arch()) {
+			if e.Program() && (e.Machine != i.configFile.Architecture || e.Machine == i.platform().Arch()) {
 				return false
 			}
 		}

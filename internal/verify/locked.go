@@ -21,17 +21,14 @@ func (v *Verifier) Locked(ctx context.Context, name string) (*Report, error) {
 	in := v.Lock.Inputs
 	j := &job{Verifier: v, inputs: in, expected: in.Platforms, found: &found{opened: &registry.Image{}}, subject: &Subject{
 		Ref: name, Kind: KindLock, Digest: v.Lock.Outputs.Index,
-		Release: &Claims{Version: in.Tailscale.Version, Commit: in.Tailscale.Commit, Time: in.Tailscale.Time, Go: in.Go.Version, Roots: in.Roots.Version, LayerFormat: in.LayerFormat},
+		Release: claimsOf(in),
 	}}
 	r.Subjects = []*Subject{j.subject}
 	j.build = j.wanted()
-	j.fail(j.locked(ctx))
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	if err := j.do(ctx, j.locked); err != nil {
+		return nil, err
 	}
-	r = end()
-	j.subject.Seconds = r.Seconds
-	return r, nil
+	return end(), nil
 }
 
 func (j *job) locked(ctx context.Context) error {

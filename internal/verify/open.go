@@ -201,14 +201,14 @@ func (i *foundImage) readConfig() (err error) {
 	if i.configFile, err = v1.ParseConfigFile(bytes.NewReader(i.config)); err != nil {
 		return fmt.Errorf("config: %w: %w", image.ErrCorrupt, err)
 	}
-	i.name = platformName(i.ownPlatform())
+	i.name = i.ownName()
 	return nil
 }
 
-// ownPlatform is the platform that the config names, empty for one that names none.
-func (i *foundImage) ownPlatform() v1.Platform {
+// ownName is the platform that the config names.
+func (i *foundImage) ownName() string {
 	c := i.configFile
-	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
+	return platformName(v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant})
 }
 
 func digestOf(data []byte) string {

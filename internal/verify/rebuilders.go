@@ -43,22 +43,16 @@ func (j *job) rebuilders(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("attestations: %w", registry.Explain(ctx, err))
 	}
-	count := 0
+	var lacking []string
 	for _, trust := range r.Trust {
 		c := j.rebuilder(bundles, trust)
-		if c.Result == Pass {
-			count++
+		if c.Result != Pass {
+			lacking = append(lacking, c.Name+" "+c.Note)
 		}
 		j.subject.Rebuilders = append(j.subject.Rebuilders, c)
 	}
-	if count < r.Require {
-		var notes []string
-		for _, c := range j.subject.Rebuilders {
-			if c.Result != Pass {
-				notes = append(notes, c.Name+" "+c.Note)
-			}
-		}
-		return fmt.Errorf("%w: %d of those trusted, %d are required: %s", ErrRebuilders, count, r.Require, strings.Join(notes, "; "))
+	if count := len(r.Trust) - len(lacking); count < r.Require {
+		return fmt.Errorf("%w: %d of those trusted, %d are required: %s", ErrRebuilders, count, r.Require, strings.Join(lacking, "; "))
 	}
 	return nil
 }

@@ -78,20 +78,20 @@ func (v *Verifier) References(ctx context.Context, refs []string) (*Report, erro
 	r, end := v.begin()
 	var jobs []*job
 	for _, ref := range refs {
-		j := v.prepare(ctx, ref)
+		j := &job{Verifier: v, subject: &Subject{Ref: ref}}
 		defer j.close()
 		jobs = append(jobs, j)
 		r.Subjects = append(r.Subjects, j.subject)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		// What can fail within seconds fails before anything is compiled.
+		if err := j.do(ctx, j.read); err != nil {
+			return nil, err
 		}
 	}
 	for i, j := range jobs {
 		if j.subject.Err == nil {
-			j.fail(j.verify(ctx))
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			if err := j.do(ctx, j.verify); err != nil {
+				return nil, err
+			}
 		}
 		if v.Fresh {
 			if err := v.drop(jobs[i+1:]); err != nil {
@@ -149,24 +149,19 @@ func (j *job) close() {
 	}
 }
 
-// fail notes why an image could not be verified.
-func (j *job) fail(err error) {
-	if err != nil {
+// do does a part of the verification, and notes how long it took and why the image could
+// not be verified. The error is that of ctx.
+func (j *job) do(ctx context.Context, part func(context.Context) error) error {
+	began := time.Now()
+	if err := part(ctx); err != nil {
 		err = fmt.Errorf("%s: %w", diff.Printable(j.subject.Ref), err)
 		j.subject.Verdict, j.subject.Err, j.subject.Error = Unverified, err, diff.Printable(err.Error())
 	}
+	j.subject.Seconds += time.Since(began).Seconds()
+	return ctx.Err()
 }
 
-// prepare finds an image, reads all of it, and makes its inputs again: what can fail
-// within seconds fails before anything is compiled.
-func (v *Verifier) prepare(ctx context.Context, ref string) *job {
-	began := time.Now()
-	j := &job{Verifier: v, subject: &Subject{Ref: ref}}
-	j.fail(j.read(ctx))
-	j.subject.Seconds = time.Since(began).Seconds()
-	return j
-}
-
+// read finds an image, reads all of it, and makes its inputs again.
 func (j *job) read(ctx context.Context) (err error) {
 	s := j.subject
 	task := j.Display.Start("read "+s.Ref, "layers")
@@ -175,17 +170,14 @@ func (j *job) read(ctx context.Context) (err error) {
 		return err
 	}
 	s.Kind, s.Digest = j.found.kind, j.found.digest
-	if s.Release, err = j.found.claims(); err != nil {
+	if j.inputs, err = j.found.claims(); err != nil {
 		return err
 	}
-	if err := j.choose(); err != nil {
-		return err
-	}
-	if err := j.remake(ctx); err != nil {
-		return err
-	}
-	if err := j.rebuilders(ctx); err != nil {
-		return err
+	s.Release = claimsOf(j.inputs)
+	for _, step := range []func(context.Context) error{j.choose, j.remake, j.rebuilders} {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
 	have := map[v1.Hash]*diff.Layer{}
 	for i, img := range j.found.images {
@@ -201,7 +193,7 @@ func (j *job) read(ctx context.Context) (err error) {
 
 // choose chooses the platforms. An index must have those that the lock at hand has,
 // or else all that this program knows: which it has itself is no claim to go by.
-func (j *job) choose() error {
+func (j *job) choose(context.Context) error {
 	var have []lock.Platform
 	for _, img := range j.found.images {
 		if p := img.platform(); p != "" {
@@ -233,8 +225,6 @@ func (j *job) wanted() []lock.Platform {
 
 // verify rebuilds what was found and compares.
 func (j *job) verify(ctx context.Context) error {
-	began := time.Now()
-	defer func() { j.subject.Seconds += time.Since(began).Seconds() }()
 	built, err := j.rebuild(ctx, j.inputs, j.build)
 	if err != nil {
 		return fmt.Errorf("rebuild: %w", err)
