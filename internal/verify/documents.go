@@ -83,23 +83,18 @@ func few(lines []string) []string {
 	return lines
 }
 
-// compareIndexes compares indexes, as far as they speak of the platforms that were
-// rebuilt. A FAIL without a note says that only the rest of them differs, or what
-// follows from a platform that failed.
-func compareIndexes(want, got []byte, rebuilt []lock.Platform, failed map[string]bool) (Check, error) {
-	check := compared(LevelIndex, "index", digestOf(want), digestOf(got))
-	if !check.failed() {
-		return check, nil
+// indexesDiffer says how two indexes differ, as far as they speak of the platforms that
+// were rebuilt. It says nothing when only the rest of them differs, or what follows from a
+// platform that failed.
+func indexesDiffer(want, got []byte, rebuilt []lock.Platform, failed map[string]bool) (note string, details []string, err error) {
+	var docs [2][]byte
+	var orders [2][]string
+	for i, data := range [][]byte{want, got} {
+		if docs[i], orders[i], err = byPlatform(data, rebuilt); err != nil {
+			return "", nil, err
+		}
 	}
-	w, wantOrder, err := byPlatform(want, rebuilt)
-	if err != nil {
-		return check, err
-	}
-	g, gotOrder, err := byPlatform(got, rebuilt)
-	if err != nil {
-		return check, err
-	}
-	parts := compareDocuments(LevelIndex, "index", w, g, func(path string) bool {
+	parts := compareDocuments(LevelIndex, "index", docs[0], docs[1], func(path string) bool {
 		for name := range failed {
 			at, about := fmt.Sprintf(".manifests[%q]", name), fmt.Sprintf(".manifests[%q]", attestationOf+name)
 			switch {
@@ -110,13 +105,12 @@ func compareIndexes(want, got []byte, rebuilt []lock.Platform, failed map[string
 		}
 		return path == "." // written in another way: byPlatform did
 	})
-	check.Note, check.Details = parts.Note, parts.Details
 	// What is missing, or there besides, is said elsewhere.
-	wantOrder, gotOrder = common(wantOrder, gotOrder), common(gotOrder, wantOrder)
-	if check.Note == "" && !slices.Equal(wantOrder, gotOrder) {
-		check.Note = "the platforms stand in another order: " + strings.Join(gotOrder, ", ")
+	order := common(orders[1], orders[0])
+	if parts.Note == "" && !slices.Equal(common(orders[0], orders[1]), order) {
+		parts.Note = "the platforms stand in another order: " + strings.Join(order, ", ")
 	}
-	return check, nil
+	return parts.Note, parts.Details, nil
 }
 
 // common are the names of a list that another has, too.

@@ -19,7 +19,13 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 			p.Checks = append(p.Checks, Check{Level: LevelIndex, Name: "platform", Result: r, Image: img.digest, Note: fmt.Sprintf(format, args...)})
 		}
 		want := built.images[img.platform()]
-		switch other := built.platformOf(img.digest); {
+		other := ""
+		for p, b := range built.images {
+			if b.digest == img.digest {
+				other = string(p)
+			}
+		}
+		switch {
 		case seen[img.name]:
 			add(Fail, "the index has %s once more", img.name)
 		case !slices.Contains(j.expected, img.platform()):
@@ -95,20 +101,20 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 	for _, d := range j.found.others {
 		extra(d.Digest.String(), "the index names something that is no image of a platform: "+diff.Printable(string(d.MediaType)))
 	}
-	if len(built.platforms) == 0 {
+	if len(j.build) == 0 {
 		return nil
 	}
-	want, err := built.index()
+	want, err := j.index(built)
 	if err != nil {
 		return err
 	}
-	check, err := compareIndexes(want, j.found.index, built.platforms, failed)
-	if err != nil {
-		return fmt.Errorf("index: %w", err)
-	}
-	if check.Result == Fail && check.Note == "" {
-		// Nothing that it says of what was rebuilt is wrong.
+	check := compared(LevelIndex, "index", digestOf(want), digestOf(j.found.index))
+	if check.failed() {
+		if check.Note, check.Details, err = indexesDiffer(want, j.found.index, j.build, failed); err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
 		switch {
+		case check.Note != "":
 		case len(failed) > 0:
 			check.Follows = true
 		case len(j.build) < len(j.expected):

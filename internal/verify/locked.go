@@ -41,7 +41,7 @@ func (j *job) locked(ctx context.Context) error {
 		return err
 	}
 	if s.Inputs = append(s.Inputs, proof...); !slices.ContainsFunc(s.Inputs, Check.failed) {
-		built, err := j.rebuild(ctx, j.inputs, j.build)
+		built, err := j.rebuild(ctx)
 		if err != nil {
 			return fmt.Errorf("rebuild: %w", err)
 		}
@@ -84,7 +84,7 @@ func (j *job) lockedOutputs(built *build) error {
 	check := Check{Level: LevelIndex, Name: "index", Result: Skip, Image: j.Lock.Outputs.Index,
 		Note: fmt.Sprintf("%d of its %d platforms were rebuilt", len(j.build), len(j.expected))}
 	if len(j.build) == len(j.expected) {
-		raw, err := built.index()
+		raw, err := j.index(built)
 		if err != nil {
 			return err
 		}

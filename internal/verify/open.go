@@ -73,65 +73,64 @@ func (i *foundImage) platform() lock.Platform {
 }
 
 // open finds an image: a layout's folder, an archive's file, or a reference in a
-// registry.
-func open(ctx context.Context, ref string, keychain authn.Keychain) (f *found, err error) {
+// registry. What it finds is to be closed even when there is an error.
+func open(ctx context.Context, ref string, keychain authn.Keychain) (*found, error) {
 	opened, err := registry.OpenImage(ctx, ref, keychain)
 	if err != nil {
 		return nil, err
 	}
+	f := &found{opened: opened}
 	if opened.Files == nil {
-		f, err = read(ctx, opened, opened.Entries[0])
-	} else if opened.Files.Saved != nil {
-		f, err = readSaved(opened.Files.Saved)
-	} else if top, terr := opened.Files.Top(); terr != nil {
-		err = terr
-	} else {
-		f, err = read(ctx, opened, top)
+		return f, f.read(ctx, opened.Entries[0])
 	}
-	if err == nil {
-		f.opened = opened
-	} else if opened.Files != nil {
-		opened.Files.Close()
+	if opened.Files.Saved != nil {
+		return f, f.readSaved()
 	}
-	return f, err
+	top, err := opened.Files.Top()
+	if err != nil {
+		return f, err
+	}
+	return f, f.read(ctx, top)
 }
 
-// readSaved is the image of a docker archive, which has no manifest.
-func readSaved(saved *image.Saved) (*found, error) {
+// readSaved reads the image of a docker archive, which has no manifest.
+func (f *found) readSaved() error {
+	saved := f.opened.Files.Saved
 	img := &foundImage{config: saved.Config}
 	if err := img.readConfig(); err != nil {
-		return nil, err
+		return err
 	}
 	if len(saved.Layers) > maxLayers {
-		return nil, fmt.Errorf("has %d layers, more than %d: %w", len(saved.Layers), maxLayers, image.ErrForeign)
+		return fmt.Errorf("has %d layers, more than %d: %w", len(saved.Layers), maxLayers, image.ErrForeign)
 	}
 	for _, open := range saved.Layers {
 		img.layers = append(img.layers, foundLayer{open: open})
 	}
-	return &found{kind: KindArchive, digest: digestOf(img.config), images: []*foundImage{img}}, nil
+	f.kind, f.digest, f.images = KindArchive, digestOf(img.config), []*foundImage{img}
+	return nil
 }
 
 // read reads what a descriptor names, an index or an image, with all documents below.
-func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error) {
-	data, err := s.Manifest(ctx, top.Digest)
+func (f *found) read(ctx context.Context, top v1.Descriptor) error {
+	data, err := f.opened.Manifest(ctx, top.Digest)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f := &found{kind: KindImage, digest: top.Digest.String()}
+	f.kind, f.digest = KindImage, top.Digest.String()
 	mediaType := image.MediaType(data, top.MediaType)
 	entries := []v1.Descriptor{{MediaType: mediaType, Digest: top.Digest}}
 	if mediaType.IsIndex() {
 		f.kind, f.index = KindIndex, data
 		m, err := v1.ParseIndexManifest(bytes.NewReader(data))
 		if err != nil {
-			return nil, fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
+			return fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
 		}
 		f.annotations = m.Annotations
 		if entries = m.Manifests; len(entries) > maxImages {
-			return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(entries), maxImages, image.ErrForeign)
+			return fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(entries), maxImages, image.ErrForeign)
 		}
 	} else if !mediaType.IsImage() {
-		return nil, fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
+		return fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
 	}
 	for _, d := range entries {
 		about, attests := image.Attests(d)
@@ -139,14 +138,14 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 			f.others = append(f.others, d)
 			continue
 		}
-		img, err := image.ImageOf(ctx, s, d)
+		img, err := image.ImageOf(ctx, f.opened, d)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if attests {
 			a, err := readAttestation(img)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			a.about = about
 			f.attestations = append(f.attestations, a)
@@ -154,14 +153,14 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 		}
 		i, err := readImage(img)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if d.Platform != nil {
 			i.name = platformName(*d.Platform)
 		}
 		f.images = append(f.images, i)
 	}
-	return f, nil
+	return nil
 }
 
 // readManifest reads the manifest of an image, or of what is in its form, with at most so

@@ -225,7 +225,7 @@ func (j *job) wanted() []lock.Platform {
 
 // verify rebuilds what was found and compares.
 func (j *job) verify(ctx context.Context) error {
-	built, err := j.rebuild(ctx, j.inputs, j.build)
+	built, err := j.rebuild(ctx)
 	if err != nil {
 		return fmt.Errorf("rebuild: %w", err)
 	}
