@@ -97,31 +97,20 @@ func provenance(in lock.Inputs, sources plan.Sources, run Run, about []Subject, 
 	}
 	var p Provenance
 	d := &p.BuildDefinition
-	if d.ResolvedDependencies, err = dependencies(in, run, contents); err != nil {
-		return nil, err
-	}
 	d.BuildType = BuildType
 	d.ExternalParameters.Lock = in
 	d.InternalParameters.Host = Host
 	for _, a := range actions.Actions() {
 		d.InternalParameters.Actions = append(d.InternalParameters.Actions, action{a.Key(), a.JSON()})
 	}
-	p.RunDetails.Builder.ID = cmp.Or(run.Builder, Builder)
-	if run.Invocation != "" {
-		p.RunDetails.Metadata = &metadata{run.Invocation}
-	}
-	return statement(SLSA, p, in, about...)
-}
-
-// dependencies lists what went into the image: sources first, then modules.
-func dependencies(in lock.Inputs, run Run, contents []*content) ([]resource, error) {
-	list := []resource{{
+	// What went into the image: sources first, then modules.
+	d.ResolvedDependencies = []resource{{
 		Name:   "tailscale",
 		URI:    upstream + "@refs/tags/" + in.Tailscale.Version,
 		Digest: map[string]string{"gitCommit": in.Tailscale.Commit},
 	}}
 	if run.Commit != "" {
-		list = append(list, resource{Name: "derper", URI: "git+" + cmp.Or(run.Source, image.Source), Digest: map[string]string{"gitCommit": run.Commit}})
+		d.ResolvedDependencies = append(d.ResolvedDependencies, resource{Name: "derper", URI: "git+" + cmp.Or(run.Source, image.Source), Digest: map[string]string{"gitCommit": run.Commit}})
 	}
 	modules := Modules(in, slices.Collect(maps.Keys(in.Go.Sums))...)
 	for _, c := range contents {
@@ -129,8 +118,8 @@ func dependencies(in lock.Inputs, run Run, contents []*content) ([]resource, err
 			if f.info == nil {
 				continue
 			}
-			for _, d := range f.info.Deps {
-				m := cmp.Or(d.Replace, d)
+			for _, dep := range f.info.Deps {
+				m := cmp.Or(dep.Replace, dep)
 				modules = append(modules, Module{module.Version{Path: m.Path, Version: m.Version}, m.Sum})
 			}
 		}
@@ -139,8 +128,16 @@ func dependencies(in lock.Inputs, run Run, contents []*content) ([]resource, err
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Version.Version, b.Version.Version))
 	})
 	modules = slices.CompactFunc(modules, func(a, b Module) bool { return a.Version == b.Version })
-	resources, err := resources(modules)
-	return append(list, resources...), err
+	list, err := resources(modules)
+	if err != nil {
+		return nil, err
+	}
+	d.ResolvedDependencies = append(d.ResolvedDependencies, list...)
+	p.RunDetails.Builder.ID = cmp.Or(run.Builder, Builder)
+	if run.Invocation != "" {
+		p.RunDetails.Metadata = &metadata{run.Invocation}
+	}
+	return statement(SLSA, p, in, about...)
 }
 
 // A Module is a Go module with its h1 sum.

@@ -17,9 +17,6 @@ import (
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
-// maxExplained is how many things that differ are told on a terminal.
-const maxExplained = 12
-
 var (
 	//go:embed report.html
 	page string
@@ -36,8 +33,6 @@ var (
 			}
 			return "skip"
 		},
-		"limit":  func() int { return maxExplained },
-		"more":   func(list []Explanation) int { return len(list) - maxExplained },
 		"plural": diff.Plural,
 		"time":   func(t time.Time) string { return t.Format(time.RFC3339) },
 		"wrap":   wrap,

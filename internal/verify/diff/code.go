@@ -31,7 +31,7 @@ func (d *differ) code(w, g *program) (err error) {
 	var debugging []string
 	for _, s := range g.elf.Sections {
 		if w.elf.Section(s.Name) == nil && (s.Name == ".symtab" || strings.HasPrefix(s.Name, ".debug_") || strings.HasPrefix(s.Name, ".zdebug_")) {
-			debugging = append(debugging, s.Name)
+			debugging = append(debugging, Printable(s.Name))
 		}
 	}
 	if len(debugging) > 0 {

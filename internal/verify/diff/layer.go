@@ -43,8 +43,7 @@ type Layer struct {
 
 // An Entry is a file, folder or other thing in a tar.
 type Entry struct {
-	Name    string
-	Header  tar.Header
+	tar.Header
 	Digest  string // of its content, sha256:<hex>; "" for what is no file
 	Machine string // of a compiled program: the architecture in Go's words; "" for other files
 }
@@ -93,7 +92,7 @@ func (l *Layer) read(blob io.Reader) error {
 		if len(l.Entries) == maxEntries || headers > maxHeaders {
 			return fmt.Errorf("tar: more than %d entries, or more than %d MiB of names", maxEntries, maxHeaders>>20)
 		}
-		e := Entry{Name: h.Name, Header: *h}
+		e := Entry{Header: *h}
 		if h.Typeflag == tar.TypeReg {
 			if e.Digest, e.Machine, err = readFile(tr); err != nil {
 				return fmt.Errorf("tar: %s: %w", h.Name, err)
