@@ -3,7 +3,6 @@ package attest
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/image"
@@ -78,9 +77,8 @@ func ParseRebuild(statement []byte) (passed, failed []string, err error) {
 		return names
 	}
 	passed, failed = read(p.Passed), read(p.Failed)
-	if p.Result != "PASSED" && len(failed) == 0 || p.Result == "PASSED" && len(failed) > 0 {
+	if (p.Result == "PASSED") != (len(failed) == 0) {
 		return nil, nil, errors.New("attest: rebuild: its result is not that of its tests")
 	}
-	slices.Sort(passed)
 	return passed, failed, nil
 }

@@ -12,7 +12,7 @@ import (
 
 // explain says what differs, innermost first. What differs in the same way, in many
 // files or on many platforms, is said once.
-func (s *Subject) explain() {
+func (s *Subject) explain() error {
 	var list []Explanation
 	add := func(platform string, c Check) {
 		if !c.failed() || c.Follows {
@@ -45,25 +45,14 @@ func (s *Subject) explain() {
 	slices.SortStableFunc(list, func(a, b Explanation) int {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
 	})
-	entrypoint := onlyEntrypoint(list)
 	for i := range list {
-		list[i].Text = s.paragraph(&list[i])
-		if i == 0 && entrypoint {
-			list[i].Text += " " + s.anotherRevision()
+		var err error
+		if list[i].Text, err = s.paragraph(&list[i], i == 0 && onlyEntrypoint(list)); err != nil {
+			return err
 		}
 	}
 	s.Explanations = list
-}
-
-// anotherRevision says what it most likely means that only the entrypoint differs.
-func (s *Subject) anotherRevision() string {
-	names, commit := "Its provenance names the commit", "COMMIT"
-	if s.revision != "" {
-		names, commit = "Its provenance, of which the signature was not verified here, names commit "+s.revision, s.revision
-	}
-	return "All else is the same. The entrypoint is the one program that is compiled from this project's own source, which no label " +
-		"names: so the image was most likely made by another revision of this project. " + names + "; to verify with the program of " +
-		"that revision: go run github.com/xavieralpha/derper/cmd/build@" + commit + " verify " + s.Ref
+	return nil
 }
 
 // onlyEntrypoint reports whether what differs is what comes from this project's own
@@ -80,8 +69,16 @@ func onlyEntrypoint(list []Explanation) bool {
 	return len(list) > 0
 }
 
-// paragraph says for people what an explanation is about.
-func (s *Subject) paragraph(e *Explanation) string {
+// say fills in one of the texts of the report.
+func say(name string, about any) (string, error) {
+	var b strings.Builder
+	err := textReport.ExecuteTemplate(&b, name, about)
+	return b.String(), err
+}
+
+// paragraph says for people what an explanation is about. Where the entrypoint is all that
+// differs, it says what that most likely means.
+func (s *Subject) paragraph(e *Explanation, onlyEntrypoint bool) (string, error) {
 	where := ""
 	switch all, n := len(s.Platforms), len(e.Platforms); {
 	case n == 0:
@@ -96,32 +93,11 @@ func (s *Subject) paragraph(e *Explanation) string {
 	if len(e.Names) > 3 {
 		names = fmt.Sprintf("%s and %d other files", e.Names[0], len(e.Names)-1)
 	}
-	format := sentences[e.Level]
-	what := "the image"
-	if s.Kind == KindLock {
-		what = "what the lock records"
-		if e.Level == LevelBinary {
-			format = "%[1]s%[2]s is not the program that the inputs give: %[3]s."
-		}
-	}
-	if e.Level == LevelEntry && strings.HasPrefix(names, "layer ") {
-		format = "The %[1]s%[2]s differs from the rebuilt one: %[3]s."
-	}
-	return fmt.Sprintf(format, names, where, strings.TrimSuffix(e.Text, "."), what)
-}
-
-// sentences say what differs: 1 its names, 2 on which platforms, 3 how, 4 in what.
-var sentences = map[Level]string{
-	LevelInput:  "An input is not what it should be (%[1]s): %[3]s.",
-	LevelBinary: "%[1]s%[2]s is not the program that the inputs give. %[3]s.",
-	LevelEntry:  "In the layers%[2]s, %[1]s differs from the rebuilt: %[3]s.",
-	LevelCompression: "The files are the same, bit for bit, and only the compression of %[1]s%[2]s differs: %[3]s. " +
-		"What runs is what was rebuilt; the digests are others.",
-	LevelConfig:   "The config%[2]s, which says how a container starts, differs: %[3]s.",
-	LevelManifest: "The manifest%[2]s, which says what %[4]s consists of, differs: %[3]s.",
-	LevelAttestation: "What is stated beside the image%[2]s of what is in it and how it was made differs from what the rebuilt image gives: %[3]s. " +
-		"The image is the same, bit for bit; this project's program writes these statements, and another revision of it may word them otherwise.",
-	LevelIndex: "The index, which says what there is for each platform, differs: %[3]s.",
+	return say("why "+string(e.Level), struct {
+		*Subject
+		Names, Where, How, Revision string
+		OfLock, Layer, Alone        bool
+	}{s, names, where, strings.TrimSuffix(e.Text, "."), s.revision, s.Kind == KindLock, strings.HasPrefix(names, "layer "), onlyEntrypoint})
 }
 
 func join(names []string) string {
@@ -168,11 +144,11 @@ func (s *Subject) mean(v *Verifier, tag bool) error {
 		says.Skipped = append(says.Skipped, join(platforms)+": not compared")
 	}
 	for name, list := range map[string]*[]string{"means": &s.Means, "means not": &s.MeansNot} {
-		var b strings.Builder
-		if err := textReport.ExecuteTemplate(&b, name, says); err != nil {
+		text, err := say(name, says)
+		if err != nil {
 			return err
 		}
-		*list = slices.Collect(strings.FieldsFuncSeq(b.String(), func(r rune) bool { return r == '\n' }))
+		*list = slices.Collect(strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' }))
 	}
 	return nil
 }

@@ -249,6 +249,8 @@ func (j *job) conclude(ctx context.Context) error {
 	if s.Verdict == Differs {
 		s.revision = j.revision(ctx)
 	}
-	s.explain()
+	if err := s.explain(); err != nil {
+		return err
+	}
 	return s.mean(j.Verifier, j.found.opened.Tag)
 }

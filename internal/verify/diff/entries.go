@@ -69,15 +69,19 @@ func Files(want, got []Entry) (list []FileDiff, order string) {
 // facts are what a header says, by what it says it of.
 func (e *Entry) facts() map[string]string {
 	h := &e.Header
+	names := h.Uname + ":" + h.Gname
+	if names == ":" {
+		names = "none"
+	}
 	facts := map[string]string{
 		"type":          typeName(h.Typeflag),
 		"mode":          mode(h.Mode),
 		"owner":         fmt.Sprintf("%d:%d", h.Uid, h.Gid),
-		"owner's names": orNone(h.Uname + ":" + h.Gname),
+		"owner's names": names,
 		"mtime":         stamp(h.ModTime),
 		"access time":   stamp(h.AccessTime),
 		"change time":   stamp(h.ChangeTime),
-		"link to":       orNone(h.Linkname),
+		"link to":       h.Linkname,
 		"device":        fmt.Sprintf("%d,%d", h.Devmajor, h.Devminor),
 		"size":          fmt.Sprintf("%d bytes", h.Size),
 		"tar dialect":   h.Format.String(),
@@ -92,16 +96,9 @@ func (e *Entry) facts() map[string]string {
 	return facts
 }
 
-func orNone(s string) string {
-	if strings.Trim(s, ":") == "" {
-		return "none"
-	}
-	return s
-}
-
 func stamp(t time.Time) string {
 	if t.IsZero() {
-		return "none"
+		return ""
 	}
 	return t.UTC().Format(time.RFC3339Nano)
 }
