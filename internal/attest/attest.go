@@ -139,12 +139,9 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 
 // Subjects lists an index and its images.
 func Subjects(index v1.ImageIndex) ([]Subject, error) {
-	top, err := partial.Descriptor(index)
-	if err != nil {
-		return nil, fmt.Errorf("attest: index: %w", err)
-	}
+	top, terr := partial.Descriptor(index)
 	m, err := index.IndexManifest()
-	if err != nil {
+	if err := cmp.Or(terr, err); err != nil {
 		return nil, fmt.Errorf("attest: index: %w", err)
 	}
 	digest := top.Digest

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -57,12 +58,10 @@ func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (_ *
 			err = fmt.Errorf("attest: %s %s: %w", platform, d.Digest, err)
 		}
 	}()
-	config, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	layers, err := img.Layers()
-	if err != nil {
+	config, cerr := img.ConfigFile()
+	name, nerr := img.ConfigName()
+	layers, lerr := img.Layers()
+	if err := cmp.Or(cerr, nerr, lerr); err != nil {
 		return nil, err
 	}
 	if len(config.RootFS.DiffIDs) != len(layers) {
@@ -70,13 +69,8 @@ func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (_ *
 	}
 	c := &content{
 		subject: Subject{platform, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}},
-		outputs: lock.PlatformOutput{Platform: platform, Manifest: d.Digest.String()},
+		outputs: lock.PlatformOutput{Platform: platform, Config: name.String(), Manifest: d.Digest.String()},
 	}
-	name, err := img.ConfigName()
-	if err != nil {
-		return nil, err
-	}
-	c.outputs.Config = name.String()
 	files := map[string]*file{}
 	for i, l := range layers {
 		name := strconv.Itoa(i + 1)

@@ -109,21 +109,31 @@ func (j *job) remake(ctx context.Context) error {
 	if c.failed() {
 		c.Note = fmt.Sprintf("the image claims that the commit is of %s, the module proxy says %s", c.Image, c.Rebuilt)
 	}
-	origin, proven, locked := "", "", ""
-	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+claimed.Version {
-		origin = info.Origin.Hash
-	}
 	proof, err := j.prove(ctx)
 	if err != nil {
 		return err
 	}
+	type named struct{ commit, by string }
+	var names []named
 	if len(proof) > 0 && proof[0].Result == Pass {
-		proven = claimed.Commit
+		names = append(names, named{claimed.Commit, "the git tag"})
 	}
 	if j.sameRelease() {
-		locked = j.Lock.Inputs.Tailscale.Commit
+		names = append(names, named{j.Lock.Inputs.Tailscale.Commit, "the lock at hand"})
 	}
-	commit := confirm(claimed.Commit, [3][2]string{{proven, "the git tag"}, {locked, "the lock at hand"}, {origin, "the module proxy"}})
+	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+claimed.Version && info.Origin.Hash != "" {
+		names = append(names, named{info.Origin.Hash, "the module proxy"})
+	}
+	// The commit is stamped into the programs, and no checksum database knows of commits.
+	commit := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: claimed.Commit, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
+	for _, n := range names {
+		if n.commit != claimed.Commit {
+			commit.Result, commit.Rebuilt = Fail, n.commit
+			commit.Note = fmt.Sprintf("the image claims commit %s, %s says %s", claimed.Commit, n.by, n.commit)
+		} else if commit.Result == Skip {
+			commit.Result, commit.Rebuilt, commit.Note = Pass, n.commit, n.by+" names the same"
+		}
+	}
 	j.subject.Inputs = slices.Concat(made, []Check{c, commit}, proof, j.againstLock())
 	return nil
 }
@@ -149,26 +159,6 @@ func (j *job) sums(ctx context.Context) error {
 		j.subject.Inputs = append(j.subject.Inputs, c)
 	}
 	return nil
-}
-
-// confirm checks the commit that an image claims, which is stamped into the programs, as
-// far as there is something to check it against: commits, "" for none, and who names them.
-// No checksum database knows of commits.
-func confirm(claimed string, sources [3][2]string) Check {
-	c := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: claimed, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
-	for _, s := range sources {
-		switch commit, who := s[0], s[1]; commit {
-		case "":
-		case claimed:
-			if c.Result == Skip {
-				c.Result, c.Rebuilt, c.Note = Pass, commit, who+" names the same"
-			}
-		default:
-			c.Result, c.Rebuilt = Fail, commit
-			c.Note = fmt.Sprintf("the image claims commit %s, %s says %s", claimed, who, commit)
-		}
-	}
-	return c
 }
 
 // prove proves from upstream's git repository that a release is one source. There is no

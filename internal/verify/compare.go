@@ -3,7 +3,6 @@ package verify
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -166,7 +165,7 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 	}
 	want, err := c.read(c.want.layers[w], d, limit)
 	got, gerr := c.read(c.got.layers[g], d, limit)
-	if err := errors.Join(err, gerr); err != nil {
+	if err := cmp.Or(err, gerr); err != nil {
 		return err
 	}
 	if d.Want.Program() {

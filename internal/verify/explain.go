@@ -10,37 +10,33 @@ import (
 	"github.com/xavieralpha/derper/internal/plan"
 )
 
+// all are the checks of the platforms, and around them those of no platform.
+func (s *Subject) all() []*PlatformResult {
+	return slices.Concat([]*PlatformResult{{Checks: s.Inputs}}, s.Platforms, []*PlatformResult{{Checks: s.Index}})
+}
+
 // explain says what differs, innermost first. What differs in the same way, in many
 // files or on many platforms, is said once.
 func (s *Subject) explain() error {
 	var list []Explanation
-	add := func(platform string, c Check) {
-		if !c.failed() || c.Follows {
-			return
-		}
-		i := slices.IndexFunc(list, func(e Explanation) bool { return e.Level == c.Level && e.Text == c.Note })
-		if i < 0 {
-			i = len(list)
-			list = append(list, Explanation{Level: c.Level, Text: c.Note, Details: c.Details})
-		}
-		e := &list[i]
-		if !slices.Contains(e.Names, c.Name) {
-			e.Names = append(e.Names, c.Name)
-		}
-		if platform != "" && !slices.Contains(e.Platforms, platform) {
-			e.Platforms = append(e.Platforms, platform)
-		}
-	}
-	for _, c := range s.Inputs {
-		add("", c)
-	}
-	for _, p := range s.Platforms {
+	for _, p := range s.all() {
 		for _, c := range p.Checks {
-			add(p.Platform, c)
+			if !c.failed() || c.Follows {
+				continue
+			}
+			i := slices.IndexFunc(list, func(e Explanation) bool { return e.Level == c.Level && e.Text == c.Note })
+			if i < 0 {
+				i = len(list)
+				list = append(list, Explanation{Level: c.Level, Text: c.Note, Details: c.Details})
+			}
+			e := &list[i]
+			if !slices.Contains(e.Names, c.Name) {
+				e.Names = append(e.Names, c.Name)
+			}
+			if p.Platform != "" && !slices.Contains(e.Platforms, p.Platform) {
+				e.Platforms = append(e.Platforms, p.Platform)
+			}
 		}
-	}
-	for _, c := range s.Index {
-		add("", c)
 	}
 	slices.SortStableFunc(list, func(a, b Explanation) int {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
@@ -122,23 +118,23 @@ func (s *Subject) mean(v *Verifier, tag bool) error {
 	passed := func(c Check) bool { return c.Result == Pass }
 	says.Attested = count(s.Rebuilders, passed)
 	says.Chosen = s.Kind == KindLock || slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && passed(c) })
-	skip := func(of string, checks []Check) {
-		for _, c := range checks {
+	var platforms []string
+	for _, p := range s.all() {
+		of := ""
+		if p.Platform != "" {
+			of = " of " + p.Platform
+			if p.Result == Skip {
+				platforms = append(platforms, p.Platform)
+				continue
+			}
+			says.Compared++
+			says.Files += p.files()
+		}
+		for _, c := range p.Checks {
 			if c.Result == Skip {
 				says.Skipped = append(says.Skipped, c.Name+of+": "+c.Note)
 			}
 		}
-	}
-	skip("", slices.Concat(s.Inputs, s.Index))
-	var platforms []string
-	for _, p := range s.Platforms {
-		if p.Result == Skip {
-			platforms = append(platforms, p.Platform)
-			continue
-		}
-		says.Compared++
-		says.Files += p.files()
-		skip(" of "+p.Platform, p.Checks)
 	}
 	if len(platforms) > 0 {
 		says.Skipped = append(says.Skipped, join(platforms)+": not compared")

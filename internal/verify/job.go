@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -134,9 +135,14 @@ func (j *job) platformsExpected() string {
 	if j.sameRelease() {
 		who = "the lock at hand has "
 	}
+	return who + list(j.expected)
+}
+
+// list is a list of platforms for a message.
+func list(platforms []lock.Platform) string {
 	var names []string
-	for _, p := range j.expected {
+	for _, p := range platforms {
 		names = append(names, string(p))
 	}
-	return who + strings.Join(names, ", ")
+	return strings.Join(names, ", ")
 }

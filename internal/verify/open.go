@@ -167,10 +167,10 @@ func (f *found) read(ctx context.Context, top v1.Descriptor) error {
 // many layers.
 func readManifest(img v1.Image, limit int, layers string) (f foundManifest, err error) {
 	m, err := img.Manifest()
-	if err != nil {
-		return f, err
+	if err == nil {
+		f.manifest, err = img.RawManifest()
 	}
-	if f.manifest, err = img.RawManifest(); err != nil {
+	if err != nil {
 		return f, err
 	}
 	f.digest, f.annotations = digestOf(f.manifest), m.Annotations

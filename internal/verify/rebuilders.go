@@ -88,14 +88,9 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 			c.Result, c.Note = Fail, "attests that what it rebuilt differs on "+diff.Printable(strings.Join(failed, ", "))
 			return c
 		default:
-			var lacks []string
-			for _, p := range j.wanted() {
-				if !slices.Contains(passed, string(p)) {
-					lacks = append(lacks, string(p))
-				}
-			}
+			lacks := slices.DeleteFunc(j.wanted(), func(p lock.Platform) bool { return slices.Contains(passed, string(p)) })
 			if len(lacks) > 0 {
-				note("attests a rebuild, but not of " + strings.Join(lacks, ", "))
+				note("attests a rebuild, but not of " + list(lacks))
 				continue
 			}
 			c.Result, c.Note = Pass, "attests that it rebuilt the same, bit for bit"

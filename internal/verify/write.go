@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -25,13 +26,7 @@ var (
 
 	functions = template.FuncMap{
 		"class": func(v any) string {
-			switch v {
-			case Pass, Verified:
-				return "pass"
-			case Fail, Differs:
-				return "fail"
-			}
-			return "skip"
+			return cmp.Or(map[any]string{Pass: "pass", Verified: "pass", Fail: "fail", Differs: "fail"}[v], "skip")
 		},
 		"plural": diff.Plural,
 		"time":   func(t time.Time) string { return t.Format(time.RFC3339) },

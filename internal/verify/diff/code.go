@@ -160,11 +160,8 @@ func functionsOf(f *elf.File) (map[string]part, error) {
 		return nil, errors.New("no .text or no .gopclntab, or a huge one")
 	}
 	code, err := text.Data()
-	if err != nil {
-		return nil, err
-	}
-	data, err := table.Data()
-	if err != nil {
+	data, terr := table.Data()
+	if err := cmp.Or(err, terr); err != nil {
 		return nil, err
 	}
 	symbols, err := gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr))
