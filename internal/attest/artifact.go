@@ -12,10 +12,6 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 )
 
-// emptyConfig is the config of an artifact that has none.
-// Source: OCI image specification, v1.1, guidance for an empty descriptor.
-const emptyConfig = "{}"
-
 // A Blob is bytes that have been written: what they are, and how to read them.
 type Blob struct {
 	Digest v1.Hash
@@ -38,7 +34,8 @@ type Part struct {
 
 // Artifact is a manifest in an image's form, of parts in the place of layers.
 func Artifact(m v1.Manifest, parts ...Part) (v1.Image, error) {
-	config := Bytes([]byte(emptyConfig))
+	// Source: OCI image specification, v1.1, guidance for an empty descriptor.
+	config := Bytes([]byte("{}"))
 	m.SchemaVersion, m.MediaType = 2, types.OCIManifestSchema1
 	m.Config = v1.Descriptor{MediaType: "application/vnd.oci.empty.v1+json", Digest: config.Digest, Size: config.Size}
 	all := blobs{config}
@@ -50,7 +47,7 @@ func Artifact(m v1.Manifest, parts ...Part) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	manifest := Bytes(bytes.TrimSpace(raw))
+	manifest := Bytes(raw)
 	return image.ImageOf(context.Background(), append(all, manifest), v1.Descriptor{MediaType: m.MediaType, Digest: manifest.Digest, Size: manifest.Size})
 }
 

@@ -104,6 +104,8 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	in := b.Lock.Inputs
+	set := &Set{Subjects: subjects, inputs: in, SBOMs: make([][]byte, len(subjects))}
 	contents := make([]*content, len(subjects)-1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
@@ -113,29 +115,23 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 			if err != nil {
 				return fmt.Errorf("attest: %s %s: %w", s.Platform, s.Descriptor.Digest, err)
 			}
-			contents[i], err = readContent(ctx, img, s.Platform)
+			if contents[i], err = readContent(ctx, img, s.Platform); err != nil {
+				return err
+			}
+			set.SBOMs[i+1], contents[i].outputs.Attestation, err = contents[i].embedded(in, b.Sources)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	set := &Set{Subjects: subjects, inputs: b.Lock.Inputs, SBOMs: make([][]byte, len(subjects))}
-	for i, c := range contents {
-		if set.SBOMs[i+1], err = imageSBOM(b.Lock.Inputs, c); err != nil {
-			return nil, fmt.Errorf("attest: SBOM of %s: %w", c.subject.Platform, err)
-		}
-		if c.outputs.Attestation, err = c.embedded(b.Lock.Inputs, b.Sources, set.SBOMs[i+1]); err != nil {
-			return nil, err
-		}
-	}
 	if err := compare(b.Lock, b.Index, subjects[0], contents); err != nil {
 		return nil, err
 	}
-	if set.SBOMs[0], err = indexSBOM(b.Lock.Inputs, subjects, set.SBOMs); err != nil {
+	if set.SBOMs[0], err = indexSBOM(in, subjects, set.SBOMs); err != nil {
 		return nil, fmt.Errorf("attest: SBOM of the index: %w", err)
 	}
-	if set.Provenance, err = provenance(b.Lock.Inputs, b.Sources, b.Run, subjects, contents...); err != nil {
+	if set.Provenance, err = provenance(in, b.Sources, b.Run, subjects, contents...); err != nil {
 		return nil, fmt.Errorf("attest: provenance: %w", err)
 	}
 	return set, nil
@@ -143,12 +139,9 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 
 // Subjects lists an index and its images.
 func Subjects(index v1.ImageIndex) ([]Subject, error) {
-	top, err := partial.Descriptor(index)
-	if err != nil {
-		return nil, fmt.Errorf("attest: index: %w", err)
-	}
+	top, terr := partial.Descriptor(index)
 	m, err := index.IndexManifest()
-	if err != nil {
+	if err := cmp.Or(terr, err); err != nil {
 		return nil, fmt.Errorf("attest: index: %w", err)
 	}
 	digest := top.Digest
@@ -243,8 +236,6 @@ type inToto struct {
 	Predicate     any        `json:"predicate"`
 }
 
-const inTotoType = "https://in-toto.io/Statement/v1"
-
 // resource is an in-toto resource descriptor.
 type resource struct {
 	Name   string            `json:"name,omitempty"`
@@ -253,21 +244,36 @@ type resource struct {
 }
 
 func statement(typ string, predicate any, in lock.Inputs, about ...Subject) ([]byte, error) {
-	s := inToto{Type: inTotoType, PredicateType: typ, Predicate: predicate}
+	s := inToto{Type: "https://in-toto.io/Statement/v1", PredicateType: typ, Predicate: predicate}
 	for _, subject := range about {
 		digest := subject.Descriptor.Digest
 		s.Subject = append(s.Subject, resource{Name: subject.name(in), Digest: map[string]string{digest.Algorithm: digest.Hex}})
 	}
-	data, err := encode(s, "")
-	return bytes.TrimSuffix(data, []byte("\n")), err
+	return encode(s, "")
 }
 
-// encode is JSON with keys in the order of the structs, maps sorted.
+// parse reads the predicate of a statement of this type.
+func parse(data []byte, typ string, predicate any) error {
+	s := inToto{Predicate: predicate}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return err
+	}
+	if s.PredicateType != typ {
+		return fmt.Errorf("type %q is not %q", s.PredicateType, typ)
+	}
+	return nil
+}
+
+// encode is JSON with keys in the order of the structs, maps sorted. Without an indent it
+// is one line, and has no end of line.
 func encode(v any, indent string) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", indent)
 	err := enc.Encode(v)
+	if indent == "" {
+		return bytes.TrimSpace(b.Bytes()), err
+	}
 	return b.Bytes(), err
 }

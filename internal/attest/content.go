@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -57,12 +58,10 @@ func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (_ *
 			err = fmt.Errorf("attest: %s %s: %w", platform, d.Digest, err)
 		}
 	}()
-	config, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	layers, err := img.Layers()
-	if err != nil {
+	config, cerr := img.ConfigFile()
+	name, nerr := img.ConfigName()
+	layers, lerr := img.Layers()
+	if err := cmp.Or(cerr, nerr, lerr); err != nil {
 		return nil, err
 	}
 	if len(config.RootFS.DiffIDs) != len(layers) {
@@ -70,24 +69,22 @@ func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (_ *
 	}
 	c := &content{
 		subject: Subject{platform, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}},
-		outputs: lock.PlatformOutput{Platform: platform, Manifest: d.Digest.String()},
+		outputs: lock.PlatformOutput{Platform: platform, Config: name.String(), Manifest: d.Digest.String()},
 	}
-	name, err := img.ConfigName()
-	if err != nil {
-		return nil, err
-	}
-	c.outputs.Config = name.String()
 	files := map[string]*file{}
 	for i, l := range layers {
-		layer := layerName(i)
+		name := strconv.Itoa(i + 1)
+		if i < len(plan.Layers) {
+			name = plan.Layers[i]
+		}
 		record, err := readLayer(ctx, l, files)
 		if err != nil {
-			return nil, fmt.Errorf("layer %s: %w", layer, err)
+			return nil, fmt.Errorf("layer %s: %w", name, err)
 		}
 		if want := config.RootFS.DiffIDs[i].String(); record.DiffID != want {
-			return nil, fmt.Errorf("layer %s: is %s, the config has %s", layer, record.DiffID, want)
+			return nil, fmt.Errorf("layer %s: is %s, the config has %s", name, record.DiffID, want)
 		}
-		record.Name = layer
+		record.Name = name
 		c.outputs.Layers = append(c.outputs.Layers, record)
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -101,50 +98,38 @@ func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (_ *
 	return c, nil
 }
 
-// layerName is the name of a layer by its place.
-func layerName(i int) string {
-	if i < len(plan.Layers) {
-		return plan.Layers[i]
-	}
-	return strconv.Itoa(i + 1)
-}
-
 // readLayer adds the files of a layer. What it reads is checked against the digests.
-func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (lock.Layer, error) {
+func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (record lock.Layer, err error) {
 	digest, err := l.Digest()
 	if err != nil {
-		return lock.Layer{}, err
+		return record, err
 	}
 	rc, err := l.Uncompressed()
 	if err != nil {
-		return lock.Layer{}, err
+		return record, err
 	}
 	defer rc.Close()
 	sum := sha256.New()
 	tee := io.TeeReader(ctxio.Reader(ctx, rc), sum)
-	for tr := tar.NewReader(tee); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return lock.Layer{}, err
-		}
+	tr := tar.NewReader(tee)
+	h, err := tr.Next()
+	for ; err == nil; h, err = tr.Next() {
 		switch name := strings.TrimPrefix(h.Name, "/"); {
 		case h.Typeflag == tar.TypeDir:
 		case h.Typeflag != tar.TypeReg || strings.HasPrefix(path.Base(name), ".wh."):
-			return lock.Layer{}, fmt.Errorf("%s: neither a file nor a folder", name)
+			return record, fmt.Errorf("%s: neither a file nor a folder", name)
 		default:
 			if files[name], err = readFile(name, h.Size, tr); err != nil {
-				return lock.Layer{}, fmt.Errorf("%s: %w", name, err)
+				return record, fmt.Errorf("%s: %w", name, err)
 			}
 		}
 	}
-	// What comes after the archive's end counts for its digest.
-	if _, err := io.Copy(io.Discard, tee); err != nil {
-		return lock.Layer{}, err
+	if !errors.Is(err, io.EOF) {
+		return record, err
 	}
-	return lock.Layer{DiffID: "sha256:" + hex.EncodeToString(sum.Sum(nil)), Digest: digest.String()}, nil
+	// What comes after the archive's end counts for its digest.
+	_, err = io.Copy(io.Discard, tee)
+	return lock.Layer{DiffID: "sha256:" + hex.EncodeToString(sum.Sum(nil)), Digest: digest.String()}, err
 }
 
 // readFile reads a file of some bytes, and what it says of itself.

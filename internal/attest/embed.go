@@ -34,16 +34,15 @@ func Image(ctx context.Context, in lock.Inputs, sources plan.Sources, platform l
 	if err != nil {
 		return nil, nil, err
 	}
-	document, err := imageSBOM(in, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	return c.state(in, sources, document)
+	_, sbom, made, err = c.state(in, sources)
+	return sbom, made, err
 }
 
-// state makes the statements of Image; the document is the image's SBOM.
-func (c *content) state(in lock.Inputs, sources plan.Sources, document []byte) (sbom, made []byte, err error) {
-	sbom, err = statement(SPDX, json.RawMessage(document), in, c.subject)
+// state makes the image's SBOM and the statements of Image.
+func (c *content) state(in lock.Inputs, sources plan.Sources) (document, sbom, made []byte, err error) {
+	if document, err = imageSBOM(in, c); err == nil {
+		sbom, err = statement(SPDX, json.RawMessage(document), in, c.subject)
+	}
 	if err == nil {
 		// Of this image alone: which others the lock has is no part of how it was made.
 		in.Platforms = []lock.Platform{c.subject.Platform}
@@ -52,7 +51,7 @@ func (c *content) state(in lock.Inputs, sources plan.Sources, document []byte) (
 	if err != nil {
 		err = fmt.Errorf("attest: %s: %w", c.subject.Platform, err)
 	}
-	return sbom, made, err
+	return document, sbom, made, err
 }
 
 // Embed makes the attestation manifest of an image, which stands beside it in the index:
@@ -65,18 +64,18 @@ func Embed(sbom, made Blob) (v1.Image, error) {
 	)
 }
 
-// embedded is the digest of the attestation manifest of an image with this SBOM.
-func (c *content) embedded(in lock.Inputs, sources plan.Sources, document []byte) (string, error) {
-	sbom, made, err := c.state(in, sources, document)
+// embedded is the SBOM of an image, and the digest of its attestation manifest.
+func (c *content) embedded(in lock.Inputs, sources plan.Sources) (document []byte, digest string, err error) {
+	document, sbom, made, err := c.state(in, sources)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	attestation, err := Embed(Bytes(sbom), Bytes(made))
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	digest, err := attestation.Digest()
-	return digest.String(), err
+	hash, err := attestation.Digest()
+	return document, hash.String(), err
 }
 
 // Sample is the digest of what this program states about a sample: of two programs that
@@ -104,15 +103,12 @@ func Sample() (string, error) {
 		return "", err
 	}
 	// No notice is read: to get ready for the first takes a second. Who reads them is named.
-	c.files = append(c.files, &file{name: licenceDir + lock.RootsModule + "@v0.1.0/LICENSE", licences: []string{checker}})
-	c.files = append(c.files, &file{name: "usr/local/bin/sample", info: &debug.BuildInfo{
+	notice := &file{name: licenceDir + lock.RootsModule + "@v0.1.0/LICENSE", licences: []string{checker}}
+	c.files = append(c.files, notice, &file{name: "usr/local/bin/sample", info: &debug.BuildInfo{
 		GoVersion: in.Go.Version,
 		Main:      debug.Module{Path: lock.TailscaleModule, Version: in.Tailscale.Version, Sum: h1},
 		Deps:      []*debug.Module{{Path: "example.com/Sample", Version: "v1.0.0", Sum: h1}},
 	}})
-	document, err := imageSBOM(in, c)
-	if err != nil {
-		return "", err
-	}
-	return c.embedded(in, plan.Sources{}, document)
+	_, digest, err := c.embedded(in, plan.Sources{})
+	return digest, err
 }

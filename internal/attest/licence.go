@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -31,10 +32,9 @@ func identify(text []byte) []string {
 	}
 	var ids []string
 	for _, m := range found.Match {
-		if m.IsURL || slices.Contains(notSPDX, m.ID) {
-			continue
+		if !m.IsURL && !slices.Contains(notSPDX, m.ID) {
+			ids = append(ids, m.ID)
 		}
-		ids = append(ids, m.ID)
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)
@@ -61,9 +61,6 @@ func declared(files []*file, folder string) string {
 		}
 		ids = append(ids, f.licences...)
 	}
-	if len(ids) == 0 {
-		return noAssertion
-	}
 	slices.Sort(ids)
-	return strings.Join(slices.Compact(ids), " AND ")
+	return cmp.Or(strings.Join(slices.Compact(ids), " AND "), noAssertion)
 }

@@ -75,12 +75,11 @@ type metadata struct {
 // ParseProvenance reads the predicate of a provenance statement.
 func ParseProvenance(statement []byte) (*Provenance, error) {
 	p := new(Provenance)
-	s := inToto{Predicate: p}
-	if err := json.Unmarshal(statement, &s); err != nil {
+	if err := parse(statement, SLSA, p); err != nil {
 		return nil, fmt.Errorf("attest: provenance: %w", err)
 	}
-	if s.PredicateType != SLSA || p.BuildDefinition.BuildType != BuildType {
-		return nil, fmt.Errorf("attest: provenance: type %q of build %q is not %q of build %q", s.PredicateType, p.BuildDefinition.BuildType, SLSA, BuildType)
+	if p.BuildDefinition.BuildType != BuildType {
+		return nil, fmt.Errorf("attest: provenance: build type %q is not %q", p.BuildDefinition.BuildType, BuildType)
 	}
 	return p, nil
 }
@@ -96,18 +95,44 @@ func provenance(in lock.Inputs, sources plan.Sources, run Run, about []Subject, 
 	if err != nil {
 		return nil, err
 	}
-	dependencies, err := dependencies(in, run, contents)
+	var p Provenance
+	d := &p.BuildDefinition
+	d.BuildType = BuildType
+	d.ExternalParameters.Lock = in
+	d.InternalParameters.Host = Host
+	for _, a := range actions.Actions() {
+		d.InternalParameters.Actions = append(d.InternalParameters.Actions, action{a.Key(), a.JSON()})
+	}
+	// What went into the image: sources first, then modules.
+	d.ResolvedDependencies = []resource{{
+		Name:   "tailscale",
+		URI:    upstream + "@refs/tags/" + in.Tailscale.Version,
+		Digest: map[string]string{"gitCommit": in.Tailscale.Commit},
+	}}
+	if run.Commit != "" {
+		d.ResolvedDependencies = append(d.ResolvedDependencies, resource{Name: "derper", URI: "git+" + cmp.Or(run.Source, image.Source), Digest: map[string]string{"gitCommit": run.Commit}})
+	}
+	modules := Modules(in, slices.Collect(maps.Keys(in.Go.Sums))...)
+	for _, c := range contents {
+		for _, f := range c.files {
+			if f.info == nil {
+				continue
+			}
+			for _, dep := range f.info.Deps {
+				m := cmp.Or(dep.Replace, dep)
+				modules = append(modules, Module{module.Version{Path: m.Path, Version: m.Version}, m.Sum})
+			}
+		}
+	}
+	slices.SortStableFunc(modules, func(a, b Module) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Version.Version, b.Version.Version))
+	})
+	modules = slices.CompactFunc(modules, func(a, b Module) bool { return a.Version == b.Version })
+	list, err := resources(modules)
 	if err != nil {
 		return nil, err
 	}
-	var p Provenance
-	p.BuildDefinition.BuildType = BuildType
-	p.BuildDefinition.ExternalParameters.Lock = in
-	p.BuildDefinition.InternalParameters.Host = Host
-	for _, a := range actions.Actions() {
-		p.BuildDefinition.InternalParameters.Actions = append(p.BuildDefinition.InternalParameters.Actions, action{a.Key(), a.JSON()})
-	}
-	p.BuildDefinition.ResolvedDependencies = dependencies
+	d.ResolvedDependencies = append(d.ResolvedDependencies, list...)
 	p.RunDetails.Builder.ID = cmp.Or(run.Builder, Builder)
 	if run.Invocation != "" {
 		p.RunDetails.Metadata = &metadata{run.Invocation}
@@ -115,42 +140,29 @@ func provenance(in lock.Inputs, sources plan.Sources, run Run, about []Subject, 
 	return statement(SLSA, p, in, about...)
 }
 
-// dependencies lists what went into the image: sources first, then modules.
-func dependencies(in lock.Inputs, run Run, contents []*content) ([]resource, error) {
-	list := []resource{{
-		Name:   "tailscale",
-		URI:    upstream + "@refs/tags/" + in.Tailscale.Version,
-		Digest: map[string]string{"gitCommit": in.Tailscale.Commit},
-	}}
-	if run.Commit != "" {
-		list = append(list, resource{Name: "derper", URI: "git+" + cmp.Or(run.Source, image.Source), Digest: map[string]string{"gitCommit": run.Commit}})
+// A Module is a Go module with its h1 sum.
+type Module struct {
+	module.Version
+	Sum string
+}
+
+// Modules are those of a lock's inputs, with the toolchains for these hosts: tailscale's
+// first, the roots' last.
+func Modules(in lock.Inputs, hosts ...string) []Module {
+	list := []Module{{module.Version{Path: lock.TailscaleModule, Version: in.Tailscale.Version}, in.Tailscale.Sum}}
+	for _, host := range hosts {
+		list = append(list, Module{in.Go.Module(host), in.Go.Sums[host]})
 	}
-	sums := map[module.Version]string{
-		{Path: lock.TailscaleModule, Version: in.Tailscale.Version}: in.Tailscale.Sum,
-		{Path: lock.RootsModule, Version: in.Roots.Version}:         in.Roots.Sum,
-	}
-	for host, sum := range in.Go.Sums {
-		sums[in.Go.Module(host)] = sum
-	}
-	for _, c := range contents {
-		for _, f := range c.files {
-			if f.info == nil {
-				continue
-			}
-			for _, d := range f.info.Deps {
-				m := effective(d)
-				sums[module.Version{Path: m.Path, Version: m.Version}] = m.Sum
-			}
-		}
-	}
-	for _, m := range slices.SortedFunc(maps.Keys(sums), func(a, b module.Version) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Version, b.Version))
-	}) {
-		hash, err := dirHash(sums[m])
+	return append(list, Module{module.Version{Path: lock.RootsModule, Version: in.Roots.Version}, in.Roots.Sum})
+}
+
+func resources(modules []Module) (list []resource, err error) {
+	for _, m := range modules {
+		hash, err := dirHash(m.Sum)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m, err)
 		}
-		list = append(list, resource{Name: m.Path, URI: modulePURL(m.Path, m.Version), Digest: map[string]string{"dirHash": hash}})
+		list = append(list, resource{Name: m.Path, URI: modulePURL(m.Path, m.Version.Version), Digest: map[string]string{"dirHash": hash}})
 	}
 	return list, nil
 }

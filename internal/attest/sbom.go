@@ -5,8 +5,10 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/url"
 	"path"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -29,113 +31,100 @@ const (
 	leftOut  = "usr/share/ca-certificates/left-out.txt"
 )
 
-// Identifiers of a document's elements.
+// Identifiers of the elements that a document is about.
 const (
-	documentID = "DOCUMENT"
-	indexID    = "Index"
-	imageID    = "Image"
+	indexID = "Index"
+	imageID = "Image"
 )
 
 // imageSBOM is the SPDX document of an image.
 func imageSBOM(in lock.Inputs, c *content) ([]byte, error) {
-	doc := newDocument(in, "derper "+in.Tailscale.Short()+" "+string(c.subject.Platform), c.subject.Descriptor.Digest.Hex)
-	img := imagePackage(in, imageID, c.subject.Platform, c.subject.Descriptor.Digest.Hex)
+	doc := newDocument(in, imageID, c.subject)
+	img := doc.Packages[0]
 	img.FilesAnalyzed = true
 	img.PackageVerificationCode = &common.PackageVerificationCode{Value: verificationCode(c.files)}
 	img.PackageLicenseDeclared = image.Annotations(in)["org.opencontainers.image.licenses"]
-	doc.Packages = []*spdx.Package{img}
-	relate(doc, documentID, common.TypeRelationshipDescribe, imageID)
-
-	// Which elements each program and the bundle come from.
-	made := map[string][]related{}
-	modules := map[module.Version]*spdx.Package{}
-	add := func(m debug.Module) common.ElementID {
-		key := module.Version{Path: m.Path, Version: m.Version}
-		if modules[key] == nil {
-			modules[key] = modulePackage(in, c.files, m)
-		}
-		return modules[key].PackageSPDXIdentifier
-	}
+	packages := map[common.ElementID]*spdx.Package{}
 	for _, f := range c.files {
-		if f.info == nil {
-			continue
-		}
-		made[f.name] = append(made[f.name],
-			related{common.TypeRelationshipGeneratedFrom, add(mainModule(f.info))},
-			related{common.TypeRelationshipDependsOn, add(stdlib(in))})
-		for _, m := range f.info.Deps {
-			made[f.name] = append(made[f.name], related{common.TypeRelationshipDependsOn, add(effective(m))})
+		for _, m := range f.madeOf(in) {
+			packages[moduleID(m)] = cmp.Or(packages[moduleID(m)], modulePackage(in, c.files, m))
 		}
 	}
-	roots := add(debug.Module{Path: lock.RootsModule, Version: in.Roots.Version, Sum: in.Roots.Sum})
-	for _, name := range []string{caBundle, leftOut} {
-		made[name] = append(made[name], related{common.TypeRelationshipGeneratedFrom, roots})
-	}
-
-	for _, p := range modules {
-		doc.Packages = append(doc.Packages, p)
-	}
-	slices.SortFunc(doc.Packages[1:], func(a, b *spdx.Package) int {
-		return cmp.Compare(a.PackageSPDXIdentifier, b.PackageSPDXIdentifier)
-	})
-	for _, p := range doc.Packages[1:] {
-		relate(doc, imageID, common.TypeRelationshipContains, p.PackageSPDXIdentifier)
-	}
-	for _, f := range c.files {
-		doc.Files = append(doc.Files, fileElement(f))
-		id := elementID("File", f.name)
+	for _, id := range slices.Sorted(maps.Keys(packages)) {
+		doc.Packages = append(doc.Packages, packages[id])
 		relate(doc, imageID, common.TypeRelationshipContains, id)
-		for _, r := range made[f.name] {
-			relate(doc, id, r.how, r.to)
+	}
+	for _, f := range c.files {
+		e := fileElement(f)
+		doc.Files = append(doc.Files, e)
+		relate(doc, imageID, common.TypeRelationshipContains, e.FileSPDXIdentifier)
+		how := common.TypeRelationshipGeneratedFrom
+		for _, m := range f.madeOf(in) {
+			relate(doc, e.FileSPDXIdentifier, how, moduleID(m))
+			how = common.TypeRelationshipDependsOn
 		}
 	}
 	return encode(doc, " ")
 }
 
-// related is a relationship to an element.
-type related struct {
-	how string
-	to  common.ElementID
+// madeOf are the modules that a file comes from: first the one that it is generated from.
+func (f *file) madeOf(in lock.Inputs) []debug.Module {
+	switch {
+	case f.name == caBundle || f.name == leftOut:
+		return []debug.Module{{Path: lock.RootsModule, Version: in.Roots.Version, Sum: in.Roots.Sum}}
+	case f.info == nil:
+		return nil
+	}
+	list := []debug.Module{f.info.Main, {Path: stdlibPath, Version: in.Go.Version}}
+	if f.info.Main.Path == derper.Module {
+		list[0].Version = "" // this project's own has none
+	}
+	for _, m := range f.info.Deps {
+		list = append(list, *cmp.Or(m.Replace, m))
+	}
+	return list
 }
 
 // indexSBOM is the SPDX document of an index: its images, and where their documents are.
 func indexSBOM(in lock.Inputs, subjects []Subject, documents [][]byte) ([]byte, error) {
-	index := subjects[0].Descriptor.Digest
-	doc := newDocument(in, "derper "+in.Tailscale.Short(), index.Hex)
-	doc.Packages = []*spdx.Package{imagePackage(in, indexID, "", index.Hex)}
-	relate(doc, documentID, common.TypeRelationshipDescribe, indexID)
+	doc := newDocument(in, indexID, subjects[0])
 	for i, s := range subjects[1:] {
 		id, sum := elementID(imageID, string(s.Platform)), sha1.Sum(documents[i+1])
-		doc.Packages = append(doc.Packages, imagePackage(in, id, s.Platform, s.Descriptor.Digest.Hex))
+		doc.Packages = append(doc.Packages, imagePackage(in, id, s))
 		relate(doc, indexID, common.TypeRelationshipContains, id)
 		relate(doc, id, common.TypeRelationshipVariantOf, indexID)
 		doc.ExternalDocumentReferences = append(doc.ExternalDocumentReferences, spdx.ExternalDocumentRef{
 			DocumentRefID: common.DocumentID(id),
-			URI:           namespace(s.Descriptor.Digest.Hex),
+			URI:           namespace(s),
 			Checksum:      common.Checksum{Algorithm: common.SHA1, Value: hex.EncodeToString(sum[:])},
 		})
 	}
 	return encode(doc, " ")
 }
 
-// newDocument begins a document about a digest.
-func newDocument(in lock.Inputs, name, digest string) *spdx.Document {
-	return &spdx.Document{
+// newDocument begins the document about a subject, which is its first package.
+func newDocument(in lock.Inputs, id common.ElementID, about Subject) *spdx.Document {
+	doc := &spdx.Document{
 		SPDXVersion:       spdx.Version,
 		DataLicense:       spdx.DataLicense,
-		SPDXIdentifier:    documentID,
-		DocumentName:      name,
-		DocumentNamespace: namespace(digest),
+		SPDXIdentifier:    "DOCUMENT",
+		DocumentName:      strings.Replace(about.name(in), ":", " ", 1),
+		DocumentNamespace: namespace(about),
 		CreationInfo: &spdx.CreationInfo{
 			Creators: []common.Creator{{CreatorType: "Tool", Creator: derper.Module}},
 			// Not when it was made: the same image has the same document.
 			Created: in.Tailscale.Time.UTC().Format("2006-01-02T15:04:05Z"),
 		},
+		Packages: []*spdx.Package{imagePackage(in, id, about)},
 	}
+	relate(doc, doc.SPDXIdentifier, common.TypeRelationshipDescribe, id)
+	return doc
 }
 
-// namespace is the URI of the document about a digest.
-func namespace(digest string) string { return image.Source + "/spdx/sha256/" + digest }
+// namespace is the URI of the document about a subject.
+func namespace(about Subject) string {
+	return image.Source + "/spdx/sha256/" + about.Descriptor.Digest.Hex
+}
 
 func relate(doc *spdx.Document, from common.ElementID, how string, to common.ElementID) {
 	doc.Relationships = append(doc.Relationships, &spdx.Relationship{
@@ -145,108 +134,79 @@ func relate(doc *spdx.Document, from common.ElementID, how string, to common.Ele
 	})
 }
 
+var notInID = regexp.MustCompile(`[^A-Za-z0-9.]`)
+
 // elementID makes an identifier of a name. SPDX allows letters, digits, dots and
 // hyphens; any other byte, and the hyphen itself, becomes a hyphen and its code, so that
 // two names never share an identifier.
 func elementID(kind, name string) common.ElementID {
-	var b strings.Builder
-	b.WriteString(kind + "-")
-	for _, c := range []byte(name) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.':
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, "-%02x", c)
-		}
-	}
-	return common.ElementID(b.String())
+	return common.ElementID(kind + "-" + notInID.ReplaceAllStringFunc(name, func(s string) string {
+		return "-" + strings.ReplaceAll(fmt.Sprintf("% x", s), " ", "-")
+	}))
 }
 
-// imagePackage is an image, or with an empty platform the index, as a package.
-func imagePackage(in lock.Inputs, id common.ElementID, platform lock.Platform, digest string) *spdx.Package {
-	purl := "pkg:oci/derper@sha256%3A" + digest
-	if platform != "" {
-		purl += "?arch=" + platform.Arch()
-		if platform.Variant() != "" {
-			purl += "%2F" + platform.Variant()
-		}
-		purl += "&os=" + platform.OS()
+func moduleID(m debug.Module) common.ElementID { return elementID("Module", m.Path+"@"+m.Version) }
+
+// imagePackage is an image, or the index, as a package.
+func imagePackage(in lock.Inputs, id common.ElementID, s Subject) *spdx.Package {
+	purl := "pkg:oci/derper@sha256%3A" + s.Descriptor.Digest.Hex
+	if p := s.Platform; p != "" {
+		arch := strings.TrimSuffix(p.Arch()+"%2F"+p.Variant(), "%2F")
+		purl += "?arch=" + arch + "&os=" + p.OS()
 	}
-	p := newPackage(id, "derper", in.Tailscale.Short(), "CONTAINER", packageURL(purl, ""))
-	p.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: digest}}
+	p := newPackage(id, "derper", in.Tailscale.Short(), "CONTAINER", purl, "")
+	p.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: s.Descriptor.Digest.Hex}}
 	return p
 }
 
 // newPackage is a package of which only names and places are known. Where an image is
 // downloaded is not stated: it may be any registry, and the digest says which image it is.
-func newPackage(id common.ElementID, name, version, purpose string, purl *spdx.PackageExternalReference) *spdx.Package {
+func newPackage(id common.ElementID, name, version, purpose, purl, comment string) *spdx.Package {
 	return &spdx.Package{
-		PackageName:               name,
-		PackageSPDXIdentifier:     id,
-		PackageVersion:            version,
-		PackageDownloadLocation:   noAssertion,
-		PackageLicenseConcluded:   noAssertion,
-		PackageLicenseDeclared:    noAssertion,
-		PackageCopyrightText:      noAssertion,
-		PackageExternalReferences: []*spdx.PackageExternalReference{purl},
-		PrimaryPackagePurpose:     purpose,
+		PackageName:             name,
+		PackageSPDXIdentifier:   id,
+		PackageVersion:          version,
+		PackageDownloadLocation: noAssertion,
+		PackageLicenseConcluded: noAssertion,
+		PackageLicenseDeclared:  noAssertion,
+		PackageCopyrightText:    noAssertion,
+		PackageExternalReferences: []*spdx.PackageExternalReference{{
+			Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl, ExternalRefComment: comment,
+		}},
+		PrimaryPackagePurpose: purpose,
 	}
-}
-
-func packageURL(purl, comment string) *spdx.PackageExternalReference {
-	return &spdx.PackageExternalReference{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl, ExternalRefComment: comment}
 }
 
 // modulePackage is a Go module as a package. Its h1 sum is no checksum in SPDX's sense:
 // it is over the names and hashes of the module's files, not over an archive. It stands
 // in the comment of the package URL, as go.sum has it.
 func modulePackage(in lock.Inputs, files []*file, m debug.Module) *spdx.Package {
-	p := newPackage(elementID("Module", m.Path+"@"+m.Version), m.Path, m.Version, "LIBRARY", packageURL(modulePURL(m.Path, m.Version), m.Sum))
-	p.PackageLicenseDeclared = declared(files, licenceDir+m.Path+"@"+m.Version)
+	p := newPackage(moduleID(m), m.Path, m.Version, "LIBRARY", modulePURL(m.Path, m.Version), m.Sum)
+	notices := m.Path + "@" + m.Version
 	switch m.Path {
 	case derper.Module:
 		p.PackageVersion = ""
 		p.PackageDownloadLocation = "git+" + image.Source
 		p.PackageSourceInfo = "folder entrypoint"
-		p.PackageLicenseDeclared = declared(files, licenceDir+m.Path)
+		notices = m.Path
 	case stdlibPath:
 		p.PackageDownloadLocation = "https://go.dev/dl/" + in.Go.Version + ".src.tar.gz"
 		p.PackageSourceInfo = "the standard library of module " + lock.ToolchainModule + ", whose h1 sums are in the lock"
-		p.PackageLicenseDeclared = declared(files, licenceDir+in.Go.Version)
+		notices = in.Go.Version
 	default:
-		if escaped, err := module.EscapePath(m.Path); err == nil {
-			if version, err := module.EscapeVersion(m.Version); err == nil {
-				p.PackageDownloadLocation = "https://proxy.golang.org/" + escaped + "/@v/" + version + ".zip"
-			}
+		escaped, perr := module.EscapePath(m.Path)
+		version, verr := module.EscapeVersion(m.Version)
+		if perr == nil && verr == nil {
+			p.PackageDownloadLocation = "https://proxy.golang.org/" + escaped + "/@v/" + version + ".zip"
 		}
 	}
+	p.PackageLicenseDeclared = declared(files, licenceDir+notices)
 	return p
 }
 
 // stdlibPath is the name of the standard library where it is listed like a module, as
 // the Go vulnerability database and scanners do.
 const stdlibPath = "stdlib"
-
-func stdlib(in lock.Inputs) debug.Module {
-	return debug.Module{Path: stdlibPath, Version: in.Go.Version}
-}
-
-// mainModule is the module of a program itself. This project's own has no version.
-func mainModule(info *debug.BuildInfo) debug.Module {
-	m := info.Main
-	if m.Path == derper.Module {
-		m.Version = ""
-	}
-	return m
-}
-
-// effective is the module that was compiled, where one stands in for another.
-func effective(m *debug.Module) debug.Module {
-	if m.Replace != nil {
-		return *m.Replace
-	}
-	return *m
-}
 
 // modulePURL is the package URL of a Go module.
 // Source: https://github.com/package-url/purl-spec, type golang.

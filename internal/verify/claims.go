@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -27,8 +29,8 @@ const (
 	claimLayerFormat = image.Prefix + "layer-format"
 )
 
-// claims is what an image says it is made of.
-func (f *found) claims() (*Claims, error) {
+// claims is what an image says it is made of: inputs without their sums.
+func (f *found) claims() (in lock.Inputs, err error) {
 	// The same stands in several places, one of which may have been changed: what
 	// most of them say counts, and what another says is found when it is compared.
 	// At a tie it is the index before the images.
@@ -36,175 +38,139 @@ func (f *found) claims() (*Claims, error) {
 	for _, img := range f.images {
 		places = append(places, img.annotations, img.configFile.Config.Labels)
 	}
-	var missing string
-	claim := func(name string) string {
-		count, best := map[string]int{}, ""
+	claim := map[string]string{}
+	for _, name := range []string{claimVersion, claimCommit, claimGo, claimRoots, claimCreated, claimLayerFormat} {
+		count := map[string]int{}
 		for _, place := range places {
 			if v := place[name]; v != "" {
 				count[v]++
 			}
 		}
 		for _, place := range places {
-			if v := place[name]; count[v] > count[best] {
-				best = v
+			if v := place[name]; count[v] > count[claim[name]] {
+				claim[name] = v
 			}
 		}
-		if best == "" && missing == "" {
-			missing = name
+		if claim[name] == "" {
+			return in, fmt.Errorf("%w: nothing in it says %s", image.ErrForeign, name)
 		}
-		return best
 	}
-	r := &Claims{
-		Version: "v" + claim(claimVersion),
-		Commit:  claim(claimCommit),
-		Go:      claim(claimGo),
-		Roots:   claim(claimRoots),
+	at, err := time.Parse(time.RFC3339, claim[claimCreated])
+	if err != nil {
+		return in, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(claim[claimCreated]), image.ErrForeign)
 	}
-	created, format := claim(claimCreated), claim(claimLayerFormat)
-	if missing != "" {
-		return nil, fmt.Errorf("%w: nothing in it says %s", image.ErrForeign, missing)
+	format, err := strconv.Atoi(claim[claimLayerFormat])
+	if err != nil {
+		return in, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(claim[claimLayerFormat]), image.ErrForeign)
 	}
-	var err error
-	if r.Time, err = time.Parse(time.RFC3339, created); err != nil {
-		return nil, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(created), image.ErrForeign)
-	}
-	r.Time = r.Time.UTC()
-	if r.LayerFormat, err = strconv.Atoi(format); err != nil {
-		return nil, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(format), image.ErrForeign)
-	}
-	return r, nil
+	return lock.Inputs{
+		Tailscale:   lock.Tailscale{Version: "v" + claim[claimVersion], Commit: claim[claimCommit], Time: at.UTC()},
+		Go:          lock.Go{Version: claim[claimGo], Sums: map[string]string{}},
+		Roots:       lock.Module{Version: claim[claimRoots]},
+		LayerFormat: format,
+	}, nil
 }
 
-// inputs makes a lock's inputs again from what an image claims: every sum comes from
+func claimsOf(in lock.Inputs) *Claims {
+	t := in.Tailscale
+	return &Claims{t.Version, t.Commit, t.Time, in.Go.Version, in.Roots.Version, in.LayerFormat}
+}
+
+// remake makes a lock's inputs again from what an image claims: every sum comes from
 // the checksum database, and the time from the module proxy. The image is trusted in
 // nothing but which release it is to be compared with. The checks say what of the
 // claims could be checked.
-func (v *Verifier) inputs(ctx context.Context, r *Claims, platforms []lock.Platform) (in lock.Inputs, checks []Check, err error) {
-	in = lock.Inputs{
-		Tailscale:   lock.Tailscale{Version: r.Version, Commit: r.Commit, Time: r.Time},
-		Go:          lock.Go{Version: r.Go, Sums: map[string]string{}},
-		Roots:       lock.Module{Version: r.Roots},
-		Platforms:   platforms,
-		LayerFormat: r.LayerFormat,
+func (j *job) remake(ctx context.Context) error {
+	in, claimed := &j.inputs, j.inputs.Tailscale
+	in.Platforms = j.expected
+	if in.LayerFormat != lock.LayerFormat {
+		return fmt.Errorf("its layers are of format %d, this program writes format %d: verify with the program of the revision that made the image", in.LayerFormat, lock.LayerFormat)
 	}
-	if r.LayerFormat != lock.LayerFormat {
-		return in, nil, fmt.Errorf("its layers are of format %d, this program writes format %d: verify with the program of the revision that made the image", r.LayerFormat, lock.LayerFormat)
+	if err := j.sums(ctx); err != nil {
+		return err
 	}
-	if checks, err = v.sums(ctx, in); err != nil {
-		return in, checks, err
-	}
-	in.Tailscale.Sum, in.Roots.Sum = checks[0].Rebuilt, checks[len(checks)-1].Rebuilt
+	made := j.subject.Inputs
+	in.Tailscale.Sum, in.Roots.Sum = made[0].Rebuilt, made[len(made)-1].Rebuilt
 	for i, host := range lock.Hosts {
-		in.Go.Sums[host] = checks[1+i].Rebuilt
+		in.Go.Sums[host] = made[1+i].Rebuilt
 	}
 	// The form of what is claimed is checked as a lock's is.
-	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: in}).Bytes(); err != nil {
-		return in, checks, fmt.Errorf("%w: %w", image.ErrForeign, err)
+	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: *in}).Bytes(); err != nil {
+		return fmt.Errorf("%w: %w", image.ErrForeign, err)
 	}
-	origin, err := v.time(ctx, r, &in, &checks)
+	// The commit time is every time stamp in the image.
+	info, err := j.Modules.Info(ctx, module.Version{Path: lock.TailscaleModule, Version: claimed.Version})
 	if err != nil {
-		return in, checks, err
+		return err
 	}
-	proof, err := v.prove(ctx, in.Tailscale)
+	in.Tailscale.Time = info.Time.UTC().Truncate(time.Second) // as git has it
+	c := compared(LevelInput, "commit time", in.Tailscale.Time.Format(time.RFC3339Nano), claimed.Time.Format(time.RFC3339Nano))
+	c.Note = "the time is the module proxy's"
+	if c.failed() {
+		c.Note = fmt.Sprintf("the image claims that the commit is of %s, the module proxy says %s", c.Image, c.Rebuilt)
+	}
+	proof, err := j.prove(ctx)
 	if err != nil {
-		return in, checks, err
+		return err
 	}
-	checks = append(checks, v.commit(r, origin, proof))
-	if proof != nil {
-		checks = append(checks, *proof)
+	type named struct{ commit, by string }
+	var names []named
+	if len(proof) > 0 && proof[0].Result == Pass {
+		names = append(names, named{claimed.Commit, "the git tag"})
 	}
-	return in, checks, nil
-}
-
-// input is a module that a release is made of, with its sum.
-type input struct {
-	module.Version
-	sum string
-}
-
-// modules are those of a lock's inputs: tailscale's first, the roots' last.
-func modules(in lock.Inputs) []input {
-	list := []input{{module.Version{Path: lock.TailscaleModule, Version: in.Tailscale.Version}, in.Tailscale.Sum}}
-	for _, host := range lock.Hosts {
-		list = append(list, input{in.Go.Module(host), in.Go.Sums[host]})
+	if j.sameRelease() {
+		names = append(names, named{j.Lock.Inputs.Tailscale.Commit, "the lock at hand"})
 	}
-	return append(list, input{module.Version{Path: lock.RootsModule, Version: in.Roots.Version}, in.Roots.Sum})
-}
-
-// sums asks the checksum database for the sums of all modules of the inputs.
-func (v *Verifier) sums(ctx context.Context, in lock.Inputs) (checks []Check, err error) {
-	for _, m := range modules(in) {
-		if err := module.Check(m.Path, m.Version.Version); err != nil {
-			return checks, fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), image.ErrForeign, err)
+	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+claimed.Version && info.Origin.Hash != "" {
+		names = append(names, named{info.Origin.Hash, "the module proxy"})
+	}
+	// The commit is stamped into the programs, and no checksum database knows of commits.
+	commit := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: claimed.Commit, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
+	for _, n := range names {
+		if n.commit != claimed.Commit {
+			commit.Result, commit.Rebuilt = Fail, n.commit
+			commit.Note = fmt.Sprintf("the image claims commit %s, %s says %s", claimed.Commit, n.by, n.commit)
+		} else if commit.Result == Skip {
+			commit.Result, commit.Rebuilt, commit.Note = Pass, n.commit, n.by+" names the same"
 		}
-		sum, err := v.Modules.Sum(ctx, m.Version)
+	}
+	j.subject.Inputs = slices.Concat(made, []Check{c, commit}, proof, j.againstLock())
+	return nil
+}
+
+// sums asks the checksum database for the sums of all modules of the inputs, of which a
+// lock has sums of its own.
+func (j *job) sums(ctx context.Context) error {
+	for _, m := range attest.Modules(j.inputs, lock.Hosts...) {
+		if err := module.Check(m.Path, m.Version.Version); err != nil {
+			return fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), image.ErrForeign, err)
+		}
+		sum, err := j.Modules.Sum(ctx, m.Version)
 		if modproxy.NotServed(err) {
-			return checks, fmt.Errorf("claims to be made of %s, which the checksum database does not know: %w", m, err)
+			return fmt.Errorf("claims to be made of %s, which the checksum database does not know: %w", m, err)
 		}
 		if err != nil {
-			return checks, err
+			return err
 		}
-		checks = append(checks, Check{Level: LevelInput, Name: m.String(), Result: Pass, Rebuilt: sum, Note: "the sum is the checksum database's"})
-	}
-	return checks, nil
-}
-
-// time checks the commit time, which is every time stamp in the image, against what
-// the module proxy says, and takes that. It returns the commit that the proxy names,
-// "" if it names none.
-func (v *Verifier) time(ctx context.Context, r *Claims, in *lock.Inputs, checks *[]Check) (commit string, err error) {
-	info, err := v.Modules.Info(ctx, module.Version{Path: lock.TailscaleModule, Version: r.Version})
-	if err != nil {
-		return "", err
-	}
-	at := info.Time.Truncate(time.Second) // as git has it
-	c := Check{Level: LevelInput, Name: "commit time", Result: Pass, Rebuilt: at.Format(time.RFC3339), Image: r.Time.Format(time.RFC3339), Note: "the time is the module proxy's"}
-	if !at.Equal(r.Time) {
-		c.Result, c.Note = Fail, fmt.Sprintf("the image claims that the commit is of %s, the module proxy says %s", c.Image, c.Rebuilt)
-	}
-	in.Tailscale.Time = at
-	*checks = append(*checks, c)
-	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+r.Version {
-		commit = info.Origin.Hash
-	}
-	return commit, nil
-}
-
-// commit checks the commit, which is stamped into the programs, as far as there is
-// something to check it against. No checksum database knows of commits.
-func (v *Verifier) commit(r *Claims, origin string, proof *Check) Check {
-	c := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: r.Commit, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
-	proven, locked := "", ""
-	if proof != nil && proof.Result == Pass {
-		proven = r.Commit
-	}
-	if v.sameRelease(r) {
-		locked = v.Lock.Inputs.Tailscale.Commit
-	}
-	for _, o := range []struct{ commit, who string }{{proven, "the git tag"}, {locked, "the lock at hand"}, {origin, "the module proxy"}} {
-		switch o.commit {
-		case "":
-		case r.Commit:
-			if c.Result == Skip {
-				c.Result, c.Rebuilt, c.Note = Pass, o.commit, o.who+" names the same"
-			}
-		default:
-			c.Result, c.Rebuilt = Fail, o.commit
-			c.Note = fmt.Sprintf("the image claims commit %s, %s says %s", r.Commit, o.who, o.commit)
+		c := Check{Level: LevelInput, Name: m.String(), Result: Pass, Rebuilt: sum, Image: m.Sum, Note: "the sum is the checksum database's"}
+		if m.Sum != "" && m.Sum != sum {
+			c.Result, c.Note = Fail, fmt.Sprintf("the lock has the sum %s, the checksum database %s", m.Sum, sum)
 		}
+		j.subject.Inputs = append(j.subject.Inputs, c)
 	}
-	return c
+	return nil
 }
 
-// prove proves from upstream's git repository that a release is one source. It
-// returns nil when no proof is asked for.
-func (v *Verifier) prove(ctx context.Context, t lock.Tailscale) (*Check, error) {
-	if v.Source == nil {
+// prove proves from upstream's git repository that a release is one source. There is no
+// check when no proof is asked for.
+func (j *job) prove(ctx context.Context) ([]Check, error) {
+	if j.Source == nil {
 		return nil, nil
 	}
-	c := &Check{Level: LevelInput, Name: "source " + t.Version, Result: Pass, Rebuilt: t.Commit,
+	t := j.inputs.Tailscale
+	c := Check{Level: LevelInput, Name: "source " + t.Version, Result: Pass, Rebuilt: t.Commit,
 		Note: "the git tag names the commit, and the commit's tree is the module that the checksum database knows"}
-	err := v.Source.Prove(ctx, t)
+	err := j.Source.Prove(ctx, t)
 	switch {
 	case err == nil:
 	case errors.As(err, new(*upstream.MissingError)), errors.As(err, new(*upstream.Disagreement)), errors.As(err, new(*modproxy.SumError)):
@@ -212,41 +178,40 @@ func (v *Verifier) prove(ctx context.Context, t lock.Tailscale) (*Check, error) 
 	default:
 		return nil, fmt.Errorf("source: %w", err)
 	}
-	return c, nil
+	return []Check{c}, nil
 }
 
-// sameRelease reports whether there is a lock at hand that names this release.
-func (v *Verifier) sameRelease(r *Claims) bool {
-	return v.Lock != nil && v.Lock.Inputs.Tailscale.Version == r.Version
+// sameRelease reports whether there is a lock at hand that names the image's release.
+func (j *job) sameRelease() bool {
+	return j.Lock != nil && j.Lock.Inputs.Tailscale.Version == j.inputs.Tailscale.Version
 }
 
 // lockAtHand is the name of the check against it.
 const lockAtHand = "lock at hand"
 
 // againstLock compares the inputs made again with those of the lock at hand.
-func (v *Verifier) againstLock(r *Claims, in lock.Inputs) []Check {
-	if v.Lock == nil {
+func (j *job) againstLock() []Check {
+	if j.Lock == nil {
 		return nil
 	}
 	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
-	have := v.Lock.Inputs
 	var wrong, other []string
-	made := modules(in)
-	for i, m := range modules(have) {
-		if m.Version == made[i].Version && m.sum != made[i].sum {
-			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.sum, made[i].sum))
+	have, made := j.Lock.Inputs, attest.Modules(j.inputs, lock.Hosts...)
+	for i, m := range attest.Modules(have, lock.Hosts...) {
+		if m.Version == made[i].Version && m.Sum != made[i].Sum {
+			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.Sum, made[i].Sum))
 		}
 	}
 	for _, d := range [][3]string{
-		{"Go", have.Go.Version, in.Go.Version},
-		{"CA roots", have.Roots.Version, in.Roots.Version},
+		{"Go", have.Go.Version, j.inputs.Go.Version},
+		{"CA roots", have.Roots.Version, j.inputs.Roots.Version},
 	} {
 		if d[1] != d[2] {
 			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
 		}
 	}
 	switch {
-	case !v.sameRelease(r):
+	case !j.sameRelease():
 		c.Note = "names another release, " + have.Tailscale.Version
 	case len(wrong) > 0:
 		c.Result, c.Note, c.Details = Fail, wrong[0], wrong

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,16 +18,14 @@ type comparison struct {
 	checks    []Check
 	err       error // the first
 
-	layerDiffers  map[int]bool // of the rebuilt image, in content or compression
-	configDiffers bool
+	layerDiffers map[int]bool // of the rebuilt image, in content or compression
 }
 
 // compareImages compares all of two images, from the inside out.
 func compareImages(ctx context.Context, want, got *foundImage) ([]Check, error) {
 	c := &comparison{ctx: ctx, want: want, got: got, layerDiffers: map[int]bool{}}
 	c.layers()
-	c.config()
-	c.manifest()
+	c.documents()
 	return c.checks, c.err
 }
 
@@ -56,13 +55,11 @@ func (c *comparison) layers() {
 
 // extra reports a layer that only the image has.
 func (c *comparison) extra(name string, got *diff.Layer) {
-	names := map[string]bool{}
 	for i := range got.Entries {
 		e := &got.Entries[i]
-		names[e.Name] = true
 		c.add(Check{Level: LevelEntry, Name: diff.Printable(e.Name), Result: Fail, Image: e.Digest, Note: "only in the image, in an added layer: " + e.Describe()})
 	}
-	note := fmt.Sprintf("the image has a layer more than the rebuilt one, with %d files", len(names))
+	note := "the image has a layer more than the rebuilt one, with " + diff.Plural(len(got.Entries), "file")
 	if got.Damage != "" {
 		note += "; it cannot be unpacked: " + got.Damage
 	}
@@ -73,90 +70,79 @@ func (c *comparison) extra(name string, got *diff.Layer) {
 // the layer as a whole.
 func (c *comparison) layer(name string, w, g int) (outer []Check) {
 	want, got := c.want.contents[w], c.got.contents[g]
-	failed := 0
-	for _, d := range diff.Files(want.Entries, got.Entries) {
-		for _, check := range c.file(d, w, g) {
-			if check.Result == Fail {
-				failed++
-			}
-			check.Follows = check.Result == Fail && got.Damage != "" // what is behind the damage
-			c.add(check)
-		}
+	before := len(c.checks)
+	files, order := diff.Files(want.Entries, got.Entries)
+	for _, d := range files {
+		c.file(d, w, g)
 	}
-	whole := Check{Level: LevelEntry, Name: name, Result: Pass, Rebuilt: want.DiffID, Image: got.DiffID}
-	packed := Check{Level: LevelCompression, Name: name, Result: Pass, Rebuilt: want.Digest, Image: got.Digest}
-	if want.DiffID != got.DiffID {
-		whole.Result, packed.Follows = Fail, true
-		order := diff.Order(want.Entries, got.Entries)
-		switch {
-		case got.Damage != "":
-			whole.Note = "cannot be unpacked: " + got.Damage
-		case order != "":
-			whole.Note = order
-		case failed > 0:
-			whole.Follows = true
-		default:
-			whole.Note = "all entries are the same, but not the tar around them: its padding, its end, or the form of a header"
-		}
+	inner := c.checks[before:]
+	for i := range inner {
+		inner[i].Follows = inner[i].failed() && got.Damage != "" // what is behind the damage
+	}
+	whole := compared(LevelEntry, name, want.DiffID, got.DiffID)
+	packed := compared(LevelCompression, name, want.Digest, got.Digest)
+	switch {
+	case !whole.failed():
+	case got.Damage != "":
+		whole.Note = "cannot be unpacked: " + got.Damage
+	case order != "":
+		whole.Note = order
+	case slices.ContainsFunc(inner, Check.failed):
+		whole.Follows = true
+	default:
+		whole.Note = "all entries are the same, but not the tar around them: its padding, its end, or the form of a header"
 	}
 	switch {
-	case want.Digest == got.Digest:
-	case c.got.layers[g].digest == "" && got.Compression == "none":
+	case !packed.failed():
+	case !c.got.layers[g].named() && got.Compression == "none":
 		packed.Result, packed.Image, packed.Note = Skip, "", "the archive has the layer uncompressed"
-	case packed.Follows:
-		packed.Result = Fail
+	case whole.failed():
+		packed.Follows = true
 	default:
-		packed.Result = Fail
 		packed.Note = fmt.Sprintf("the same tar, compressed in another way: image %s, %d bytes, rebuilt %s, %d bytes", got.Compression, got.Size, want.Compression, want.Size)
 	}
-	if packed.Result == Fail || whole.Result == Fail {
-		c.layerDiffers[w] = true
-	}
+	c.layerDiffers[w] = packed.failed() || whole.failed()
 	return []Check{whole, packed}
 }
 
 // file compares two entries.
-func (c *comparison) file(d diff.FileDiff, w, g int) []Check {
+func (c *comparison) file(d diff.FileDiff, w, g int) {
 	check := Check{Level: LevelEntry, Name: diff.Printable(d.Name), Result: Pass}
 	if d.Want != nil {
 		check.Rebuilt = d.Want.Digest
-		if d.Want.Program() {
-			check.Level = LevelBinary
-		}
 	}
 	if d.Got != nil {
 		check.Image = d.Got.Digest
 	}
+	content := check // with the level that it has unless it is missing
+	if d.Want != nil && d.Want.Program() {
+		content.Level = LevelBinary
+	}
 	switch {
 	case d.Same():
-		return []Check{check}
+		c.add(content)
+		return
 	case d.Got == nil:
-		check.Level, check.Result, check.Note = LevelEntry, Fail, "missing from the image"
-		return []Check{check}
+		check.Note = "missing from the image"
+	case d.Want == nil && d.Nth > 0:
+		check.Note = "stands in the image's layer once more, over the first: " + d.Got.Describe()
 	case d.Want == nil:
-		check.Result, check.Note = Fail, "only in the image: "+d.Got.Describe()
-		if d.Nth > 0 {
-			check.Note = "stands in the image's layer once more, over the first: " + d.Got.Describe()
+		check.Note = "only in the image: " + d.Got.Describe()
+	default:
+		changes := d.Changes
+		if d.Content() {
+			content.Result = Fail
+			c.err = cmp.Or(c.err, c.content(&content, d, w, g))
+			c.add(content)
+			// The size goes with the content.
+			changes = slices.DeleteFunc(changes, func(change string) bool { return strings.HasPrefix(change, "size: ") })
 		}
-		return []Check{check}
-	}
-	var checks []Check
-	changes := d.Changes
-	if d.Content() {
-		content := check
-		content.Result = Fail
-		if err := c.content(&content, d, w, g); c.err == nil {
-			c.err = err
+		if check.Note = strings.Join(changes, "; "); check.Note == "" {
+			return
 		}
-		checks = append(checks, content)
-		// The size goes with the content.
-		changes = slices.DeleteFunc(changes, func(change string) bool { return strings.HasPrefix(change, "size: ") })
 	}
-	if len(changes) > 0 {
-		check.Level, check.Result, check.Note = LevelEntry, Fail, strings.Join(changes, "; ")
-		checks = append(checks, check)
-	}
-	return checks
+	check.Result = Fail
+	c.add(check)
 }
 
 // maxText is the most of a file that is compared as text, and maxProgram that of a program
@@ -178,11 +164,8 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 		return nil
 	}
 	want, err := c.read(c.want.layers[w], d, limit)
-	if err != nil {
-		return err
-	}
-	got, err := c.read(c.got.layers[g], d, limit)
-	if err != nil {
+	got, gerr := c.read(c.got.layers[g], d, limit)
+	if err := cmp.Or(err, gerr); err != nil {
 		return err
 	}
 	if d.Want.Program() {

@@ -32,60 +32,46 @@ func (c *comparison) follows(path string) bool {
 	return err == nil && c.layerDiffers[i]
 }
 
-// config compares the configs.
-func (c *comparison) config() {
-	check := compareDocuments(LevelConfig, "config", c.want.config, c.got.config, c.follows)
-	c.configDiffers = check.Result == Fail
-	c.add(check)
-}
-
-// manifest compares the manifests.
-func (c *comparison) manifest() {
-	if c.got.manifest == nil {
-		c.add(Check{Level: LevelManifest, Name: "manifest", Result: Skip, Rebuilt: c.want.digest, Note: "a docker archive has none"})
-		return
+// documents compares the configs and the manifests.
+func (c *comparison) documents() {
+	config := compareDocuments(LevelConfig, "config", c.want.config, c.got.config, c.follows)
+	manifest := Check{Level: LevelManifest, Name: "manifest", Result: Skip, Rebuilt: c.want.digest, Note: "a docker archive has none"}
+	if c.got.manifest != nil {
+		manifest = compareDocuments(LevelManifest, "manifest", c.want.manifest, c.got.manifest, func(path string) bool {
+			return c.follows(path) || config.failed() && (path == ".config.digest" || path == ".config.size")
+		})
 	}
-	c.add(compareDocuments(LevelManifest, "manifest", c.want.manifest, c.got.manifest, func(path string) bool {
-		if path == ".config.digest" || path == ".config.size" {
-			return c.configDiffers
-		}
-		return c.follows(path)
-	}))
+	c.checks = append(c.checks, config, manifest)
 }
 
 // compareDocuments compares two documents. Changes that follow from what they name count
 // for nothing when there are others.
 func compareDocuments(level Level, name string, want, got []byte, follows func(path string) bool) Check {
-	check := Check{Level: level, Name: name, Result: Pass, Rebuilt: digestOf(want), Image: digestOf(got)}
-	if check.Rebuilt == check.Image {
+	check := compared(level, name, digestOf(want), digestOf(got))
+	if !check.failed() {
 		return check
 	}
-	check.Result = Fail
 	changes, err := diff.JSON(want, got)
 	if err != nil {
 		check.Note = diff.Printable(err.Error())
 		return check
 	}
+	var lines []string
 	for _, change := range changes {
-		if !follows(change.Path) {
-			check.Details = append(check.Details, change.String())
+		if follows == nil || !follows(change.Path) {
+			lines = append(lines, change.String())
 		}
 	}
-	check.Note, check.Follows = first(check.Details), len(check.Details) == 0
-	check.Details = few(check.Details)
+	check.Note, check.Details, check.Follows = first(lines), few(lines), len(lines) == 0
 	return check
 }
 
 // first is a list in one line.
 func first(lines []string) string {
-	switch n := len(lines); n {
-	case 0:
-		return ""
-	case 1:
-		return lines[0]
-	default:
-		return fmt.Sprintf("%s; and %d more", lines[0], n-1)
+	if len(lines) > 1 {
+		return fmt.Sprintf("%s; and %d more", lines[0], len(lines)-1)
 	}
+	return strings.Join(lines, "")
 }
 
 // few is a list that a person can read.
@@ -97,23 +83,18 @@ func few(lines []string) []string {
 	return lines
 }
 
-// compareIndexes compares indexes, as far as they speak of the platforms that were
-// rebuilt. A FAIL without a note says that only the rest of them differs, or what
-// follows from a platform that failed.
-func compareIndexes(want, got []byte, rebuilt []lock.Platform, failed map[string]bool) (Check, error) {
-	check := Check{Level: LevelIndex, Name: "index", Result: Pass, Rebuilt: digestOf(want), Image: digestOf(got)}
-	if check.Rebuilt == check.Image {
-		return check, nil
+// indexesDiffer says how two indexes differ, as far as they speak of the platforms that
+// were rebuilt. It says nothing when only the rest of them differs, or what follows from a
+// platform that failed.
+func indexesDiffer(want, got []byte, rebuilt []lock.Platform, failed map[string]bool) (note string, details []string, err error) {
+	var docs [2][]byte
+	var orders [2][]string
+	for i, data := range [][]byte{want, got} {
+		if docs[i], orders[i], err = byPlatform(data, rebuilt); err != nil {
+			return "", nil, err
+		}
 	}
-	w, wantOrder, err := byPlatform(want, rebuilt)
-	if err != nil {
-		return check, err
-	}
-	g, gotOrder, err := byPlatform(got, rebuilt)
-	if err != nil {
-		return check, err
-	}
-	parts := compareDocuments(LevelIndex, "index", w, g, func(path string) bool {
+	parts := compareDocuments(LevelIndex, "index", docs[0], docs[1], func(path string) bool {
 		for name := range failed {
 			at, about := fmt.Sprintf(".manifests[%q]", name), fmt.Sprintf(".manifests[%q]", attestationOf+name)
 			switch {
@@ -124,13 +105,12 @@ func compareIndexes(want, got []byte, rebuilt []lock.Platform, failed map[string
 		}
 		return path == "." // written in another way: byPlatform did
 	})
-	check.Result, check.Note, check.Details = Fail, parts.Note, parts.Details
 	// What is missing, or there besides, is said elsewhere.
-	wantOrder, gotOrder = common(wantOrder, gotOrder), common(gotOrder, wantOrder)
-	if check.Note == "" && !slices.Equal(wantOrder, gotOrder) {
-		check.Note = "the platforms stand in another order: " + strings.Join(gotOrder, ", ")
+	order := common(orders[1], orders[0])
+	if parts.Note == "" && !slices.Equal(common(orders[0], orders[1]), order) {
+		parts.Note = "the platforms stand in another order: " + strings.Join(order, ", ")
 	}
-	return check, nil
+	return parts.Note, parts.Details, nil
 }
 
 // common are the names of a list that another has, too.
@@ -160,15 +140,14 @@ func byPlatform(data []byte, rebuilt []lock.Platform) ([]byte, []string, error) 
 		if err := json.Unmarshal(raw, &d); err != nil {
 			return nil, nil, err
 		}
-		name := ""
-		if about, ok := image.Attests(d); ok {
-			name = platforms[about]
-		} else if d.Platform != nil {
+		about, attests := image.Attests(d)
+		name := platforms[about]
+		if digest := d.Digest.String(); !attests && d.Platform != nil {
 			name = platformName(*d.Platform)
-			platforms[d.Digest.String()] = cmp.Or(platforms[d.Digest.String()], name)
+			platforms[digest] = cmp.Or(platforms[digest], name)
 		}
 		known := slices.Contains(rebuilt, lock.Platform(name))
-		if _, ok := image.Attests(d); ok {
+		if attests {
 			name = attestationOf + name
 		}
 		if known && manifests[name] == nil {

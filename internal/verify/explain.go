@@ -8,70 +8,47 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/plan"
-	"github.com/xavieralpha/derper/internal/verify/diff"
 )
+
+// all are the checks of the platforms, and around them those of no platform.
+func (s *Subject) all() []*PlatformResult {
+	return slices.Concat([]*PlatformResult{{Checks: s.Inputs}}, s.Platforms, []*PlatformResult{{Checks: s.Index}})
+}
 
 // explain says what differs, innermost first. What differs in the same way, in many
 // files or on many platforms, is said once.
-func (s *Subject) explain() {
-	type kind struct {
-		level Level
-		note  string
-	}
-	at := map[kind]int{}
+func (s *Subject) explain() error {
 	var list []Explanation
-	add := func(platform string, c Check) {
-		if c.Result != Fail || c.Follows {
-			return
-		}
-		k := kind{c.Level, c.Note}
-		i, ok := at[k]
-		if !ok {
-			i = len(list)
-			at[k] = i
-			list = append(list, Explanation{Level: c.Level, Text: c.Note, Details: c.Details})
-		}
-		e := &list[i]
-		if !slices.Contains(e.Names, c.Name) {
-			e.Names = append(e.Names, c.Name)
-		}
-		if platform != "" && !slices.Contains(e.Platforms, platform) {
-			e.Platforms = append(e.Platforms, platform)
-		}
-	}
-	for _, c := range s.Inputs {
-		add("", c)
-	}
-	for _, p := range s.Platforms {
+	for _, p := range s.all() {
 		for _, c := range p.Checks {
-			add(p.Platform, c)
+			if !c.failed() || c.Follows {
+				continue
+			}
+			i := slices.IndexFunc(list, func(e Explanation) bool { return e.Level == c.Level && e.Text == c.Note })
+			if i < 0 {
+				i = len(list)
+				list = append(list, Explanation{Level: c.Level, Text: c.Note, Details: c.Details})
+			}
+			e := &list[i]
+			if !slices.Contains(e.Names, c.Name) {
+				e.Names = append(e.Names, c.Name)
+			}
+			if p.Platform != "" && !slices.Contains(e.Platforms, p.Platform) {
+				e.Platforms = append(e.Platforms, p.Platform)
+			}
 		}
-	}
-	for _, c := range s.Index {
-		add("", c)
 	}
 	slices.SortStableFunc(list, func(a, b Explanation) int {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
 	})
-	entrypoint := onlyEntrypoint(list)
 	for i := range list {
-		list[i].Text = s.paragraph(&list[i])
-		if i == 0 && entrypoint {
-			list[i].Text += " " + s.anotherRevision()
+		var err error
+		if list[i].Text, err = s.paragraph(&list[i], i == 0 && onlyEntrypoint(list)); err != nil {
+			return err
 		}
 	}
 	s.Explanations = list
-}
-
-// anotherRevision says what it most likely means that only the entrypoint differs.
-func (s *Subject) anotherRevision() string {
-	names, commit := "Its provenance names the commit", "COMMIT"
-	if s.revision != "" {
-		names, commit = "Its provenance, of which the signature was not verified here, names commit "+s.revision, s.revision
-	}
-	return "All else is the same. The entrypoint is the one program that is compiled from this project's own source, which no label " +
-		"names: so the image was most likely made by another revision of this project. " + names + "; to verify with the program of " +
-		"that revision: go run github.com/xavieralpha/derper/cmd/build@" + commit + " verify " + s.Ref
+	return nil
 }
 
 // onlyEntrypoint reports whether what differs is what comes from this project's own
@@ -88,8 +65,16 @@ func onlyEntrypoint(list []Explanation) bool {
 	return len(list) > 0
 }
 
-// paragraph says for people what an explanation is about.
-func (s *Subject) paragraph(e *Explanation) string {
+// say fills in one of the texts of the report.
+func say(name string, about any) (string, error) {
+	var b strings.Builder
+	err := textReport.ExecuteTemplate(&b, name, about)
+	return b.String(), err
+}
+
+// paragraph says for people what an explanation is about. Where the entrypoint is all that
+// differs, it says what that most likely means.
+func (s *Subject) paragraph(e *Explanation, onlyEntrypoint bool) (string, error) {
 	where := ""
 	switch all, n := len(s.Platforms), len(e.Platforms); {
 	case n == 0:
@@ -104,32 +89,11 @@ func (s *Subject) paragraph(e *Explanation) string {
 	if len(e.Names) > 3 {
 		names = fmt.Sprintf("%s and %d other files", e.Names[0], len(e.Names)-1)
 	}
-	format := sentences[e.Level]
-	what := "the image"
-	if s.Kind == KindLock {
-		what = "what the lock records"
-		if e.Level == LevelBinary {
-			format = "%[1]s%[2]s is not the program that the inputs give: %[3]s."
-		}
-	}
-	if e.Level == LevelEntry && strings.HasPrefix(names, "layer ") {
-		format = "The %[1]s%[2]s differs from the rebuilt one: %[3]s."
-	}
-	return fmt.Sprintf(format, names, where, strings.TrimSuffix(e.Text, "."), what)
-}
-
-// sentences say what differs: 1 its names, 2 on which platforms, 3 how, 4 in what.
-var sentences = map[Level]string{
-	LevelInput:  "An input is not what it should be (%[1]s): %[3]s.",
-	LevelBinary: "%[1]s%[2]s is not the program that the inputs give. %[3]s.",
-	LevelEntry:  "In the layers%[2]s, %[1]s differs from the rebuilt: %[3]s.",
-	LevelCompression: "The files are the same, bit for bit, and only the compression of %[1]s%[2]s differs: %[3]s. " +
-		"What runs is what was rebuilt; the digests are others.",
-	LevelConfig:   "The config%[2]s, which says how a container starts, differs: %[3]s.",
-	LevelManifest: "The manifest%[2]s, which says what %[4]s consists of, differs: %[3]s.",
-	LevelAttestation: "What is stated beside the image%[2]s of what is in it and how it was made differs from what the rebuilt image gives: %[3]s. " +
-		"The image is the same, bit for bit; this project's program writes these statements, and another revision of it may word them otherwise.",
-	LevelIndex: "The index, which says what there is for each platform, differs: %[3]s.",
+	return say("why "+string(e.Level), struct {
+		*Subject
+		Names, Where, How, Revision string
+		OfLock, Layer, Alone        bool
+	}{s, names, where, strings.TrimSuffix(e.Text, "."), s.revision, s.Kind == KindLock, strings.HasPrefix(names, "layer "), onlyEntrypoint})
 }
 
 func join(names []string) string {
@@ -140,72 +104,47 @@ func join(names []string) string {
 }
 
 // mean says what the verdict means, and what it does not.
-func (s *Subject) mean(v *Verifier, tag bool) {
+func (s *Subject) mean(v *Verifier, tag bool) error {
 	if s.Verdict == Unverified {
-		return
+		return nil
 	}
-	files, platforms := 0, 0
-	var skipped []string
-	for _, p := range s.Platforms {
-		if p.Result == Skip {
-			skipped = append(skipped, p.Platform)
-			continue
-		}
-		platforms++
-		files += p.files()
-	}
-	how := "in a cache that was trusted"
-	if v.Fresh {
-		how = "from nothing"
-	}
-	add := func(list *[]string, format string, args ...any) { *list = append(*list, fmt.Sprintf(format, args...)) }
-	yes, no := &s.Means, &s.MeansNot
-	if s.Verdict == Verified {
-		if s.Kind == KindLock {
-			add(yes, "what the lock records for %s is, bit for bit, what this program made of its inputs on %s, %s", diff.Plural(platforms, "platform"), program().Host, how)
-		} else {
-			add(yes, "the image is, bit for bit, what this program made of the inputs above on %s, %s: %s, %s", program().Host, how, diff.Plural(platforms, "platform"), diff.Plural(files, "file"))
-		}
-		add(yes, "each of these inputs has the sum that the Go checksum database, a public log that cannot be rewritten unseen, has for its name")
-		add(yes, "a change that somebody made to the image after the inputs, or while it was built or pushed, would have been found")
-	} else {
-		add(yes, "what is above differs; the rest of what was compared is the same, bit for bit")
-		add(no, "that somebody means harm: another revision of this project, another tool that packs again, or a mistake differ, too")
-		add(no, "that the explanation is the cause: a program's own words may be forged, as the program may be")
-	}
-	for _, c := range slices.Concat(s.Inputs, s.Index) {
-		if c.Result == Skip {
-			add(no, "%s: %s", c.Name, c.Note)
-		}
-	}
-	if len(skipped) > 0 {
-		add(no, "%s: not compared", join(skipped))
-	}
-	if n := len(s.Rebuilders); n > 0 && s.Verdict == Verified {
-		attested := 0
-		for _, c := range s.Rebuilders {
-			if c.Result == Pass {
-				attested++
+	says := struct {
+		*Subject
+		Host                      string
+		Fresh, Tag, Chosen        bool // Chosen: somebody else than the image chose its inputs
+		Compared, Files, Attested int
+		Skipped                   []string
+	}{Subject: s, Host: program().Host, Fresh: v.Fresh, Tag: tag}
+	passed := func(c Check) bool { return c.Result == Pass }
+	says.Attested = count(s.Rebuilders, passed)
+	says.Chosen = s.Kind == KindLock || slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && passed(c) })
+	var platforms []string
+	for _, p := range s.all() {
+		of := ""
+		if p.Platform != "" {
+			of = " of " + p.Platform
+			if p.Result == Skip {
+				platforms = append(platforms, p.Platform)
+				continue
 			}
+			says.Compared++
+			says.Files += p.files()
 		}
-		add(yes, "%d of %s attest the same of their own rebuilds", attested, diff.Plural(n, "rebuilder")+" that you trust")
-	}
-	for _, p := range s.Platforms {
 		for _, c := range p.Checks {
-			if c.Result == Skip && p.Result != Skip {
-				add(no, "%s of %s: %s", c.Name, p.Platform, c.Note)
+			if c.Result == Skip {
+				says.Skipped = append(says.Skipped, c.Name+of+": "+c.Note)
 			}
 		}
 	}
-	if s.Verdict == Verified {
-		if !slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && c.Result == Pass }) && s.Kind != KindLock {
-			add(no, "that these are the inputs that you would choose: the image did, and an old release or an old Go is old in every rebuild")
+	if len(platforms) > 0 {
+		says.Skipped = append(says.Skipped, join(platforms)+": not compared")
+	}
+	for name, list := range map[string]*[]string{"means": &s.Means, "means not": &s.MeansNot} {
+		text, err := say(name, says)
+		if err != nil {
+			return err
 		}
-		add(no, "that the inputs are free of faults or malice: what is wrong in the source is wrong in every rebuild of it")
-		add(no, "that the Go toolchain, an input in compiled form, is what its own source gives")
-		add(no, "that this machine and this program are sound: another's verification, elsewhere, counts for more than a second one here")
+		*list = slices.Collect(strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' }))
 	}
-	if tag {
-		add(no, "what the tag will name next: this is about %s", s.Digest)
-	}
+	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -14,21 +16,27 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 	failed := map[string]bool{}
 	for n, img := range j.found.images {
 		p := &PlatformResult{Platform: img.name, Digest: img.digest}
-		add := func(level Level, r Result, format string, args ...any) {
-			p.Checks = append(p.Checks, Check{Level: level, Name: "platform", Result: r, Image: img.digest, Note: fmt.Sprintf(format, args...)})
+		add := func(r Result, format string, args ...any) {
+			p.Checks = append(p.Checks, Check{Level: LevelIndex, Name: "platform", Result: r, Image: img.digest, Note: fmt.Sprintf(format, args...)})
 		}
 		want := built.images[img.platform()]
-		switch other := built.platformOf(img.digest); {
+		other := ""
+		for p, b := range built.images {
+			if b.digest == img.digest {
+				other = string(p)
+			}
+		}
+		switch {
 		case seen[img.name]:
-			add(LevelIndex, Fail, "the index has %s once more", img.name)
+			add(Fail, "the index has %s once more", img.name)
 		case !slices.Contains(j.expected, img.platform()):
-			add(LevelIndex, Fail, "the index has %s besides, for which no image is built: %s", img.name, j.platformsExpected())
+			add(Fail, "the index has %s besides, for which no image is built: %s", img.name, j.platformsExpected())
 		case want == nil:
-			add(LevelIndex, Skip, "not asked for")
+			add(Skip, "not asked for")
 		case other != "" && other != img.name:
-			add(LevelIndex, Fail, "the index calls it %s, and it is the image for %s", img.name, other)
+			add(Fail, "the index calls it %s, and it is the image for %s", img.name, other)
 		case img.wrongClaim():
-			add(LevelIndex, Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, platformName(img.ownPlatform()))
+			add(Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, img.ownName())
 		default:
 			if err := want.readLayers(ctx, j.contents); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)
@@ -67,13 +75,12 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 // wrongClaim reports whether an index names another platform than the image's config
 // and its programs do.
 func (i *foundImage) wrongClaim() bool {
-	own := i.ownPlatform()
-	if platformName(own) == i.name {
+	if i.ownName() == i.name {
 		return false
 	}
 	for _, l := range i.contents {
 		for _, e := range l.Entries {
-			if e.Program() && (e.Machine != own.Architecture || e.Machine == i.platform().Arch()) {
+			if e.Program() && (e.Machine != i.configFile.Architecture || e.Machine == i.platform().Arch()) {
 				return false
 			}
 		}
@@ -95,20 +102,20 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 	for _, d := range j.found.others {
 		extra(d.Digest.String(), "the index names something that is no image of a platform: "+diff.Printable(string(d.MediaType)))
 	}
-	if len(built.outputs) == 0 {
+	if len(j.build) == 0 {
 		return nil
 	}
-	want, err := built.index()
+	want, err := j.index(built)
 	if err != nil {
 		return err
 	}
-	check, err := compareIndexes(want, j.found.index, built.platforms(), failed)
-	if err != nil {
-		return fmt.Errorf("index: %w", err)
-	}
-	if check.Result == Fail && check.Note == "" {
-		// Nothing that it says of what was rebuilt is wrong.
+	check := compared(LevelIndex, "index", digestOf(want), digestOf(j.found.index))
+	if check.failed() {
+		if check.Note, check.Details, err = indexesDiffer(want, j.found.index, j.build, failed); err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
 		switch {
+		case check.Note != "":
 		case len(failed) > 0:
 			check.Follows = true
 		case len(j.build) < len(j.expected):
@@ -125,14 +132,17 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 // platformsExpected says which platforms there should be, and who says so.
 func (j *job) platformsExpected() string {
 	who := "this program builds for "
-	if j.sameRelease(j.subject.Release) {
+	if j.sameRelease() {
 		who = "the lock at hand has "
 	}
-	for i, p := range j.expected {
-		if i > 0 {
-			who += ", "
-		}
-		who += string(p)
+	return who + list(j.expected)
+}
+
+// list is a list of platforms for a message.
+func list(platforms []lock.Platform) string {
+	var names []string
+	for _, p := range platforms {
+		names = append(names, string(p))
 	}
-	return who
+	return strings.Join(names, ", ")
 }

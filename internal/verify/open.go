@@ -38,25 +38,33 @@ type found struct {
 	opened       *registry.Image
 }
 
+// foundManifest is what is read alike of an image and of an attestation.
+type foundManifest struct {
+	manifest    []byte // nil in a docker archive
+	digest      string // of the manifest
+	annotations map[string]string
+	layers      []foundLayer
+}
+
 // foundImage is one image.
 type foundImage struct {
+	foundManifest
 	// name is the platform as the index has it, or else the config.
-	name        string
-	manifest    []byte            // nil in a docker archive
-	annotations map[string]string // of the manifest
-	config      []byte
-	digest      string // of the manifest
-	configFile  *v1.ConfigFile
-	layers      []foundLayer
-	contents    []*diff.Layer     // what is in the layers, once they are read
-	stated      *foundAttestation // of an image that was built here
+	name       string
+	config     []byte
+	configFile *v1.ConfigFile
+	contents   []*diff.Layer     // what is in the layers, once they are read
+	stated     *foundAttestation // of an image that was built here
 }
 
 // foundLayer is a layer that can be read.
 type foundLayer struct {
-	digest string // "" where nothing names it
-	open   func() (io.ReadCloser, error)
+	v1.Descriptor
+	open func() (io.ReadCloser, error)
 }
+
+// named reports whether a manifest names the layer: in a docker archive, nothing does.
+func (l foundLayer) named() bool { return l.Digest != v1.Hash{} }
 
 // platform is the platform by its name in the lock, "" for one that is not known.
 func (i *foundImage) platform() lock.Platform {
@@ -65,65 +73,64 @@ func (i *foundImage) platform() lock.Platform {
 }
 
 // open finds an image: a layout's folder, an archive's file, or a reference in a
-// registry.
-func open(ctx context.Context, ref string, keychain authn.Keychain) (f *found, err error) {
+// registry. What it finds is to be closed even when there is an error.
+func open(ctx context.Context, ref string, keychain authn.Keychain) (*found, error) {
 	opened, err := registry.OpenImage(ctx, ref, keychain)
 	if err != nil {
 		return nil, err
 	}
+	f := &found{opened: opened}
 	if opened.Files == nil {
-		f, err = read(ctx, opened, opened.Entries[0])
-	} else if opened.Files.Saved != nil {
-		f, err = readSaved(opened.Files.Saved)
-	} else if top, terr := opened.Files.Top(); terr != nil {
-		err = terr
-	} else {
-		f, err = read(ctx, opened, top)
+		return f, f.read(ctx, opened.Entries[0])
 	}
-	if err == nil {
-		f.opened = opened
-	} else if opened.Files != nil {
-		opened.Files.Close()
+	if opened.Files.Saved != nil {
+		return f, f.readSaved()
 	}
-	return f, err
+	top, err := opened.Files.Top()
+	if err != nil {
+		return f, err
+	}
+	return f, f.read(ctx, top)
 }
 
-// readSaved is the image of a docker archive, which has no manifest.
-func readSaved(saved *image.Saved) (*found, error) {
+// readSaved reads the image of a docker archive, which has no manifest.
+func (f *found) readSaved() error {
+	saved := f.opened.Files.Saved
 	img := &foundImage{config: saved.Config}
 	if err := img.readConfig(); err != nil {
-		return nil, err
+		return err
 	}
 	if len(saved.Layers) > maxLayers {
-		return nil, fmt.Errorf("has %d layers, more than %d: %w", len(saved.Layers), maxLayers, image.ErrForeign)
+		return fmt.Errorf("has %d layers, more than %d: %w", len(saved.Layers), maxLayers, image.ErrForeign)
 	}
 	for _, open := range saved.Layers {
-		img.layers = append(img.layers, foundLayer{"", open})
+		img.layers = append(img.layers, foundLayer{open: open})
 	}
-	return &found{kind: KindArchive, digest: digestOf(img.config), images: []*foundImage{img}}, nil
+	f.kind, f.digest, f.images = KindArchive, digestOf(img.config), []*foundImage{img}
+	return nil
 }
 
 // read reads what a descriptor names, an index or an image, with all documents below.
-func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error) {
-	data, err := s.Manifest(ctx, top.Digest)
+func (f *found) read(ctx context.Context, top v1.Descriptor) error {
+	data, err := f.opened.Manifest(ctx, top.Digest)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f := &found{kind: KindImage, digest: top.Digest.String()}
+	f.kind, f.digest = KindImage, top.Digest.String()
 	mediaType := image.MediaType(data, top.MediaType)
 	entries := []v1.Descriptor{{MediaType: mediaType, Digest: top.Digest}}
 	if mediaType.IsIndex() {
 		f.kind, f.index = KindIndex, data
 		m, err := v1.ParseIndexManifest(bytes.NewReader(data))
 		if err != nil {
-			return nil, fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
+			return fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
 		}
 		f.annotations = m.Annotations
 		if entries = m.Manifests; len(entries) > maxImages {
-			return nil, fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(entries), maxImages, image.ErrForeign)
+			return fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(entries), maxImages, image.ErrForeign)
 		}
 	} else if !mediaType.IsImage() {
-		return nil, fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
+		return fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
 	}
 	for _, d := range entries {
 		about, attests := image.Attests(d)
@@ -131,14 +138,14 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 			f.others = append(f.others, d)
 			continue
 		}
-		img, err := image.ImageOf(ctx, s, d)
+		img, err := image.ImageOf(ctx, f.opened, d)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if attests {
 			a, err := readAttestation(img)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			a.about = about
 			f.attestations = append(f.attestations, a)
@@ -146,55 +153,61 @@ func read(ctx context.Context, s image.Store, top v1.Descriptor) (*found, error)
 		}
 		i, err := readImage(img)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if d.Platform != nil {
 			i.name = platformName(*d.Platform)
 		}
 		f.images = append(f.images, i)
 	}
-	return f, nil
+	return nil
+}
+
+// readManifest reads the manifest of an image, or of what is in its form, with at most so
+// many layers.
+func readManifest(img v1.Image, limit int, layers string) (f foundManifest, err error) {
+	m, err := img.Manifest()
+	if err == nil {
+		f.manifest, err = img.RawManifest()
+	}
+	if err != nil {
+		return f, err
+	}
+	f.digest, f.annotations = digestOf(f.manifest), m.Annotations
+	if len(m.Layers) > limit {
+		return f, fmt.Errorf("manifest %s: has %d %s, more than %d: %w", f.digest, len(m.Layers), layers, limit, image.ErrForeign)
+	}
+	list, err := img.Layers()
+	for n, l := range list {
+		f.layers = append(f.layers, foundLayer{m.Layers[n], l.Compressed})
+	}
+	return f, err
 }
 
 // readImage reads the documents of an image.
-func readImage(img v1.Image) (*foundImage, error) {
-	m, err := img.Manifest()
-	if err != nil {
+func readImage(img v1.Image) (i *foundImage, err error) {
+	i = &foundImage{}
+	if i.foundManifest, err = readManifest(img, maxLayers, "layers"); err != nil {
 		return nil, err
-	}
-	i := &foundImage{annotations: m.Annotations}
-	if i.manifest, err = img.RawManifest(); err != nil {
-		return nil, err
-	}
-	i.digest = digestOf(i.manifest)
-	if len(m.Layers) > maxLayers {
-		return nil, fmt.Errorf("manifest %s: has %d layers, more than %d: %w", i.digest, len(m.Layers), maxLayers, image.ErrForeign)
 	}
 	if i.config, err = img.RawConfigFile(); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	if err := i.readConfig(); err != nil {
-		return nil, err
-	}
-	layers, err := img.Layers()
-	for n, l := range layers {
-		i.layers = append(i.layers, foundLayer{m.Layers[n].Digest.String(), l.Compressed})
-	}
-	return i, err
+	return i, i.readConfig()
 }
 
 func (i *foundImage) readConfig() (err error) {
 	if i.configFile, err = v1.ParseConfigFile(bytes.NewReader(i.config)); err != nil {
 		return fmt.Errorf("config: %w: %w", image.ErrCorrupt, err)
 	}
-	i.name = platformName(i.ownPlatform())
+	i.name = i.ownName()
 	return nil
 }
 
-// ownPlatform is the platform that the config names, empty for one that names none.
-func (i *foundImage) ownPlatform() v1.Platform {
+// ownName is the platform that the config names.
+func (i *foundImage) ownName() string {
 	c := i.configFile
-	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
+	return platformName(v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant})
 }
 
 func digestOf(data []byte) string {
@@ -207,22 +220,21 @@ func platformName(p v1.Platform) string { return diff.Printable(string(image.Pla
 
 // readLayers reads what is in the layers of an image. What was read before is in have, by
 // digest.
-func (i *foundImage) readLayers(ctx context.Context, have map[string]*diff.Layer) error {
+func (i *foundImage) readLayers(ctx context.Context, have map[v1.Hash]*diff.Layer) error {
 	i.contents = nil
 	for n, l := range i.layers {
-		content := have[l.digest]
+		content := have[l.Digest]
 		if content == nil {
 			r, err := l.open()
+			if err == nil {
+				content, err = diff.ReadLayer(ctx, r)
+				r.Close()
+			}
 			if err != nil {
 				return fmt.Errorf("layer %d of %s: %w", n+1, i.name, err)
 			}
-			content, err = diff.ReadLayer(ctx, r)
-			r.Close()
-			if err != nil {
-				return fmt.Errorf("layer %d of %s: %w", n+1, i.name, err)
-			}
-			if l.digest != "" {
-				have[l.digest] = content
+			if l.named() {
+				have[l.Digest] = content
 			}
 		}
 		i.contents = append(i.contents, content)

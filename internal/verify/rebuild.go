@@ -19,9 +19,8 @@ import (
 // is built next, in bytes. A platform of a release has about 1 GB.
 const compiledLimit = 4 << 30
 
-// build is what was rebuilt: images and their attestations, one for each of outputs.
+// build is what was rebuilt: images and their attestations, one for each platform.
 type build struct {
-	inputs          lock.Inputs
 	outputs         []lock.PlatformOutput
 	built, attested []v1.Image
 	images          map[lock.Platform]*foundImage // in the form of what was found
@@ -29,14 +28,14 @@ type build struct {
 
 // rebuild builds the platforms, a few at a time: between them, what a cache of our
 // own has too much of is dropped.
-func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock.Platform) (*build, error) {
-	b := &build{inputs: in, images: map[lock.Platform]*foundImage{}}
-	builder := &pipeline.Builder{Inputs: in, Cache: v.Cache, Modules: v.Modules, Display: v.Display}
-	step := max(1, len(platforms))
-	if v.Fresh {
+func (j *job) rebuild(ctx context.Context) (*build, error) {
+	b := &build{images: map[lock.Platform]*foundImage{}}
+	builder := &pipeline.Builder{Inputs: j.inputs, Cache: j.Cache, Modules: j.Modules, Display: j.Display}
+	step := max(1, len(j.build))
+	if j.Fresh {
 		step = max(2, runtime.NumCPU()/4) // as many as the builder compiles at once
 	}
-	for part := range slices.Chunk(platforms, step) {
+	for part := range slices.Chunk(j.build, step) {
 		out, err := builder.Build(ctx, part)
 		if err != nil {
 			return nil, err
@@ -54,40 +53,25 @@ func (v *Verifier) rebuild(ctx context.Context, in lock.Inputs, platforms []lock
 		b.built = append(b.built, out.Images...)
 		b.attested = append(b.attested, out.Attestations...)
 		b.outputs = append(b.outputs, out.Outputs.Platforms...)
-		if v.Fresh {
-			v.measure()
-			if err := v.dropCompiled(); err != nil {
-				return nil, err
+		if j.Fresh {
+			j.measure()
+			if dir := filepath.Join(j.Cache.Dir(), "go-build"); size(dir) >= compiledLimit {
+				if err := os.RemoveAll(dir); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
 	return b, nil
 }
 
-func (b *build) platforms() (list []lock.Platform) {
-	for _, out := range b.outputs {
-		list = append(list, out.Platform)
-	}
-	return list
-}
-
 // index is the index of what was rebuilt.
-func (b *build) index() ([]byte, error) {
-	index, err := image.Index(b.inputs, b.platforms(), b.built, b.attested...)
+func (j *job) index(b *build) ([]byte, error) {
+	index, err := image.Index(j.inputs, j.build, b.built, b.attested...)
 	if err != nil {
 		return nil, err
 	}
 	return index.RawManifest()
-}
-
-// platformOf finds the platform of the rebuilt image with this digest, "" for none.
-func (b *build) platformOf(digest string) string {
-	for p, img := range b.images {
-		if img.digest == digest {
-			return string(p)
-		}
-	}
-	return ""
 }
 
 // measure looks how much the cache takes.
@@ -107,15 +91,6 @@ func size(dir string) (total int64) {
 		return nil
 	})
 	return total
-}
-
-// dropCompiled drops the compiled packages when they are too many.
-func (v *Verifier) dropCompiled() error {
-	dir := filepath.Join(v.Cache.Dir(), "go-build")
-	if size(dir) < compiledLimit {
-		return nil
-	}
-	return os.RemoveAll(dir)
 }
 
 // drop drops the results that none of the coming jobs needs. The toolchain, modules

@@ -43,22 +43,16 @@ func (j *job) rebuilders(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("attestations: %w", registry.Explain(ctx, err))
 	}
-	count := 0
+	var lacking []string
 	for _, trust := range r.Trust {
 		c := j.rebuilder(bundles, trust)
-		if c.Result == Pass {
-			count++
+		if c.Result != Pass {
+			lacking = append(lacking, c.Name+" "+c.Note)
 		}
 		j.subject.Rebuilders = append(j.subject.Rebuilders, c)
 	}
-	if count < r.Require {
-		var notes []string
-		for _, c := range j.subject.Rebuilders {
-			if c.Result != Pass {
-				notes = append(notes, c.Name+" "+c.Note)
-			}
-		}
-		return fmt.Errorf("%w: %d of those trusted, %d are required: %s", ErrRebuilders, count, r.Require, strings.Join(notes, "; "))
+	if count := len(r.Trust) - len(lacking); count < r.Require {
+		return fmt.Errorf("%w: %d of those trusted, %d are required: %s", ErrRebuilders, count, r.Require, strings.Join(lacking, "; "))
 	}
 	return nil
 }
@@ -94,9 +88,9 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 			c.Result, c.Note = Fail, "attests that what it rebuilt differs on "+diff.Printable(strings.Join(failed, ", "))
 			return c
 		default:
-			lacks := slices.DeleteFunc(j.names(), func(p string) bool { return slices.Contains(passed, p) })
+			lacks := slices.DeleteFunc(j.wanted(), func(p lock.Platform) bool { return slices.Contains(passed, string(p)) })
 			if len(lacks) > 0 {
-				note("attests a rebuild, but not of " + strings.Join(lacks, ", "))
+				note("attests a rebuild, but not of " + list(lacks))
 				continue
 			}
 			c.Result, c.Note = Pass, "attests that it rebuilt the same, bit for bit"
@@ -105,33 +99,18 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 	return c
 }
 
-// names are the platforms to verify.
-func (j *job) names() (names []string) {
-	for _, p := range j.expected {
-		if j.asked(string(p)) {
-			names = append(names, string(p))
-		}
-	}
-	return names
-}
-
 // revision is the commit of this project that an image's provenance names, as a hint
 // for an explanation: no signature is verified, and what cannot be read is left out.
 func (j *job) revision(ctx context.Context) string {
 	if j.found.opened.Repository == nil {
 		return ""
 	}
-	bundles, err := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
-	if err != nil {
-		return ""
-	}
+	bundles, _ := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
 	for _, data := range bundles {
 		var bundle struct{ DSSEEnvelope struct{ Payload []byte } }
-		if json.Unmarshal(data, &bundle) != nil {
-			continue
-		}
+		berr := json.Unmarshal(data, &bundle)
 		p, err := attest.ParseProvenance(bundle.DSSEEnvelope.Payload)
-		if err != nil {
+		if err != nil || berr != nil {
 			continue
 		}
 		for _, d := range p.BuildDefinition.ResolvedDependencies {
@@ -166,16 +145,14 @@ func (j *job) statement() (*attest.Statement, error) {
 		}
 	}
 	for _, c := range s.Index {
-		r.Whole = c.Result == Pass
-		if c.Result == Fail && !c.Follows {
+		if c.Result == Pass {
+			r.Passed = append(r.Passed, c.Name)
+		} else if c.Result == Fail && !c.Follows {
 			r.Failed = append(r.Failed, "index")
 		}
 	}
-	for _, c := range s.Inputs {
-		if c.Result == Fail {
-			r.Failed = append(r.Failed, "inputs")
-			break
-		}
+	if slices.ContainsFunc(s.Inputs, Check.failed) {
+		r.Failed = append(r.Failed, "inputs")
 	}
 	statement, err := r.Statement(about...)
 	return &statement, err

@@ -152,6 +152,15 @@ type Check struct {
 
 func (c Check) failed() bool { return c.Result == Fail }
 
+// compared is the check of something by the digest, or what else stands for it.
+func compared(level Level, name, rebuilt, image string) Check {
+	c := Check{Level: level, Name: name, Result: Pass, Rebuilt: rebuilt, Image: image}
+	if rebuilt != image {
+		c.Result = Fail
+	}
+	return c
+}
+
 // An Explanation is one thing that differs, in words.
 type Explanation struct {
 	Level Level `json:"level"`
@@ -163,58 +172,45 @@ type Explanation struct {
 	Details []string `json:"details,omitempty"`
 }
 
-// Count counts a platform's checks of a level by their result.
+// Count counts a platform's checks of these levels by their result.
 func (p *PlatformResult) Count(r Result, of ...Level) int {
-	n := 0
-	for _, c := range p.Checks {
-		if c.Result == r && slices.Contains(of, c.Level) {
+	return count(p.Checks, func(c Check) bool { return c.Result == r && slices.Contains(of, c.Level) })
+}
+
+func count[T any](list []T, is func(T) bool) (n int) {
+	for _, e := range list {
+		if is(e) {
 			n++
 		}
 	}
 	return n
 }
 
+func (p *PlatformResult) failed() bool { return p.Result == Fail }
+
 // conclude sets the verdict from those of the subjects.
 func (r *Report) conclude() {
-	r.Verdict = Verified
-	for _, s := range r.Subjects {
-		if s.Verdict == Differs {
-			r.Verdict = Differs
-			return
+	r.Verdict = Unverified
+	for i, s := range r.Subjects {
+		if i == 0 || r.Verdict == Verified || s.Verdict == Differs {
+			r.Verdict = s.Verdict
 		}
-		if s.Verdict != Verified {
-			r.Verdict = Unverified
-		}
-	}
-	if len(r.Subjects) == 0 {
-		r.Verdict = Unverified
 	}
 }
 
 // conclude sets the platforms' results and the verdict. asked says which platforms
 // were to be verified: each of them must pass.
 func (s *Subject) conclude(asked func(platform string) bool) {
-	passed, failed, skipped := 0, 0, 0
-	for _, c := range append(s.Inputs, s.Index...) {
-		if c.Result == Fail {
-			failed++
-		}
-	}
+	results := map[Result]int{Fail: count(slices.Concat(s.Inputs, s.Index), Check.failed)}
 	for _, p := range s.Platforms {
-		p.conclude()
-		switch {
-		case p.Result == Fail:
-			failed++
-		case p.Result == Pass:
-			passed++
-		case asked(p.Platform):
-			skipped++
+		if p.conclude(); p.Result != Skip || asked(p.Platform) {
+			results[p.Result]++
 		}
 	}
 	switch {
-	case failed > 0:
+	case results[Fail] > 0:
 		s.Verdict = Differs
-	case skipped > 0 || passed == 0:
+	case results[Skip] > 0 || results[Pass] == 0:
 		s.Verdict = Unverified
 	default:
 		s.Verdict = Verified
@@ -225,20 +221,13 @@ func (s *Subject) conclude(asked func(platform string) bool) {
 // container sees was compared: its files and its config. What a docker archive does
 // not have is left out of that, and says so in a row of its own.
 func (p *PlatformResult) conclude() {
-	p.Result = Pass
-	passed := map[Level]bool{}
-	for _, c := range p.Checks {
-		switch {
-		case c.Result == Fail:
-			p.Result = Fail
-			return
-		case c.Result == Pass:
-			passed[c.Level] = true
-		case c.Level != LevelCompression && c.Level != LevelManifest:
-			p.Result = Skip
-		}
-	}
-	if !passed[LevelConfig] || !passed[LevelBinary] {
+	skipped := p.Count(Skip, levels...) - p.Count(Skip, LevelCompression, LevelManifest)
+	switch {
+	case slices.ContainsFunc(p.Checks, Check.failed):
+		p.Result = Fail
+	case skipped > 0 || p.Count(Pass, LevelConfig) == 0 || p.Count(Pass, LevelBinary) == 0:
 		p.Result = Skip
+	default:
+		p.Result = Pass
 	}
 }

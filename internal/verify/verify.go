@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
@@ -49,7 +50,7 @@ type Verifier struct {
 	Cache   *cache.Cache
 	Fresh   bool
 	Modules *modproxy.Client
-	// Keychain has the credentials for registries; nil for those of docker login.
+	// Keychain has the credentials for registries; nil for none.
 	Keychain authn.Keychain
 	Display  *progress.Display
 	// Lock is the lock at hand, nil for none. What it says of a release must agree.
@@ -63,14 +64,7 @@ type Verifier struct {
 	Rebuilders Rebuilders
 
 	disk     int64 // the most that the cache took, in bytes
-	contents map[string]*diff.Layer
-}
-
-func (v *Verifier) keychain() authn.Keychain {
-	if v.Keychain == nil {
-		return authn.DefaultKeychain
-	}
-	return v.Keychain
+	contents map[v1.Hash]*diff.Layer
 }
 
 // asked reports whether a platform is to be verified.
@@ -84,20 +78,20 @@ func (v *Verifier) References(ctx context.Context, refs []string) (*Report, erro
 	r, end := v.begin()
 	var jobs []*job
 	for _, ref := range refs {
-		j := v.prepare(ctx, ref)
+		j := &job{Verifier: v, subject: &Subject{Ref: ref}}
 		defer j.close()
 		jobs = append(jobs, j)
 		r.Subjects = append(r.Subjects, j.subject)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		// What can fail within seconds fails before anything is compiled.
+		if err := j.do(ctx, j.read); err != nil {
+			return nil, err
 		}
 	}
 	for i, j := range jobs {
 		if j.subject.Err == nil {
-			j.fail(j.verify(ctx))
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			if err := j.do(ctx, j.verify); err != nil {
+				return nil, err
+			}
 		}
 		if v.Fresh {
 			if err := v.drop(jobs[i+1:]); err != nil {
@@ -110,7 +104,7 @@ func (v *Verifier) References(ctx context.Context, refs []string) (*Report, erro
 
 // begin begins a report; end ends it.
 func (v *Verifier) begin() (r *Report, end func() *Report) {
-	v.contents = map[string]*diff.Layer{}
+	v.contents = map[v1.Hash]*diff.Layer{}
 	began := time.Now()
 	r = &Report{Program: program(), Fresh: v.Fresh, Time: began.UTC().Truncate(time.Second)}
 	return r, func() *Report {
@@ -155,50 +149,37 @@ func (j *job) close() {
 	}
 }
 
-// fail notes why an image could not be verified.
-func (j *job) fail(err error) {
-	if err == nil {
-		return
-	}
-	j.subject.Verdict, j.subject.Err, j.subject.Error = Unverified, err, diff.Printable(err.Error())
-}
-
-// prepare finds an image, reads all of it, and makes its inputs again: what can fail
-// within seconds fails before anything is compiled.
-func (v *Verifier) prepare(ctx context.Context, ref string) *job {
+// do does a part of the verification, and notes how long it took and why the image could
+// not be verified. The error is that of ctx.
+func (j *job) do(ctx context.Context, part func(context.Context) error) error {
 	began := time.Now()
-	j := &job{Verifier: v, subject: &Subject{Ref: ref}}
-	err := j.read(ctx)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", diff.Printable(ref), err)
+	if err := part(ctx); err != nil {
+		err = fmt.Errorf("%s: %w", diff.Printable(j.subject.Ref), err)
+		j.subject.Verdict, j.subject.Err, j.subject.Error = Unverified, err, diff.Printable(err.Error())
 	}
-	j.fail(err)
-	j.subject.Seconds = time.Since(began).Seconds()
-	return j
+	j.subject.Seconds += time.Since(began).Seconds()
+	return ctx.Err()
 }
 
+// read finds an image, reads all of it, and makes its inputs again.
 func (j *job) read(ctx context.Context) (err error) {
 	s := j.subject
 	task := j.Display.Start("read "+s.Ref, "layers")
 	defer func() { task.End(err) }()
-	if j.found, err = open(ctx, s.Ref, j.keychain()); err != nil {
+	if j.found, err = open(ctx, s.Ref, j.Keychain); err != nil {
 		return err
 	}
 	s.Kind, s.Digest = j.found.kind, j.found.digest
-	if s.Release, err = j.found.claims(); err != nil {
+	if j.inputs, err = j.found.claims(); err != nil {
 		return err
 	}
-	if err := j.choose(); err != nil {
-		return err
+	s.Release = claimsOf(j.inputs)
+	for _, step := range []func(context.Context) error{j.choose, j.remake, j.rebuilders} {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
-	if j.inputs, s.Inputs, err = j.Verifier.inputs(ctx, s.Release, j.expected); err != nil {
-		return err
-	}
-	s.Inputs = append(s.Inputs, j.againstLock(s.Release, j.inputs)...)
-	if err := j.rebuilders(ctx); err != nil {
-		return err
-	}
-	have := map[string]*diff.Layer{}
+	have := map[v1.Hash]*diff.Layer{}
 	for i, img := range j.found.images {
 		if slices.Contains(j.build, img.platform()) {
 			if err := img.readLayers(ctx, have); err != nil {
@@ -212,7 +193,7 @@ func (j *job) read(ctx context.Context) (err error) {
 
 // choose chooses the platforms. An index must have those that the lock at hand has,
 // or else all that this program knows: which it has itself is no claim to go by.
-func (j *job) choose() error {
+func (j *job) choose(context.Context) error {
 	var have []lock.Platform
 	for _, img := range j.found.images {
 		if p := img.platform(); p != "" {
@@ -228,45 +209,48 @@ func (j *job) choose() error {
 			return fmt.Errorf("is an image for %s only, which was not asked for", have[0])
 		}
 		j.expected = have[:1]
-	case j.sameRelease(j.subject.Release):
+	case j.sameRelease():
 		j.expected = j.Lock.Inputs.Platforms
 	default:
 		j.expected = lock.Known
 	}
-	for _, p := range j.expected {
-		if j.asked(string(p)) && slices.Contains(have, p) {
-			j.build = append(j.build, p)
-		}
-	}
+	j.build = slices.DeleteFunc(j.wanted(), func(p lock.Platform) bool { return !slices.Contains(have, p) })
 	return nil
+}
+
+// wanted are the platforms to verify.
+func (j *job) wanted() []lock.Platform {
+	return slices.DeleteFunc(slices.Clone(j.expected), func(p lock.Platform) bool { return !j.asked(string(p)) })
 }
 
 // verify rebuilds what was found and compares.
 func (j *job) verify(ctx context.Context) error {
-	began := time.Now()
-	defer func() { j.subject.Seconds += time.Since(began).Seconds() }()
-	built := &build{}
-	if len(j.build) > 0 {
-		var err error
-		if built, err = j.rebuild(ctx, j.inputs, j.build); err != nil {
-			return fmt.Errorf("rebuild of %s: %w", j.subject.Ref, err)
-		}
+	built, err := j.rebuild(ctx)
+	if err != nil {
+		return fmt.Errorf("rebuild: %w", err)
 	}
 	task := j.Display.Start("compare "+j.subject.Ref, "platforms")
-	err := j.compare(ctx, built, func(done int) { task.Set(int64(done), int64(len(j.found.images))) })
+	err = j.compare(ctx, built, func(done int) { task.Set(int64(done), int64(len(j.found.images))) })
 	task.End(err)
 	if err != nil {
-		return fmt.Errorf("%s: %w", j.subject.Ref, err)
+		return err
 	}
+	if err := j.conclude(ctx); err != nil {
+		return err
+	}
+	j.subject.Statement, err = j.statement()
+	return err
+}
+
+// conclude says what all the checks come to.
+func (j *job) conclude(ctx context.Context) error {
 	s := j.subject
 	s.conclude(j.asked)
 	if s.Verdict == Differs {
 		s.revision = j.revision(ctx)
 	}
-	s.explain()
-	s.mean(j.Verifier, j.found.opened.Tag)
-	if s.Statement, err = j.statement(); err != nil {
-		return fmt.Errorf("%s: %w", s.Ref, err)
+	if err := s.explain(); err != nil {
+		return err
 	}
-	return nil
+	return s.mean(j.Verifier, j.found.opened.Tag)
 }

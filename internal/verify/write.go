@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -11,13 +12,11 @@ import (
 	"text/tabwriter"
 	"text/template"
 	"time"
+	"unicode/utf8"
 
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
-
-// maxExplained is how many things that differ are told on a terminal.
-const maxExplained = 12
 
 var (
 	//go:embed report.html
@@ -27,18 +26,11 @@ var (
 
 	functions = template.FuncMap{
 		"class": func(v any) string {
-			switch v {
-			case Pass, Verified:
-				return "pass"
-			case Fail, Differs:
-				return "fail"
-			}
-			return "skip"
+			return cmp.Or(map[any]string{Pass: "pass", Verified: "pass", Fail: "fail", Differs: "fail"}[v], "skip")
 		},
-		"limit": func() int { return maxExplained },
-		"more":  func(list []Explanation) int { return len(list) - maxExplained },
-		"time":  func(t time.Time) string { return t.Format(time.RFC3339) },
-		"wrap":  wrap,
+		"plural": diff.Plural,
+		"time":   func(t time.Time) string { return t.Format(time.RFC3339) },
+		"wrap":   wrap,
 	}
 	// htmlReport makes the page of a report. It needs nothing from elsewhere: no script, no
 	// font, no image. Everything that came from an image is escaped by html/template.
@@ -71,12 +63,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 
 // Summary is the whole run in one line.
 func (r *Report) Summary() string {
-	verified := 0
-	for _, s := range r.Subjects {
-		if s.Verdict == Verified {
-			verified++
-		}
-	}
+	verified := count(r.Subjects, func(s *Subject) bool { return s.Verdict == Verified })
 	took := (time.Duration(r.Seconds*1000) * time.Millisecond).Round(100 * time.Millisecond)
 	how := "with a cache that was trusted"
 	if r.Fresh {
@@ -85,14 +72,9 @@ func (r *Report) Summary() string {
 	return fmt.Sprintf("%d of %d verified in %s, %s", verified, len(r.Subjects), took, how)
 }
 
-// Passed are the checks that passed, NotPassed the others.
-func (p *PlatformResult) Passed() []Check {
-	return slices.DeleteFunc(slices.Clone(p.Checks), func(c Check) bool { return c.Result != Pass })
-}
-
-// NotPassed are the checks that did not pass.
-func (p *PlatformResult) NotPassed() []Check {
-	return slices.DeleteFunc(slices.Clone(p.Checks), func(c Check) bool { return c.Result == Pass })
+// Having are the checks that passed, or the others.
+func (p *PlatformResult) Having(passed bool) []Check {
+	return slices.DeleteFunc(slices.Clone(p.Checks), func(c Check) bool { return (c.Result == Pass) != passed })
 }
 
 // Summary is a platform in one line.
@@ -110,16 +92,15 @@ func (p *PlatformResult) Summary() string {
 		}
 		return what
 	case Skip:
-		for _, c := range p.Checks {
-			if c.Result == Skip {
-				return c.Note
-			}
+		if i := slices.IndexFunc(p.Checks, func(c Check) bool { return c.Result == Skip }); i >= 0 {
+			return p.Checks[i].Note
 		}
 		return "nothing was compared"
 	}
 	var what []string
 	for _, l := range levels {
-		if n := p.own(l); n > 0 {
+		// For a reason of their own.
+		if n := count(p.Checks, func(c Check) bool { return c.failed() && c.Level == l && !c.Follows }); n > 0 {
 			what = append(what, fmt.Sprintf("%s (%d)", l, n))
 		}
 	}
@@ -128,23 +109,10 @@ func (p *PlatformResult) Summary() string {
 
 // files counts what passed of what a container sees in its root: programs, other
 // files, folders.
-func (p *PlatformResult) files() (n int) {
-	for _, c := range p.Checks {
-		if c.Result == Pass && (c.Level == LevelBinary || c.Level == LevelEntry && !strings.HasPrefix(c.Name, "layer ")) {
-			n++
-		}
-	}
-	return n
-}
-
-// own counts the checks of a level that failed for a reason of their own.
-func (p *PlatformResult) own(l Level) (n int) {
-	for _, c := range p.Checks {
-		if c.Result == Fail && c.Level == l && !c.Follows {
-			n++
-		}
-	}
-	return n
+func (p *PlatformResult) files() int {
+	return count(p.Checks, func(c Check) bool {
+		return c.Result == Pass && (c.Level == LevelBinary || c.Level == LevelEntry && !strings.HasPrefix(c.Name, "layer "))
+	})
 }
 
 // wrap breaks a text into lines of at most 100 characters, each but the first behind an
@@ -154,18 +122,16 @@ func wrap(text, indent string) string {
 	var b strings.Builder
 	n := len(indent)
 	for i, word := range strings.Fields(text) {
-		length := len([]rune(word))
-		switch {
-		case i == 0:
-			n += length
-		case n+1+length > width:
+		length := utf8.RuneCountInString(word)
+		if i > 0 && n+1+length > width {
 			b.WriteString("\n" + indent)
-			n = len(indent) + length
-		default:
+			n = len(indent)
+		} else if i > 0 {
 			b.WriteByte(' ')
-			n += 1 + length
+			n++
 		}
 		b.WriteString(word)
+		n += length
 	}
 	return b.String()
 }

@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"cmp"
 	"debug/elf"
 	"debug/gosym"
 	"errors"
@@ -18,16 +19,19 @@ func (d *differ) code(w, g *program) (err error) {
 			err = nil
 		}
 	}()
-	sections, onlyGot, err := d.sections(w, g)
+	sections, err := d.parts("section", sectionsOf(w), sectionsOf(g))
 	if err != nil {
 		return err
 	}
-	functions := d.functions(w.elf, g.elf)
+	functions, err := d.functions(w.elf, g.elf)
+	if err != nil {
+		return err
+	}
 	// Symbols and debugging information are there by the linker's flags.
 	var debugging []string
-	for _, name := range onlyGot {
-		if name == ".symtab" || strings.HasPrefix(name, ".debug_") || strings.HasPrefix(name, ".zdebug_") {
-			debugging = append(debugging, name)
+	for _, s := range g.elf.Sections {
+		if w.elf.Section(s.Name) == nil && (s.Name == ".symtab" || strings.HasPrefix(s.Name, ".debug_") || strings.HasPrefix(s.Name, ".zdebug_")) {
+			debugging = append(debugging, Printable(s.Name))
 		}
 	}
 	if len(debugging) > 0 {
@@ -48,97 +52,88 @@ func (d *differ) code(w, g *program) (err error) {
 	return nil
 }
 
-// sections lists how the sections of two programs differ, and names those that only
-// the one that was got has.
-func (d *differ) sections(w, g *program) (lines, onlyGot []string, err error) {
-	for _, s := range w.elf.Sections {
+// part is a section or a function of a program.
+type part struct {
+	kind string // of a section
+	addr uint64
+	size uint64
+	data []byte // as far as the program has it
+}
+
+// parts lists how the parts of two programs differ.
+func (d *differ) parts(what string, want, got map[string]part) (lines []string, err error) {
+	var kinds [4][]string // only in the image, only in the rebuilt, of another size, of other content
+	moved := false
+	for name, g := range got {
 		if err := d.ctx.Err(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		other, name := g.elf.Section(s.Name), Printable(s.Name)
+		w, ok := want[name]
+		line := func(kind int, format string, args ...any) {
+			kinds[kind] = append(kinds[kind], fmt.Sprintf("%s %s: ", what, Printable(name))+fmt.Sprintf(format, args...))
+		}
 		switch {
-		case s.Type == elf.SHT_NULL:
-		case other == nil:
-			lines = append(lines, fmt.Sprintf("section %s: only in the rebuilt", name))
-		case s.Size != other.Size:
-			lines = append(lines, fmt.Sprintf("section %s: image %d bytes, rebuilt %d", name, other.Size, s.Size))
-		case s.Type == elf.SHT_NOBITS || other.Type == elf.SHT_NOBITS:
-			if s.Type != other.Type {
-				lines = append(lines, fmt.Sprintf("section %s: image %s, rebuilt %s", name, other.Type, s.Type))
-			}
+		case !ok:
+			line(0, "only in the image, %d bytes", g.size)
+		case w.size != g.size:
+			line(2, "image %d bytes, rebuilt %d", g.size, w.size)
+		case w.kind != g.kind:
+			line(2, "image %s, rebuilt %s", g.kind, w.kind)
+		case what == "function" && w.addr != g.addr:
+			// What lies elsewhere calls and loads by other distances: it differs
+			// because others do.
+			moved = true
 		default:
-			if n, at := count(w.content(s), g.content(other)); n > 0 {
-				lines = append(lines, fmt.Sprintf("section %s: other content, %d of %s, the first at %#x", name, n, Plural(int(s.Size), "byte"), s.Addr+uint64(at)))
+			if n, at := count(w.data, g.data); n > 0 {
+				how := "code, " + Plural(n, "byte")
+				if what == "section" {
+					how = fmt.Sprintf("content, %d of %s", n, Plural(int(w.size), "byte"))
+				}
+				line(3, "other %s, the first at %#x", how, w.addr+uint64(at))
 			}
 		}
 	}
-	for _, s := range g.elf.Sections {
-		if s.Type != elf.SHT_NULL && w.elf.Section(s.Name) == nil {
-			onlyGot = append(onlyGot, s.Name)
-			lines = append(lines, fmt.Sprintf("section %s: only in the image, %d bytes", Printable(s.Name), s.Size))
+	for name, w := range want {
+		if _, ok := got[name]; !ok {
+			kinds[1] = append(kinds[1], fmt.Sprintf("%s %s: only in the rebuilt, %d bytes", what, Printable(name), w.size))
 		}
 	}
-	return lines, onlyGot, nil
+	if moved && len(kinds[0])+len(kinds[1])+len(kinds[2]) > 0 {
+		// Then also those that did not move differ by where the others are.
+		kinds[3] = nil
+	}
+	for _, list := range kinds {
+		lines = append(lines, slices.Sorted(slices.Values(list))...)
+	}
+	return lines, nil
 }
-
-// content is that of a section, as far as the program has it.
-func (p *program) content(s *elf.Section) []byte {
-	rest := p.data[min(s.Offset, uint64(len(p.data))):]
-	return rest[:min(s.FileSize, uint64(len(rest)))]
-}
-
-// function is one in a program: its code is text[from:to].
-type function struct {
-	entry    uint64
-	from, to uint64
+func sectionsOf(p *program) map[string]part {
+	m := map[string]part{}
+	for _, s := range slices.Backward(p.elf.Sections) { // of one name, the first counts
+		var data []byte
+		if s.Type != elf.SHT_NOBITS {
+			data = p.data[min(s.Offset, uint64(len(p.data))):]
+			data = data[:min(s.FileSize, uint64(len(data)))]
+		}
+		if s.Type != elf.SHT_NULL {
+			m[s.Name] = part{s.Type.String(), s.Addr, s.Size, data}
+		}
+	}
+	return m
 }
 
 // functions lists how the functions of two programs differ. Programs are stripped,
 // but Go's table of functions is needed at run time and always there.
-func (d *differ) functions(w, g *elf.File) (lines []string) {
-	want, wantText, err := functionsOf(w)
+func (d *differ) functions(w, g *elf.File) ([]string, error) {
+	want, err := functionsOf(w)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	got, gotText, err := functionsOf(g)
+	got, err := functionsOf(g)
 	if err != nil {
-		return []string{"no table of functions in the image's program: " + Printable(err.Error())}
+		return []string{"no table of functions in the image's program: " + Printable(err.Error())}, nil
 	}
-	var added, gone, sized, changed []string
-	moved := 0
-	for name, f := range got {
-		o, ok := want[name]
-		a := gotText[f.from:f.to]
-		switch {
-		case !ok:
-			added = append(added, fmt.Sprintf("function %s: only in the image, %d bytes", Printable(name), len(a)))
-		case len(a) != int(o.to-o.from):
-			sized = append(sized, fmt.Sprintf("function %s: image %d bytes, rebuilt %d", Printable(name), len(a), o.to-o.from))
-		case f.entry != o.entry:
-			// What lies elsewhere calls and loads by other distances: it differs
-			// because others do.
-			moved++
-		default:
-			if n, at := count(wantText[o.from:o.to], a); n > 0 {
-				changed = append(changed, fmt.Sprintf("function %s: other code, %s, the first at %#x", Printable(name), Plural(n, "byte"), f.entry+uint64(at)))
-			}
-		}
-	}
-	for name, f := range want {
-		if _, ok := got[name]; !ok {
-			gone = append(gone, fmt.Sprintf("function %s: only in the rebuilt, %d bytes", Printable(name), f.to-f.from))
-		}
-	}
-	kinds := [][]string{added, gone, sized, changed}
-	if moved > 0 && len(added)+len(gone)+len(sized) > 0 {
-		// Then also those that did not move differ by where the others are.
-		kinds = kinds[:3]
-	}
-	for _, list := range kinds {
-		slices.Sort(list)
-		lines = append(lines, list...)
-	}
-	return lines
+	return d.parts("function", want, got)
 }
 
 // count counts the bytes that differ, and those that one has beyond the other, and says
@@ -158,36 +153,30 @@ func count(a, b []byte) (n, first int) {
 // maxText is the most that is read of a program's code or table, in bytes. derper has 8 MB.
 const maxText = 256 << 20
 
-func functionsOf(f *elf.File) (map[string]function, []byte, error) {
+func functionsOf(f *elf.File) (map[string]part, error) {
 	text := f.Section(".text")
-	table := f.Section(".gopclntab")
-	if table == nil {
-		table = f.Section(".data.rel.ro.gopclntab")
-	}
+	table := cmp.Or(f.Section(".gopclntab"), f.Section(".data.rel.ro.gopclntab"))
 	if text == nil || table == nil || text.Size > maxText || table.Size > maxText || text.Type == elf.SHT_NOBITS {
-		return nil, nil, errors.New("no .text or no .gopclntab, or a huge one")
+		return nil, errors.New("no .text or no .gopclntab, or a huge one")
 	}
 	code, err := text.Data()
-	if err != nil {
-		return nil, nil, err
-	}
-	data, err := table.Data()
-	if err != nil {
-		return nil, nil, err
+	data, terr := table.Data()
+	if err := cmp.Or(err, terr); err != nil {
+		return nil, err
 	}
 	symbols, err := gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	m := map[string]function{}
+	m := map[string]part{}
 	end := text.Addr + uint64(len(code))
 	for _, fn := range symbols.Funcs {
 		if fn.Sym != nil && fn.Entry >= text.Addr && fn.Entry <= fn.End && fn.End <= end {
-			m[fn.Name] = function{fn.Entry, fn.Entry - text.Addr, fn.End - text.Addr}
+			m[fn.Name] = part{"", fn.Entry, fn.End - fn.Entry, code[fn.Entry-text.Addr : fn.End-text.Addr]}
 		}
 	}
 	if len(m) == 0 {
-		return nil, nil, errors.New("it names no function")
+		return nil, errors.New("it names no function")
 	}
-	return m, code, nil
+	return m, nil
 }

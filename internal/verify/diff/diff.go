@@ -12,6 +12,8 @@ package diff
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -20,10 +22,8 @@ import (
 // Printable is s as it can be shown on a terminal: in quotes, with escapes, where it
 // has anything but printable characters.
 func Printable(s string) string {
-	for _, r := range s {
-		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			return strconv.Quote(s)
-		}
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+		return strconv.Quote(s)
 	}
 	return s
 }
@@ -43,4 +43,35 @@ func Plural(n int, what string) string {
 		return "1 " + what
 	}
 	return strconv.Itoa(n) + " " + what + "s"
+}
+
+// A Change is a place at which two things differ.
+type Change struct {
+	// Path names the place: of a JSON document it is written as jq does,
+	// .config.Env["HOSTNAME"], .layers[1].digest.
+	Path string
+	// Want and Got are the two values, those of JSON in JSON; "" for none.
+	Want, Got string
+}
+
+func (c Change) String() string {
+	switch {
+	case c.Want == "":
+		return fmt.Sprintf("%s: image %s, the rebuilt has none", c.Path, short(c.Got))
+	case c.Got == "":
+		return fmt.Sprintf("%s: image none, the rebuilt has %s", c.Path, short(c.Want))
+	}
+	return fmt.Sprintf("%s: image %s, rebuilt %s", c.Path, short(c.Got), short(c.Want))
+}
+
+// changes lists the keys at which two maps differ, in their order.
+func changes(want, got map[string]string) (list []Change) {
+	keys := maps.Clone(want)
+	maps.Copy(keys, got)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if want[key] != got[key] {
+			list = append(list, Change{key, want[key], got[key]})
+		}
+	}
+	return list
 }

@@ -5,8 +5,8 @@ import (
 	"cmp"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -34,115 +34,71 @@ func (d *FileDiff) Same() bool {
 }
 
 // Files compares the entries of two layers: first those of want, in its order, then
-// those that got has beyond them.
-func Files(want, got []Entry) []FileDiff {
-	type key struct {
-		name string
-		nth  int
-	}
-	var list []FileDiff
-	at := map[key]int{} // in list
-	count := map[string]int{}
+// those that got has beyond them. It says where the order of the entries that both have
+// begins to differ, "" for nowhere.
+func Files(want, got []Entry) (list []FileDiff, order string) {
+	at := map[string][]int{} // in list, by name
 	for i, e := range want {
-		k := key{e.Name, count[e.Name]}
-		count[e.Name]++
-		at[k] = len(list)
-		list = append(list, FileDiff{Name: k.name, Nth: k.nth, Want: &want[i]})
+		list = append(list, FileDiff{Name: e.Name, Nth: len(at[e.Name]), Want: &want[i]})
+		at[e.Name] = append(at[e.Name], i)
 	}
-	clear(count)
+	count := map[string]int{}
+	var both []int // in list, in the order of got
 	for i, e := range got {
-		k := key{e.Name, count[e.Name]}
+		nth := count[e.Name]
 		count[e.Name]++
-		if n, ok := at[k]; ok {
-			list[n].Got, list[n].Changes = &got[i], changes(list[n].Want, &got[i])
-		} else {
-			list = append(list, FileDiff{Name: k.name, Nth: k.nth, Got: &got[i]})
+		if nth >= len(at[e.Name]) {
+			list = append(list, FileDiff{Name: e.Name, Nth: nth, Got: &got[i]})
+			continue
+		}
+		n := at[e.Name][nth]
+		list[n].Got = &got[i]
+		for _, c := range changes(list[n].Want.facts(), got[i].facts()) {
+			list[n].Changes = append(list[n].Changes, c.String())
+		}
+		both = append(both, n)
+	}
+	for i, n := range slices.Sorted(slices.Values(both)) {
+		if both[i] != n {
+			return list, fmt.Sprintf("order of entries: image %s where the rebuilt has %s", Printable(list[both[i]].Name), Printable(list[n].Name))
 		}
 	}
-	return list
+	return list, ""
 }
 
-// Order says where the order of the entries that both layers have begins to
-// differ, "" for nowhere.
-func Order(want, got []Entry) string {
-	names := func(entries, other []Entry) []string {
-		have := map[string]bool{}
-		for _, e := range other {
-			have[e.Name] = true
-		}
-		var list []string
-		for _, e := range entries {
-			if have[e.Name] {
-				list = append(list, e.Name)
-			}
-		}
-		return list
+// facts are what a header says, by what it says it of.
+func (e *Entry) facts() map[string]string {
+	h := &e.Header
+	names := h.Uname + ":" + h.Gname
+	if names == ":" {
+		names = "none"
 	}
-	w, g := names(want, got), names(got, want)
-	for i := range min(len(w), len(g)) {
-		if w[i] != g[i] {
-			return fmt.Sprintf("order of entries: image %s where the rebuilt has %s", Printable(g[i]), Printable(w[i]))
-		}
+	facts := map[string]string{
+		"type":          typeName(h.Typeflag),
+		"mode":          mode(h.Mode),
+		"owner":         fmt.Sprintf("%d:%d", h.Uid, h.Gid),
+		"owner's names": names,
+		"mtime":         stamp(h.ModTime),
+		"access time":   stamp(h.AccessTime),
+		"change time":   stamp(h.ChangeTime),
+		"link to":       h.Linkname,
+		"device":        fmt.Sprintf("%d,%d", h.Devmajor, h.Devminor),
+		"size":          fmt.Sprintf("%d bytes", h.Size),
+		"tar dialect":   h.Format.String(),
 	}
-	return ""
-}
-
-// changes lists the fields of two headers that differ.
-func changes(want, got *Entry) []string {
-	w, g := &want.Header, &got.Header
-	var list []string
-	differ := func(what, image, rebuilt string) {
-		if image != rebuilt {
-			list = append(list, fmt.Sprintf("%s: image %s, rebuilt %s", what, short(image), short(rebuilt)))
-		}
-	}
-	differ("type", typeName(g.Typeflag), typeName(w.Typeflag))
-	differ("mode", mode(g.Mode), mode(w.Mode))
-	differ("owner", fmt.Sprintf("%d:%d", g.Uid, g.Gid), fmt.Sprintf("%d:%d", w.Uid, w.Gid))
-	differ("owner's names", orNone(g.Uname+":"+g.Gname), orNone(w.Uname+":"+w.Gname))
-	differ("mtime", stamp(g.ModTime), stamp(w.ModTime))
-	differ("access time", stamp(g.AccessTime), stamp(w.AccessTime))
-	differ("change time", stamp(g.ChangeTime), stamp(w.ChangeTime))
-	differ("link to", orNone(g.Linkname), orNone(w.Linkname))
-	differ("device", fmt.Sprintf("%d,%d", g.Devmajor, g.Devminor), fmt.Sprintf("%d,%d", w.Devmajor, w.Devminor))
-	differ("size", fmt.Sprintf("%d bytes", g.Size), fmt.Sprintf("%d bytes", w.Size))
-	differ("tar dialect", g.Format.String(), w.Format.String())
-	for _, name := range slices.Sorted(maps.Keys(union(w.PAXRecords, g.PAXRecords))) {
+	for name, value := range h.PAXRecords {
 		what := "PAX record " + name
 		if x, ok := strings.CutPrefix(name, "SCHILY.xattr."); ok {
 			what = "extended attribute " + x
 		}
-		differ(what, value(g.PAXRecords, name), value(w.PAXRecords, name))
+		facts[Printable(what)] = strconv.Quote(value)
 	}
-	return list
-}
-
-func union(a, b map[string]string) map[string]string {
-	all := maps.Clone(a)
-	if all == nil {
-		all = map[string]string{}
-	}
-	maps.Copy(all, b)
-	return all
-}
-
-func value(m map[string]string, name string) string {
-	if v, ok := m[name]; ok {
-		return fmt.Sprintf("%q", v)
-	}
-	return "none"
-}
-
-func orNone(s string) string {
-	if strings.Trim(s, ":") == "" {
-		return "none"
-	}
-	return s
+	return facts
 }
 
 func stamp(t time.Time) string {
 	if t.IsZero() {
-		return "none"
+		return ""
 	}
 	return t.UTC().Format(time.RFC3339Nano)
 }

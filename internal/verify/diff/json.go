@@ -2,6 +2,7 @@ package diff
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,24 +12,6 @@ import (
 	"slices"
 	"strings"
 )
-
-// A Change is a place at which two JSON documents differ.
-type Change struct {
-	// Path is written as jq does: .config.Env["HOSTNAME"], .layers[1].digest.
-	Path string
-	// Want and Got are the two values, in JSON; "" for none.
-	Want, Got string
-}
-
-func (c Change) String() string {
-	switch {
-	case c.Want == "":
-		return fmt.Sprintf("%s: image %s, the rebuilt has none", c.Path, short(c.Got))
-	case c.Got == "":
-		return fmt.Sprintf("%s: image none, the rebuilt has %s", c.Path, short(c.Want))
-	}
-	return fmt.Sprintf("%s: image %s, rebuilt %s", c.Path, short(c.Got), short(c.Want))
-}
 
 // JSON lists where two JSON documents differ, in the order of the paths. Documents
 // that mean the same and are written differently give one Change at the path ".".
@@ -45,9 +28,9 @@ func JSON(want, got []byte) ([]Change, error) {
 		return nil, fmt.Errorf("JSON of the image: %w", err)
 	}
 	var c changeList
-	c.values("", w, g)
+	c.compare("", w, g)
 	if len(c) == 0 {
-		c.add("", []byte("the same values"), []byte("the same values, written in another way (order, spaces or repeated keys)"))
+		c.add("", "the same values", "the same values, written in another way (order, spaces or repeated keys)")
 	}
 	return c, nil
 }
@@ -66,68 +49,58 @@ func decode(data []byte) (v any, err error) {
 
 type changeList []Change
 
-func (c *changeList) add(path string, want, got []byte) {
-	if path == "" {
-		path = "."
-	}
-	*c = append(*c, Change{path, string(want), string(got)})
+func (c *changeList) add(path, want, got string) {
+	*c = append(*c, Change{cmp.Or(path, "."), want, got})
 }
 
 // none is the value where there is none.
 type none struct{}
 
-func (c *changeList) values(path string, want, got any) {
-	switch w := want.(type) {
-	case map[string]any:
-		if g, ok := got.(map[string]any); ok {
-			c.objects(path, w, g)
-			return
-		}
-	case []any:
-		if g, ok := got.([]any); ok {
-			c.arrays(path, w, g)
-			return
-		}
+func (c *changeList) compare(path string, want, got any) {
+	before := len(*c)
+	w, wantObject := want.(map[string]any)
+	g, gotObject := got.(map[string]any)
+	wantList, isList := want.([]any)
+	gotList, areLists := got.([]any)
+	if areLists = areLists && isList; areLists {
+		w, wantObject = pairs(wantList)
+		g, gotObject = pairs(gotList)
 	}
-	if w, g := compact(want), compact(got); !bytes.Equal(w, g) {
-		c.add(path, w, g)
+	switch {
+	case wantObject && gotObject:
+		keys := maps.Clone(w)
+		maps.Copy(keys, g)
+		for _, key := range slices.Sorted(maps.Keys(keys)) {
+			w, inWant := w[key]
+			g, inGot := g[key]
+			c.compare(path+member(key), value(w, inWant), value(g, inGot))
+		}
+		if len(*c) == before && compact(want) != compact(got) {
+			c.add(path, "the same values", "the same values in another order")
+		}
+	case areLists:
+		for i := range max(len(wantList), len(gotList)) {
+			c.compare(fmt.Sprintf("%s[%d]", path, i), item(wantList, i), item(gotList, i))
+		}
+	default:
+		if w, g := compact(want), compact(got); w != g {
+			c.add(path, w, g)
+		}
 	}
 }
 
-func (c *changeList) objects(path string, want, got map[string]any) {
-	keys := maps.Clone(want)
-	maps.Copy(keys, got)
-	of := func(m map[string]any, key string) any {
-		if v, ok := m[key]; ok {
-			return v
-		}
+func value(v any, ok bool) any {
+	if !ok {
 		return none{}
 	}
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		c.values(path+member(key), of(want, key), of(got, key))
-	}
+	return v
 }
 
-func (c *changeList) arrays(path string, want, got []any) {
-	w, wantPairs := pairs(want)
-	g, gotPairs := pairs(got)
-	if wantPairs && gotPairs {
-		before := len(*c)
-		c.objects(path, w, g)
-		if len(*c) == before && !bytes.Equal(compact(want), compact(got)) {
-			c.add(path, []byte("the same values"), []byte("the same values in another order"))
-		}
-		return
-	}
-	of := func(list []any, i int) any {
-		if i < len(list) {
-			return list[i]
-		}
+func item(list []any, i int) any {
+	if i >= len(list) {
 		return none{}
 	}
-	for i := range max(len(want), len(got)) {
-		c.values(fmt.Sprintf("%s[%d]", path, i), of(want, i), of(got, i))
-	}
+	return list[i]
 }
 
 // pairs reads a list such as an environment's, NAME=value each, with no name twice.
@@ -153,15 +126,15 @@ func member(key string) string {
 	return fmt.Sprintf("[%q]", key)
 }
 
-func compact(v any) []byte {
+func compact(v any) string {
 	if v == (none{}) {
-		return nil
+		return ""
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		return []byte(fmt.Sprint(v)) // nothing that was decoded fails
+		return fmt.Sprint(v) // nothing that was decoded fails
 	}
-	return bytes.TrimSpace(b.Bytes())
+	return strings.TrimSpace(b.String())
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -44,8 +43,7 @@ type Layer struct {
 
 // An Entry is a file, folder or other thing in a tar.
 type Entry struct {
-	Name    string
-	Header  tar.Header
+	tar.Header
 	Digest  string // of its content, sha256:<hex>; "" for what is no file
 	Machine string // of a compiled program: the architecture in Go's words; "" for other files
 }
@@ -94,7 +92,7 @@ func (l *Layer) read(blob io.Reader) error {
 		if len(l.Entries) == maxEntries || headers > maxHeaders {
 			return fmt.Errorf("tar: more than %d entries, or more than %d MiB of names", maxEntries, maxHeaders>>20)
 		}
-		e := Entry{Name: h.Name, Header: *h}
+		e := Entry{Header: *h}
 		if h.Typeflag == tar.TypeReg {
 			if e.Digest, e.Machine, err = readFile(tr); err != nil {
 				return fmt.Errorf("tar: %s: %w", h.Name, err)
@@ -113,17 +111,15 @@ func (l *Layer) read(blob io.Reader) error {
 }
 
 func readFile(r io.Reader) (digest, machine string, err error) {
+	br := bufio.NewReader(r)
+	head, err := br.Peek(elfHead)
+	if err != nil && err != io.EOF {
+		return "", "", err
+	}
+	machine = machineOf(head)
 	h := sha256.New()
-	head := make([]byte, elfHead)
-	n, err := io.ReadFull(r, head)
-	if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return "", "", err
-	}
-	h.Write(head[:n])
-	if _, err := io.Copy(h, r); err != nil {
-		return "", "", err
-	}
-	return sum(h), machineOf(head[:n]), nil
+	_, err = io.Copy(h, br)
+	return sum(h), machine, err
 }
 
 // Decompress unpacks what is compressed with gzip or zstd, which it knows by its

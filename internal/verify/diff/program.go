@@ -2,6 +2,7 @@ package diff
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"debug/buildinfo"
 	"debug/elf"
@@ -28,7 +29,11 @@ func Programs(ctx context.Context, want, got []byte) (summary string, details []
 		return "The image's file is not a program that Go compiled: " + Printable(err.Error()) + ".", nil, nil
 	}
 	d := &differ{ctx: ctx}
-	d.machine(w, g)
+	machine := func(f *elf.File) string {
+		name := strings.TrimPrefix(f.Machine.String(), "EM_")
+		return fmt.Sprintf("%s, %s bit, %s", name, strings.TrimPrefix(f.Class.String(), "ELFCLASS"), strings.TrimPrefix(f.Data.String(), "ELFDATA2"))
+	}
+	d.value("machine", machine(w.elf), machine(g.elf), "The image's program is for another architecture: %s, where the rebuilt one is for %s.")
 	if d.summary == "" { // code for two machines has nothing in common
 		d.info(w.info, g.info)
 		d.stamps(want, got)
@@ -79,6 +84,28 @@ func (d *differ) detail(format string, args ...any) {
 	d.details = append(d.details, fmt.Sprintf(format, args...))
 }
 
+// value compares one thing that is said of two programs.
+func (d *differ) value(what, want, got, sentence string) {
+	if want != got {
+		d.detail("%s: image %s, rebuilt %s", what, got, want)
+		d.set(sentence, got, want)
+	}
+}
+
+// values compares many things of a kind.
+func (d *differ) values(what string, want, got map[string]string, sentence string) {
+	var lines []string
+	list := changes(want, got)
+	for _, c := range list {
+		c.Path = what + " " + short(c.Path)
+		lines = append(lines, c.String())
+	}
+	d.list(lines, what)
+	if len(lines) > 0 {
+		d.set(sentence, strings.TrimPrefix(lines[0], what+" "), len(lines))
+	}
+}
+
 // limit is how many details of a kind are listed.
 const limit = 12
 
@@ -90,39 +117,31 @@ func (d *differ) list(lines []string, what string) {
 	}
 }
 
-func (d *differ) machine(w, g *program) {
-	of := func(f *elf.File) string {
-		return fmt.Sprintf("%s, %s, %s", strings.TrimPrefix(f.Machine.String(), "EM_"), strings.TrimPrefix(f.Class.String(), "ELFCLASS")+" bit", strings.TrimPrefix(f.Data.String(), "ELFDATA2"))
-	}
-	if a, b := of(g.elf), of(w.elf); a != b {
-		d.detail("machine: image %s, rebuilt %s", a, b)
-		d.set("The image's program is for another architecture: %s, where the rebuilt one is for %s.", a, b)
-	}
-}
-
 // info compares what the Go command wrote into the programs.
 // Source: go version -m, runtime/debug.BuildInfo.
 func (d *differ) info(w, g *debug.BuildInfo) {
-	if w.GoVersion != g.GoVersion {
-		d.detail("Go: image %s, rebuilt %s", short(g.GoVersion), w.GoVersion)
-		d.set("The image's program says that %s compiled it; the rebuilt one was compiled by %s.", short(g.GoVersion), w.GoVersion)
+	d.value("Go", w.GoVersion, short(g.GoVersion), "The image's program says that %s compiled it; the rebuilt one was compiled by %s.")
+	d.value("package", w.Path, short(g.Path), "The image's program says that it is %s, where the rebuilt one is %s.")
+	d.value("main module", moduleName(&w.Main), moduleName(&g.Main), "The image's program says that it was compiled from %s, the rebuilt one from %s.")
+	modules := func(info *debug.BuildInfo) map[string]string {
+		m := map[string]string{}
+		for _, dep := range info.Deps {
+			m[dep.Path] = moduleName(dep)
+		}
+		return m
 	}
-	if w.Path != g.Path {
-		d.detail("package: image %s, rebuilt %s", short(g.Path), w.Path)
-		d.set("The image's program says that it is %s, where the rebuilt one is %s.", short(g.Path), w.Path)
+	d.values("module", modules(w), modules(g), "The image's program links other modules than the rebuilt one: %[1]s, and the like (%[2]d).")
+	settings := func(info *debug.BuildInfo) map[string]string {
+		m := map[string]string{}
+		for _, s := range info.Settings {
+			m[s.Key] = cmp.Or(s.Value, `""`)
+		}
+		return m
 	}
-	if a, b := moduleName(&g.Main), moduleName(&w.Main); a != b {
-		d.detail("main module: image %s, rebuilt %s", a, b)
-		d.set("The image's program says that it was compiled from %s, the rebuilt one from %s.", a, b)
-	}
-	d.modules(w.Deps, g.Deps)
-	d.settings(w.Settings, g.Settings)
+	d.values("build setting", settings(w), settings(g), "The image's program says that it was built with other settings: %[1]s.")
 }
 
 func moduleName(m *debug.Module) string {
-	if m == nil {
-		return "none"
-	}
 	s := short(m.Path) + " " + short(m.Version)
 	if m.Sum != "" {
 		s += " " + short(m.Sum)
@@ -131,51 +150,6 @@ func moduleName(m *debug.Module) string {
 		s += " => " + moduleName(m.Replace)
 	}
 	return s
-}
-
-func (d *differ) modules(want, got []*debug.Module) {
-	byPath := func(m *debug.Module) (string, string) { return m.Path, moduleName(m) }
-	lines := d.maps("module", mapOf(want, byPath), mapOf(got, byPath))
-	if len(lines) > 0 {
-		d.set("The image's program links other modules than the rebuilt one: %s, and the like (%d).", strings.TrimPrefix(lines[0], "module "), len(lines))
-	}
-}
-
-func (d *differ) settings(want, got []debug.BuildSetting) {
-	byKey := func(s debug.BuildSetting) (string, string) { return s.Key, s.Value }
-	lines := d.maps("build setting", mapOf(want, byKey), mapOf(got, byKey))
-	if len(lines) > 0 {
-		d.set("The image's program says that it was built with other settings: %s.", strings.TrimPrefix(lines[0], "build setting "))
-	}
-}
-
-func mapOf[T any](list []T, entry func(T) (key, value string)) map[string]string {
-	m := map[string]string{}
-	for _, e := range list {
-		key, value := entry(e)
-		m[key] = value
-	}
-	return m
-}
-
-// maps lists how two maps of strings differ, and adds it to the details.
-func (d *differ) maps(what string, want, got map[string]string) (lines []string) {
-	for _, key := range slices.Sorted(maps.Keys(union(want, got))) {
-		w, inWant := want[key]
-		g, inGot := got[key]
-		name := what + " " + short(key)
-		switch {
-		case w == g && inWant == inGot:
-		case !inWant:
-			lines = append(lines, fmt.Sprintf("%s: image %s, the rebuilt has none", name, short(g)))
-		case !inGot:
-			lines = append(lines, fmt.Sprintf("%s: image none, the rebuilt has %s", name, short(w)))
-		default:
-			lines = append(lines, fmt.Sprintf("%s: image %s, rebuilt %s", name, short(g), short(w)))
-		}
-	}
-	d.list(lines, what)
-	return lines
 }
 
 // stamped finds the versions that the linker puts into programs of a tailscale
@@ -199,7 +173,5 @@ func (d *differ) stamps(want, got []byte) {
 	if len(onlyG) == 0 || len(onlyW) == 0 || len(onlyG) > 4 || len(onlyW) > 4 {
 		return // nothing, or strings that only look like stamps
 	}
-	a, b := strings.Join(onlyG, ", "), strings.Join(onlyW, ", ")
-	d.detail("stamp: image %s, rebuilt %s", a, b)
-	d.set("The image's program is stamped with another revision: %s, where the rebuilt one has %s.", a, b)
+	d.value("stamp", strings.Join(onlyW, ", "), strings.Join(onlyG, ", "), "The image's program is stamped with another revision: %s, where the rebuilt one has %s.")
 }

@@ -2,12 +2,11 @@ package diff
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"maps"
-	"slices"
 	"unicode/utf8"
 )
 
@@ -15,15 +14,14 @@ import (
 // which ones came and went; of other text, the first line.
 func Text(want, got []byte) []string {
 	w, g := certificates(want), certificates(got)
-	if len(w) > 0 && !maps.Equal(w, g) {
+	if differ := changes(w, g); len(w) > 0 && len(differ) > 0 {
 		var lines []string
-		for _, print := range slices.Sorted(maps.Keys(union(w, g))) {
-			switch {
-			case w[print] == "":
-				lines = append(lines, fmt.Sprintf("CA certificate added: %s (SHA-256 %s)", short(g[print]), print))
-			case g[print] == "":
-				lines = append(lines, fmt.Sprintf("CA certificate missing: %s (SHA-256 %s)", short(w[print]), print))
+		for _, c := range differ {
+			what := "added"
+			if c.Got == "" {
+				what = "missing"
 			}
+			lines = append(lines, fmt.Sprintf("CA certificate %s: %s (SHA-256 %s)", what, short(c.Want+c.Got), c.Path))
 		}
 		return lines
 	}
@@ -59,7 +57,7 @@ func certificates(data []byte) map[string]string {
 		}
 		subject := "unreadable"
 		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
-			subject = c.Subject.String()
+			subject = cmp.Or(c.Subject.String(), "no subject")
 		}
 		found[fmt.Sprintf("%x", sha256.Sum256(block.Bytes))] = subject
 	}
