@@ -12,40 +12,8 @@ import (
 	"sync"
 	"syscall"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 )
-
-// Native returns the runner that needs no daemon. Without root it uses a user namespace.
-func Native() Runner { return native{} }
-
-type native struct{}
-
-func (native) String() string { return "native" }
-
-// unpacked are the images that are kept, in directories.
-var unpacked = keeper{kept: map[v1.Hash]*keptImage{}}
-
-func (native) Keep(_ context.Context, img v1.Image) (release func() error, err error) {
-	return unpacked.keep(img,
-		func(st *state) (string, error) { return st.path("rootfs"), st.unpack(img) },
-		func(string) error { return nil })
-}
-
-// unpack writes the image to where the run keeps it.
-func (s *state) unpack(img v1.Image) error {
-	// The container's user has to get at the image, and nobody else past the directory above.
-	if err := os.Chmod(s.dir, 0o755); err != nil {
-		return err
-	}
-	dir := s.path("rootfs")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	return unpack(img, dir)
-}
-
-func (native) Sweep(context.Context) error { return sweepState() }
 
 func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	defer func() {
