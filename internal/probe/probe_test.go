@@ -425,7 +425,7 @@ func TestValidate(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	r := &Findings{Relay: "h:443", Checks: []Check{
-		{"a", Pass, "", 1500 * time.Microsecond}, {"b", Skip, "why", 0},
+		{Name: "a", Result: Pass, Took: 1500 * time.Microsecond}, {Name: "b", Result: Skip, Reason: "why"},
 	}}
 	if !r.OK() || r.Summary() != "h:443: 1 passed, 0 failed, 1 skipped" {
 		t.Error(r.Summary())

@@ -165,8 +165,8 @@ func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 	cctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("not done within %v", cfg.Timeout))
 	err := ctx.Err()
 	if err == nil {
-		err = caught(func() {
-			must(b.open())
+		err = probe.Caught(func() {
+			b.open()
 			c.run(cctx, b)
 		})
 	}
@@ -178,7 +178,7 @@ func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 	if cerr := b.close(); cerr != nil && err == nil {
 		err = fmt.Errorf("clean up: %w", cerr)
 	}
-	took := time.Since(began)
+	took := time.Since(began).Round(time.Millisecond)
 
 	var rows []Row
 	for _, name := range c.rows() {
@@ -186,18 +186,18 @@ func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 		seen, asked := b.results[name]
 		switch own := name == c.Name && len(c.Rows) == 0; {
 		case ctx.Err() != nil:
-			row.Result, row.Reason = Skip, "interrupted"
+			row.Result, row.Reason = probe.Skip, "interrupted"
 		case asked:
 			row.Result, row.Reason = probe.Judge(seen)
 		case own || err != nil:
 			row.Result, row.Reason = probe.Judge(err)
 		default:
-			row.Result, row.Reason = Fail, "no result reported for this row"
+			row.Result, row.Reason = probe.Fail, "no result reported for this row"
 		}
-		if row.Result == Pass && row.Reason == "" {
+		if row.Result == probe.Pass && row.Reason == "" {
 			row.Reason = b.note
 		}
-		if row.Result == Fail {
+		if row.Result == probe.Fail {
 			row.Log = logs
 		}
 		rows = append(rows, row)
