@@ -147,13 +147,3 @@ func Relay(ctx context.Context, from, to *Peer, size int) error {
 	}
 	return err
 }
-
-func thereAndBack(ctx context.Context, a, b *Peer, size int) error {
-	if err := Relay(ctx, a, b, size); err != nil {
-		return fmt.Errorf("on the way there: %w", err)
-	}
-	if err := Relay(ctx, b, a, size); err != nil {
-		return fmt.Errorf("on the way back: %w", err)
-	}
-	return nil
-}

@@ -23,6 +23,7 @@ import (
 
 	"tailscale.com/net/netns"
 	"tailscale.com/types/key"
+	"tailscale.com/util/must"
 )
 
 // Target says which relay to ask, as a node of a DERP map does, and what is known about it.
@@ -87,15 +88,19 @@ func (t Target) Validate() error {
 
 func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
 
-// check is one promise. Its run returns what it saw, or an error: a skip when it could not be judged.
+// check is one promise. Its run returns what it saw, or ends with its first error, which nobody else could do anything
+// about: a skip when it could not be judged.
 type check struct {
 	name  string
 	needs []string // checks that must have passed
 	long  bool     // takes ten times as long as others
-	run   func(context.Context, *session) (string, error)
+	run   func(context.Context, *session) string
 }
 
 type skip = Skipped
+
+// fail ends a check.
+func fail(format string, args ...any) { must.Do(fmt.Errorf(format, args...)) }
 
 // session is what the checks of one run learn from each other.
 type session struct {
@@ -125,13 +130,9 @@ func Run(ctx context.Context, t Target) *Findings {
 
 	passed := map[string]bool{}
 	for _, c := range checks() {
-		row := Check{Name: c.name, Result: Skip}
 		start := time.Now()
-		if err := c.blocked(ctx, passed); err != nil {
-			row.Reason = err.Error()
-		} else {
-			row.Result, row.Reason = s.judge(ctx, c)
-		}
+		row := Check{Name: c.name}
+		row.Result, row.Reason = s.judge(ctx, c, passed)
 		row.Took = time.Since(start)
 		passed[c.name] = row.Result == Pass
 		r.Checks = append(r.Checks, row)
@@ -147,28 +148,24 @@ func checks() []check {
 	return slices.Concat(reachChecks, stunChecks, tlsChecks, derpChecks, httpChecks)
 }
 
-// blocked says why c cannot be asked at all.
-func (c check) blocked(ctx context.Context, passed map[string]bool) error {
+// judge asks c, unless a check that it needs has not passed.
+func (s *session) judge(ctx context.Context, c check, passed map[string]bool) (Result, string) {
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		return Skip, "interrupted"
 	}
 	for _, n := range c.needs {
 		if !passed[n] {
-			return fmt.Errorf("needs %s", n)
+			return Skip, "needs " + n
 		}
 	}
-	return nil
-}
-
-func (s *session) judge(ctx context.Context, c check) (Result, string) {
 	timeout := s.Timeout
 	if c.long {
 		timeout *= 10
 	}
 	cctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	saw, err := c.run(cctx, s)
-	switch result, reason := Judge(err); {
+	var saw string
+	switch result, reason := Judge(Caught(func() { saw = c.run(cctx, s) })); {
 	case result == Pass:
 		return Pass, saw
 	case result == Fail && ctx.Err() != nil:

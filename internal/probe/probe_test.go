@@ -380,7 +380,7 @@ func TestMappedAddress(t *testing.T) {
 		if tt.via != "" {
 			s.Via = netip.MustParseAddr(tt.via)
 		}
-		got, reason := s.judge(t.Context(), check{run: func(ctx context.Context, s *session) (string, error) { return s.checkMapped(ctx, ipv4) }})
+		got, reason := s.judge(t.Context(), check{run: func(ctx context.Context, s *session) string { return s.checkMapped(ctx, ipv4) }}, nil)
 		if got != tt.want {
 			t.Errorf("%v → %v: %s (%s), want %s", tt.local, tt.mapped, got, reason, tt.want)
 		}
