@@ -48,10 +48,10 @@ func (d *derpSession) close() {
 	}
 }
 
-// newKey returns the key of a client that is to be thrown away.
-func (s *session) newKey() key.NodePrivate {
+// nodeKey returns the first or second of the keys that the relay knows, or a new one.
+func (s *session) nodeKey(i int) key.NodePrivate {
 	if len(s.Keys) > 0 {
-		return s.Keys[1]
+		return s.Keys[i]
 	}
 	return key.NewNode()
 }
@@ -93,11 +93,7 @@ func checkDERPHandshake(ctx context.Context, s *session) string {
 	if s.tls.expired && !s.Insecure {
 		must.Do(skip("needs tls/expiry: clients refuse the certificate"))
 	}
-	k := key.NewNode()
-	if len(s.Keys) > 0 {
-		k = s.Keys[0]
-	}
-	s.derp.a = must.Get(s.connect(ctx, k))
+	s.derp.a = must.Get(s.connect(ctx, s.nodeKey(0)))
 	s.derp.serverKey = s.derp.a.ServerPublicKey()
 	return "server key " + s.derp.serverKey.String()
 }
@@ -105,7 +101,7 @@ func checkDERPHandshake(ctx context.Context, s *session) string {
 // checkServerKey connects anew, four times after the handshake, and expects the key of the first time.
 func checkServerKey(ctx context.Context, s *session) string {
 	for i := 2; i <= 5; i++ {
-		p, err := s.connect(ctx, s.newKey())
+		p, err := s.connect(ctx, s.nodeKey(1))
 		if err != nil {
 			fail("connection %d: %w", i, err)
 		}
@@ -138,7 +134,7 @@ func thereAndBack(ctx context.Context, a, b *Peer, size int) string {
 
 // checkRelay sends a packet there and back.
 func checkRelay(ctx context.Context, s *session) string {
-	s.derp.b = must.Get(s.connect(ctx, s.newKey()))
+	s.derp.b = must.Get(s.connect(ctx, s.nodeKey(1)))
 	return thereAndBack(ctx, s.derp.a, s.derp.b, 1000)
 }
 
@@ -225,7 +221,7 @@ func checkWebSocket(ctx context.Context, s *session) string {
 	if p := ws.Subprotocol(); p != "derp" {
 		fail("relay speaks %q over WebSocket (%s), not derp", p, res.Status)
 	}
-	k := s.newKey()
+	k := s.nodeKey(1)
 	if len(s.Keys) > 0 {
 		s.derp.b.Close() // a node is not connected twice
 	}

@@ -56,7 +56,11 @@ func STUN(ctx context.Context, relay netip.AddrPort) (local, mapped netip.AddrPo
 		if _, err := conn.Write(stun.Request(tx)); err != nil {
 			return local, mapped, err
 		}
-		conn.SetReadDeadline(earliest(ctx, time.Now().Add(stunRetry)))
+		until := time.Now().Add(stunRetry)
+		if d, ok := ctx.Deadline(); ok && d.Before(until) {
+			until = d
+		}
+		conn.SetReadDeadline(until)
 		for {
 			n, err := conn.Read(buf)
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -103,11 +107,3 @@ func natted(a netip.Addr) bool {
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
-
-// earliest returns t or the deadline of ctx.
-func earliest(ctx context.Context, t time.Time) time.Time {
-	if d, ok := ctx.Deadline(); ok && d.Before(t) {
-		return d
-	}
-	return t
-}

@@ -157,7 +157,7 @@ func checkWrongPin(ctx context.Context, s *session) string {
 	sum[0] ^= 1
 	reg := s.region()
 	reg.Nodes[0].CertName = fmt.Sprintf("%s%x", pinPrefix, sum)
-	c := newClient(reg, s.newKey(), s.RootCAs)
+	c := newClient(reg, s.nodeKey(1), s.RootCAs)
 	defer c.Close()
 	conn, raw, _, err := c.DialRegionTLS(ctx, reg)
 	if err == nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"tailscale.com/tailcfg"
 	"tailscale.com/util/must"
 
 	"github.com/xavieralpha/derper/internal/container"
@@ -204,23 +205,16 @@ func (c *box) logged(ctx context.Context, text string) {
 	})
 }
 
-// node is the relay in a DERP map, as its own command prints it for the user.
-type node struct {
-	HostName, IPv4, IPv6, CertName string
-	DERPPort, STUNPort             int
-}
-
-func (c *box) derpMap(ctx context.Context) node {
+// derpMap is the relay in a DERP map, as its own command prints it for the user.
+func (c *box) derpMap(ctx context.Context) *tailcfg.DERPNode {
 	out := must.Get(c.Exec(ctx, "/entrypoint", "derpmap"))
-	var policy struct {
-		DERPMap struct {
-			Regions map[string]struct{ Nodes []node }
-		}
-	}
-	if err := json.Unmarshal([]byte("{"+out.Stdout+"}"), &policy); err != nil || len(policy.DERPMap.Regions["900"].Nodes) != 1 {
+	var policy struct{ DERPMap tailcfg.DERPMap }
+	err := json.Unmarshal([]byte("{"+out.Stdout+"}"), &policy)
+	region := policy.DERPMap.Regions[900]
+	if err != nil || region == nil || len(region.Nodes) != 1 {
 		fail("derpmap printed no DERP map: %s%s", out.Stdout, out.Stderr)
 	}
-	return policy.DERPMap.Regions["900"].Nodes[0]
+	return region.Nodes[0]
 }
 
 // code waits until the container has ended.

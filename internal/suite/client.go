@@ -22,10 +22,10 @@ import (
 // want this client.
 func (c *box) connect(ctx context.Context, k key.NodePrivate) (*probe.Peer, error) {
 	at := must.Get(c.Addr(c.https))
-	region := &tailcfg.DERPRegion{RegionID: 900, RegionCode: "test", Nodes: []*tailcfg.DERPNode{{
-		Name: "900a", RegionID: 900, HostName: c.name, IPv4: at.Addr().String(), IPv6: "none", DERPPort: int(at.Port()),
+	region := region(&tailcfg.DERPNode{
+		HostName: c.name, IPv4: at.Addr().String(), IPv6: "none", DERPPort: int(at.Port()),
 		InsecureForTests: true, // the probe judges certificates
-	}}}
+	})
 	ctx, cancel := context.WithTimeout(ctx, c.bed.patience)
 	defer cancel()
 	d, err := probe.Connect(ctx, region, k, nil)

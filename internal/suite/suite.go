@@ -12,6 +12,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,12 +101,9 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 		return nil, err
 	}
 	foreign := platform.Architecture != runtime.GOARCH
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 2 * time.Minute
-	}
-	if cfg.patience == 0 {
-		cfg.patience = 20 * time.Second
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 2*time.Minute)
+	cfg.patience = cmp.Or(cfg.patience, 20*time.Second)
+	cfg.Run = cmp.Or(cfg.Run, regexp.MustCompile(""))
 	if foreign {
 		cfg.Timeout, cfg.patience = 3*cfg.Timeout, 3*cfg.patience
 	}
@@ -125,7 +123,7 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 	r := &Results{Platform: platform.String(), Runner: cfg.Runner.String(), Time: time.Now()}
 	for _, c := range chosen {
 		for _, row := range runCase(ctx, cfg, c, foreign) {
-			if cfg.Run != nil && !cfg.Run.MatchString(row.Name) {
+			if !cfg.Run.MatchString(row.Name) {
 				continue
 			}
 			r.Rows = append(r.Rows, row)
@@ -141,16 +139,13 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 // choose returns the cases that have a matching row, and the number of these rows.
 func choose(re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
 	for _, c := range Cases() {
-		if foreign && !c.Everywhere {
-			continue
-		}
 		n := 0
 		for _, name := range c.rows() {
-			if re == nil || re.MatchString(name) {
+			if re.MatchString(name) {
 				n++
 			}
 		}
-		if n > 0 {
+		if n > 0 && (c.Everywhere || !foreign) {
 			chosen = append(chosen, c)
 			rows += n
 		}

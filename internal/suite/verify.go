@@ -78,19 +78,19 @@ const authKey = "tskey-auth-suite"
 
 // control starts a control server whose tailnet has one relay and no other, so that no tailscaled asks for more.
 func (b *bed) control(relay *tailcfg.DERPNode) (*testcontrol.Server, netip.AddrPort) {
-	relay.Name, relay.RegionID = "900a", 900
 	c := &testcontrol.Server{
 		Logf: logger.Discard, RequireAuthKey: authKey, AllOnline: true,
-		DERPMap: &tailcfg.DERPMap{
-			OmitDefaultRegions: true,
-			Regions: map[int]*tailcfg.DERPRegion{900: {
-				RegionID: 900, RegionCode: "suite", RegionName: "Suite", Nodes: []*tailcfg.DERPNode{relay},
-			}},
-		},
+		DERPMap: &tailcfg.DERPMap{OmitDefaultRegions: true, Regions: map[int]*tailcfg.DERPRegion{900: region(relay)}},
 	}
 	s, at := b.serve(c)
 	c.HTTPTestServer = s
 	return c, at
+}
+
+// region is the one of a DERP map that has only this relay.
+func region(relay *tailcfg.DERPNode) *tailcfg.DERPRegion {
+	relay.Name, relay.RegionID = "900a", 900
+	return &tailcfg.DERPRegion{RegionID: 900, RegionCode: "suite", RegionName: "Suite", Nodes: []*tailcfg.DERPNode{relay}}
 }
 
 // join adds a node to the tailnet, as if somebody had logged in with the key.
