@@ -44,8 +44,8 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &nativeContainer{base: newBase(st, loopback), exited: make(chan struct{})}
-	c.close = sync.OnceValue(c.end)
+	c := &nativeContainer{base: base{state: st, via: loopback, forwards: newForwards()}, exited: make(chan struct{})}
+	c.close, c.run = sync.OnceValue(c.end), c.program
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
@@ -179,15 +179,7 @@ func (c *nativeContainer) Signal(s syscall.Signal) error {
 	return err
 }
 
-func (c *nativeContainer) Exec(ctx context.Context, args ...string) (Output, error) {
-	return output(func(stdout, stderr io.Writer) (int, error) { return c.run(ctx, "exec", stdout, stderr, args) })
-}
-
-func (c *nativeContainer) Host(ctx context.Context, stdout, stderr io.Writer, args ...string) (int, error) {
-	return c.run(ctx, "host", stdout, stderr, args)
-}
-
-func (c *nativeContainer) run(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (int, error) {
+func (c *nativeContainer) program(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (int, error) {
 	if len(args) == 0 {
 		return 0, errors.New("no program given")
 	}

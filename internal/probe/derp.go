@@ -34,20 +34,6 @@ var derpChecks = []check{
 	{name: "derp/websocket", needs: []string{"derp/relay"}, run: checkWebSocket},
 }
 
-// derpSession is the connections that the checks of DERP share.
-type derpSession struct {
-	serverKey key.NodePublic
-	a, b      *Peer
-}
-
-func (d *derpSession) close() {
-	for _, p := range []*Peer{d.a, d.b} {
-		if p != nil {
-			p.Close()
-		}
-	}
-}
-
 // nodeKey returns the first or second of the keys that the relay knows, or a new one.
 func (s *session) nodeKey(i int) key.NodePrivate {
 	if len(s.Keys) > 0 {
@@ -90,12 +76,12 @@ func (s *session) refusal(err error) error {
 }
 
 func checkDERPHandshake(ctx context.Context, s *session) string {
-	if s.tls.expired && !s.Insecure {
+	if s.expired && !s.Insecure {
 		must.Do(skip("needs tls/expiry: clients refuse the certificate"))
 	}
-	s.derp.a = must.Get(s.connect(ctx, s.nodeKey(0)))
-	s.derp.serverKey = s.derp.a.ServerPublicKey()
-	return "server key " + s.derp.serverKey.String()
+	s.a = must.Get(s.connect(ctx, s.nodeKey(0)))
+	s.serverKey = s.a.ServerPublicKey()
+	return "server key " + s.serverKey.String()
 }
 
 // checkServerKey connects anew, four times after the handshake, and expects the key of the first time.
@@ -107,15 +93,15 @@ func checkServerKey(ctx context.Context, s *session) string {
 		}
 		k := p.ServerPublicKey()
 		p.Close()
-		if k != s.derp.serverKey {
-			fail("connection %d: server key %v, before it was %v", i, k, s.derp.serverKey)
+		if k != s.serverKey {
+			fail("connection %d: server key %v, before it was %v", i, k, s.serverKey)
 		}
 	}
 	return "the same over 5 connections"
 }
 
 func checkPing(ctx context.Context, s *session) string {
-	if err := s.derp.a.http.Ping(ctx); err != nil {
+	if err := s.a.http.Ping(ctx); err != nil {
 		fail("no pong: %w", err)
 	}
 	return ""
@@ -134,12 +120,12 @@ func thereAndBack(ctx context.Context, a, b *Peer, size int) string {
 
 // checkRelay sends a packet there and back.
 func checkRelay(ctx context.Context, s *session) string {
-	s.derp.b = must.Get(s.connect(ctx, s.nodeKey(1)))
-	return thereAndBack(ctx, s.derp.a, s.derp.b, 1000)
+	s.b = must.Get(s.connect(ctx, s.nodeKey(1)))
+	return thereAndBack(ctx, s.a, s.b, 1000)
 }
 
 func checkLarge(ctx context.Context, s *session) string {
-	return strconv.Itoa(derp.MaxPacketSize) + " bytes " + thereAndBack(ctx, s.derp.a, s.derp.b, derp.MaxPacketSize)
+	return strconv.Itoa(derp.MaxPacketSize) + " bytes " + thereAndBack(ctx, s.a, s.b, derp.MaxPacketSize)
 }
 
 // window is how many packets may be on the way in one direction. Derper keeps at most 32 for a client and drops what
@@ -151,8 +137,8 @@ func checkMany(ctx context.Context, s *session) string {
 	half := s.Packets / 2
 	var there, back int
 	var g errgroup.Group
-	g.Go(func() (err error) { there, err = flood(ctx, s.Timeout, s.derp.a, s.derp.b, s.Packets-half); return err })
-	g.Go(func() (err error) { back, err = flood(ctx, s.Timeout, s.derp.b, s.derp.a, half); return err })
+	g.Go(func() (err error) { there, err = flood(ctx, s.Timeout, s.a, s.b, s.Packets-half); return err })
+	g.Go(func() (err error) { back, err = flood(ctx, s.Timeout, s.b, s.a, half); return err })
 	err := g.Wait()
 	n := fmt.Sprintf("%d of %d packets came", there+back, s.Packets)
 	if err != nil {
@@ -195,8 +181,8 @@ func flood(ctx context.Context, patience time.Duration, from, to *Peer, n int) (
 func checkUnknown(ctx context.Context, s *session) string {
 	nobody := key.NewNode().Public()
 	pkt := append([]byte(disco.Magic), make([]byte, 32+disco.NonceLen+1)...) // sender's key, nonce, and nothing said
-	must.Do(s.derp.a.Send(nobody, pkt))
-	gone, err := Next(ctx, s.derp.a, func(m derp.PeerGoneMessage) bool { return m.Peer == nobody })
+	must.Do(s.a.Send(nobody, pkt))
+	gone, err := Next(ctx, s.a, func(m derp.PeerGoneMessage) bool { return m.Peer == nobody })
 	if err != nil {
 		fail("no peer-gone for an unknown node: %w", err)
 	}
@@ -223,17 +209,17 @@ func checkWebSocket(ctx context.Context, s *session) string {
 	}
 	k := s.nodeKey(1)
 	if len(s.Keys) > 0 {
-		s.derp.b.Close() // a node is not connected twice
+		s.b.Close() // a node is not connected twice
 	}
 	nc := wsconn.NetConn(context.Background(), ws, websocket.MessageBinary, "")
 	defer context.AfterFunc(ctx, func() { ws.CloseNow() })()
 	rw := bufio.NewReadWriter(bufio.NewReader(nc), bufio.NewWriter(nc))
 	c := must.Get(derp.NewClient(k, nc, rw, logger.Discard, derp.IsProber(true)))
-	if c.ServerPublicKey() != s.derp.serverKey {
-		fail("server key %v over WebSocket, %v otherwise", c.ServerPublicKey(), s.derp.serverKey)
+	if c.ServerPublicKey() != s.serverKey {
+		fail("server key %v over WebSocket, %v otherwise", c.ServerPublicKey(), s.serverKey)
 	}
 	p, err := accepted(ctx, k, c, nc, nil)
 	must.Do(s.refusal(err))
 	defer p.Close()
-	return thereAndBack(ctx, p, s.derp.a, 1000)
+	return thereAndBack(ctx, p, s.a, 1000)
 }

@@ -75,9 +75,7 @@ func (t Target) Validate() error {
 			return err
 		}
 	}
-	switch {
-	case t.Home == "", t.Home == HomeDefault, t.Home == HomeBlank, isURL(t.Home):
-	default:
+	if !slices.Contains([]string{"", HomeDefault, HomeBlank}, t.Home) && !isURL(t.Home) {
 		return fmt.Errorf("home page %q: neither %s nor %s nor a URL", t.Home, HomeDefault, HomeBlank)
 	}
 	if n := len(t.Keys); n != 0 && n != 2 {
@@ -109,9 +107,12 @@ type session struct {
 	addr   netip.Addr   // the one that checks over TCP use
 	direct bool         // whether we know that the relay sees us by a loopback or Tailscale address
 
-	stun map[family]stunReply
-	tls  tlsSeen
-	derp derpSession
+	stun    map[family]stunReply
+	chain   []*x509.Certificate // without the meta certificate, which carries the relay's node key
+	expired bool
+
+	serverKey key.NodePublic
+	a, b      *Peer // clients that the checks of DERP share
 }
 
 // Run asks the relay all questions and returns the answers. It ends early, with the rest skipped, when ctx does.
@@ -126,7 +127,13 @@ func Run(ctx context.Context, t Target) *Findings {
 
 	r := &Findings{Relay: net.JoinHostPort(t.Host, strconv.Itoa(t.Port)), Time: time.Now()}
 	s := &session{Target: t, stun: map[family]stunReply{}, direct: inside(t.Via)}
-	defer s.derp.close()
+	defer func() {
+		for _, p := range []*Peer{s.a, s.b} {
+			if p != nil {
+				p.Close()
+			}
+		}
+	}()
 
 	passed := map[string]bool{}
 	for _, c := range checks() {

@@ -28,12 +28,6 @@ var tlsChecks = []check{
 	{name: "tls/sni", needs: []string{"tls/handshake"}, run: checkSNI},
 }
 
-// tlsSeen is what the relay presented.
-type tlsSeen struct {
-	chain   []*x509.Certificate // without the meta certificate, which carries the relay's node key
-	expired bool
-}
-
 const pinPrefix = "sha256-raw:"
 
 func parsePin(certName string) ([]byte, error) {
@@ -73,7 +67,7 @@ func checkHandshake(ctx context.Context, s *session) string {
 	conn := must.Get(s.handshake(ctx, s.Host))
 	defer conn.Close()
 	st := conn.ConnectionState()
-	if s.tls.chain = chain(st); len(s.tls.chain) == 0 {
+	if s.chain = chain(st); len(s.chain) == 0 {
 		fail("relay presented no certificate of its own")
 	}
 	return tls.VersionName(st.Version)
@@ -89,7 +83,7 @@ func chain(st tls.ConnectionState) []*x509.Certificate {
 // checkCertificate verifies the certificate as tailscale.com/net/tlsdial does, except for its dates, which are a check
 // of their own.
 func checkCertificate(_ context.Context, s *session) string {
-	leaf, more := s.tls.chain[0], s.tls.chain[1:]
+	leaf, more := s.chain[0], s.chain[1:]
 	name := s.Host
 	if _, err := netip.ParseAddr(s.Host); err == nil && s.CertName != "" {
 		name = "" // a pinned relay is called by its address, whatever the certificate says
@@ -139,21 +133,21 @@ func within(c *x509.Certificate, t time.Time) time.Time {
 }
 
 func checkExpiry(_ context.Context, s *session) string {
-	c, now := s.tls.chain[0], time.Now()
-	s.tls.expired = true
+	c, now := s.chain[0], time.Now()
+	s.expired = true
 	switch {
 	case now.After(c.NotAfter):
 		fail("certificate expired on %s", c.NotAfter.Format(time.DateTime))
 	case now.Before(c.NotBefore):
 		fail("certificate is valid from %s only; is your clock right?", c.NotBefore.Format(time.DateTime))
 	}
-	s.tls.expired = false
+	s.expired = false
 	return fmt.Sprintf("expires on %s, in %d days", c.NotAfter.Format(time.DateOnly), int(c.NotAfter.Sub(now).Hours()/24))
 }
 
 // checkWrongPin connects as a node does whose DERP map pins another certificate.
 func checkWrongPin(ctx context.Context, s *session) string {
-	sum := sha256.Sum256(s.tls.chain[0].Raw)
+	sum := sha256.Sum256(s.chain[0].Raw)
 	sum[0] ^= 1
 	reg := s.region()
 	reg.Nodes[0].CertName = fmt.Sprintf("%s%x", pinPrefix, sum)
@@ -174,7 +168,7 @@ func checkWrongPin(ctx context.Context, s *session) string {
 // checkSNI asks for a name that no relay has. As derper does, a relay with a DNS name must refuse any other, and one
 // with only an address must answer clients that name none: they cannot.
 func checkSNI(ctx context.Context, s *session) string {
-	leaf := s.tls.chain[0]
+	leaf := s.chain[0]
 	if len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) > 0 {
 		conn, err := s.handshake(ctx, "")
 		if err != nil {

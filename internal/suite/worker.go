@@ -109,21 +109,14 @@ func workProcesses([]byte) any {
 			continue
 		}
 		p.PID, _ = strconv.Atoi(filepath.Base(dir))
+		first := map[string]string{}
 		for line := range strings.Lines(string(status)) {
-			name, text, _ := strings.Cut(line, ":")
-			f := strings.Fields(text)
-			if len(f) == 0 {
-				continue
-			}
-			switch name {
-			case "Uid":
-				p.UID, _ = strconv.Atoi(f[0])
-			case "CapEff":
-				p.CapEff = f[0]
-			case "NoNewPrivs":
-				p.NoNewPrivs = f[0]
+			if f := strings.Fields(line); len(f) > 1 {
+				first[f[0]] = f[1]
 			}
 		}
+		p.UID, _ = strconv.Atoi(first["Uid:"])
+		p.CapEff, p.NoNewPrivs = first["CapEff:"], first["NoNewPrivs:"]
 		list = append(list, p)
 	}
 	return list
