@@ -269,11 +269,11 @@ func (c *dockerContainer) Signal(s syscall.Signal) error {
 
 func (c *dockerContainer) program(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (int, error) {
 	enter := []string{"docker", "exec", c.id}
-	if op == "host" {
-		enter = []string{"nsenter", "--net", "--target", strconv.Itoa(c.pid)}
-	}
-	if op == "host" && c.pid == 0 {
+	switch {
+	case op == "host" && c.pid == 0:
 		return 0, errors.New("container has ended")
+	case op == "host":
+		enter = []string{"nsenter", "--net", "--target", strconv.Itoa(c.pid)}
 	}
 	return command(ctx, stdout, stderr, append(enter, args...)...)
 }

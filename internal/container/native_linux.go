@@ -220,13 +220,12 @@ func (l lockedWriter) Write(b []byte) (int, error) {
 func (c *nativeContainer) Wait(ctx context.Context) (int, error) {
 	select {
 	case <-c.exited:
-		return c.code, nil
-	default:
+	case <-ctx.Done():
 	}
 	select {
 	case <-c.exited:
 		return c.code, nil
-	case <-ctx.Done():
+	default:
 		return 0, fmt.Errorf("container still runs: %w", context.Cause(ctx))
 	}
 }

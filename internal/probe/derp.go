@@ -24,14 +24,14 @@ import (
 )
 
 var derpChecks = []check{
-	{name: "derp/handshake", needs: []string{"tls/certificate"}, run: checkDERPHandshake},
-	{name: "derp/server-key", needs: []string{"derp/handshake"}, run: checkServerKey},
-	{name: "derp/ping", needs: []string{"derp/handshake"}, run: checkPing},
-	{name: "derp/relay", needs: []string{"derp/handshake"}, run: checkRelay},
-	{name: "derp/large", needs: []string{"derp/relay"}, run: checkLarge},
-	{name: "derp/many", needs: []string{"derp/relay"}, long: true, run: checkMany},
-	{name: "derp/unknown", needs: []string{"derp/handshake"}, run: checkUnknown},
-	{name: "derp/websocket", needs: []string{"derp/relay"}, run: checkWebSocket},
+	{name: "derp/handshake", needs: "tls/certificate", run: checkDERPHandshake},
+	{name: "derp/server-key", needs: "derp/handshake", run: checkServerKey},
+	{name: "derp/ping", needs: "derp/handshake", run: checkPing},
+	{name: "derp/relay", needs: "derp/handshake", run: checkRelay},
+	{name: "derp/large", needs: "derp/relay", run: checkLarge},
+	{name: "derp/many", needs: "derp/relay", long: true, run: checkMany},
+	{name: "derp/unknown", needs: "derp/handshake", run: checkUnknown},
+	{name: "derp/websocket", needs: "derp/relay", run: checkWebSocket},
 }
 
 // nodeKey returns the first or second of the keys that the relay knows, or a new one.

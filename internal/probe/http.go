@@ -17,20 +17,20 @@ import (
 )
 
 var httpChecks = []check{
-	{name: "http/probe", needs: []string{"tls/handshake"}, run: checkProbe},
-	{name: "http/204", needs: []string{"tls/handshake"}, run: func(ctx context.Context, s *session) string {
+	{name: "http/probe", needs: "tls/handshake", run: checkProbe},
+	{name: "http/204", needs: "tls/handshake", run: func(ctx context.Context, s *session) string {
 		return s.checkNoContent(ctx, "https", s.Port)
 	}},
-	{name: "http/204-port-80", needs: []string{"address"}, run: func(ctx context.Context, s *session) string {
+	{name: "http/204-port-80", needs: "address", run: func(ctx context.Context, s *session) string {
 		return s.checkNoContent(ctx, "http", s.HTTPPort)
 	}},
-	{name: "http/upgrade", needs: []string{"tls/handshake"}, run: func(ctx context.Context, s *session) string {
+	{name: "http/upgrade", needs: "tls/handshake", run: func(ctx context.Context, s *session) string {
 		return s.page(ctx, "/derp", http.StatusUpgradeRequired).Status
 	}},
-	{name: "http/bootstrap-dns", needs: []string{"tls/handshake"}, run: checkBootstrapDNS},
-	{name: "http/robots", needs: []string{"tls/handshake"}, run: checkRobots},
-	{name: "http/home", needs: []string{"tls/handshake"}, run: checkHome},
-	{name: "http/debug", needs: []string{"tls/handshake"}, run: checkDebug},
+	{name: "http/bootstrap-dns", needs: "tls/handshake", run: checkBootstrapDNS},
+	{name: "http/robots", needs: "tls/handshake", run: checkRobots},
+	{name: "http/home", needs: "tls/handshake", run: checkHome},
+	{name: "http/debug", needs: "tls/handshake", run: checkDebug},
 }
 
 // A Page is an HTTP response that was read to the end.

@@ -71,7 +71,7 @@ func (t Target) Validate() error {
 		}
 	}
 	if t.CertName != "" {
-		if _, err := parsePin(t.CertName); err != nil {
+		if err := validPin(t.CertName); err != nil {
 			return err
 		}
 	}
@@ -90,8 +90,8 @@ func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.Ha
 // about: a skip when it could not be judged.
 type check struct {
 	name  string
-	needs []string // checks that must have passed
-	long  bool     // takes ten times as long as others
+	needs string // a check that must have passed
+	long  bool   // takes ten times as long as others
 	run   func(context.Context, *session) string
 }
 
@@ -155,15 +155,13 @@ func checks() []check {
 	return slices.Concat(reachChecks, stunChecks, tlsChecks, derpChecks, httpChecks)
 }
 
-// judge asks c, unless a check that it needs has not passed.
+// judge asks c, unless the check that it needs has not passed.
 func (s *session) judge(ctx context.Context, c check, passed map[string]bool) (Result, string) {
 	if ctx.Err() != nil {
 		return Skip, "interrupted"
 	}
-	for _, n := range c.needs {
-		if !passed[n] {
-			return Skip, "needs " + n
-		}
+	if c.needs != "" && !passed[c.needs] {
+		return Skip, "needs " + c.needs
 	}
 	timeout := s.Timeout
 	if c.long {

@@ -23,7 +23,7 @@ var reachChecks = []check{
 
 // forFamily is a check of one IP version.
 func forFamily(f family, name, needs string, run func(*session, context.Context, family) string) check {
-	return check{name: name, needs: []string{needs}, run: func(ctx context.Context, s *session) string { return run(s, ctx, f) }}
+	return check{name: name, needs: needs, run: func(ctx context.Context, s *session) string { return run(s, ctx, f) }}
 }
 
 // family is an IP version.

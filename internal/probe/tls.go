@@ -21,25 +21,25 @@ import (
 )
 
 var tlsChecks = []check{
-	{name: "tls/handshake", needs: []string{"address"}, run: checkHandshake},
-	{name: "tls/certificate", needs: []string{"tls/handshake"}, run: checkCertificate},
-	{name: "tls/expiry", needs: []string{"tls/handshake"}, run: checkExpiry},
-	{name: "tls/wrong-pin", needs: []string{"tls/handshake"}, run: checkWrongPin},
-	{name: "tls/sni", needs: []string{"tls/handshake"}, run: checkSNI},
+	{name: "tls/handshake", needs: "address", run: checkHandshake},
+	{name: "tls/certificate", needs: "tls/handshake", run: checkCertificate},
+	{name: "tls/expiry", needs: "tls/handshake", run: checkExpiry},
+	{name: "tls/wrong-pin", needs: "tls/handshake", run: checkWrongPin},
+	{name: "tls/sni", needs: "tls/handshake", run: checkSNI},
 }
 
 const pinPrefix = "sha256-raw:"
 
-func parsePin(certName string) ([]byte, error) {
+// validPin says what is wrong with the name of a pinned certificate.
+func validPin(certName string) error {
 	h, ok := strings.CutPrefix(certName, pinPrefix)
 	if !ok {
-		return nil, fmt.Errorf("certificate name %q: does not begin with %s", certName, pinPrefix)
+		return fmt.Errorf("certificate name %q: does not begin with %s", certName, pinPrefix)
 	}
-	b, err := hex.DecodeString(h)
-	if err != nil || len(b) != sha256.Size || h != strings.ToLower(h) {
-		return nil, fmt.Errorf("certificate name %q: %s takes 64 lower-case hex digits", certName, pinPrefix)
+	if b, err := hex.DecodeString(h); err != nil || len(b) != sha256.Size || h != strings.ToLower(h) {
+		return fmt.Errorf("certificate name %q: %s takes 64 lower-case hex digits", certName, pinPrefix)
 	}
-	return b, nil
+	return nil
 }
 
 // PinOf is how a DERP map names a certificate.

@@ -20,11 +20,11 @@ import (
 
 // verifyCases are about who may use the relay.
 var verifyCases = []Case{
-	{Name: "verify/url-allow", run: verifyURL(answers(http.StatusOK, true), "", true)},
-	{Name: "verify/url-deny", run: verifyURL(answers(http.StatusOK, false), "", false)},
-	{Name: "verify/url-not-200", run: verifyURL(answers(http.StatusInternalServerError, true), "", false)},
-	{Name: "verify/url-unreachable-fail-open", run: verifyURL(http.HandlerFunc(hangsUp), "true", true)},
-	{Name: "verify/url-unreachable-fail-closed", run: verifyURL(http.HandlerFunc(hangsUp), "false", false)},
+	{Name: "verify/url-allow", run: verifyURL(answers(http.StatusOK, true), true)},
+	{Name: "verify/url-deny", run: verifyURL(answers(http.StatusOK, false), false)},
+	{Name: "verify/url-not-200", run: verifyURL(answers(http.StatusInternalServerError, true), false)},
+	{Name: "verify/url-unreachable-fail-open", run: verifyURL(hangsUp, true, "VERIFY_FAIL_OPEN=true")},
+	{Name: "verify/url-unreachable-fail-closed", run: verifyURL(hangsUp, false, "VERIFY_FAIL_OPEN=false")},
 	{Name: "verify/tailscaled", run: caseVerifyTailscaled},
 	{Name: "verify/socket", run: caseVerifySocket},
 }
@@ -54,18 +54,15 @@ func answers(status int, allow bool) http.HandlerFunc {
 func hangsUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
 // verifyURL verifies clients at a URL, where h answers, and expects a client to be let in or not.
-func verifyURL(h http.Handler, failOpen string, want bool) func(context.Context, *bed) {
+func verifyURL(h http.HandlerFunc, want bool, env ...string) func(context.Context, *bed) {
 	return func(ctx context.Context, b *bed) {
 		asked := make(chan struct{}, 100)
 		s, at := b.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			asked <- struct{}{}
-			h.ServeHTTP(w, r)
+			h(w, r)
 		}))
-		env := []string{open, "VERIFY_CLIENT_URL=" + s.URL + "/admit"}
-		if failOpen != "" {
-			env = append(env, "VERIFY_FAIL_OPEN="+failOpen)
-		}
-		c := b.healthy(ctx, container.Spec{Reach: []netip.AddrPort{at}}, env...)
+		spec := container.Spec{Reach: []netip.AddrPort{at}, Env: env}
+		c := b.healthy(ctx, spec, open, "VERIFY_CLIENT_URL="+s.URL+"/admit")
 		c.admits(ctx, "client", key.NewNode(), want)
 		if len(asked) == 0 {
 			fail("nobody asked at the URL")
