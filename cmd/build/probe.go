@@ -63,7 +63,7 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 
 	log.SetOutput(io.Discard) // tailscale's packages log what is in the findings anyway
 	if !*asJSON {
-		t.Progress = func(c probe.Check) { fmt.Fprintln(stdout, strings.TrimRight(c.String(), " ")) }
+		t.Progress = func(c probe.Check) { fmt.Fprintln(stdout, c) }
 	}
 	r := probe.Run(ctx, t)
 	if *asJSON {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/probe"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/suite"
 )
@@ -169,9 +170,9 @@ func testImages(ctx context.Context, cfg suite.Config, source string, images []v
 		cfg.Progress = func(row suite.Row, done, of int) {
 			task.Set(int64(done), int64(of))
 			if !o.asJSON {
-				fmt.Fprintln(stdout, row)
+				fmt.Fprintln(stdout, row.Text(suite.NameWidth))
 			}
-			if row.Result == suite.Fail && row.Log != "" {
+			if row.Result == probe.Fail && row.Log != "" {
 				display.Printf("%s: %s: log of its containers:\n%s", file.Platform(), row.Name, indent(row.Log))
 			}
 		}
@@ -208,7 +209,7 @@ func writeJUnit(name string, r *testResult) error {
 func failures(r *testResult) string {
 	failed, of := 0, 0
 	for _, p := range r.Platforms {
-		failed += p.Count(suite.Fail)
+		failed += p.Count(probe.Fail)
 		of += len(p.Rows)
 	}
 	if failed == 0 {
@@ -220,7 +221,7 @@ func failures(r *testResult) string {
 func firstFailure(r *testResult) string {
 	for _, p := range r.Platforms {
 		for _, row := range p.Rows {
-			if row.Result == suite.Fail {
+			if row.Result == probe.Fail {
 				return "'^" + row.Name + "$'"
 			}
 		}

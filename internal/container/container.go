@@ -110,10 +110,8 @@ type base struct {
 	at       map[string]netip.AddrPort
 	forwards *forwards
 	close    func() error // only once
-}
-
-func newBase(st *state, via netip.Addr) base {
-	return base{state: st, via: via, forwards: newForwards()}
+	// run runs a program: "exec" one of the image, "host" one of this machine in the container's network.
+	run func(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (code int, err error)
 }
 
 func (b *base) Addr(p Port) (netip.AddrPort, error) {
@@ -128,11 +126,14 @@ func (b *base) Via() netip.Addr { return b.via }
 
 func (b *base) Close() error { return b.close() }
 
-// output collects what a program writes.
-func output(run func(stdout, stderr io.Writer) (int, error)) (Output, error) {
+func (b *base) Exec(ctx context.Context, args ...string) (Output, error) {
 	var out, errs strings.Builder
-	code, err := run(&out, &errs)
+	code, err := b.run(ctx, "exec", &out, &errs, args)
 	return Output{out.String(), errs.String(), code}, err
+}
+
+func (b *base) Host(ctx context.Context, stdout, stderr io.Writer, args ...string) (int, error) {
+	return b.run(ctx, "host", stdout, stderr, args)
 }
 
 // exitCode is a shell's: 128 and the number of the signal for who was killed.

@@ -145,23 +145,21 @@ func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &dockerContainer{base: newBase(st, netip.Addr{})}
-	c.close = sync.OnceValue(c.end)
+	c := &dockerContainer{base: base{state: st, forwards: newForwards()}}
+	c.close, c.run = sync.OnceValue(c.end), c.program
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
 		}
 	}()
 	tag, err := loaded.where(s.Image)
-	if err != nil {
-		return nil, err
-	}
-	if tag == "" {
+	if err == nil && tag == "" {
 		tag = dockerRepo + ":" + st.id()
 		c.tag = tag
-		if err := oci.LoadDocker(ctx, tag, s.Image); err != nil {
-			return nil, err
-		}
+		err = oci.LoadDocker(ctx, tag, s.Image)
+	}
+	if err != nil {
+		return nil, err
 	}
 	c.id, err = d.run(ctx, append([]string{"create", "--platform", platform.String()}, c.flags(s, tag)...)...)
 	if err == nil {
@@ -199,7 +197,6 @@ func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
 
 // dockerContainer is one of a Docker daemon's.
 type dockerContainer struct {
-	docker
 	base
 	tag string // of the image, if it was loaded for this container
 	id  string // "" before it is created
@@ -253,7 +250,7 @@ func (c *dockerContainer) flags(s Spec, tag string) []string {
 func (c *dockerContainer) published(ctx context.Context, s Spec) (map[string]netip.AddrPort, error) {
 	at := map[string]netip.AddrPort{}
 	for _, p := range s.Ports {
-		out, err := c.run(ctx, "port", c.id, p.String())
+		out, err := docker{}.run(ctx, "port", c.id, p.String())
 		if err != nil {
 			return nil, err
 		}
@@ -266,21 +263,19 @@ func (c *dockerContainer) published(ctx context.Context, s Spec) (map[string]net
 }
 
 func (c *dockerContainer) Signal(s syscall.Signal) error {
-	_, err := c.run(context.Background(), "kill", "--signal", strconv.Itoa(int(s)), c.id)
+	_, err := docker{}.run(context.Background(), "kill", "--signal", strconv.Itoa(int(s)), c.id)
 	return err
 }
 
-func (c *dockerContainer) Exec(ctx context.Context, args ...string) (Output, error) {
-	return output(func(stdout, stderr io.Writer) (int, error) {
-		return command(ctx, stdout, stderr, append([]string{"docker", "exec", c.id}, args...)...)
-	})
-}
-
-func (c *dockerContainer) Host(ctx context.Context, stdout, stderr io.Writer, args ...string) (int, error) {
-	if c.pid == 0 {
+func (c *dockerContainer) program(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (int, error) {
+	enter := []string{"docker", "exec", c.id}
+	switch {
+	case op == "host" && c.pid == 0:
 		return 0, errors.New("container has ended")
+	case op == "host":
+		enter = []string{"nsenter", "--net", "--target", strconv.Itoa(c.pid)}
 	}
-	return command(ctx, stdout, stderr, append([]string{"nsenter", "--net", "--target", strconv.Itoa(c.pid)}, args...)...)
+	return command(ctx, stdout, stderr, append(enter, args...)...)
 }
 
 // command runs a program of this machine and returns its exit code.
@@ -303,7 +298,7 @@ func command(ctx context.Context, stdout, stderr io.Writer, args ...string) (int
 }
 
 func (c *dockerContainer) Wait(ctx context.Context) (int, error) {
-	out, err := c.run(ctx, "wait", c.id)
+	out, err := docker{}.run(ctx, "wait", c.id)
 	if err != nil {
 		return 0, err
 	}
@@ -338,10 +333,10 @@ func (c *dockerContainer) end() error {
 		c.mu.Lock()
 		c.logs = &logs
 		c.mu.Unlock()
-		errs = append(errs, c.removeContainer(ctx, c.id))
+		errs = append(errs, docker{}.removeContainer(ctx, c.id))
 	}
 	if c.tag != "" {
-		errs = append(errs, c.removeImage(ctx, c.tag))
+		errs = append(errs, docker{}.removeImage(ctx, c.tag))
 	}
 	return errors.Join(append(errs, c.state.remove())...)
 }

@@ -1,8 +1,10 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -67,3 +69,34 @@ func (k *keeper) where(img v1.Image) (string, error) {
 	}
 	return "", nil
 }
+
+// Native returns the runner that needs no daemon, but Linux. Without root it uses a user namespace.
+func Native() Runner { return native{} }
+
+type native struct{}
+
+func (native) String() string { return "native" }
+
+// unpacked are the images that are kept, in directories.
+var unpacked = keeper{kept: map[v1.Hash]*keptImage{}}
+
+func (native) Keep(_ context.Context, img v1.Image) (release func() error, err error) {
+	return unpacked.keep(img,
+		func(st *state) (string, error) { return st.path("rootfs"), st.unpack(img) },
+		func(string) error { return nil })
+}
+
+// unpack writes the image to where the run keeps it.
+func (s *state) unpack(img v1.Image) error {
+	// The container's user has to get at the image, and nobody else past the directory above.
+	if err := os.Chmod(s.dir, 0o755); err != nil {
+		return err
+	}
+	dir := s.path("rootfs")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return unpack(img, dir)
+}
+
+func (native) Sweep(context.Context) error { return sweepState() }

@@ -12,40 +12,8 @@ import (
 	"sync"
 	"syscall"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 )
-
-// Native returns the runner that needs no daemon. Without root it uses a user namespace.
-func Native() Runner { return native{} }
-
-type native struct{}
-
-func (native) String() string { return "native" }
-
-// unpacked are the images that are kept, in directories.
-var unpacked = keeper{kept: map[v1.Hash]*keptImage{}}
-
-func (native) Keep(_ context.Context, img v1.Image) (release func() error, err error) {
-	return unpacked.keep(img,
-		func(st *state) (string, error) { return st.path("rootfs"), st.unpack(img) },
-		func(string) error { return nil })
-}
-
-// unpack writes the image to where the run keeps it.
-func (s *state) unpack(img v1.Image) error {
-	// The container's user has to get at the image, and nobody else past the directory above.
-	if err := os.Chmod(s.dir, 0o755); err != nil {
-		return err
-	}
-	dir := s.path("rootfs")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	return unpack(img, dir)
-}
-
-func (native) Sweep(context.Context) error { return sweepState() }
 
 func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	defer func() {
@@ -76,8 +44,8 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &nativeContainer{base: newBase(st, loopback), exited: make(chan struct{})}
-	c.close = sync.OnceValue(c.end)
+	c := &nativeContainer{base: base{state: st, via: loopback, forwards: newForwards()}, exited: make(chan struct{})}
+	c.close, c.run = sync.OnceValue(c.end), c.program
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
@@ -211,15 +179,7 @@ func (c *nativeContainer) Signal(s syscall.Signal) error {
 	return err
 }
 
-func (c *nativeContainer) Exec(ctx context.Context, args ...string) (Output, error) {
-	return output(func(stdout, stderr io.Writer) (int, error) { return c.run(ctx, "exec", stdout, stderr, args) })
-}
-
-func (c *nativeContainer) Host(ctx context.Context, stdout, stderr io.Writer, args ...string) (int, error) {
-	return c.run(ctx, "host", stdout, stderr, args)
-}
-
-func (c *nativeContainer) run(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (int, error) {
+func (c *nativeContainer) program(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (int, error) {
 	if len(args) == 0 {
 		return 0, errors.New("no program given")
 	}
@@ -260,13 +220,12 @@ func (l lockedWriter) Write(b []byte) (int, error) {
 func (c *nativeContainer) Wait(ctx context.Context) (int, error) {
 	select {
 	case <-c.exited:
-		return c.code, nil
-	default:
+	case <-ctx.Done():
 	}
 	select {
 	case <-c.exited:
 		return c.code, nil
-	case <-ctx.Done():
+	default:
 		return 0, fmt.Errorf("container still runs: %w", context.Cause(ctx))
 	}
 }

@@ -9,25 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // Init does nothing: there are no namespaces here.
 func Init() {}
-
-// Native returns a runner that says that it needs Linux.
-func Native() Runner { return native{} }
-
-type native struct{}
-
-func (native) String() string { return "native" }
-
-func (native) Sweep(context.Context) error { return nil }
-
-func (native) Keep(context.Context, v1.Image) (func() error, error) {
-	return func() error { return nil }, nil
-}
 
 func (native) Start(context.Context, Spec) (Container, error) {
 	return nil, fmt.Errorf("native: needs Linux, this is %s\nhint: use the docker runner", runtime.GOOS)

@@ -20,37 +20,24 @@ import (
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/key"
 	"tailscale.com/types/logger"
+	"tailscale.com/util/must"
 )
 
 var derpChecks = []check{
-	{name: "derp/handshake", needs: []string{"tls/certificate"}, run: checkDERPHandshake},
-	{name: "derp/server-key", needs: []string{"derp/handshake"}, run: checkServerKey},
-	{name: "derp/ping", needs: []string{"derp/handshake"}, run: checkPing},
-	{name: "derp/relay", needs: []string{"derp/handshake"}, run: checkRelay},
-	{name: "derp/large", needs: []string{"derp/relay"}, run: checkLarge},
-	{name: "derp/many", needs: []string{"derp/relay"}, long: true, run: checkMany},
-	{name: "derp/unknown", needs: []string{"derp/handshake"}, run: checkUnknown},
-	{name: "derp/websocket", needs: []string{"derp/relay"}, run: checkWebSocket},
+	{name: "derp/handshake", needs: "tls/certificate", run: checkDERPHandshake},
+	{name: "derp/server-key", needs: "derp/handshake", run: checkServerKey},
+	{name: "derp/ping", needs: "derp/handshake", run: checkPing},
+	{name: "derp/relay", needs: "derp/handshake", run: checkRelay},
+	{name: "derp/large", needs: "derp/relay", run: checkLarge},
+	{name: "derp/many", needs: "derp/relay", long: true, run: checkMany},
+	{name: "derp/unknown", needs: "derp/handshake", run: checkUnknown},
+	{name: "derp/websocket", needs: "derp/relay", run: checkWebSocket},
 }
 
-// derpSession is the connections that the checks of DERP share.
-type derpSession struct {
-	serverKey key.NodePublic
-	a, b      *Peer
-}
-
-func (d *derpSession) close() {
-	for _, p := range []*Peer{d.a, d.b} {
-		if p != nil {
-			p.Close()
-		}
-	}
-}
-
-// newKey returns the key of a client that is to be thrown away.
-func (s *session) newKey() key.NodePrivate {
+// nodeKey returns the first or second of the keys that the relay knows, or a new one.
+func (s *session) nodeKey(i int) key.NodePrivate {
 	if len(s.Keys) > 0 {
-		return s.Keys[1]
+		return s.Keys[i]
 	}
 	return key.NewNode()
 }
@@ -88,57 +75,57 @@ func (s *session) refusal(err error) error {
 	return err
 }
 
-func checkDERPHandshake(ctx context.Context, s *session) (string, error) {
-	if s.tls.expired && !s.Insecure {
-		return "", skip("needs tls/expiry: clients refuse the certificate")
+func checkDERPHandshake(ctx context.Context, s *session) string {
+	if s.expired && !s.Insecure {
+		must.Do(skip("needs tls/expiry: clients refuse the certificate"))
 	}
-	k := key.NewNode()
-	if len(s.Keys) > 0 {
-		k = s.Keys[0]
-	}
-	a, err := s.connect(ctx, k)
-	if err != nil {
-		return "", err
-	}
-	s.derp.a, s.derp.serverKey = a, a.ServerPublicKey()
-	return "server key " + s.derp.serverKey.String(), nil
+	s.a = must.Get(s.connect(ctx, s.nodeKey(0)))
+	s.serverKey = s.a.ServerPublicKey()
+	return "server key " + s.serverKey.String()
 }
 
 // checkServerKey connects anew, four times after the handshake, and expects the key of the first time.
-func checkServerKey(ctx context.Context, s *session) (string, error) {
+func checkServerKey(ctx context.Context, s *session) string {
 	for i := 2; i <= 5; i++ {
-		p, err := s.connect(ctx, s.newKey())
+		p, err := s.connect(ctx, s.nodeKey(1))
 		if err != nil {
-			return "", fmt.Errorf("connection %d: %w", i, err)
+			fail("connection %d: %w", i, err)
 		}
 		k := p.ServerPublicKey()
 		p.Close()
-		if k != s.derp.serverKey {
-			return "", fmt.Errorf("connection %d: server key %v, before it was %v", i, k, s.derp.serverKey)
+		if k != s.serverKey {
+			fail("connection %d: server key %v, before it was %v", i, k, s.serverKey)
 		}
 	}
-	return "the same over 5 connections", nil
+	return "the same over 5 connections"
 }
 
-func checkPing(ctx context.Context, s *session) (string, error) {
-	if err := s.derp.a.http.Ping(ctx); err != nil {
-		return "", fmt.Errorf("no pong: %w", err)
+func checkPing(ctx context.Context, s *session) string {
+	if err := s.a.http.Ping(ctx); err != nil {
+		fail("no pong: %w", err)
 	}
-	return "", nil
+	return ""
+}
+
+// thereAndBack expects that a packet of a size can be sent from a to b, and another back.
+func thereAndBack(ctx context.Context, a, b *Peer, size int) string {
+	if err := Relay(ctx, a, b, size); err != nil {
+		fail("on the way there: %w", err)
+	}
+	if err := Relay(ctx, b, a, size); err != nil {
+		fail("on the way back: %w", err)
+	}
+	return "there and back"
 }
 
 // checkRelay sends a packet there and back.
-func checkRelay(ctx context.Context, s *session) (string, error) {
-	b, err := s.connect(ctx, s.newKey())
-	if err != nil {
-		return "", err
-	}
-	s.derp.b = b
-	return "there and back", thereAndBack(ctx, s.derp.a, b, 1000)
+func checkRelay(ctx context.Context, s *session) string {
+	s.b = must.Get(s.connect(ctx, s.nodeKey(1)))
+	return thereAndBack(ctx, s.a, s.b, 1000)
 }
 
-func checkLarge(ctx context.Context, s *session) (string, error) {
-	return strconv.Itoa(derp.MaxPacketSize) + " bytes there and back", thereAndBack(ctx, s.derp.a, s.derp.b, derp.MaxPacketSize)
+func checkLarge(ctx context.Context, s *session) string {
+	return strconv.Itoa(derp.MaxPacketSize) + " bytes " + thereAndBack(ctx, s.a, s.b, derp.MaxPacketSize)
 }
 
 // window is how many packets may be on the way in one direction. Derper keeps at most 32 for a client and drops what
@@ -146,18 +133,18 @@ func checkLarge(ctx context.Context, s *session) (string, error) {
 const window = 30
 
 // checkMany sends half of the packets each way, at once, and expects every one of them, in order.
-func checkMany(ctx context.Context, s *session) (string, error) {
+func checkMany(ctx context.Context, s *session) string {
 	half := s.Packets / 2
 	var there, back int
 	var g errgroup.Group
-	g.Go(func() (err error) { there, err = flood(ctx, s.Timeout, s.derp.a, s.derp.b, s.Packets-half); return err })
-	g.Go(func() (err error) { back, err = flood(ctx, s.Timeout, s.derp.b, s.derp.a, half); return err })
+	g.Go(func() (err error) { there, err = flood(ctx, s.Timeout, s.a, s.b, s.Packets-half); return err })
+	g.Go(func() (err error) { back, err = flood(ctx, s.Timeout, s.b, s.a, half); return err })
 	err := g.Wait()
 	n := fmt.Sprintf("%d of %d packets came", there+back, s.Packets)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", n, err)
+		fail("%s: %w", n, err)
 	}
-	return n, nil
+	return n
 }
 
 // flood sends n numbered packets and returns how many came, in order. One that takes longer than patience is lost.
@@ -191,24 +178,22 @@ func flood(ctx context.Context, patience time.Duration, from, to *Peer, n int) (
 
 // checkUnknown sends to a node that cannot be there. Only a packet of the discovery protocol is worth an answer to
 // derper, because that is what nodes look for each other with.
-func checkUnknown(ctx context.Context, s *session) (string, error) {
+func checkUnknown(ctx context.Context, s *session) string {
 	nobody := key.NewNode().Public()
 	pkt := append([]byte(disco.Magic), make([]byte, 32+disco.NonceLen+1)...) // sender's key, nonce, and nothing said
-	if err := s.derp.a.Send(nobody, pkt); err != nil {
-		return "", err
-	}
-	gone, err := Next(ctx, s.derp.a, func(m derp.PeerGoneMessage) bool { return m.Peer == nobody })
+	must.Do(s.a.Send(nobody, pkt))
+	gone, err := Next(ctx, s.a, func(m derp.PeerGoneMessage) bool { return m.Peer == nobody })
 	if err != nil {
-		return "", fmt.Errorf("no peer-gone for an unknown node: %w", err)
+		fail("no peer-gone for an unknown node: %w", err)
 	}
 	if gone.Reason != derp.PeerGoneReasonNotHere {
-		return "", fmt.Errorf("peer-gone for an unknown node has reason %d, not %d", gone.Reason, derp.PeerGoneReasonNotHere)
+		fail("peer-gone for an unknown node has reason %d, not %d", gone.Reason, derp.PeerGoneReasonNotHere)
 	}
-	return "peer-gone", nil
+	return "peer-gone"
 }
 
 // checkWebSocket relays between a browser's transport and the usual one.
-func checkWebSocket(ctx context.Context, s *session) (string, error) {
+func checkWebSocket(ctx context.Context, s *session) string {
 	hc := &http.Client{Transport: &http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		reg := s.region()
 		c, _, _, err := newClient(reg, key.NewNode(), s.RootCAs).DialRegionTLS(ctx, reg)
@@ -217,31 +202,24 @@ func checkWebSocket(ctx context.Context, s *session) (string, error) {
 	ws, res, err := websocket.Dial(ctx, URL("https", s.Host, s.Port, "/derp"), &websocket.DialOptions{
 		HTTPClient: hc, Subprotocols: []string{"derp"},
 	})
-	if err != nil {
-		return "", err
-	}
+	must.Do(err)
 	defer ws.CloseNow()
 	if p := ws.Subprotocol(); p != "derp" {
-		return "", fmt.Errorf("relay speaks %q over WebSocket (%s), not derp", p, res.Status)
+		fail("relay speaks %q over WebSocket (%s), not derp", p, res.Status)
 	}
-	k := s.newKey()
+	k := s.nodeKey(1)
 	if len(s.Keys) > 0 {
-		s.derp.b.Close() // a node is not connected twice
+		s.b.Close() // a node is not connected twice
 	}
 	nc := wsconn.NetConn(context.Background(), ws, websocket.MessageBinary, "")
-	stop := context.AfterFunc(ctx, func() { ws.CloseNow() })
-	defer stop()
-	c, err := derp.NewClient(k, nc, bufio.NewReadWriter(bufio.NewReader(nc), bufio.NewWriter(nc)), logger.Discard, derp.IsProber(true))
-	if err != nil {
-		return "", err
-	}
-	if c.ServerPublicKey() != s.derp.serverKey {
-		return "", fmt.Errorf("server key %v over WebSocket, %v otherwise", c.ServerPublicKey(), s.derp.serverKey)
+	defer context.AfterFunc(ctx, func() { ws.CloseNow() })()
+	rw := bufio.NewReadWriter(bufio.NewReader(nc), bufio.NewWriter(nc))
+	c := must.Get(derp.NewClient(k, nc, rw, logger.Discard, derp.IsProber(true)))
+	if c.ServerPublicKey() != s.serverKey {
+		fail("server key %v over WebSocket, %v otherwise", c.ServerPublicKey(), s.serverKey)
 	}
 	p, err := accepted(ctx, k, c, nc, nil)
-	if err != nil {
-		return "", s.refusal(err)
-	}
+	must.Do(s.refusal(err))
 	defer p.Close()
-	return "there and back", thereAndBack(ctx, p, s.derp.a, 1000)
+	return thereAndBack(ctx, p, s.a, 1000)
 }

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -34,12 +36,30 @@ func Judge(err error) (Result, string) {
 	return Fail, err.Error()
 }
 
+// Caught runs what ends with its first error, by must.Do and must.Get, and returns that error. Other panics go on.
+func Caught(run func()) (err error) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case runtime.Error:
+			panic(r)
+		case error:
+			err = r
+		default:
+			panic(r)
+		}
+	}()
+	run()
+	return nil
+}
+
 // Check is one row of the findings.
 type Check struct {
-	Name   string        // group and check, such as "stun/ipv4"
-	Result Result        //
-	Reason string        // why it failed or was skipped; what was seen when it passed
-	Took   time.Duration //
+	Name   string // group and check, such as "stun/ipv4"
+	Result Result
+	Reason string // why it failed or was skipped; what was seen when it passed
+	Took   time.Duration
+	Log    string // of what was judged, if it failed and its log can be had
 }
 
 // MarshalJSON writes the duration in milliseconds, which people read. Who reads it back gets all but that.
@@ -49,25 +69,25 @@ func (c Check) MarshalJSON() ([]byte, error) {
 		Result Result  `json:"result"`
 		Reason string  `json:"reason,omitempty"`
 		Ms     float64 `json:"ms"`
-	}{c.Name, c.Result, c.Reason, float64(c.Took.Microseconds()) / 1000})
+		Log    string  `json:"log,omitempty"`
+	}{c.Name, c.Result, c.Reason, float64(c.Took.Microseconds()) / 1000, c.Log})
 }
 
-// String is the row of the check in the text form.
-func (c Check) String() string {
-	return fmt.Sprintf("%-4s  %-18s %8s  %s", c.Result, c.Name, round(c.Took), c.Reason)
+// String is the row of the check in the text form, as wide as a relay's are.
+func (c Check) String() string { return c.Text(18) }
+
+// Text is the row in the text form, without the log, with room for names of a width.
+func (c Check) Text(width int) string {
+	return strings.TrimRight(fmt.Sprintf("%-4s  %-*s %8s  %s", c.Result, width, c.Name, round(c.Took), c.Reason), " ")
 }
 
-// Findings are what a relay answered. Text and JSON follow from it.
-type Findings struct {
-	Relay  string    `json:"relay"` // host:port
-	Time   time.Time `json:"time"`  // when the first check began
-	Checks []Check   `json:"checks"`
-}
+// Checks are rows in the order in which they were asked.
+type Checks []Check
 
-// Count returns the number of checks with result r.
-func (r *Findings) Count(of Result) int {
+// Count returns the number of checks with that result.
+func (l Checks) Count(of Result) int {
 	n := 0
-	for _, c := range r.Checks {
+	for _, c := range l {
 		if c.Result == of {
 			n++
 		}
@@ -75,16 +95,23 @@ func (r *Findings) Count(of Result) int {
 	return n
 }
 
-// OK reports whether the relay passed: some checks did and none failed. That a check was skipped is no failure:
+// OK reports whether what was asked passed: some checks did and none failed. That a check was skipped is no failure:
 // who needs a certain check to have run looks it up with Find.
-func (r *Findings) OK() bool { return r.Count(Fail) == 0 && r.Count(Pass) > 0 }
+func (l Checks) OK() bool { return l.Count(Fail) == 0 && l.Count(Pass) > 0 }
 
 // Find returns the check of that name.
-func (r *Findings) Find(name string) (Check, bool) {
-	if i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == name }); i >= 0 {
-		return r.Checks[i], true
+func (l Checks) Find(name string) (Check, bool) {
+	if i := slices.IndexFunc(l, func(c Check) bool { return c.Name == name }); i >= 0 {
+		return l[i], true
 	}
 	return Check{}, false
+}
+
+// Findings are what a relay answered. Text and JSON follow from it.
+type Findings struct {
+	Relay  string    `json:"relay"` // host:port
+	Time   time.Time `json:"time"`  // when the first check began
+	Checks `json:"checks"`
 }
 
 // Summary is the findings in one line.

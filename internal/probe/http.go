@@ -13,21 +13,24 @@ import (
 	"strings"
 
 	"tailscale.com/derp/derpserver"
+	"tailscale.com/util/must"
 )
 
 var httpChecks = []check{
-	{name: "http/probe", needs: []string{"tls/handshake"}, run: checkProbe},
-	{name: "http/204", needs: []string{"tls/handshake"}, run: func(ctx context.Context, s *session) (string, error) {
+	{name: "http/probe", needs: "tls/handshake", run: checkProbe},
+	{name: "http/204", needs: "tls/handshake", run: func(ctx context.Context, s *session) string {
 		return s.checkNoContent(ctx, "https", s.Port)
 	}},
-	{name: "http/204-port-80", needs: []string{"address"}, run: func(ctx context.Context, s *session) (string, error) {
+	{name: "http/204-port-80", needs: "address", run: func(ctx context.Context, s *session) string {
 		return s.checkNoContent(ctx, "http", s.HTTPPort)
 	}},
-	{name: "http/upgrade", needs: []string{"tls/handshake"}, run: checkUpgrade},
-	{name: "http/bootstrap-dns", needs: []string{"tls/handshake"}, run: checkBootstrapDNS},
-	{name: "http/robots", needs: []string{"tls/handshake"}, run: checkRobots},
-	{name: "http/home", needs: []string{"tls/handshake"}, run: checkHome},
-	{name: "http/debug", needs: []string{"tls/handshake"}, run: checkDebug},
+	{name: "http/upgrade", needs: "tls/handshake", run: func(ctx context.Context, s *session) string {
+		return s.page(ctx, "/derp", http.StatusUpgradeRequired).Status
+	}},
+	{name: "http/bootstrap-dns", needs: "tls/handshake", run: checkBootstrapDNS},
+	{name: "http/robots", needs: "tls/handshake", run: checkRobots},
+	{name: "http/home", needs: "tls/handshake", run: checkHome},
+	{name: "http/debug", needs: "tls/handshake", run: checkDebug},
 }
 
 // A Page is an HTTP response that was read to the end.
@@ -71,21 +74,19 @@ func Fetch(ctx context.Context, tr *http.Transport, method, url string, header .
 }
 
 // get asks for a page. Certificates are judged by the checks of TLS, not here.
-func (s *session) get(ctx context.Context, scheme string, port int, path string, header ...string) (*Page, error) {
+func (s *session) get(ctx context.Context, scheme string, port int, path string, header ...string) *Page {
 	tr := &http.Transport{
 		DialContext:    func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialAny(ctx, port) },
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.handshake(ctx, s.Host) },
 	}
-	return Fetch(ctx, tr, "GET", URL(scheme, s.Host, port, path), header...)
+	return must.Get(Fetch(ctx, tr, "GET", URL(scheme, s.Host, port, path), header...))
 }
 
 // page asks for a page over HTTPS and expects a status.
-func (s *session) page(ctx context.Context, path string, status int) (*Page, error) {
-	a, err := s.get(ctx, "https", s.Port, path)
-	if err != nil {
-		return nil, err
-	}
-	return a, a.Want(status)
+func (s *session) page(ctx context.Context, path string, status int) *Page {
+	a := s.get(ctx, "https", s.Port, path)
+	must.Do(a.Want(status))
+	return a
 }
 
 // dialAny connects to a port at the address that serves TLS, or, if there is none, at any.
@@ -113,87 +114,55 @@ func (a *Page) Want(status int) error {
 }
 
 // checkProbe asks for what clients measure latency with when UDP is blocked, browsers among them.
-func checkProbe(ctx context.Context, s *session) (string, error) {
-	a, err := s.page(ctx, "/derp/probe", http.StatusOK)
-	if err != nil {
-		return "", err
-	}
+func checkProbe(ctx context.Context, s *session) string {
+	a := s.page(ctx, "/derp/probe", http.StatusOK)
 	if o := a.Header.Get("Access-Control-Allow-Origin"); o != "*" {
-		return "", fmt.Errorf("GET /derp/probe: allows origin %q, browsers need *", o)
+		fail("GET /derp/probe: allows origin %q, browsers need *", o)
 	}
-	return a.Status, nil
+	return a.Status
 }
 
 // checkNoContent does what a client does to find captive portals.
-func (s *session) checkNoContent(ctx context.Context, scheme string, port int) (string, error) {
+func (s *session) checkNoContent(ctx context.Context, scheme string, port int) string {
 	if port < 0 {
-		return "", skip("no http port")
+		must.Do(skip("no http port"))
 	}
-	challenge := "ts_" + s.Host
-	challenge = strings.Map(func(r rune) rune {
-		if r == ':' || r == '%' {
-			return '_'
-		}
-		return r
-	}, challenge)
+	challenge := "ts_" + strings.NewReplacer(":", "_", "%", "_").Replace(s.Host)
 	challenge = challenge[:min(len(challenge), 64)] // a relay leaves longer ones unanswered
-	a, err := s.get(ctx, scheme, port, "/generate_204", derpserver.NoContentChallengeHeader, challenge)
-	if err != nil {
-		return "", err
-	}
-	if err := a.Want(http.StatusNoContent); err != nil {
-		return "", err
-	}
+	a := s.get(ctx, scheme, port, "/generate_204", derpserver.NoContentChallengeHeader, challenge)
+	must.Do(a.Want(http.StatusNoContent))
 	if got := a.Header.Get(derpserver.NoContentResponseHeader); got != "response "+challenge {
-		return "", fmt.Errorf("GET /generate_204: challenge answered with %q: is it a captive portal?", got)
+		fail("GET /generate_204: challenge answered with %q: is it a captive portal?", got)
 	}
-	return a.Status, nil
-}
-
-func checkUpgrade(ctx context.Context, s *session) (string, error) {
-	a, err := s.page(ctx, "/derp", http.StatusUpgradeRequired)
-	if err != nil {
-		return "", err
-	}
-	return a.Status, nil
+	return a.Status
 }
 
 // checkBootstrapDNS expects addresses by name, or nothing at all if the relay was given no names.
-func checkBootstrapDNS(ctx context.Context, s *session) (string, error) {
-	a, err := s.page(ctx, "/bootstrap-dns", http.StatusOK)
-	if err != nil {
-		return "", err
-	}
+func checkBootstrapDNS(ctx context.Context, s *session) string {
+	a := s.page(ctx, "/bootstrap-dns", http.StatusOK)
 	if t := a.Header.Get("Content-Type"); t != "application/json" {
-		return "", fmt.Errorf("GET /bootstrap-dns: content type %q", t)
+		fail("GET /bootstrap-dns: content type %q", t)
 	}
 	if a.Text == "" {
-		return "no names", nil
+		return "no names"
 	}
 	var names map[string][]netip.Addr
 	if err := json.Unmarshal([]byte(a.Text), &names); err != nil {
-		return "", fmt.Errorf("GET /bootstrap-dns: %w", err)
+		fail("GET /bootstrap-dns: %w", err)
 	}
-	return fmt.Sprintf("%d names", len(names)), nil
+	return fmt.Sprintf("%d names", len(names))
 }
 
-func checkRobots(ctx context.Context, s *session) (string, error) {
-	a, err := s.page(ctx, "/robots.txt", http.StatusOK)
-	if err != nil {
-		return "", err
+func checkRobots(ctx context.Context, s *session) string {
+	if a := s.page(ctx, "/robots.txt", http.StatusOK); a.Text != "User-agent: *\nDisallow: /\n" {
+		fail("GET /robots.txt: keeps no robots out: %q", a.Text)
 	}
-	if a.Text != "User-agent: *\nDisallow: /\n" {
-		return "", fmt.Errorf("GET /robots.txt: keeps no robots out: %q", a.Text)
-	}
-	return "keeps robots out", nil
+	return "keeps robots out"
 }
 
 // checkHome tells derper's three home pages apart.
-func checkHome(ctx context.Context, s *session) (string, error) {
-	a, err := s.get(ctx, "https", s.Port, "/")
-	if err != nil {
-		return "", err
-	}
+func checkHome(ctx context.Context, s *session) string {
+	a := s.get(ctx, "https", s.Port, "/")
 	var home string
 	switch to := a.Header.Get("Location"); {
 	case a.StatusCode == http.StatusFound && isURL(to):
@@ -203,26 +172,21 @@ func checkHome(ctx context.Context, s *session) (string, error) {
 	case a.StatusCode == http.StatusOK && strings.Contains(a.Text, "<h1>DERP</h1>"):
 		home = HomeDefault
 	default:
-		return "", fmt.Errorf("GET /: answered %s with %d bytes: not one of derper's home pages", a.Status, len(a.Text))
+		fail("GET /: answered %s with %d bytes: not one of derper's home pages", a.Status, len(a.Text))
 	}
 	if s.Home != "" && s.Home != home {
-		return "", fmt.Errorf("GET /: home page is %s, not %s", home, s.Home)
+		fail("GET /: home page is %s, not %s", home, s.Home)
 	}
-	return home, nil
+	return home
 }
 
 // checkDebug expects to be refused. Derper trusts loopback and tailnet clients, so one of these asks again as a proxy
 // for somebody else, and then must be refused too.
-func checkDebug(ctx context.Context, s *session) (string, error) {
-	a, err := s.get(ctx, "https", s.Port, "/debug/")
-	if err != nil {
-		return "", err
-	}
+func checkDebug(ctx context.Context, s *session) string {
+	a, saw := s.get(ctx, "https", s.Port, "/debug/"), "refused"
 	if a.StatusCode == http.StatusOK && s.direct {
-		if a, err = s.get(ctx, "https", s.Port, "/debug/", "X-Forwarded-For", "192.0.2.1"); err != nil {
-			return "", err
-		}
-		return "open from here, refused to others", a.Want(http.StatusForbidden)
+		a, saw = s.get(ctx, "https", s.Port, "/debug/", "X-Forwarded-For", "192.0.2.1"), "open from here, refused to others"
 	}
-	return "refused", a.Want(http.StatusForbidden)
+	must.Do(a.Want(http.StatusForbidden))
+	return saw
 }

@@ -45,7 +45,7 @@ type Peer struct {
 	Public key.NodePublic
 	msgs   chan derp.ReceivedMessage
 	err    atomic.Pointer[error] // why msgs was closed
-	stop   context.CancelFunc
+	Close  func()                // ends the connection
 }
 
 // Connect shakes hands with the one relay of a region: it returns once the relay has accepted the client. The error is
@@ -70,7 +70,7 @@ func Connect(ctx context.Context, reg *tailcfg.DERPRegion, k key.NodePrivate, ro
 func accepted(ctx context.Context, k key.NodePrivate, c conn, closer io.Closer, http *derphttp.Client) (*Peer, error) {
 	pctx, cancel := context.WithCancel(context.Background())
 	p := &Peer{conn: c, http: http, Public: k.Public(), msgs: make(chan derp.ReceivedMessage, 64)}
-	p.stop = func() { cancel(); closer.Close() }
+	p.Close = func() { cancel(); closer.Close() }
 	go p.receive(pctx)
 	if _, err := Next[derp.ServerInfoMessage](ctx, p, nil); err != nil {
 		p.Close()
@@ -102,9 +102,6 @@ func (p *Peer) receive(ctx context.Context) {
 		}
 	}
 }
-
-// Close ends the connection.
-func (p *Peer) Close() { p.stop() }
 
 var (
 	// ErrClosed is what becomes of a client that the relay has no use for.
@@ -146,14 +143,4 @@ func Relay(ctx context.Context, from, to *Peer, size int) error {
 		err = fmt.Errorf("%d bytes sent, other %d came", size, len(got.Data))
 	}
 	return err
-}
-
-func thereAndBack(ctx context.Context, a, b *Peer, size int) error {
-	if err := Relay(ctx, a, b, size); err != nil {
-		return fmt.Errorf("on the way there: %w", err)
-	}
-	if err := Relay(ctx, b, a, size); err != nil {
-		return fmt.Errorf("on the way back: %w", err)
-	}
-	return nil
 }

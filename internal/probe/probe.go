@@ -23,6 +23,7 @@ import (
 
 	"tailscale.com/net/netns"
 	"tailscale.com/types/key"
+	"tailscale.com/util/must"
 )
 
 // Target says which relay to ask, as a node of a DERP map does, and what is known about it.
@@ -70,13 +71,11 @@ func (t Target) Validate() error {
 		}
 	}
 	if t.CertName != "" {
-		if _, err := parsePin(t.CertName); err != nil {
+		if err := validPin(t.CertName); err != nil {
 			return err
 		}
 	}
-	switch {
-	case t.Home == "", t.Home == HomeDefault, t.Home == HomeBlank, isURL(t.Home):
-	default:
+	if !slices.Contains([]string{"", HomeDefault, HomeBlank}, t.Home) && !isURL(t.Home) {
 		return fmt.Errorf("home page %q: neither %s nor %s nor a URL", t.Home, HomeDefault, HomeBlank)
 	}
 	if n := len(t.Keys); n != 0 && n != 2 {
@@ -87,15 +86,19 @@ func (t Target) Validate() error {
 
 func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
 
-// check is one promise. Its run returns what it saw, or an error: a skip when it could not be judged.
+// check is one promise. Its run returns what it saw, or ends with its first error, which nobody else could do anything
+// about: a skip when it could not be judged.
 type check struct {
 	name  string
-	needs []string // checks that must have passed
-	long  bool     // takes ten times as long as others
-	run   func(context.Context, *session) (string, error)
+	needs string // a check that must have passed
+	long  bool   // takes ten times as long as others
+	run   func(context.Context, *session) string
 }
 
 type skip = Skipped
+
+// fail ends a check.
+func fail(format string, args ...any) { must.Do(fmt.Errorf(format, args...)) }
 
 // session is what the checks of one run learn from each other.
 type session struct {
@@ -104,9 +107,12 @@ type session struct {
 	addr   netip.Addr   // the one that checks over TCP use
 	direct bool         // whether we know that the relay sees us by a loopback or Tailscale address
 
-	stun map[family]stunReply
-	tls  tlsSeen
-	derp derpSession
+	stun    map[family]stunReply
+	chain   []*x509.Certificate // without the meta certificate, which carries the relay's node key
+	expired bool
+
+	serverKey key.NodePublic
+	a, b      *Peer // clients that the checks of DERP share
 }
 
 // Run asks the relay all questions and returns the answers. It ends early, with the rest skipped, when ctx does.
@@ -121,17 +127,19 @@ func Run(ctx context.Context, t Target) *Findings {
 
 	r := &Findings{Relay: net.JoinHostPort(t.Host, strconv.Itoa(t.Port)), Time: time.Now()}
 	s := &session{Target: t, stun: map[family]stunReply{}, direct: inside(t.Via)}
-	defer s.derp.close()
+	defer func() {
+		for _, p := range []*Peer{s.a, s.b} {
+			if p != nil {
+				p.Close()
+			}
+		}
+	}()
 
 	passed := map[string]bool{}
 	for _, c := range checks() {
-		row := Check{Name: c.name, Result: Skip}
 		start := time.Now()
-		if err := c.blocked(ctx, passed); err != nil {
-			row.Reason = err.Error()
-		} else {
-			row.Result, row.Reason = s.judge(ctx, c)
-		}
+		row := Check{Name: c.name}
+		row.Result, row.Reason = s.judge(ctx, c, passed)
 		row.Took = time.Since(start)
 		passed[c.name] = row.Result == Pass
 		r.Checks = append(r.Checks, row)
@@ -147,28 +155,22 @@ func checks() []check {
 	return slices.Concat(reachChecks, stunChecks, tlsChecks, derpChecks, httpChecks)
 }
 
-// blocked says why c cannot be asked at all.
-func (c check) blocked(ctx context.Context, passed map[string]bool) error {
+// judge asks c, unless the check that it needs has not passed.
+func (s *session) judge(ctx context.Context, c check, passed map[string]bool) (Result, string) {
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		return Skip, "interrupted"
 	}
-	for _, n := range c.needs {
-		if !passed[n] {
-			return fmt.Errorf("needs %s", n)
-		}
+	if c.needs != "" && !passed[c.needs] {
+		return Skip, "needs " + c.needs
 	}
-	return nil
-}
-
-func (s *session) judge(ctx context.Context, c check) (Result, string) {
 	timeout := s.Timeout
 	if c.long {
 		timeout *= 10
 	}
 	cctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	saw, err := c.run(cctx, s)
-	switch result, reason := Judge(err); {
+	var saw string
+	switch result, reason := Judge(Caught(func() { saw = c.run(cctx, s) })); {
 	case result == Pass:
 		return Pass, saw
 	case result == Fail && ctx.Err() != nil:

@@ -380,7 +380,7 @@ func TestMappedAddress(t *testing.T) {
 		if tt.via != "" {
 			s.Via = netip.MustParseAddr(tt.via)
 		}
-		got, reason := s.judge(t.Context(), check{run: func(ctx context.Context, s *session) (string, error) { return s.checkMapped(ctx, ipv4) }})
+		got, reason := s.judge(t.Context(), check{run: func(ctx context.Context, s *session) string { return s.checkMapped(ctx, ipv4) }}, nil)
 		if got != tt.want {
 			t.Errorf("%v → %v: %s (%s), want %s", tt.local, tt.mapped, got, reason, tt.want)
 		}
@@ -425,7 +425,7 @@ func TestValidate(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	r := &Findings{Relay: "h:443", Checks: []Check{
-		{"a", Pass, "", 1500 * time.Microsecond}, {"b", Skip, "why", 0},
+		{Name: "a", Result: Pass, Took: 1500 * time.Microsecond}, {Name: "b", Result: Skip, Reason: "why"},
 	}}
 	if !r.OK() || r.Summary() != "h:443: 1 passed, 0 failed, 1 skipped" {
 		t.Error(r.Summary())

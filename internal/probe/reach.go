@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 
 	"tailscale.com/net/tsaddr"
+	"tailscale.com/util/must"
 )
 
 var reachChecks = []check{
@@ -20,8 +22,8 @@ var reachChecks = []check{
 }
 
 // forFamily is a check of one IP version.
-func forFamily(f family, name, needs string, run func(*session, context.Context, family) (string, error)) check {
-	return check{name: name, needs: []string{needs}, run: func(ctx context.Context, s *session) (string, error) { return run(s, ctx, f) }}
+func forFamily(f family, name, needs string, run func(*session, context.Context, family) string) check {
+	return check{name: name, needs: needs, run: func(ctx context.Context, s *session) string { return run(s, ctx, f) }}
 }
 
 // family is an IP version.
@@ -35,45 +37,37 @@ const (
 func (f family) has(a netip.Addr) bool { return a.Is4() == (f == ipv4) }
 
 // checkAddress finds where to dial.
-func checkAddress(ctx context.Context, s *session) (string, error) {
+func checkAddress(ctx context.Context, s *session) string {
 	switch ip, err := netip.ParseAddr(s.Host); {
 	case len(s.Addrs) > 0:
 		s.addrs = s.Addrs
 	case err == nil:
 		s.addrs = []netip.Addr{ip}
 	default:
-		if s.addrs, err = cmp.Or(s.Resolver, net.DefaultResolver).LookupNetIP(ctx, "ip", s.Host); err != nil {
-			return "", err
-		}
+		s.addrs = must.Get(cmp.Or(s.Resolver, net.DefaultResolver).LookupNetIP(ctx, "ip", s.Host))
 	}
 	var list []string
 	for i, a := range s.addrs {
 		s.addrs[i] = a.Unmap()
 		list = append(list, s.addrs[i].String())
 	}
-	return strings.Join(list, ", "), nil
+	return strings.Join(list, ", ")
 }
 
-// of returns the relay's first address of a family, or the reason to skip what needs one.
-func (s *session) of(f family) (netip.Addr, error) {
-	for _, a := range s.addrs {
-		if f.has(a) {
-			return a, nil
-		}
+// of returns the relay's first address of a family. A check that needs one is skipped if there is none.
+func (s *session) of(f family) netip.Addr {
+	i := slices.IndexFunc(s.addrs, f.has)
+	if i < 0 {
+		must.Do(skip(fmt.Sprintf("%s has no %s address", s.Host, f)))
 	}
-	return netip.Addr{}, skip(fmt.Sprintf("%s has no %s address", s.Host, f))
+	return s.addrs[i]
 }
 
 // checkTCP connects over one IP version. The first that works serves the checks that follow.
-func (s *session) checkTCP(ctx context.Context, f family) (string, error) {
-	addr, err := s.of(f)
-	if err != nil {
-		return "", err
-	}
+func (s *session) checkTCP(ctx context.Context, f family) string {
+	addr := s.of(f)
 	conn, err := s.dial(ctx, addr, s.Port)
-	if err != nil {
-		return "", s.unreachable(f, err)
-	}
+	must.Do(s.unreachable(f, err))
 	defer conn.Close()
 	if local, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil && inside(local.Addr()) {
 		s.direct = true
@@ -81,13 +75,12 @@ func (s *session) checkTCP(ctx context.Context, f family) (string, error) {
 	if !s.addr.IsValid() {
 		s.addr = addr
 	}
-	return conn.RemoteAddr().String(), nil
+	return conn.RemoteAddr().String()
 }
 
 // dial opens a TCP connection to the relay.
 func (s *session) dial(ctx context.Context, addr netip.Addr, port int) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, uint16(port)).String())
+	return new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(addr, uint16(port)).String())
 }
 
 // unreachable turns the error of a dial into a skip if it is this machine that lacks the IP version, unless the relay
@@ -96,10 +89,8 @@ func (s *session) unreachable(f family, err error) error {
 	if !errors.Is(err, syscall.ENETUNREACH) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
 		return err
 	}
-	for _, a := range s.addrs {
-		if !f.has(a) {
-			return skip(fmt.Sprintf("no %s route from this machine", f))
-		}
+	if slices.ContainsFunc(s.addrs, func(a netip.Addr) bool { return !f.has(a) }) {
+		return skip(fmt.Sprintf("no %s route from this machine", f))
 	}
 	return fmt.Errorf("no %s route from this machine, and %s has no other address: %w", f, s.Host, err)
 }

@@ -11,6 +11,7 @@ import (
 
 	"tailscale.com/net/stun"
 	"tailscale.com/net/tsaddr"
+	"tailscale.com/util/must"
 )
 
 var stunChecks = []check{
@@ -29,21 +30,15 @@ type stunReply struct {
 // stunRetry is how long to wait before asking again: UDP may lose a packet, and that is not the relay's fault.
 const stunRetry = 500 * time.Millisecond
 
-func (s *session) checkSTUN(ctx context.Context, f family) (string, error) {
+func (s *session) checkSTUN(ctx context.Context, f family) string {
 	if s.STUNPort < 0 {
-		return "", skip("no stun port")
+		must.Do(skip("no stun port"))
 	}
-	addr, err := s.of(f)
-	if err != nil {
-		return "", err
-	}
-	relay := netip.AddrPortFrom(addr, uint16(s.STUNPort))
+	relay := netip.AddrPortFrom(s.of(f), uint16(s.STUNPort))
 	local, mapped, err := STUN(ctx, relay)
-	if err != nil {
-		return "", s.unreachable(f, err)
-	}
+	must.Do(s.unreachable(f, err))
 	s.stun[f] = stunReply{local, mapped}
-	return relay.String(), nil
+	return relay.String()
 }
 
 // STUN asks for a binding until there is an answer with our transaction id. It returns our address, as it is here and
@@ -61,7 +56,11 @@ func STUN(ctx context.Context, relay netip.AddrPort) (local, mapped netip.AddrPo
 		if _, err := conn.Write(stun.Request(tx)); err != nil {
 			return local, mapped, err
 		}
-		conn.SetReadDeadline(earliest(ctx, time.Now().Add(stunRetry)))
+		until := time.Now().Add(stunRetry)
+		if d, ok := ctx.Deadline(); ok && d.Before(until) {
+			until = d
+		}
+		conn.SetReadDeadline(until)
 		for {
 			n, err := conn.Read(buf)
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -86,20 +85,20 @@ func STUN(ctx context.Context, relay netip.AddrPort) (local, mapped netip.AddrPo
 
 // checkMapped compares the address in the answer with the sender's own. Behind NAT they differ, and a node cannot
 // know by how much: then all that can be told is whether the address could be true.
-func (s *session) checkMapped(_ context.Context, f family) (string, error) {
+func (s *session) checkMapped(_ context.Context, f family) string {
 	r := s.stun[f]
 	switch {
 	case r.mapped == r.local:
-		return r.mapped.String(), nil
+		return r.mapped.String()
+	case s.Via.IsValid() && r.mapped.Addr() != s.Via:
+		fail("relay says we are %v, but it should see us by %v", r.mapped, s.Via)
 	case s.Via.IsValid():
-		if r.mapped.Addr() != s.Via {
-			return "", fmt.Errorf("relay says we are %v, but it should see us by %v", r.mapped, s.Via)
-		}
-		return fmt.Sprintf("%v, for our %v", r.mapped, r.local), nil
 	case natted(r.local.Addr()) && !natted(r.mapped.Addr()) && r.mapped.Addr().IsGlobalUnicast():
-		return "", skip(fmt.Sprintf("behind NAT: relay says %v, our own address is %v", r.mapped, r.local))
+		must.Do(skip(fmt.Sprintf("behind NAT: relay says %v, our own address is %v", r.mapped, r.local)))
+	default:
+		fail("relay says we are %v, but we sent from %v", r.mapped, r.local)
 	}
-	return "", fmt.Errorf("relay says we are %v, but we sent from %v", r.mapped, r.local)
+	return fmt.Sprintf("%v, for our %v", r.mapped, r.local)
 }
 
 // natted reports whether hosts with such an address reach the internet through NAT.
@@ -108,11 +107,3 @@ func natted(a netip.Addr) bool {
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
-
-// earliest returns t or the deadline of ctx.
-func earliest(ctx context.Context, t time.Time) time.Time {
-	if d, ok := ctx.Deadline(); ok && d.Before(t) {
-		return d
-	}
-	return t
-}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -10,39 +11,35 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"tailscale.com/derp/derpconst"
 	"tailscale.com/net/bakedroots"
+	"tailscale.com/util/must"
 )
 
 var tlsChecks = []check{
-	{name: "tls/handshake", needs: []string{"address"}, run: checkHandshake},
-	{name: "tls/certificate", needs: []string{"tls/handshake"}, run: checkCertificate},
-	{name: "tls/expiry", needs: []string{"tls/handshake"}, run: checkExpiry},
-	{name: "tls/wrong-pin", needs: []string{"tls/handshake"}, run: checkWrongPin},
-	{name: "tls/sni", needs: []string{"tls/handshake"}, run: checkSNI},
-}
-
-// tlsSeen is what the relay presented.
-type tlsSeen struct {
-	chain   []*x509.Certificate // without the meta certificate, which carries the relay's node key
-	expired bool
+	{name: "tls/handshake", needs: "address", run: checkHandshake},
+	{name: "tls/certificate", needs: "tls/handshake", run: checkCertificate},
+	{name: "tls/expiry", needs: "tls/handshake", run: checkExpiry},
+	{name: "tls/wrong-pin", needs: "tls/handshake", run: checkWrongPin},
+	{name: "tls/sni", needs: "tls/handshake", run: checkSNI},
 }
 
 const pinPrefix = "sha256-raw:"
 
-func parsePin(certName string) ([]byte, error) {
+// validPin says what is wrong with the name of a pinned certificate.
+func validPin(certName string) error {
 	h, ok := strings.CutPrefix(certName, pinPrefix)
 	if !ok {
-		return nil, fmt.Errorf("certificate name %q: does not begin with %s", certName, pinPrefix)
+		return fmt.Errorf("certificate name %q: does not begin with %s", certName, pinPrefix)
 	}
-	b, err := hex.DecodeString(h)
-	if err != nil || len(b) != sha256.Size || h != strings.ToLower(h) {
-		return nil, fmt.Errorf("certificate name %q: %s takes 64 lower-case hex digits", certName, pinPrefix)
+	if b, err := hex.DecodeString(h); err != nil || len(b) != sha256.Size || h != strings.ToLower(h) {
+		return fmt.Errorf("certificate name %q: %s takes 64 lower-case hex digits", certName, pinPrefix)
 	}
-	return b, nil
+	return nil
 }
 
 // PinOf is how a DERP map names a certificate.
@@ -66,34 +63,27 @@ func (s *session) handshake(ctx context.Context, serverName string) (*tls.Conn, 
 	return conn, nil
 }
 
-func checkHandshake(ctx context.Context, s *session) (string, error) {
-	conn, err := s.handshake(ctx, s.Host)
-	if err != nil {
-		return "", err
-	}
+func checkHandshake(ctx context.Context, s *session) string {
+	conn := must.Get(s.handshake(ctx, s.Host))
 	defer conn.Close()
 	st := conn.ConnectionState()
-	if s.tls.chain = chain(st); len(s.tls.chain) == 0 {
-		return "", errors.New("relay presented no certificate of its own")
+	if s.chain = chain(st); len(s.chain) == 0 {
+		fail("relay presented no certificate of its own")
 	}
-	return tls.VersionName(st.Version), nil
+	return tls.VersionName(st.Version)
 }
 
 // chain returns the certificates of a connection without derper's meta certificate.
 func chain(st tls.ConnectionState) []*x509.Certificate {
-	var certs []*x509.Certificate
-	for _, c := range st.PeerCertificates {
-		if !strings.HasPrefix(c.Subject.CommonName, derpconst.MetaCertCommonNamePrefix) {
-			certs = append(certs, c)
-		}
-	}
-	return certs
+	return slices.DeleteFunc(slices.Clone(st.PeerCertificates), func(c *x509.Certificate) bool {
+		return strings.HasPrefix(c.Subject.CommonName, derpconst.MetaCertCommonNamePrefix)
+	})
 }
 
 // checkCertificate verifies the certificate as tailscale.com/net/tlsdial does, except for its dates, which are a check
 // of their own.
-func checkCertificate(_ context.Context, s *session) (string, error) {
-	leaf, more := s.tls.chain[0], s.tls.chain[1:]
+func checkCertificate(_ context.Context, s *session) string {
+	leaf, more := s.chain[0], s.chain[1:]
 	name := s.Host
 	if _, err := netip.ParseAddr(s.Host); err == nil && s.CertName != "" {
 		name = "" // a pinned relay is called by its address, whatever the certificate says
@@ -101,17 +91,18 @@ func checkCertificate(_ context.Context, s *session) (string, error) {
 	switch {
 	case s.CertName != "":
 		if pin := PinOf(leaf); pin != s.CertName {
-			return "", fmt.Errorf("certificate is %s, not the pinned one", pin)
+			fail("certificate is %s, not the pinned one", pin)
 		}
 		if len(more) > 0 {
-			return "", fmt.Errorf("clients refuse a pinned certificate with %d more behind it", len(more))
+			fail("clients refuse a pinned certificate with %d more behind it", len(more))
 		}
 		if name == "" {
-			return "pinned", nil
+			return "pinned"
 		}
-		return "pinned, for " + name, leaf.VerifyHostname(name)
+		must.Do(leaf.VerifyHostname(name))
+		return "pinned, for " + name
 	case s.Insecure:
-		return "not verified; its pin is " + PinOf(leaf), nil
+		return "not verified; its pin is " + PinOf(leaf)
 	}
 	opts := x509.VerifyOptions{DNSName: name, Intermediates: x509.NewCertPool(), CurrentTime: within(leaf, time.Now())}
 	for _, c := range more {
@@ -122,13 +113,12 @@ func checkCertificate(_ context.Context, s *session) (string, error) {
 		opts.Roots = roots
 		_, err := leaf.Verify(opts)
 		if err == nil {
-			return "for " + name, nil
+			return "for " + name
 		}
-		if first == nil {
-			first = err
-		}
+		first = cmp.Or(first, err)
 	}
-	return "", fmt.Errorf("%w; its pin is %s", first, PinOf(leaf))
+	fail("%w; its pin is %s", first, PinOf(leaf))
+	return ""
 }
 
 // within returns the time in c's validity that is nearest to t.
@@ -142,62 +132,62 @@ func within(c *x509.Certificate, t time.Time) time.Time {
 	return t
 }
 
-func checkExpiry(_ context.Context, s *session) (string, error) {
-	c, now := s.tls.chain[0], time.Now()
-	s.tls.expired = true
+func checkExpiry(_ context.Context, s *session) string {
+	c, now := s.chain[0], time.Now()
+	s.expired = true
 	switch {
 	case now.After(c.NotAfter):
-		return "", fmt.Errorf("certificate expired on %s", c.NotAfter.Format(time.DateTime))
+		fail("certificate expired on %s", c.NotAfter.Format(time.DateTime))
 	case now.Before(c.NotBefore):
-		return "", fmt.Errorf("certificate is valid from %s only; is your clock right?", c.NotBefore.Format(time.DateTime))
+		fail("certificate is valid from %s only; is your clock right?", c.NotBefore.Format(time.DateTime))
 	}
-	s.tls.expired = false
-	return fmt.Sprintf("expires on %s, in %d days", c.NotAfter.Format(time.DateOnly), int(c.NotAfter.Sub(now).Hours()/24)), nil
+	s.expired = false
+	return fmt.Sprintf("expires on %s, in %d days", c.NotAfter.Format(time.DateOnly), int(c.NotAfter.Sub(now).Hours()/24))
 }
 
 // checkWrongPin connects as a node does whose DERP map pins another certificate.
-func checkWrongPin(ctx context.Context, s *session) (string, error) {
-	sum := sha256.Sum256(s.tls.chain[0].Raw)
+func checkWrongPin(ctx context.Context, s *session) string {
+	sum := sha256.Sum256(s.chain[0].Raw)
 	sum[0] ^= 1
 	reg := s.region()
 	reg.Nodes[0].CertName = fmt.Sprintf("%s%x", pinPrefix, sum)
-	c := newClient(reg, s.newKey(), s.RootCAs)
+	c := newClient(reg, s.nodeKey(1), s.RootCAs)
 	defer c.Close()
 	conn, raw, _, err := c.DialRegionTLS(ctx, reg)
 	if err == nil {
 		conn.Close()
 		raw.Close()
-		return "", errors.New("a client that pins another certificate got through")
+		fail("a client that pins another certificate got through")
 	}
 	if !strings.Contains(err.Error(), "cert hash does not match") {
-		return "", fmt.Errorf("a client that pins another certificate got %w", err)
+		fail("a client that pins another certificate got %w", err)
 	}
-	return "refused", nil
+	return "refused"
 }
 
 // checkSNI asks for a name that no relay has. As derper does, a relay with a DNS name must refuse any other, and one
 // with only an address must answer clients that name none: they cannot.
-func checkSNI(ctx context.Context, s *session) (string, error) {
-	leaf := s.tls.chain[0]
+func checkSNI(ctx context.Context, s *session) string {
+	leaf := s.chain[0]
 	if len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) > 0 {
 		conn, err := s.handshake(ctx, "")
 		if err != nil {
-			return "", fmt.Errorf("no answer to a client that names no server: %w", err)
+			fail("no answer to a client that names no server: %w", err)
 		}
 		defer conn.Close()
 		if c := chain(conn.ConnectionState()); len(c) == 0 || !c[0].Equal(leaf) {
-			return "", errors.New("another certificate for a client that names no server")
+			fail("another certificate for a client that names no server")
 		}
-		return "answers without a name", nil
+		return "answers without a name"
 	}
 	conn, err := s.handshake(ctx, "another-name.invalid")
 	var refusal *net.OpError // crypto/tls wraps the alert of the other side so
 	switch {
 	case err == nil:
 		conn.Close()
-		return "", errors.New("answers to a name that is not its own")
+		fail("answers to a name that is not its own")
 	case !errors.As(err, &refusal) || refusal.Op != "remote error":
-		return "", fmt.Errorf("asked for another name: %w", err)
+		fail("asked for another name: %w", err)
 	}
-	return "refuses another name", nil
+	return "refuses another name"
 }

@@ -13,8 +13,11 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"tailscale.com/tailcfg"
+	"tailscale.com/util/must"
 
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/probe"
 )
 
 // bed is what a case has to work with. What is made with it is gone when the case is over.
@@ -33,12 +36,10 @@ type bed struct {
 	note       string           // what was seen, for the results
 }
 
-func (b *bed) open() (err error) {
-	var remove func() error
-	if b.dir, remove, err = container.TempDir(); err == nil {
-		b.onClose(remove)
-	}
-	return err
+func (b *bed) open() {
+	dir, remove := must.Get2(container.TempDir())
+	b.dir = dir
+	b.onClose(remove)
 }
 
 func (b *bed) onClose(f func() error) { b.closers = append(b.closers, f) }
@@ -65,8 +66,8 @@ func (b *bed) logs() string {
 // volume makes an empty directory that any user can write to.
 func (b *bed) volume(name string) string {
 	dir := filepath.Join(b.dir, name)
-	must(os.Mkdir(dir, 0o777))
-	must(os.Chmod(dir, 0o777))
+	must.Do(os.Mkdir(dir, 0o777))
+	must.Do(os.Chmod(dir, 0o777))
 	return dir
 }
 
@@ -90,28 +91,25 @@ type box struct {
 
 // relay starts the image with nothing but the given settings, as NAME=value. Without ports, those of a relay with
 // default settings are published.
-func (b *bed) relay(ctx context.Context, s container.Spec, env ...string) (*box, error) {
+func (b *bed) relay(ctx context.Context, s container.Spec, env ...string) *box {
 	if s.Ports == nil {
 		s.Ports = []container.Port{httpsPort, httpPort, stunPort}
 	}
 	s.Env = append(s.Env, env...)
-	c, err := b.start(ctx, s)
-	if err != nil {
-		return nil, err
-	}
+	c := b.start(ctx, s)
 	c.https, c.name = httpsPort, "127.0.0.1"
 	for _, e := range s.Env {
 		if v, ok := strings.CutPrefix(e, "HOSTNAME="); ok {
 			c.name = v
 		}
 	}
-	return c, nil
+	return c
 }
 
 // healthy starts a relay and waits until it is.
 func (b *bed) healthy(ctx context.Context, s container.Spec, env ...string) *box {
-	c := get(b.relay(ctx, s, env...))
-	must(c.ready(ctx))
+	c := b.relay(ctx, s, env...)
+	c.ready(ctx)
 	return c
 }
 
@@ -119,40 +117,46 @@ func (b *bed) healthy(ctx context.Context, s container.Spec, env ...string) *box
 var quiet = []string{"TS_NO_LOGS_NO_SUPPORT=true", "TS_DISABLE_PORTMAPPER=true", "TS_DEBUG_DISABLE_PORTLIST=true"}
 
 // start starts a container of the image, isolated.
-func (b *bed) start(ctx context.Context, s container.Spec) (*box, error) {
+func (b *bed) start(ctx context.Context, s container.Spec) *box {
 	s.Isolated = true
 	return b.run(ctx, s)
 }
 
 // run starts one that publishes ports the way a user does.
-func (b *bed) run(ctx context.Context, s container.Spec) (*box, error) {
+func (b *bed) run(ctx context.Context, s container.Spec) *box {
 	s.Image = b.image
-	s.Env = append(append([]string(nil), quiet...), s.Env...)
-	c, err := b.runner.Start(ctx, s)
-	if err != nil {
-		return nil, err
-	}
+	s.Env = slices.Concat(quiet, s.Env)
+	c := must.Get(b.runner.Start(ctx, s))
 	b.containers = append(b.containers, c)
 	b.onClose(c.Close)
-	return &box{Container: c, bed: b}, nil
+	return &box{Container: c, bed: b}
 }
+
+// A case is a test: it ends with its first error, which nobody else could do anything about. So cases, and what only
+// they call, say must where other code hands errors on.
+
+// fail ends the case.
+func fail(format string, args ...any) { must.Do(fmt.Errorf(format, args...)) }
 
 // errOver is why to try no more.
 var errOver = errors.New("the container has ended")
 
-// eventually tries until there is no error, and returns the last one.
-func (b *bed) eventually(ctx context.Context, try func() error) error {
+// eventually tries until there is no error, and else ends the case with the last one.
+func (b *bed) eventually(ctx context.Context, try func()) {
 	ctx, cancel := context.WithTimeout(ctx, b.patience)
 	defer cancel()
 	for {
-		err := try()
-		if err == nil || errors.Is(err, errOver) {
-			return err
+		err := probe.Caught(try)
+		if err == nil {
+			return
+		}
+		if errors.Is(err, errOver) {
+			cancel()
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return err
+			must.Do(err)
 		}
 	}
 }
@@ -179,59 +183,38 @@ func (c *box) healthcheck(ctx context.Context) (string, error) {
 }
 
 // ready waits until the relay is healthy.
-func (c *box) ready(ctx context.Context) error {
-	return c.bed.eventually(ctx, func() error {
-		if err := c.running(); err != nil {
-			return err
-		}
-		_, err := c.healthcheck(ctx)
-		return err
-	})
-}
-
-// running returns an error if the container has ended.
-func (c *box) running() error {
+func (c *box) ready(ctx context.Context) {
 	done, cancel := context.WithCancel(context.Background())
 	cancel()
-	if c.bed.runner.String() == "docker" {
-		return nil // asking takes longer than waiting
-	}
-	if code, err := c.Wait(done); err == nil {
-		return fmt.Errorf("%w with code %d", errOver, code)
-	}
-	return nil
+	c.bed.eventually(ctx, func() {
+		if c.bed.runner.String() != "docker" { // there, asking takes longer than waiting
+			if code, err := c.Wait(done); err == nil {
+				fail("%w with code %d", errOver, code)
+			}
+		}
+		must.Get(c.healthcheck(ctx))
+	})
 }
 
 // logged waits for a text in the log.
-func (c *box) logged(ctx context.Context, text string) error {
-	return c.bed.eventually(ctx, func() error {
+func (c *box) logged(ctx context.Context, text string) {
+	c.bed.eventually(ctx, func() {
 		if !strings.Contains(c.Logs(), text) {
-			return fmt.Errorf("the log does not say %q", text)
+			fail("the log does not say %q", text)
 		}
-		return nil
 	})
 }
 
-// node is the relay in a DERP map, as its own command prints it for the user.
-type node struct {
-	HostName, IPv4, IPv6, CertName string
-	DERPPort, STUNPort             int
-}
-
-func (c *box) derpMap(ctx context.Context) (node, error) {
-	out, err := c.Exec(ctx, "/entrypoint", "derpmap")
-	if err != nil {
-		return node{}, err
+// derpMap is the relay in a DERP map, as its own command prints it for the user.
+func (c *box) derpMap(ctx context.Context) *tailcfg.DERPNode {
+	out := must.Get(c.Exec(ctx, "/entrypoint", "derpmap"))
+	var policy struct{ DERPMap tailcfg.DERPMap }
+	err := json.Unmarshal([]byte("{"+out.Stdout+"}"), &policy)
+	region := policy.DERPMap.Regions[900]
+	if err != nil || region == nil || len(region.Nodes) != 1 {
+		fail("derpmap printed no DERP map: %s%s", out.Stdout, out.Stderr)
 	}
-	var policy struct {
-		DERPMap struct {
-			Regions map[string]struct{ Nodes []node }
-		}
-	}
-	if err := json.Unmarshal([]byte("{"+out.Stdout+"}"), &policy); err != nil || len(policy.DERPMap.Regions["900"].Nodes) != 1 {
-		return node{}, fmt.Errorf("derpmap printed no DERP map: %s%s", out.Stdout, out.Stderr)
-	}
-	return policy.DERPMap.Regions["900"].Nodes[0], nil
+	return region.Nodes[0]
 }
 
 // code waits until the container has ended.

@@ -2,13 +2,15 @@ package suite
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"tailscale.com/util/must"
+
+	"github.com/xavieralpha/derper/internal/probe"
 )
 
 // What the variables of a scenario are expected to do.
@@ -16,20 +18,18 @@ import (
 // page expects a page to hold a text.
 func page(path, text string) func(context.Context, *trial) {
 	return func(ctx context.Context, t *trial) {
-		must(t.bed.eventually(ctx, func() error {
-			p, err := t.get(ctx, path, http.StatusOK)
-			if err == nil && !strings.Contains(p.Text, text) {
-				err = fmt.Errorf("GET %s does not say %q: %s", path, text, p.Text)
+		t.bed.eventually(ctx, func() {
+			if p := t.get(ctx, path, http.StatusOK); !strings.Contains(p.Text, text) {
+				fail("GET %s does not say %q: %s", path, text, p.Text)
 			}
-			return err
-		}))
+		})
 	}
 }
 
 // file expects a file in the volume to hold a text.
 func file(name, text string) func(context.Context, *trial) {
 	return func(_ context.Context, t *trial) {
-		if b := get(os.ReadFile(filepath.Join(t.data, name))); !strings.Contains(string(b), text) {
+		if b := must.Get(os.ReadFile(filepath.Join(t.data, name))); !strings.Contains(string(b), text) {
 			fail("/data/%s does not say %q", name, text)
 		}
 	}
@@ -37,13 +37,13 @@ func file(name, text string) func(context.Context, *trial) {
 
 // says expects a text in the log.
 func says(text string) func(context.Context, *trial) {
-	return func(ctx context.Context, t *trial) { must(t.logged(ctx, text)) }
+	return func(ctx context.Context, t *trial) { t.logged(ctx, text) }
 }
 
 // meshKey expects the relay to have a mesh key, as its debug page tells.
 func meshKey(ctx context.Context, t *trial) {
-	if p := get(t.get(ctx, "/debug/", http.StatusOK)); !strings.Contains(p.Text, "Mesh key:</b> true") {
-		must(errors.New("the relay's debug page says that it has no mesh key"))
+	if p := t.get(ctx, "/debug/", http.StatusOK); !strings.Contains(p.Text, "Mesh key:</b> true") {
+		fail("the relay's debug page says that it has no mesh key")
 	}
 }
 
@@ -51,7 +51,7 @@ func meshKey(ctx context.Context, t *trial) {
 func fifthIsLast(ctx context.Context, t *trial) {
 	accepted := 0
 	for range 10 {
-		if _, err := t.leaf(ctx, "127.0.0.1"); err == nil {
+		if probe.Caught(func() { t.leaf(ctx, "127.0.0.1") }) == nil {
 			accepted++
 		}
 	}
@@ -87,7 +87,7 @@ func joins(authKey string) func(*trial) {
 // joined expects the relay's tailscaled in the tailnet, under that name if it matters.
 func joined(name string) func(context.Context, *trial) {
 	return func(ctx context.Context, t *trial) {
-		must(t.bed.eventually(ctx, func() error {
+		t.bed.eventually(ctx, func() {
 			var names []string
 			for _, n := range t.nodes() {
 				if n.Hostinfo.Valid() {
@@ -95,9 +95,8 @@ func joined(name string) func(context.Context, *trial) {
 				}
 			}
 			if len(names) != 1 || name != "" && names[0] != name {
-				return fmt.Errorf("the tailnet has nodes %q, wants one %s", names, name)
+				fail("the tailnet has nodes %q, wants one %s", names, name)
 			}
-			return nil
-		}))
+		})
 	}
 }

@@ -53,15 +53,12 @@ func TestOlderClients(t *testing.T) {
 		t.Skipf("NOT TESTED with clients of %v: -short leaves out building them", olderReleases)
 	}
 	b := &bed{image: theImage(t), runner: container.Native(), patience: 20 * time.Second}
-	if err := b.open(); err != nil {
-		t.Fatal(err)
-	}
 	defer b.close()
-	relay, err := b.relay(t.Context(), container.Spec{}, open)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := relay.ready(t.Context()); err != nil {
+	var relay *box
+	if err := probe.Caught(func() {
+		b.open()
+		relay = b.healthy(t.Context(), container.Spec{}, open)
+	}); err != nil {
 		t.Fatal(err)
 	}
 	at, err := relay.Addr(httpsPort)

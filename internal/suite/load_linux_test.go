@@ -123,19 +123,14 @@ func bareDerper(t *testing.T) underLoad {
 func containedDerper(t *testing.T) (underLoad, *box) {
 	t.Helper()
 	b := &bed{image: theImage(t), runner: container.Native(), patience: 20 * time.Second}
-	if err := b.open(); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { b.close() })
-	c, err := b.relay(t.Context(), container.Spec{}, open)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	p, err := c.derper(t.Context())
-	if err != nil {
+	var c *box
+	var p process
+	if err := probe.Caught(func() {
+		b.open()
+		c = b.healthy(t.Context(), container.Spec{}, open)
+		p = c.derper(t.Context())
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return underLoad{name: "container", pid: p.PID, dial: inNetwork(t, p.PID, "127.0.0.1:443")}, c
@@ -299,8 +294,8 @@ func TestLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		counters, err := c.counters(t.Context())
-		if err != nil {
+		var counters map[string]float64
+		if err := probe.Caught(func() { counters = c.counters(t.Context()) }); err != nil {
 			t.Fatal(err)
 		}
 		if held := counters["gauge_current_connections"]; held < float64(n) {
@@ -308,7 +303,7 @@ func TestLoad(t *testing.T) {
 		}
 		after := rss(t, contained.pid)
 		fmt.Printf("load %d idle clients held after %.1fs, memory %d MB, %d kB for each\n", n, took.Seconds(), after>>20, (after-before)/int64(n)>>10)
-		if err := c.probe(t.Context(), probe.Target{Host: "127.0.0.1"}, "ipv6"); err != nil {
+		if err := probe.Caught(func() { c.probe(t.Context(), probe.Target{Host: "127.0.0.1"}, "ipv6") }); err != nil {
 			t.Errorf("with %d clients connected: %v", n, err)
 		}
 	}
@@ -389,10 +384,10 @@ func TestGarbage(t *testing.T) {
 	if n := sent.Load(); n < 15_000 {
 		t.Errorf("only %d pieces of garbage were sent in %v", n, most)
 	}
-	if err := c.ready(t.Context()); err != nil {
+	if err := probe.Caught(func() { c.ready(t.Context()) }); err != nil {
 		t.Errorf("after the flood: %v", err)
 	}
-	if err := c.probe(t.Context(), probe.Target{Host: "127.0.0.1"}, "ipv6"); err != nil {
+	if err := probe.Caught(func() { c.probe(t.Context(), probe.Target{Host: "127.0.0.1"}, "ipv6") }); err != nil {
 		t.Errorf("after the flood: %v", err)
 	}
 	t.Logf("%d pieces of garbage; derper has %d MB", sent.Load(), rss(t, u.pid)>>20)

@@ -18,6 +18,7 @@ import (
 	"tailscale.com/tailcfg"
 	"tailscale.com/tstest/tlstest"
 	"tailscale.com/types/key"
+	"tailscale.com/util/must"
 
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/freeport"
@@ -36,7 +37,7 @@ func caseMesh(ctx context.Context, b *bed) {
 	names := []string{"a.example", "b.example"}
 	var ports []int
 	for range names {
-		ports = append(ports, get(freeport.Choose("127.0.0.1")))
+		ports = append(ports, must.Get(freeport.Choose("127.0.0.1")))
 	}
 	var relays []*box
 	for i, name := range names {
@@ -47,26 +48,26 @@ func caseMesh(ctx context.Context, b *bed) {
 			name + ".key": tlstest.Domain(name).KeyPEM(),
 			"mesh.key":    []byte(strings.Repeat("0123456789abcdef", 4)),
 		} {
-			must(os.WriteFile(filepath.Join(dir, file), data, 0o644))
+			must.Do(os.WriteFile(filepath.Join(dir, file), data, 0o644))
 		}
 		other := 1 - i
 		p := httpsPort
 		p.Host = ports[i]
-		relays = append(relays, get(b.relay(ctx, container.Spec{
+		relays = append(relays, b.relay(ctx, container.Spec{
 			Ports:   []container.Port{p, httpPort, stunPort},
 			Reach:   []netip.AddrPort{loopback(ports[other])},
 			Hosts:   map[string]netip.Addr{names[other]: loopback(0).Addr()},
 			Volumes: []container.Volume{{Host: dir, Container: "/certs"}},
 		}, open, "HOSTNAME="+name, "CERT_DIR=/certs", "SSL_CERT_FILE=/certs/ca.pem",
-			"MESH_PSK_FILE=/certs/mesh.key", fmt.Sprintf("MESH_WITH=%s:%d", names[other], ports[other]))))
+			"MESH_PSK_FILE=/certs/mesh.key", fmt.Sprintf("MESH_WITH=%s:%d", names[other], ports[other])))
 	}
 	for _, c := range relays {
-		must(c.ready(ctx))
+		c.ready(ctx)
 	}
 	// It takes a moment until the relays have found each other.
-	must(b.eventually(ctx, func() error { return caught(func() { acrossMesh(ctx, relays) }) }))
+	b.eventually(ctx, func() { acrossMesh(ctx, relays) })
 	for i, c := range relays {
-		n := get(c.counters(ctx))
+		n := c.counters(ctx)
 		if n["packets_forwarded_out"] < 1 || n["packets_forwarded_in"] < 1 {
 			fail("%s forwarded %v packets, and got %v: they took another way", names[i], n["packets_forwarded_out"], n["packets_forwarded_in"])
 		}
@@ -79,7 +80,7 @@ func acrossMesh(ctx context.Context, relays []*box) {
 	defer cancel()
 	var clients []*probe.Peer
 	for _, c := range relays {
-		d := get(c.connect(ctx, key.NewNode()))
+		d := must.Get(c.connect(ctx, key.NewNode()))
 		defer d.Close()
 		clients = append(clients, d)
 	}
@@ -100,38 +101,36 @@ type peer struct {
 // tailscaled starts one, which joins the tailnet. It has no network but what it may reach.
 func (b *bed) tailscaled(ctx context.Context, control, name string, reach ...netip.AddrPort) *peer {
 	dir := b.volume(name)
-	config := get(json.Marshal(map[string]any{
+	config := must.Get(json.Marshal(map[string]any{
 		"version": "alpha0", "enabled": true, "acceptDNS": false, "acceptRoutes": false,
 		"authKey": authKey, "serverURL": control, "hostname": name,
 	}))
-	must(os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644))
-	c := get(b.start(ctx, container.Spec{
+	must.Do(os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644))
+	c := b.start(ctx, container.Spec{
 		Args: []string{"tailscaled", "--tun=userspace-networking", "--state=mem:", "--port=0",
 			"--socket=/run/peer/tailscaled.sock", "--config=/run/peer/config.json"},
 		Env:     []string{"TS_DEBUG_ALWAYS_USE_DERP=true"},
 		Volumes: []container.Volume{{Host: dir, Container: "/run/peer"}}, Reach: reach,
-	}))
+	})
 	c.address()
 	return &peer{c, local.Client{Socket: filepath.Join(dir, "tailscaled.sock"), UseSocketOnly: true}}
 }
 
 // becomes waits until the tailscaled is in one of these states.
 func (p *peer) becomes(ctx context.Context, states ...string) {
-	must(p.bed.eventually(ctx, func() error {
-		st, err := p.Status(ctx)
-		if err == nil && !slices.Contains(states, st.BackendState) {
-			err = fmt.Errorf("tailscaled is in state %s, wants %v", st.BackendState, states)
+	p.bed.eventually(ctx, func() {
+		if st := must.Get(p.Status(ctx)); !slices.Contains(states, st.BackendState) {
+			fail("tailscaled is in state %s, wants %v", st.BackendState, states)
 		}
-		return err
-	}))
+	})
 }
 
 // caseEndToEnd has two tailscaled reach each other. Each is in a network without a way out but to the control server
 // and to the relay, so whatever passes between them has passed the relay.
 func caseEndToEnd(ctx context.Context, b *bed) {
 	relay := b.healthy(ctx, container.Spec{}, open)
-	n := get(relay.derpMap(ctx))
-	at := get(relay.Addr(httpsPort))
+	n := relay.derpMap(ctx)
+	at := must.Get(relay.Addr(httpsPort))
 	s, controlAt := b.control(&tailcfg.DERPNode{
 		HostName: n.HostName, IPv4: n.HostName, IPv6: "none", CertName: n.CertName, DERPPort: int(at.Port()), STUNPort: -1,
 	})
@@ -143,27 +142,26 @@ func caseEndToEnd(ctx context.Context, b *bed) {
 	bob := b.tailscaled(ctx, s.BaseURL(), "bob", controlAt, at, webAt) // who hands what comes for its port to its own loopback
 	alice.becomes(ctx, "Running")
 	bob.becomes(ctx, "Running")
-	st := get(bob.StatusWithoutPeers(ctx))
+	st := must.Get(bob.StatusWithoutPeers(ctx))
 	if len(st.TailscaleIPs) == 0 {
 		fail("bob has no address in the tailnet")
 	}
 	ip := st.TailscaleIPs[0]
-	before := get(relay.counters(ctx))
-	must(b.eventually(ctx, func() error {
+	before := relay.counters(ctx)
+	b.eventually(ctx, func() {
 		pctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
 		r, err := alice.Ping(pctx, ip, tailcfg.PingDisco)
 		switch {
 		case err != nil:
-			return fmt.Errorf("ping: %w", err)
+			fail("ping: %w", err)
 		case r.Err != "":
-			return fmt.Errorf("ping: %s", r.Err)
+			fail("ping: %s", r.Err)
 		case r.DERPRegionID != 900 || r.Endpoint != "":
-			return fmt.Errorf("ping: took another way: region %d, endpoint %q", r.DERPRegionID, r.Endpoint)
+			fail("ping: took another way: region %d, endpoint %q", r.DERPRegionID, r.Endpoint)
 		}
 		b.note = fmt.Sprintf("ping %.1f ms", r.LatencySeconds*1000)
-		return nil
-	}))
+	})
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return alice.DialTCP(ctx, ip.String(), webAt.Port())
 	}}
@@ -174,7 +172,7 @@ func caseEndToEnd(ctx context.Context, b *bed) {
 	if p.Text != body {
 		fail("HTTP over the tailnet: %d of %d bytes came", len(p.Text), len(body))
 	}
-	after := get(relay.counters(ctx))
+	after := relay.counters(ctx)
 	for _, name := range []string{"bytes_received", "bytes_sent"} {
 		if n := after[name] - before[name]; n < float64(len(body)) {
 			fail("the relay's counter %s says %.0f for a transfer of %d: it took another way", name, n, len(body))

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"tailscale.com/util/must"
+
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/probe"
 )
@@ -21,19 +23,20 @@ const open = "VERIFY_CLIENTS=false"
 var probeCases = []Case{
 	{Name: "default", run: caseDefault},
 	{Name: "probe/ipv4", Everywhere: true, run: func(ctx context.Context, b *bed) {
-		must(b.healthy(ctx, container.Spec{}, open).probe(ctx, probe.Target{Host: "127.0.0.1"}, "ipv6"))
+		b.healthy(ctx, container.Spec{}, open).probe(ctx, probe.Target{Host: "127.0.0.1"}, "ipv6")
 	}},
 	{Name: "probe/ipv6", Everywhere: true, run: func(ctx context.Context, b *bed) {
-		must(hasIPv6())
-		must(b.healthy(ctx, container.Spec{}, open, "HOSTNAME=::1").probe(ctx, probe.Target{Host: "::1"}, "ipv4"))
+		must.Do(hasIPv6())
+		b.healthy(ctx, container.Spec{}, open, "HOSTNAME=::1").probe(ctx, probe.Target{Host: "::1"}, "ipv4")
 	}},
 	{Name: "probe/name", Everywhere: true, run: func(ctx context.Context, b *bed) {
 		addrs := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
-		none := ""
+		var none []string
 		if hasIPv6() != nil {
-			none = "ipv6"
+			none = []string{"ipv6"}
 		}
-		must(b.healthy(ctx, container.Spec{}, open, "HOSTNAME=relay.example").probe(ctx, probe.Target{Host: "relay.example", Addrs: addrs}, none))
+		c := b.healthy(ctx, container.Spec{}, open, "HOSTNAME=relay.example")
+		c.probe(ctx, probe.Target{Host: "relay.example", Addrs: addrs}, none...)
 	}},
 	{Name: "probe/published", run: casePublished},
 }
@@ -49,74 +52,63 @@ func hasIPv6() error {
 
 // probe asks a relay everything, in its own network and on the ports that it has there. No check may be left out but
 // those of the IP version that is not there.
-func (c *box) probe(ctx context.Context, t probe.Target, without string) error {
-	n, err := c.derpMap(ctx)
-	if err != nil {
-		return err
-	}
-	t.CertName, t.Timeout, t.Home = n.CertName, checkPatience, probe.HomeDefault
+func (c *box) probe(ctx context.Context, t probe.Target, without ...string) {
+	t.CertName, t.Timeout, t.Home = c.derpMap(ctx).CertName, checkPatience, probe.HomeDefault
 	if c.bed.foreign {
 		t.Packets = 1000
 	}
-	r, err := work[*probe.Findings](ctx, c, "probe", t)
-	if err != nil {
-		return err
-	}
-	return c.bed.judge(r, func(check string) bool { return without != "" && strings.Contains(check, without) })
+	c.bed.judge(work[*probe.Findings](ctx, c, "probe", t), without...)
 }
 
 // checkPatience is how long a check of a relay may take here, where relays of other tests, and of other platforms in an
 // emulator, work beside it.
 const checkPatience = 30 * time.Second
 
-// judge passes a report in which nothing failed, and nothing was skipped but what may be.
-func (b *bed) judge(r *probe.Findings, maySkip func(check string) bool) error {
+// judge passes a report in which nothing failed, and nothing was skipped but what may be: checks whose names have one of
+// these texts.
+func (b *bed) judge(r *probe.Findings, maySkip ...string) {
 	b.note = fmt.Sprintf("%d checks passed", r.Count(probe.Pass))
 	var errs []error
 	for _, c := range r.Checks {
-		if c.Result == probe.Fail || c.Result == probe.Skip && !maySkip(c.Name) {
+		may := slices.ContainsFunc(maySkip, func(text string) bool { return strings.Contains(c.Name, text) })
+		if c.Result == probe.Fail || c.Result == probe.Skip && !may {
 			errs = append(errs, fmt.Errorf("%s: %s: %s", c.Name, c.Result, c.Reason))
 		}
 	}
 	if len(r.Checks) == 0 {
-		return errors.New("nothing was asked")
+		fail("nothing was asked")
 	}
-	return errors.Join(errs...)
+	must.Do(errors.Join(errs...))
 }
 
 // caseDefault starts the image without any setting, as somebody who tries it. It then verifies clients, but has nobody
 // to ask: it must serve STUN, HTTP and TLS, let nobody in, and say so.
 func caseDefault(ctx context.Context, b *bed) {
-	c := get(b.relay(ctx, container.Spec{}))
-	must(c.logged(ctx, "NO CLIENT IS LET IN"))
-	must(c.logged(ctx, "serving on "))
+	c := b.relay(ctx, container.Spec{})
+	c.logged(ctx, "NO CLIENT IS LET IN")
+	c.logged(ctx, "serving on ")
 	t := probe.Target{Host: "127.0.0.1", Home: probe.HomeDefault, Timeout: checkPatience}
-	must(b.eventually(ctx, func() error {
-		n, err := c.derpMap(ctx)
-		t.CertName = n.CertName
-		return err
-	}))
-	r := get(work[*probe.Findings](ctx, c, "probe", t))
+	b.eventually(ctx, func() { t.CertName = c.derpMap(ctx).CertName })
+	r := work[*probe.Findings](ctx, c, "probe", t)
 	if shake, _ := r.Find("derp/handshake"); shake.Result != probe.Skip || !strings.Contains(shake.Reason, "verifies its clients") {
 		fail("derp/handshake: %s: %s: wants a client without a name in the tailnet to be refused", shake.Result, shake.Reason)
 	}
 	if _, err := c.healthcheck(ctx); err == nil || !strings.Contains(err.Error(), "verification") {
 		fail("health check: wants unhealthy because of verification, got %v", err)
 	}
-	must(b.judge(r, func(check string) bool { return strings.HasPrefix(check, "derp/") || strings.Contains(check, "ipv6") }))
+	b.judge(r, "derp/", "ipv6")
 }
 
 // casePublished asks from this machine, through ports published the way a user does.
 func casePublished(ctx context.Context, b *bed) {
-	c := get(b.run(ctx, container.Spec{Ports: []container.Port{httpsPort, httpPort, stunPort}, Env: []string{open}}))
-	must(c.ready(ctx))
-	n := get(c.derpMap(ctx))
-	port := func(p container.Port) int { return int(get(c.Addr(p)).Port()) }
+	c := b.run(ctx, container.Spec{Ports: []container.Port{httpsPort, httpPort, stunPort}, Env: []string{open}})
+	c.ready(ctx)
+	port := func(p container.Port) int { return int(must.Get(c.Addr(p)).Port()) }
 	t := probe.Target{
 		Host: "127.0.0.1", Port: port(httpsPort), HTTPPort: port(httpPort), STUNPort: port(stunPort),
-		CertName: n.CertName, Timeout: checkPatience, Via: c.Via(), Home: probe.HomeDefault,
+		CertName: c.derpMap(ctx).CertName, Timeout: checkPatience, Via: c.Via(), Home: probe.HomeDefault,
 	}
-	must(b.judge(probe.Run(ctx, t), func(check string) bool { return strings.Contains(check, "ipv6") }))
+	b.judge(probe.Run(ctx, t), "ipv6")
 }
 
 // caseHardened runs the relay as a user without any right, and asks it everything all the same.
@@ -125,14 +117,14 @@ func caseHardened(ctx context.Context, b *bed) {
 	dir := b.volume("certs")
 	if os.Getuid() == 0 {
 		// As the owner of a volume would have it.
-		must(os.Chown(dir, uid, uid))
-		must(os.Chmod(dir, 0o700))
+		must.Do(os.Chown(dir, uid, uid))
+		must.Do(os.Chmod(dir, 0o700))
 	}
 	c := b.healthy(ctx, container.Spec{
 		User: fmt.Sprintf("%d:%[1]d", uid), ReadOnly: true, NoCaps: true, NoNewPrivs: true,
 		Volumes: []container.Volume{{Host: dir, Container: "/root/derper-certs"}},
 	}, open)
-	p := get(c.derper(ctx))
+	p := c.derper(ctx)
 	if b.runner.String() == "native" && os.Getuid() != 0 {
 		p.UID = uid // which this user is in there, though not as seen from here
 	}
@@ -146,5 +138,5 @@ func caseHardened(ctx context.Context, b *bed) {
 	if err != nil || !slices.ContainsFunc(names, func(e os.DirEntry) bool { return e.Name() == "127.0.0.1.crt" }) {
 		fail("the volume has %v, wants the certificate: %v", names, err)
 	}
-	must(c.probe(ctx, probe.Target{Host: "127.0.0.1"}, "ipv6"))
+	c.probe(ctx, probe.Target{Host: "127.0.0.1"}, "ipv6")
 }

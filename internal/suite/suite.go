@@ -12,6 +12,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,12 +101,9 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 		return nil, err
 	}
 	foreign := platform.Architecture != runtime.GOARCH
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 2 * time.Minute
-	}
-	if cfg.patience == 0 {
-		cfg.patience = 20 * time.Second
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 2*time.Minute)
+	cfg.patience = cmp.Or(cfg.patience, 20*time.Second)
+	cfg.Run = cmp.Or(cfg.Run, regexp.MustCompile(""))
 	if foreign {
 		cfg.Timeout, cfg.patience = 3*cfg.Timeout, 3*cfg.patience
 	}
@@ -125,7 +123,7 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 	r := &Results{Platform: platform.String(), Runner: cfg.Runner.String(), Time: time.Now()}
 	for _, c := range chosen {
 		for _, row := range runCase(ctx, cfg, c, foreign) {
-			if cfg.Run != nil && !cfg.Run.MatchString(row.Name) {
+			if !cfg.Run.MatchString(row.Name) {
 				continue
 			}
 			r.Rows = append(r.Rows, row)
@@ -141,16 +139,13 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 // choose returns the cases that have a matching row, and the number of these rows.
 func choose(re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
 	for _, c := range Cases() {
-		if foreign && !c.Everywhere {
-			continue
-		}
 		n := 0
 		for _, name := range c.rows() {
-			if re == nil || re.MatchString(name) {
+			if re.MatchString(name) {
 				n++
 			}
 		}
-		if n > 0 {
+		if n > 0 && (c.Everywhere || !foreign) {
 			chosen = append(chosen, c)
 			rows += n
 		}
@@ -165,8 +160,8 @@ func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 	cctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("not done within %v", cfg.Timeout))
 	err := ctx.Err()
 	if err == nil {
-		err = caught(func() {
-			must(b.open())
+		err = probe.Caught(func() {
+			b.open()
 			c.run(cctx, b)
 		})
 	}
@@ -178,7 +173,7 @@ func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 	if cerr := b.close(); cerr != nil && err == nil {
 		err = fmt.Errorf("clean up: %w", cerr)
 	}
-	took := time.Since(began)
+	took := time.Since(began).Round(time.Millisecond)
 
 	var rows []Row
 	for _, name := range c.rows() {
@@ -186,18 +181,18 @@ func runCase(ctx context.Context, cfg Config, c Case, foreign bool) []Row {
 		seen, asked := b.results[name]
 		switch own := name == c.Name && len(c.Rows) == 0; {
 		case ctx.Err() != nil:
-			row.Result, row.Reason = Skip, "interrupted"
+			row.Result, row.Reason = probe.Skip, "interrupted"
 		case asked:
 			row.Result, row.Reason = probe.Judge(seen)
 		case own || err != nil:
 			row.Result, row.Reason = probe.Judge(err)
 		default:
-			row.Result, row.Reason = Fail, "no result reported for this row"
+			row.Result, row.Reason = probe.Fail, "no result reported for this row"
 		}
-		if row.Result == Pass && row.Reason == "" {
+		if row.Result == probe.Pass && row.Reason == "" {
 			row.Reason = b.note
 		}
-		if row.Result == Fail {
+		if row.Result == probe.Fail {
 			row.Log = logs
 		}
 		rows = append(rows, row)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/probe"
 	"github.com/xavieralpha/derper/internal/releasetest"
 	"github.com/xavieralpha/derper/internal/testlock"
 )
@@ -75,11 +76,11 @@ func TestDocker(t *testing.T) {
 func testImage(t *testing.T, runner container.Runner) {
 	r, err := Run(t.Context(), Config{Image: theImage(t), Runner: runner, Progress: func(row Row, done, of int) {
 		switch row.Result {
-		case Pass:
+		case probe.Pass:
 			t.Log(row)
-		case Skip:
+		case probe.Skip:
 			t.Logf("NOT TESTED: %v", row)
-		case Fail:
+		case probe.Fail:
 			t.Errorf("%v\nlog of its containers:\n%s", row, row.Log)
 		}
 	}})
@@ -126,7 +127,7 @@ func check(t *testing.T, img v1.Image, run string, want ...string) {
 		}
 		failed, lines = nil, nil
 		for _, row := range r.Rows {
-			if row.Result == Fail {
+			if row.Result == probe.Fail {
 				failed = append(failed, row.Name)
 			}
 			lines = append(lines, row.String())
@@ -139,16 +140,16 @@ func check(t *testing.T, img v1.Image, run string, want ...string) {
 	if !slices.Equal(failed, want) {
 		t.Errorf("failed: %q, wants exactly %q:\n%s", failed, want, strings.Join(lines, "\n"))
 		for _, row := range r.Rows {
-			if row.Result == Fail {
+			if row.Result == probe.Fail {
 				t.Logf("%s: log of its containers:\n%s", row.Name, row.Log)
 			}
 		}
 	}
 	for _, row := range r.Rows {
-		if row.Result == Fail && row.Reason == "" {
+		if row.Result == probe.Fail && row.Reason == "" {
 			t.Errorf("%s: a failure without a reason", row.Name)
 		}
-		if row.Result == Fail && row.Name == "sigterm" && !strings.Contains(row.Log, "serving on") {
+		if row.Result == probe.Fail && row.Name == "sigterm" && !strings.Contains(row.Log, "serving on") {
 			t.Errorf("%s: a failure without the log of its containers: %s", row.Name, row.Log)
 		}
 	}

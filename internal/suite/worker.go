@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"tailscale.com/util/must"
+
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/probe"
 )
@@ -24,7 +26,7 @@ import (
 // workerName is the argument by which this program knows that it is a worker.
 const workerName = "derper-suite-worker"
 
-var workers = map[string]func(arg []byte) (any, error){
+var workers = map[string]func(arg []byte) any{
 	"probe":     workProbe,
 	"processes": workProcesses,
 	"hold":      workHold,
@@ -37,11 +39,9 @@ func Init() {
 	if len(os.Args) != 4 || os.Args[1] != workerName || workers[os.Args[2]] == nil {
 		return
 	}
-	answer, err := workers[os.Args[2]]([]byte(os.Args[3]))
-	if err == nil {
-		err = json.NewEncoder(os.Stdout).Encode(answer)
-	}
-	if err != nil {
+	if err := probe.Caught(func() {
+		must.Do(json.NewEncoder(os.Stdout).Encode(workers[os.Args[2]]([]byte(os.Args[3]))))
+	}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -49,15 +49,13 @@ func Init() {
 }
 
 // work has a worker do something in the container's network.
-func work[A any](ctx context.Context, c *box, what string, arg any) (answer A, err error) {
+func work[A any](ctx context.Context, c *box, what string, arg any) (answer A) {
 	var out bytes.Buffer
-	if err := runWorker(ctx, c, what, arg, &out); err != nil {
-		return answer, err
-	}
+	must.Do(runWorker(ctx, c, what, arg, &out))
 	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
-		return answer, fmt.Errorf("%s: %w: %s", what, err, out.String())
+		fail("%s: %w: %s", what, err, out.String())
 	}
-	return answer, nil
+	return answer
 }
 
 func runWorker(ctx context.Context, c *box, what string, arg any, out io.Writer) error {
@@ -77,16 +75,11 @@ func runWorker(ctx context.Context, c *box, what string, arg any, out io.Writer)
 	return err
 }
 
-func workProbe(arg []byte) (any, error) {
+func workProbe(arg []byte) any {
 	var t probe.Target
-	err := json.Unmarshal(arg, &t)
-	if err == nil {
-		err = t.Validate()
-	}
-	if err != nil {
-		return nil, err
-	}
-	return probe.Run(context.Background(), t), nil
+	must.Do(json.Unmarshal(arg, &t))
+	must.Do(t.Validate())
+	return probe.Run(context.Background(), t)
 }
 
 // process is one that runs in a container.
@@ -99,14 +92,10 @@ type process struct {
 }
 
 // workProcesses lists the processes that are in this one's network namespace, except for workers and the runner's own.
-func workProcesses([]byte) (any, error) {
-	own, err := os.Readlink("/proc/self/ns/net")
-	if err != nil {
-		return nil, err
-	}
+func workProcesses([]byte) any {
+	own := must.Get(os.Readlink("/proc/self/ns/net"))
 	list := []process{}
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
+	for _, dir := range must.Get(filepath.Glob("/proc/[0-9]*")) {
 		if ns, err := os.Readlink(dir + "/ns/net"); err != nil || ns != own {
 			continue
 		}
@@ -120,54 +109,38 @@ func workProcesses([]byte) (any, error) {
 			continue
 		}
 		p.PID, _ = strconv.Atoi(filepath.Base(dir))
+		first := map[string]string{}
 		for line := range strings.Lines(string(status)) {
-			name, text, _ := strings.Cut(line, ":")
-			f := strings.Fields(text)
-			if len(f) == 0 {
-				continue
-			}
-			switch name {
-			case "Uid":
-				p.UID, _ = strconv.Atoi(f[0])
-			case "CapEff":
-				p.CapEff = f[0]
-			case "NoNewPrivs":
-				p.NoNewPrivs = f[0]
+			if f := strings.Fields(line); len(f) > 1 {
+				first[f[0]] = f[1]
 			}
 		}
+		p.UID, _ = strconv.Atoi(first["Uid:"])
+		p.CapEff, p.NoNewPrivs = first["CapEff:"], first["NoNewPrivs:"]
 		list = append(list, p)
 	}
-	return list, err
-}
-
-// processes lists what runs in the container.
-func (c *box) processes(ctx context.Context) ([]process, error) {
-	return work[[]process](ctx, c, "processes", nil)
+	return list
 }
 
 // derper is the relay's process. Where an emulator runs it, that comes first in its arguments.
-func (c *box) derper(ctx context.Context) (process, error) {
-	list, err := c.processes(ctx)
-	if err != nil {
-		return process{}, err
-	}
+func (c *box) derper(ctx context.Context) (found process) {
+	list := work[[]process](ctx, c, "processes", nil)
 	for _, p := range list {
 		for i, a := range p.Args {
 			if filepath.Base(a) == "derper" && i < 3 {
 				p.Args = p.Args[i:]
-				return p, nil
+				return p
 			}
 		}
 	}
-	return process{}, fmt.Errorf("no derper among the %d processes of the container", len(list))
+	fail("no derper among the %d processes of the container", len(list))
+	return found
 }
 
 // workHold takes a UDP port as soon as it is free, says so, and keeps it.
-func workHold(arg []byte) (any, error) {
+func workHold(arg []byte) any {
 	var port int
-	if err := json.Unmarshal(arg, &port); err != nil {
-		return nil, err
-	}
+	must.Do(json.Unmarshal(arg, &port))
 	fmt.Println("waiting")
 	for {
 		c, err := net.ListenUDP("udp", &net.UDPAddr{Port: port})
@@ -197,11 +170,9 @@ func (c *box) address() {
 	})
 }
 
-func workAddress([]byte) (any, error) {
+func workAddress([]byte) any {
 	for i := byte(1); ; i = i%100 + 1 {
-		if err := container.SetAddress("lo:1", netip.AddrFrom4([4]byte{192, 0, 2, i})); err != nil {
-			return nil, err
-		}
+		must.Do(container.SetAddress("lo:1", netip.AddrFrom4([4]byte{192, 0, 2, i})))
 		time.Sleep(time.Second)
 	}
 }

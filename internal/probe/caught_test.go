@@ -1,8 +1,10 @@
-package suite
+package probe
 
 import (
 	"errors"
 	"testing"
+
+	"tailscale.com/util/must"
 )
 
 // TestCaught guards against a case that goes on after its first error, and against a
@@ -10,13 +12,13 @@ import (
 func TestCaught(t *testing.T) {
 	want := errors.New("broken")
 	went := false
-	if err := caught(func() {
-		get(0, want)
+	if err := Caught(func() {
+		must.Get(0, want)
 		went = true
 	}); err != want || went {
 		t.Errorf("%v, want %v; went on: %v", err, want, went)
 	}
-	if err := caught(func() { must(nil) }); err != nil {
+	if err := Caught(func() { must.Do(nil) }); err != nil {
 		t.Error(err)
 	}
 	defer func() {
@@ -24,6 +26,6 @@ func TestCaught(t *testing.T) {
 			t.Errorf("recovered %v", r)
 		}
 	}()
-	caught(func() { panic("mistake") })
+	Caught(func() { panic("mistake") })
 	t.Error("a panic was taken for an error of the case")
 }
