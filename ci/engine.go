@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/release"
 )
@@ -249,14 +250,14 @@ func service(client *dagger.Client, tarball *dagger.File) *dagger.Service {
 
 // why is what the build program said at its end: the error and its hint.
 func why(s step, messages string, code int) error {
-	out := &codedError{fmt.Errorf("%s: exit code %d", s.name, code), code, ""}
-	for _, line := range strings.Split(messages, "\n") {
+	err, hint := fmt.Errorf("%s: exit code %d", s.name, code), ""
+	for line := range strings.SplitSeq(messages, "\n") {
 		if text, ok := strings.CutPrefix(line, "build: "); ok {
-			out.error, out.hint = fmt.Errorf("%s: %s", s.name, text), ""
+			err, hint = fmt.Errorf("%s: %s", s.name, text), ""
 		}
 		if text, ok := strings.CutPrefix(line, "hint: "); ok {
-			out.hint = text
+			hint = text
 		}
 	}
-	return out
+	return cli.Coded(code, err, hint)
 }

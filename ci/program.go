@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper"
+	"github.com/xavieralpha/derper/internal/cli"
 )
 
 // program compiles the build program for a platform of an engine, as linux/amd64, into
@@ -24,8 +25,8 @@ func program(ctx context.Context, dir, platform string) (string, error) {
 	// Two clients compile the same bytes: the engine then has them already.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+words[1], "GOFLAGS=", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", &codedError{fmt.Errorf("compile the build program: %w\n%s", err, strings.TrimSpace(string(out))), exitFailed,
-			"run it in a checkout, with Go in PATH"}
+		return "", cli.Failed(fmt.Errorf("compile the build program: %w\n%s", err, strings.TrimSpace(string(out))),
+			"run it in a checkout, with Go in PATH")
 	}
 	return name, nil
 }
