@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"time"
 
-	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/release"
@@ -23,22 +21,14 @@ var releaseTools = func(o *releaseOptions) release.Tools {
 
 // updateLock is the step update: the lock that follows on base.
 func (o *releaseOptions) updateLock(ctx context.Context, base *lock.Lock) (*lock.Lock, []string, error) {
-	in := o.inputFlags
-	in.create, in.platforms = true, "all"
-	u, err := updateLock(ctx, &in, upstream.Wish{Channel: lock.Channel(o.channel)}, o.upstream, true, o.stderr)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !u.New {
-		return base, nil, nil
+	in := inputFlags{lockFile: o.LockFile, platforms: "all", cacheDir: o.cacheDir, verifyCache: o.verifyCache, create: true}
+	next, u, _, err := findUpdate(ctx, &in, upstream.Wish{Channel: lock.Channel(o.channel)}, o.upstream, o.Log)
+	if err != nil || !u.IsNew() {
+		return base, nil, err
 	}
 	var flags []string
 	for _, f := range u.Flags {
 		flags = append(flags, f.String())
-	}
-	next := &lock.Lock{Schema: lock.SchemaVersion, Inputs: u.inputs}
-	if base != nil {
-		next.Withdrawn = base.Withdrawn
 	}
 	return next, flags, nil
 }
@@ -50,36 +40,28 @@ func (o *releaseOptions) buildImage(ctx context.Context, lockFile, layout string
 	if err != nil {
 		return err
 	}
-	c, err := o.openCache()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	display := progress.New(o.stderr)
-	defer display.Close()
-	_, _, err = buildImage(ctx, l, l.Inputs.Platforms, buildOptions{
-		lockFile: lockFile, cache: c, display: display, output: layout, update: l.Outputs == nil,
-	})
+	b := buildOptions{inputFlags: o.inputFlags, lock: l, chosen: l.Inputs.Platforms, output: layout, update: l.Outputs == nil, stderr: o.Log}
+	b.lockFile = lockFile
+	_, _, err = b.build(ctx)
 	return err
 }
 
 // testImage is the step test.
 func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
-	return testOptions{runner: o.runner, junit: report, timeout: 2 * time.Minute}.test(ctx, layout, platforms, io.Discard, o.stderr)
+	return testOptions{runner: o.Runner, junit: report, timeout: 2 * time.Minute}.test(ctx, layout, platforms, io.Discard, o.Log)
 }
 
 // verifyImage is the step verify: everything that the registries serve is read, and
 // compared with what the inputs give here.
 func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, references []string) error {
-	c, err := o.openCache()
+	display := progress.New(o.Log)
+	defer display.Close()
+	c, err := o.openCache(display)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	display := progress.New(o.stderr)
-	defer display.Close()
-	c.Warn = display.Printf
-	keychain, err := credentials(o.repositories)
+	keychain, err := credentials(o.Repositories)
 	if err != nil {
 		return err
 	}
@@ -92,7 +74,7 @@ func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, referenc
 		return err
 	}
 	if report.Verdict != verify.Verified {
-		_ = report.WriteText(o.stderr)
+		_ = report.WriteText(o.Log)
 	}
 	return verdict(report)
 }
@@ -103,14 +85,9 @@ type imageSigner struct {
 	signer *sign.Signer // set by open
 }
 
-// open makes the signer: from the key, or from a first certificate for this workflow.
 func (s *imageSigner) open(ctx context.Context) (err error) {
-	switch {
-	case s.signer != nil:
-	case s.keyless:
-		s.signer, err = keylessSigner(ctx, &s.sigstore)
-	default:
-		s.signer, err = keySigner(s.key, s.stderr)
+	if s.signer == nil {
+		s.signer, err = s.signFlags.signer(ctx, s.Log)
 	}
 	return err
 }
@@ -126,11 +103,7 @@ func (s *imageSigner) Sign(ctx context.Context, lockFile, layout string, reposit
 	if err != nil {
 		return err
 	}
-	var run attest.Run
-	if s.keyless {
-		run = githubRun(os.Getenv)
-	}
-	_, err = signImage(ctx, image, lockFile, run, s.signer, s.stderr)
+	_, err = s.sign(ctx, image, lockFile, s.signer, s.Log)
 	return err
 }
 
