@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,7 +61,7 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 		return fmt.Errorf("the engine: %w", err)
 	}
 	p := compose(o, host)
-	if o.command != "build" && o.command != "verify" && p.archive == nil {
+	if o.command != "build" && o.command != "verify" && !slices.Contains(o.platforms, host) {
 		fmt.Fprintf(stderr, "ci: probe: NOT RUN: the engine runs %s, which is not among %v\n", host, o.platforms)
 	}
 	if err := os.MkdirAll(o.reports, 0o755); err != nil {
@@ -77,25 +78,19 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if p.assemble != nil {
-		c, err := e.run(ctx, *p.assemble)
-		if err != nil {
-			return err
-		}
-		e.layout = c.Directory(p.assemble.makes)
-		if err := e.takeLayout(ctx, stdout); err != nil {
-			return err
-		}
-	}
-	if p.archive != nil {
-		c, err := e.run(ctx, *p.archive)
-		if err != nil {
-			return err
-		}
-		e.relay = service(client, c.File(p.archive.makes))
-	}
 	for _, s := range p.after {
 		c, err := e.run(ctx, s)
+		if err == nil && s.makes == layoutDir {
+			e.layout = c.Directory(s.makes)
+			if err := e.takeLayout(ctx, stdout); err != nil {
+				return err
+			}
+			continue
+		}
+		if err == nil && s.makes == tarballFile {
+			e.relay = service(client, c.File(s.makes))
+			continue
+		}
 		if c != nil && s.makes != "" && (err == nil || s.live) {
 			// A step that failed and made something all the same made it for the next
 			// run: the journal of a release. The layout is here already.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -61,9 +60,9 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	result := attestResult{Index: set.Subjects[0].Descriptor.Digest.String()}
 	add := func(name string, data []byte) error {
-		sum := sha256.Sum256(data)
-		result.Files = append(result.Files, attestedFile{filepath.Join(*output, name), "sha256:" + hex.EncodeToString(sum[:]), len(data)})
-		return atomicfile.Write(filepath.Join(*output, name), data)
+		name = filepath.Join(*output, name)
+		result.Files = append(result.Files, attestedFile{name, fmt.Sprintf("sha256:%x", sha256.Sum256(data)), len(data)})
+		return atomicfile.Write(name, data)
 	}
 	err = add("provenance.json", set.Provenance)
 	for i, s := range set.Subjects {

@@ -81,23 +81,21 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 
 // probeHint says what to try next when the failures are of a kind that a flag may be the answer to.
 func probeHint(t probe.Target, r *probe.Findings) string {
+	hints := map[string]string{
+		"address":          "is the name right? --addr IP asks without DNS",
+		"tls/certificate":  "a relay with a certificate of its own is pinned: --cert-name sha256-raw:… as in its log, or --insecure",
+		"tls/expiry":       "--insecure goes on without a valid certificate",
+		"http/204-port-80": "--http-port -1 if the relay is meant to have none; then its node needs no CanPort80",
+	}
+	if t.CertName != "" {
+		delete(hints, "tls/certificate")
+	}
+	if t.Insecure {
+		delete(hints, "tls/expiry")
+	}
 	for _, c := range r.Checks {
-		if c.Result != probe.Fail {
-			continue
-		}
-		switch c.Name {
-		case "address":
-			return "is the name right? --addr IP asks without DNS"
-		case "tls/certificate":
-			if t.CertName == "" {
-				return "a relay with a certificate of its own is pinned: --cert-name sha256-raw:… as in its log, or --insecure"
-			}
-		case "tls/expiry":
-			if !t.Insecure {
-				return "--insecure goes on without a valid certificate"
-			}
-		case "http/204-port-80":
-			return "--http-port -1 if the relay is meant to have none; then its node needs no CanPort80"
+		if hint := hints[c.Name]; c.Result == probe.Fail && hint != "" {
+			return hint
 		}
 	}
 	return ""

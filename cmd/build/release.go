@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -21,23 +21,17 @@ const releaseExample = `  build release --update --key cosign.key --repo registr
   build release --step push --repo registry.example.com/derper
   build release --withdraw v1.104.5`
 
-// releaseSynopsis describes the command, with the steps as internal/release has them.
-func releaseSynopsis() string {
-	var b strings.Builder
-	b.WriteString("release publishes the image, in steps:\n\n")
-	for _, s := range release.Steps {
-		fmt.Fprintf(&b, "  %-8s %s\n", s.Name, s.Does)
-	}
-	b.WriteString(`
+const releaseSynopsis = `release publishes the image, in steps:
+
+{{range .}}  {{printf "%-8s" .Name}} {{.Does}}
+{{end}}
 No tag moves before everything else is done. A release that stopped continues where it was; its folder has
 the lock, the layout, the test report, the notes, and a journal of what was done. Run it again at any time:
 if the release is published, it says so and exits. --step runs one step, for instance on another machine with
 a copy of the folder; it is refused if a step before it was not done for the same image.
 
 --withdraw moves the tags that move back to the release before, in all repositories, and marks the release in
-the lock, so that it is not published again until there is a newer one.`)
-	return b.String()
-}
+the lock, so that it is not published again until there is a newer one.`
 
 // releaseOptions are the flags of build release.
 type releaseOptions struct {
@@ -66,8 +60,12 @@ const withdrawalText = `withdrawn  {{.Version}}
 
 // runRelease is build release.
 func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	o := releaseOptions{Release: release.Release{Log: stderr, Repositories: registry.Default}}
-	flags := newFlags("release [flags]", releaseSynopsis(), releaseExample, stdout)
+	o := releaseOptions{Release: release.Release{Log: stderr, Repositories: registry.Default}, signFlags: signFlags{stderr: stderr}}
+	var synopsis strings.Builder
+	if err := render(&synopsis, releaseSynopsis, release.Steps); err != nil {
+		return err
+	}
+	flags := newFlags("release [flags]", synopsis.String(), releaseExample, stdout)
 	flags.StringVar(&o.lockFile, "lock", "", "the lock `file` (default that of the channel: versions.json or versions-unstable.json)")
 	o.registerCache(flags)
 	step := flags.String("step", "", "run only this `step`")
@@ -198,13 +196,12 @@ func (o *releaseOptions) prepare(ctx context.Context) error {
 		o.Recorder = release.GitHubRecorder{Client: client, LockFile: o.LockFile, Branch: o.branch}
 	}
 	if o.signs() && !o.unsigned {
-		s := &imageSigner{releaseOptions: o}
 		if o.key != "" { // it may ask for a password: now, and not after minutes of work
-			if err := s.open(ctx); err != nil {
+			if err := o.makeSigner(ctx); err != nil {
 				return err
 			}
 		}
-		o.Signer = s
+		o.Signer = &o.signFlags
 	}
 	return nil
 }
@@ -220,9 +217,8 @@ func programDigest() (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	hash := sha256.New()
-	_, err = io.Copy(hash, f)
-	return hex.EncodeToString(hash.Sum(nil)), err
+	digest, _, err := v1.SHA256(f)
+	return digest.Hex, err
 }
 
 // report tells a workflow on GitHub what became of the release.

@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"time"
 
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/release"
-	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
 )
@@ -54,22 +51,13 @@ func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms
 // verifyImage is the step verify: everything that the registries serve is read, and
 // compared with what the inputs give here.
 func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, references []string) error {
-	display := progress.New(o.Log)
-	defer display.Close()
-	c, err := o.openCache(display)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	keychain, err := credentials(o.Repositories)
 	if err != nil {
 		return err
 	}
-	v := &verify.Verifier{Cache: c, Modules: modules(c), Display: display, Lock: l, Keychain: keychain}
-	if o.step != nil { // on a machine of its own, which has built nothing: prove the source, too
-		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.upstream, Warn: c.Warn}
-	}
-	report, err := v.References(ctx, references)
+	// On a machine of its own, which has built nothing, the source is proven, too.
+	v := verifyOptions{inputFlags: o.inputFlags, trustCache: true, source: o.step != nil, repository: o.upstream}
+	report, err := v.verify(ctx, &verify.Verifier{Lock: l, Keychain: keychain}, references, o.Log)
 	if err != nil {
 		return err
 	}
@@ -77,48 +65,4 @@ func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, referenc
 		_ = report.WriteText(o.Log)
 	}
 	return verdict(report)
-}
-
-// An imageSigner is the step sign.
-type imageSigner struct {
-	*releaseOptions
-	signer *sign.Signer // set by open
-}
-
-func (s *imageSigner) open(ctx context.Context) (err error) {
-	if s.signer == nil {
-		s.signer, err = s.signFlags.signer(ctx, s.Log)
-	}
-	return err
-}
-
-func (s *imageSigner) String() string  { return s.signer.Trust.String() }
-func (s *imageSigner) Command() string { return "build verify-signature " + s.signer.Trust.Flags() }
-
-func (s *imageSigner) Sign(ctx context.Context, lockFile, layout string, repositories []string) error {
-	if err := s.open(ctx); err != nil {
-		return err
-	}
-	image, err := openSigned(ctx, layout, repositories)
-	if err != nil {
-		return err
-	}
-	_, err = s.sign(ctx, image, lockFile, s.signer, s.Log)
-	return err
-}
-
-func (s *imageSigner) Signed(ctx context.Context, references []string) (bool, error) {
-	if err := s.open(ctx); err != nil {
-		return false, err
-	}
-	for _, ref := range references {
-		_, err := checkSignatures(ctx, ref, s.signer.Trust)
-		if errors.Is(err, sign.ErrUnverified) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	return true, nil
 }

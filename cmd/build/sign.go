@@ -74,11 +74,13 @@ func (f *sigstoreFlags) open(ctx context.Context) (*sign.Sigstore, error) {
 	return s, nil
 }
 
-// signFlags say who signs.
+// signFlags say who signs. They are the Signer of a release.
 type signFlags struct {
 	sigstoreFlags
 	key     string
 	keyless bool
+	stderr  io.Writer
+	signer  *sign.Signer // once it was made
 }
 
 func (f *signFlags) register(flags *flagSet) {
@@ -88,18 +90,50 @@ func (f *signFlags) register(flags *flagSet) {
 	flags.StringVar(&f.config, "signing-config", "", "signing config `file` of another Sigstore than the public one")
 }
 
-// signer is who signs: a key, for which it may ask for a password, or a workflow, with a
-// first certificate.
-func (f *signFlags) signer(ctx context.Context, stderr io.Writer) (signer *sign.Signer, err error) {
-	if f.keyless {
-		signer, err = f.keylessSigner(ctx)
-	} else {
-		signer, err = f.keySigner(stderr)
+// makeSigner makes the signer: from the key, for which it may ask for a password, or
+// from a first certificate for this workflow.
+func (f *signFlags) makeSigner(ctx context.Context) (err error) {
+	switch {
+	case f.signer != nil:
+	case f.keyless:
+		f.signer, err = f.keylessSigner(ctx)
+	default:
+		f.signer, err = f.keySigner()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return fmt.Errorf("sign: %w", err)
 	}
-	return signer, nil
+	return nil
+}
+
+func (f *signFlags) String() string  { return f.signer.Trust.String() }
+func (f *signFlags) Command() string { return "build verify-signature " + f.signer.Trust.Flags() }
+
+// Sign is the step sign of a release.
+func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, repositories []string) error {
+	if err := f.makeSigner(ctx); err != nil {
+		return err
+	}
+	img, err := openSigned(ctx, layout, repositories)
+	if err != nil {
+		return err
+	}
+	_, err = f.sign(ctx, img, lockFile)
+	return err
+}
+
+// Signed reports whether the step sign was done.
+func (f *signFlags) Signed(ctx context.Context, references []string) (bool, error) {
+	err := f.makeSigner(ctx)
+	for _, ref := range references {
+		if err == nil {
+			_, err = checkSignatures(ctx, ref, f.signer.Trust)
+		}
+	}
+	if errors.Is(err, sign.ErrUnverified) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // runSign is build sign.
@@ -108,7 +142,7 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	lockFile := flags.String("lock", lock.File, "the lock `file`")
 	var repositories []string
 	flags.Func("repo", "`repository` to attach to, may be repeated, or a list with commas (default that of the reference; for a layout "+strings.Join(registry.Default, " and ")+")", collect(&repositories, registry.CheckName))
-	var f signFlags
+	f := signFlags{stderr: stderr}
 	f.register(flags)
 	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
 	sources, err := flags.parse(args, func(sources []string) error {
@@ -133,13 +167,12 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 			return err
 		}
 	}
-	signer, err := f.signer(ctx, stderr)
-	if err != nil {
+	if err := f.makeSigner(ctx); err != nil {
 		return err
 	}
 	results := make([]*signResult, len(images))
 	for i, img := range images {
-		if results[i], err = f.sign(ctx, img, *lockFile, signer, stderr); err != nil {
+		if results[i], err = f.sign(ctx, img, *lockFile); err != nil {
 			return err
 		}
 	}
@@ -203,28 +236,28 @@ func openSigned(ctx context.Context, source string, repositories []string) (_ *s
 }
 
 // sign signs one image.
-func (f *signFlags) sign(ctx context.Context, img *signedImage, lockFile string, signer *sign.Signer, stderr io.Writer) (*signResult, error) {
+func (f *signFlags) sign(ctx context.Context, img *signedImage, lockFile string) (*signResult, error) {
 	var run attest.Run
 	if f.keyless {
 		run = githubRun()
 	}
-	set, err := makeSet(ctx, lockFile, img.source, img.index, run, stderr)
+	set, err := makeSet(ctx, lockFile, img.source, img.index, run, f.stderr)
 	if err != nil {
 		return nil, err
 	}
-	display := progress.New(stderr)
+	display := progress.New(f.stderr)
 	defer display.Close()
 	task := display.Start("sign "+img.source, "statements")
-	attached, err := sign.Attach(ctx, set, signer, img.repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
+	attached, err := sign.Attach(ctx, set, f.signer, img.repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
 	task.End(err)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	return &signResult{set.Subjects[0].Descriptor.Digest.String(), signer.Trust.String(), attached}, nil
+	return &signResult{set.Subjects[0].Descriptor.Digest.String(), f.String(), attached}, nil
 }
 
 // keySigner reads a private key.
-func (f *signFlags) keySigner(stderr io.Writer) (*sign.Signer, error) {
+func (f *signFlags) keySigner() (*sign.Signer, error) {
 	data, err := os.ReadFile(f.key)
 	if err != nil {
 		return nil, fmt.Errorf("--key: %w", err)
@@ -236,8 +269,8 @@ func (f *signFlags) keySigner(stderr io.Writer) (*sign.Signer, error) {
 		if !term.IsTerminal(int(os.Stdin.Fd())) {
 			return nil, errors.New("is encrypted, and there is nobody to ask for the password")
 		}
-		fmt.Fprintf(stderr, "password of %s: ", f.key)
-		defer fmt.Fprintln(stderr)
+		fmt.Fprintf(f.stderr, "password of %s: ", f.key)
+		defer fmt.Fprintln(f.stderr)
 		return term.ReadPassword(int(os.Stdin.Fd()))
 	})
 	if err != nil {

@@ -99,10 +99,9 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
 		return err
 	}
-	var signer *sign.Signer
+	signs := signFlags{key: o.attest, keyless: o.attest == "keyless", stderr: stderr}
 	if o.attest != "" { // before, too: it may ask for a password
-		f := signFlags{key: o.attest, keyless: o.attest == "keyless"}
-		if signer, err = f.signer(ctx, stderr); err != nil {
+		if err := signs.makeSigner(ctx); err != nil {
 			return err
 		}
 	}
@@ -125,8 +124,8 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	if signer != nil {
-		if err := attestRebuilds(ctx, report, signer, v.Keychain, stderr); err != nil {
+	if o.attest != "" {
+		if err := attestRebuilds(ctx, report, signs.signer, v.Keychain, stderr); err != nil {
 			return err
 		}
 	}
