@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"dagger.io/dagger"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/xavieralpha/derper"
 	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -66,6 +68,10 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 	}
 	if err := os.MkdirAll(o.reports, 0o755); err != nil {
 		return err
+	}
+	journal := filepath.Join(o.reports, filepath.Base(releaseDir)) // that an earlier run left
+	if _, err := os.Stat(journal); err == nil {
+		e.release = client.Host().Directory(journal)
 	}
 
 	g, gctx := errgroup.WithContext(ctx)
@@ -183,11 +189,6 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 	}
 	if s.makes == releaseDir && e.release != nil {
 		c = c.WithDirectory(releaseDir, e.release)
-	} else if s.makes == releaseDir {
-		// The journal that an earlier run left.
-		if _, err := os.Stat(filepath.Join(e.o.reports, filepath.Base(releaseDir))); err == nil {
-			c = c.WithDirectory(releaseDir, e.client.Host().Directory(filepath.Join(e.o.reports, filepath.Base(releaseDir))))
-		}
 	}
 	if s.layout {
 		c = c.WithMountedDirectory(layoutDir, e.layout)
@@ -255,4 +256,23 @@ func why(s step, messages string, code int) error {
 		}
 	}
 	return cli.Coded(code, err, hint)
+}
+
+// program compiles the build program for a platform of an engine, as linux/amd64, into
+// the folder dir. It needs nothing beside it, so a container may be empty but for it;
+// which Go compiles it has no bearing on what it builds.
+func program(ctx context.Context, dir, platform string) (string, error) {
+	words := strings.Split(platform, "/")
+	if len(words) < 2 || words[0] != "linux" {
+		return "", fmt.Errorf("the engine runs containers of %s, wants linux", platform)
+	}
+	name := filepath.Join(dir, "build")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", name, derper.Module+"/cmd/build")
+	// Two clients compile the same bytes: the engine then has them already.
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+words[1], "GOFLAGS=", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", cli.Failed(fmt.Errorf("compile the build program: %w\n%s", err, strings.TrimSpace(string(out))),
+			"run it in a checkout, with Go in PATH")
+	}
+	return name, nil
 }

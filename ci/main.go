@@ -49,6 +49,7 @@ func main() { ci.Main() }
 type options struct {
 	command   string
 	lockFile  string
+	release   string // tailscale's, that the lock has
 	asked     string // the platforms as they were asked for
 	platforms []lock.Platform
 	output    string // folder for the layout
@@ -101,6 +102,7 @@ func parse(args []string, stdout io.Writer) (*options, error) {
 	if err != nil {
 		return nil, cli.Failed(err, "run it in a checkout, or name the lock with --lock")
 	}
+	o.release = l.Inputs.Tailscale.Short()
 	if o.platforms, err = lock.ParsePlatforms(o.asked, l.Inputs.Platforms); err != nil {
 		return nil, cli.Usage("--platform: %w", err)
 	}

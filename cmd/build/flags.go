@@ -80,13 +80,15 @@ func (f *flagSet) parseOne(args []string, what, otherwise string) (string, error
 
 // collect is the value of a flag that may be repeated, and may be a list with commas. It
 // replaces what the list has without the flag.
-func collect(list *[]string, check func(string) error) func(string) error {
+func collect(list *[]string, checks ...func(string) error) func(string) error {
 	var given []string
 	return func(s string) error {
 		for word := range strings.SplitSeq(s, ",") {
 			word = strings.TrimSpace(word)
-			if err := check(word); err != nil {
-				return err
+			for _, check := range checks {
+				if err := check(word); err != nil {
+					return err
+				}
 			}
 			given = append(given, word)
 		}
@@ -94,8 +96,6 @@ func collect(list *[]string, check func(string) error) func(string) error {
 		return nil
 	}
 }
-
-func anything(string) error { return nil }
 
 // print prints a result: all of it with --json, otherwise what text, a template, has.
 func (f *flagSet) print(result any, text string) error {
@@ -112,13 +112,11 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// functions are those of templates.
-var functions = template.FuncMap{"bytes": progress.Bytes, "join": strings.Join, "self": self}
-
 // render writes what a template makes of data. Tabs align columns.
 func render(w io.Writer, text string, data any) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	return errors.Join(template.Must(template.New("").Funcs(functions).Parse(text)).Execute(tw, data), tw.Flush())
+	t := template.New("").Funcs(template.FuncMap{"bytes": progress.Bytes, "join": strings.Join, "self": self})
+	return errors.Join(template.Must(t.Parse(text)).Execute(tw, data), tw.Flush())
 }
 
 // inputFlags are the flags of every command that reads the lock.

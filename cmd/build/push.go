@@ -46,7 +46,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	p := registry.Plan{Repositories: registry.Default}
 	flags.Func("repo", "`repository` to push to, as HOST/PATH, may be repeated, or a list with commas; http://HOST/PATH for one without encryption (default "+strings.Join(registry.Default, " and ")+")", collect(&p.Repositories, registry.CheckName))
 	var tags []string
-	flags.Func("tag", "`tag` to set in place of the channel's, may be repeated", collect(&tags, anything))
+	flags.Func("tag", "`tag` to set in place of the channel's, may be repeated", collect(&tags))
 	channel := flags.String("channel", "", "stable or unstable; default is what the version is: an odd minor version is unstable")
 	byDigest := flags.Bool("by-digest", false, "push and verify everything, and move no tag")
 	flags.BoolVar(&p.Retag, "retag", false, "let a version's tag go on to another digest, and latest back to an older version")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,7 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&o.repository, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --source")
 	flags.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in\nwith the word keyless, and attach it to the image")
 	flags.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
-	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", collect(&o.rebuilders, anything))
+	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", collect(&o.rebuilders))
 	refs, err := flags.parse(args, o.check)
 	if err != nil {
 		return err
@@ -245,10 +246,7 @@ func verdict(r *verify.Report) error {
 	var first error
 	for _, s := range r.Subjects {
 		if s.Verdict != verify.Verified {
-			failed = append(failed, s.Ref)
-			if s.Err != nil && first == nil {
-				first = s.Err
-			}
+			failed, first = append(failed, s.Ref), cmp.Or(first, s.Err)
 		}
 	}
 	switch {
