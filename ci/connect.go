@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 
 	"dagger.io/dagger"
 	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/cli"
 )
 
 // Variables of Dagger's own.
@@ -38,15 +41,15 @@ func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
 	running := os.Getenv(sessionVariable) != ""
 	provided := os.Getenv(runnerVariable) != ""
 	if !running {
-		cli, err := findCLI(ctx)
+		name, err := findCLI(ctx)
 		if err != nil {
-			return nil, &codedError{err, exitFailed, installHint}
+			return nil, cli.Failed(err, installHint)
 		}
 		if err := reachable(ctx, os.Getenv(runnerVariable)); err != nil {
-			return nil, &codedError{err, exitFailed, engineHint}
+			return nil, cli.Failed(err, engineHint)
 		}
 		// The SDK looks for no CLI in PATH: it would download one.
-		if err := os.Setenv(cliVariable, cli); err != nil {
+		if err := os.Setenv(cliVariable, name); err != nil {
 			return nil, err
 		}
 	}
@@ -74,7 +77,10 @@ func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
 			if a.client != nil {
 				a.client.Close()
 			}
-			return nil, coded(a.err, engineHint)
+			if _, coded := errors.AsType[*cli.Error](a.err); coded {
+				return nil, a.err
+			}
+			return nil, cli.Failed(fmt.Errorf("dagger: %w", a.err), engineHint)
 		}
 		return a.client, nil
 	case <-late:
@@ -82,51 +88,38 @@ func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
 		if running {
 			where = "the other end of the session that dagger run made"
 		}
-		return nil, &codedError{fmt.Errorf("dagger: the engine at %s did not answer within %v", where, patience), exitFailed, engineHint}
+		return nil, cli.Failed(fmt.Errorf("dagger: the engine at %s did not answer within %v", where, patience), engineHint)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// coded gives an error that has no hint of its own one.
-func coded(err error, hint string) error {
-	var c *codedError
-	if errors.As(err, &c) {
-		return err
-	}
-	return &codedError{fmt.Errorf("dagger: %w", err), exitFailed, hint}
-}
-
 // findCLI finds the CLI and checks its version.
 func findCLI(ctx context.Context) (string, error) {
-	name := os.Getenv(cliVariable)
-	if name == "" {
-		name = "dagger"
-	}
-	cli, err := exec.LookPath(name)
+	name, err := exec.LookPath(cmp.Or(os.Getenv(cliVariable), "dagger"))
 	if err != nil {
 		return "", fmt.Errorf("dagger: no CLI: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, cli, "version")
+	cmd := exec.CommandContext(ctx, name, "version")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
-		return "", fmt.Errorf("dagger: %s version did not answer within %v", cli, patience)
+		return "", fmt.Errorf("dagger: %s version did not answer within %v", name, patience)
 	}
 	if err != nil {
-		return "", fmt.Errorf("dagger: %s version: %w", cli, err)
+		return "", fmt.Errorf("dagger: %s version: %w", name, err)
 	}
 	// dagger v0.21.8 (where its engine is) linux/amd64
 	words := strings.Fields(string(out))
 	if len(words) < 2 || words[0] != "dagger" || !semver.IsValid(words[1]) {
-		return "", fmt.Errorf("dagger: %s is not the CLI of Dagger: its version is %q", cli, strings.TrimSpace(string(out)))
+		return "", fmt.Errorf("dagger: %s is not the CLI of Dagger: its version is %q", name, strings.TrimSpace(string(out)))
 	}
 	if !fits(words[1]) {
-		return "", fmt.Errorf("dagger: %s is %s, wants %s", cli, words[1], wanted)
+		return "", fmt.Errorf("dagger: %s is %s, wants %s", name, words[1], wanted)
 	}
-	return cli, nil
+	return name, nil
 }
 
 // fits reports whether a release of Dagger has the API of the wanted one: the same
@@ -145,8 +138,8 @@ func checkEngine(ctx context.Context, client *dagger.Client) error {
 		version = "v" + version
 	}
 	if !fits(version) {
-		err := fmt.Errorf("dagger: the engine is %s, wants %s", version, wanted)
-		return &codedError{err, exitFailed, "update the engine and the CLI to " + wanted + " (https://docs.dagger.io/install)"}
+		return cli.Failed(fmt.Errorf("dagger: the engine is %s, wants %s", version, wanted),
+			"update the engine and the CLI to "+wanted+" (https://docs.dagger.io/install)")
 	}
 	return nil
 }
@@ -169,9 +162,8 @@ func reachable(ctx context.Context, address string) error {
 	if err != nil {
 		return fmt.Errorf("dagger: %s: %w", runnerVariable, err)
 	}
-	needs := ""
-	switch scheme, _, _ := strings.Cut(u.Scheme, "+"); scheme {
-	case "unix", "tcp":
+	scheme, _, _ := strings.Cut(u.Scheme, "+")
+	if scheme == "unix" || scheme == "tcp" {
 		where := u.Host
 		if scheme == "unix" {
 			where = u.Path
@@ -182,14 +174,8 @@ func reachable(ctx context.Context, address string) error {
 			return fmt.Errorf("dagger: no engine: %w", err)
 		}
 		return c.Close()
-	case "kube-pod":
-		needs = "kubectl"
-	case "ssh":
-		needs = "ssh"
-	case "docker-image", "docker-container":
-		needs = "docker"
 	}
-	if needs != "" {
+	if needs := map[string]string{"kube-pod": "kubectl", "ssh": "ssh", "docker-image": "docker", "docker-container": "docker"}[scheme]; needs != "" {
 		if _, err := exec.LookPath(needs); err != nil {
 			return fmt.Errorf("dagger: %s: %w", address, err)
 		}

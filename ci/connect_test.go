@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/cli"
 )
 
 // surroundings are those of a machine with nothing of Dagger's on it. A CLI that
@@ -49,7 +51,7 @@ func TestNoEngine(t *testing.T) {
 	old := patience
 	patience = 4 * time.Second
 	t.Cleanup(func() { patience = old })
-	cli := func(text string) func(*testing.T, string) {
+	fakeCLI := func(text string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) { script(t, filepath.Join(dir, "dagger"), text) }
 	}
 	version := func(v string) string { return fmt.Sprintf("echo 'dagger %s (image://somewhere) linux/amd64'", v) }
@@ -61,35 +63,35 @@ func TestNoEngine(t *testing.T) {
 	}{
 		{"no CLI", func(*testing.T, string) {}, "no CLI", "install the Dagger CLI " + wanted},
 		{"named CLI missing", func(t *testing.T, dir string) {
-			cli(version(wanted))(t, dir)
+			fakeCLI(version(wanted))(t, dir)
 			t.Setenv(cliVariable, filepath.Join(dir, "elsewhere"))
 		}, "elsewhere", "install the Dagger CLI " + wanted},
-		{"old CLI", cli(version("v0.18.3")), "is v0.18.3, wants " + wanted, "install the Dagger CLI " + wanted},
-		{"new CLI", cli(version("v0.22.0")), "is v0.22.0, wants " + wanted, "install the Dagger CLI " + wanted},
-		{"another dagger", cli("echo Dagger 2 annotation processor"), "is not the CLI of Dagger", "install the Dagger CLI " + wanted},
-		{"broken CLI", cli("exit 3"), "exit status 3", "install the Dagger CLI " + wanted},
-		{"CLI that hangs", cli("kill -STOP $$"), "did not answer", "install the Dagger CLI " + wanted},
-		{"nothing to start an engine with", cli(version(wanted)), "there is none of docker, ", runnerVariable},
+		{"old CLI", fakeCLI(version("v0.18.3")), "is v0.18.3, wants " + wanted, "install the Dagger CLI " + wanted},
+		{"new CLI", fakeCLI(version("v0.22.0")), "is v0.22.0, wants " + wanted, "install the Dagger CLI " + wanted},
+		{"another dagger", fakeCLI("echo Dagger 2 annotation processor"), "is not the CLI of Dagger", "install the Dagger CLI " + wanted},
+		{"broken CLI", fakeCLI("exit 3"), "exit status 3", "install the Dagger CLI " + wanted},
+		{"CLI that hangs", fakeCLI("kill -STOP $$"), "did not answer", "install the Dagger CLI " + wanted},
+		{"nothing to start an engine with", fakeCLI(version(wanted)), "there is none of docker, ", runnerVariable},
 		{"no socket", func(t *testing.T, dir string) {
-			cli(version(wanted))(t, dir)
+			fakeCLI(version(wanted))(t, dir)
 			t.Setenv(runnerVariable, "unix://"+filepath.Join(dir, "none.sock"))
 		}, "none.sock", runnerVariable},
 		{"nobody listens", func(t *testing.T, dir string) {
-			cli(version(wanted))(t, dir)
+			fakeCLI(version(wanted))(t, dir)
 			t.Setenv(runnerVariable, "tcp://127.0.0.1:1") // no port that anybody is given
 		}, "connection refused", runnerVariable},
 		{"no kubectl", func(t *testing.T, dir string) {
-			cli(version(wanted))(t, dir)
+			fakeCLI(version(wanted))(t, dir)
 			t.Setenv(runnerVariable, "kube-pod://engine?namespace=dagger")
 		}, `"kubectl": executable file not found`, runnerVariable},
 		{"engine that never answers", func(t *testing.T, dir string) {
-			cli("case $1 in version) "+version(wanted)+";; *) read line;; esac")(t, dir)
+			fakeCLI("case $1 in version) "+version(wanted)+";; *) read line;; esac")(t, dir)
 			socket := filepath.Join(dir, "engine.sock")
 			silent(t, "unix", socket)
 			t.Setenv(runnerVariable, "unix://"+socket)
 		}, "did not answer within", runnerVariable},
 		{"CLI that cannot connect", func(t *testing.T, dir string) {
-			cli("case $1 in version) "+version(wanted)+";; *) echo no such driver >&2; exit 1;; esac")(t, dir)
+			fakeCLI("case $1 in version) "+version(wanted)+";; *) echo no such driver >&2; exit 1;; esac")(t, dir)
 			t.Setenv(runnerVariable, "carrier-pigeon://engine")
 		}, "failed to read session params", runnerVariable},
 		{"session that never answers", func(t *testing.T, dir string) {
@@ -108,8 +110,8 @@ func TestNoEngine(t *testing.T) {
 				t.Fatal("connected")
 			}
 			hint := ""
-			if c, ok := err.(*codedError); ok {
-				hint = c.hint
+			if c, ok := err.(*cli.Error); ok {
+				hint = c.Hint
 			}
 			if !strings.Contains(err.Error(), test.want) || !strings.Contains(hint, test.hint) {
 				t.Errorf("%v\nhint: %s\nwant %q and %q", err, hint, test.want, test.hint)
@@ -128,7 +130,7 @@ func TestInterruptedConnect(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(100*time.Millisecond, cancel)
 	var stderr strings.Builder
-	if code := run(ctx, []string{"--lock", checkedIn, "--output", t.TempDir()}, &stderr, &stderr); code != exitInterrupted {
+	if code := run(ctx, []string{"--lock", checkedIn, "--output", t.TempDir()}, &stderr, &stderr); code != cli.ExitInterrupted {
 		t.Errorf("exit code %d: %s", code, &stderr)
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,7 +17,9 @@ import (
 	"dagger.io/dagger"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/xavieralpha/derper"
 	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/release"
 )
@@ -59,11 +63,15 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 		return fmt.Errorf("the engine: %w", err)
 	}
 	p := compose(o, host)
-	if o.command != "build" && o.command != "verify" && p.archive == nil {
+	if o.command != "build" && o.command != "verify" && !slices.Contains(o.platforms, host) {
 		fmt.Fprintf(stderr, "ci: probe: NOT RUN: the engine runs %s, which is not among %v\n", host, o.platforms)
 	}
 	if err := os.MkdirAll(o.reports, 0o755); err != nil {
 		return err
+	}
+	journal := filepath.Join(o.reports, filepath.Base(releaseDir)) // that an earlier run left
+	if _, err := os.Stat(journal); err == nil {
+		e.release = client.Host().Directory(journal)
 	}
 
 	g, gctx := errgroup.WithContext(ctx)
@@ -76,25 +84,19 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if p.assemble != nil {
-		c, err := e.run(ctx, *p.assemble)
-		if err != nil {
-			return err
-		}
-		e.layout = c.Directory(p.assemble.makes)
-		if err := e.takeLayout(ctx, stdout); err != nil {
-			return err
-		}
-	}
-	if p.archive != nil {
-		c, err := e.run(ctx, *p.archive)
-		if err != nil {
-			return err
-		}
-		e.relay = service(client, c.File(p.archive.makes))
-	}
 	for _, s := range p.after {
 		c, err := e.run(ctx, s)
+		if err == nil && s.makes == layoutDir {
+			e.layout = c.Directory(s.makes)
+			if err := e.takeLayout(ctx, stdout); err != nil {
+				return err
+			}
+			continue
+		}
+		if err == nil && s.makes == tarballFile {
+			e.relay = service(client, c.File(s.makes))
+			continue
+		}
 		if c != nil && s.makes != "" && (err == nil || s.live) {
 			// A step that failed and made something all the same made it for the next
 			// run: the journal of a release. The layout is here already.
@@ -187,11 +189,6 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 	}
 	if s.makes == releaseDir && e.release != nil {
 		c = c.WithDirectory(releaseDir, e.release)
-	} else if s.makes == releaseDir {
-		// The journal that an earlier run left.
-		if _, err := os.Stat(filepath.Join(e.o.reports, filepath.Base(releaseDir))); err == nil {
-			c = c.WithDirectory(releaseDir, e.client.Host().Directory(filepath.Join(e.o.reports, filepath.Base(releaseDir))))
-		}
 	}
 	if s.layout {
 		c = c.WithMountedDirectory(layoutDir, e.layout)
@@ -249,14 +246,33 @@ func service(client *dagger.Client, tarball *dagger.File) *dagger.Service {
 
 // why is what the build program said at its end: the error and its hint.
 func why(s step, messages string, code int) error {
-	out := &codedError{fmt.Errorf("%s: exit code %d", s.name, code), code, ""}
-	for _, line := range strings.Split(messages, "\n") {
+	err, hint := fmt.Errorf("%s: exit code %d", s.name, code), ""
+	for line := range strings.SplitSeq(messages, "\n") {
 		if text, ok := strings.CutPrefix(line, "build: "); ok {
-			out.error, out.hint = fmt.Errorf("%s: %s", s.name, text), ""
+			err, hint = fmt.Errorf("%s: %s", s.name, text), ""
 		}
 		if text, ok := strings.CutPrefix(line, "hint: "); ok {
-			out.hint = text
+			hint = text
 		}
 	}
-	return out
+	return cli.Coded(code, err, hint)
+}
+
+// program compiles the build program for a platform of an engine, as linux/amd64, into
+// the folder dir. It needs nothing beside it, so a container may be empty but for it;
+// which Go compiles it has no bearing on what it builds.
+func program(ctx context.Context, dir, platform string) (string, error) {
+	words := strings.Split(platform, "/")
+	if len(words) < 2 || words[0] != "linux" {
+		return "", fmt.Errorf("the engine runs containers of %s, wants linux", platform)
+	}
+	name := filepath.Join(dir, "build")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", name, derper.Module+"/cmd/build")
+	// Two clients compile the same bytes: the engine then has them already.
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+words[1], "GOFLAGS=", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", cli.Failed(fmt.Errorf("compile the build program: %w\n%s", err, strings.TrimSpace(string(out))),
+			"run it in a checkout, with Go in PATH")
+	}
+	return name, nil
 }

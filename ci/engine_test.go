@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -64,7 +65,7 @@ func pipe(t *testing.T, dir, lockFile, command string, more ...string) (stdout s
 	t.Helper()
 	var out bytes.Buffer
 	args := append([]string{command, "--lock", lockFile, "--output", dir + "/dist", "--reports", dir + "/reports"}, more...)
-	if code := run(t.Context(), args, &out, os.Stderr); code != exitOK {
+	if code := run(t.Context(), args, &out, os.Stderr); code != cli.ExitOK {
 		t.Fatalf("%v: exit code %d", args, code)
 	}
 	return out.String()

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/xavieralpha/derper/internal/image"
-	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // built is what build image --json says, as far as it matters here.
@@ -31,11 +30,7 @@ func (e *engine) takeLayout(ctx context.Context, stdout io.Writer) error {
 	if _, err := e.layout.Export(ctx, tmp); err != nil {
 		return fmt.Errorf("layout: %w", err)
 	}
-	l, err := lock.Read(e.o.lockFile)
-	if err != nil {
-		return err
-	}
-	written, err := place(ctx, tmp, e.o.output, l.Inputs.Tailscale.Short(), b.Digest)
+	written, err := place(ctx, tmp, e.o.output, e.o.release, b.Digest)
 	if err != nil {
 		return err
 	}

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"dagger.io/dagger"
+
+	"github.com/xavieralpha/derper/internal/cli"
 )
 
 // clientName is the name under which a container reaches this machine's loopback. Names
@@ -17,35 +21,65 @@ const clientName = "client.localhost"
 // switches are the flags of build that have no value of their own.
 var switches = []string{"again", "github", "json", "keyless", "retag", "source", "trust-cache", "unsigned", "update", "verify-cache"}
 
-// eachReference calls f with each reference to a registry among the arguments that are
-// passed on: the repositories of --repo, and what verify is to verify. What f returns
-// takes its place. Nothing else is a reference, whatever it looks like.
-func (o *options) eachReference(f func(ref string) string) {
-	each := func(list string) string {
-		words := strings.Split(list, ",")
-		for i, word := range words {
-			words[i] = f(strings.TrimSpace(word))
-		}
-		return strings.Join(words, ",")
-	}
+// eachPassed calls f with the name and the value of each flag among the arguments that
+// are passed on, and with "" and each argument that belongs to none. What f returns takes
+// the value's place.
+func (o *options) eachPassed(f func(name, value string) string) {
 	for i := 0; i < len(o.passed); i++ {
 		arg := o.passed[i]
 		name, value, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 		switch {
 		case !strings.HasPrefix(arg, "-"):
-			if o.command == "verify" {
-				o.passed[i] = f(arg)
-			}
-		case inline && name == "repo":
-			o.passed[i] = strings.TrimSuffix(arg, value) + each(value)
-		case inline || slices.Contains(switches, name):
-		case i+1 < len(o.passed):
+			o.passed[i] = f("", arg)
+		case inline:
+			o.passed[i] = strings.TrimSuffix(arg, value) + f(name, value)
+		case slices.Contains(switches, name) || i+1 == len(o.passed):
+			f(name, "")
+		default:
 			i++
-			if name == "repo" {
-				o.passed[i] = each(o.passed[i])
-			}
+			o.passed[i] = f(name, o.passed[i])
 		}
 	}
+}
+
+// eachReference calls f with each reference to a registry among the arguments that are
+// passed on: the repositories of --repo, and what verify is to verify. What f returns
+// takes its place. Nothing else is a reference, whatever it looks like.
+func (o *options) eachReference(f func(ref string) string) {
+	o.eachPassed(func(name, value string) string {
+		if name != "repo" && (name != "" || o.command != "verify") {
+			return value
+		}
+		words := strings.Split(value, ",")
+		for i, word := range words {
+			words[i] = f(strings.TrimSpace(word))
+		}
+		return strings.Join(words, ",")
+	})
+}
+
+// take takes from the arguments that are passed on what is only on this machine: the file
+// of a private key, and registries on its loopback. It names there what a container has
+// in its place.
+func (o *options) take() (err error) {
+	o.eachPassed(func(name, value string) string {
+		switch {
+		case err != nil:
+		case o.command == "release" && name == "update" && value != "false":
+			err = cli.Usage("--update: the engine builds what the lock names by now: run build update before")
+		case name == "key" && value == "":
+			err = cli.Usage("--key: no file given")
+		case name == "key":
+			key, rerr := os.ReadFile(value)
+			if rerr != nil {
+				err = fmt.Errorf("--key: %w", rerr)
+			}
+			o.key, value = string(key), keyFile
+		}
+		return value
+	})
+	o.takeLoopback()
+	return err
 }
 
 // takeLoopback finds the registries on this machine's loopback among the arguments

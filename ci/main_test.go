@@ -10,8 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 )
+
+// run runs a command line in this process.
+var run = ci.Run
 
 const checkedIn = "../" + lock.File
 
@@ -105,7 +109,7 @@ func TestKey(t *testing.T) {
 // TestHelp guards against a help that goes to stderr, or that counts as a failure.
 func TestHelp(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(context.Background(), []string{"test", "-h"}, &stdout, &stderr); code != exitOK || stderr.Len() > 0 {
+	if code := run(context.Background(), []string{"test", "-h"}, &stdout, &stderr); code != cli.ExitOK || stderr.Len() > 0 {
 		t.Errorf("exit code %d, stderr %q", code, &stderr)
 	}
 	for _, want := range []string{"verify", "release", "-platform", wanted, "dagger run go run ./ci"} {
@@ -124,7 +128,7 @@ func TestForeignOutput(t *testing.T) {
 	}
 	t.Setenv("PATH", t.TempDir()) // it must not come as far as Dagger
 	code, said := failure(t, "--lock", checkedIn, "--output", dir)
-	if code != exitFailed || !strings.Contains(said, "not a layout that build wrote") || !strings.Contains(said, "hint: ") {
+	if code != cli.ExitFailed || !strings.Contains(said, "not a layout that build wrote") || !strings.Contains(said, "hint: ") {
 		t.Errorf("exit code %d: %s", code, said)
 	}
 }
@@ -134,7 +138,7 @@ func failure(t *testing.T, args ...string) (int, string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), args, &stdout, &stderr)
-	if code == exitOK || stdout.Len() > 0 {
+	if code == cli.ExitOK || stdout.Len() > 0 {
 		t.Errorf("exit code %d, stdout %q", code, &stdout)
 	}
 	return code, stderr.String()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/lock"
@@ -59,13 +60,9 @@ type pipeline struct {
 	// is in the cache, and nothing but the cache passes between them, so that their
 	// order means nothing.
 	compile []step
-	// assemble makes the layout, which is brought to the client. It finds everything
-	// in the cache; on an engine that has none to share it makes it again, and the same.
-	assemble *step
-	// archive makes a tarball of the engine's own platform for the service, if there
-	// is any use for it.
-	archive *step
-	// after is run last, a step after the other.
+	// after is run last, a step after the other: first the one that makes the layout,
+	// which finds everything in the cache; on an engine that has none to share it makes
+	// it again, and the same.
 	after []step
 }
 
@@ -83,24 +80,21 @@ func compose(o *options, host lock.Platform) pipeline {
 		return step{name: name, args: append(args, more...), cache: true}
 	}
 	var names []string
-	native := false
 	for _, platform := range o.platforms {
 		names = append(names, string(platform))
-		native = native || platform == host
 		p.compile = append(p.compile, image("compile "+string(platform), string(platform), "--output", scratchDir+"/dist"))
 	}
 	all := strings.Join(names, ",")
 	assemble := image("build", all, "--output", layoutDir)
 	assemble.makes = layoutDir
-	p.assemble = &assemble
+	p.after = []step{assemble}
 	if o.command == "build" {
 		return p
 	}
-	if native {
+	if slices.Contains(o.platforms, host) { // for the service
 		archive := image("archive", string(host), "--output", scratchDir+"/dist", "--tarball", tarballFile)
 		archive.makes = tarballFile
-		p.archive = &archive
-		p.after = append(p.after, step{
+		p.after = append(p.after, archive, step{
 			name: "probe", args: []string{"probe", "--insecure", "--json", relayName}, relay: true, live: true,
 		})
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
@@ -42,17 +42,10 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags := newFlags("attest [flags] [LAYOUT]", attestSynopsis, "  build attest --output attestations dist", stdout)
 	lockFile := flags.String("lock", lock.File, "the lock `file`")
 	output := flags.String("output", "attestations", "`folder` for the files")
-	asJSON := flags.Bool("json", false, "print the result as JSON")
-	rest, err := flags.parse(args)
+	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
+	dir, err := flags.parseOne(args, "layouts", "dist")
 	if err != nil {
 		return err
-	}
-	if len(rest) > 1 {
-		return usageError("attest: %d layouts given, wants one", len(rest))
-	}
-	dir := "dist"
-	if len(rest) == 1 {
-		dir = rest[0]
 	}
 	index, err := openLayout(dir)
 	if err != nil {
@@ -67,9 +60,9 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	result := attestResult{Index: set.Subjects[0].Descriptor.Digest.String()}
 	add := func(name string, data []byte) error {
-		sum := sha256.Sum256(data)
-		result.Files = append(result.Files, attestedFile{filepath.Join(*output, name), "sha256:" + hex.EncodeToString(sum[:]), len(data)})
-		return atomicfile.Write(filepath.Join(*output, name), data)
+		name = filepath.Join(*output, name)
+		result.Files = append(result.Files, attestedFile{name, fmt.Sprintf("sha256:%x", sha256.Sum256(data)), len(data)})
+		return atomicfile.Write(name, data)
 	}
 	err = add("provenance.json", set.Provenance)
 	for i, s := range set.Subjects {
@@ -82,13 +75,7 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return fmt.Errorf("attest: %w", err)
 	}
-	if *asJSON {
-		return printJSON(stdout, result)
-	}
-	for _, f := range result.Files {
-		fmt.Fprintf(stdout, "%s  %s\n", f.Digest, f.Name)
-	}
-	return nil
+	return flags.print(result, "{{range .Files}}{{.Digest}}  {{.Name}}\n{{end}}")
 }
 
 // makeSet makes what is stated about an image.
@@ -106,18 +93,14 @@ func makeSet(ctx context.Context, lockFile, source string, index v1.ImageIndex, 
 	task := display.Start("read "+source, "")
 	set, err := attest.Make(ctx, attest.Build{Lock: l, Sources: sources, Index: index, Run: run})
 	task.End(err)
-	var difference *lock.Difference
-	if errors.As(err, &difference) {
-		return nil, &codedError{err, exitDiffers, "attest what this lock builds: " + self() + " --platform all"}
-	}
-	return set, err
+	return set, explain(err, hints{{as[*lock.Difference], "attest what this lock builds: " + self() + " --platform all"}})
 }
 
 // openLayout opens the index of a layout that build wrote.
 func openLayout(dir string) (v1.ImageIndex, error) {
 	opened, err := image.Open(dir)
 	if err != nil {
-		return nil, &codedError{fmt.Errorf("layout %s: %w", dir, err), exitFailed, "make it with " + self() + " --platform all"}
+		return nil, cli.Failed(fmt.Errorf("layout %s: %w", dir, err), "make it with "+self()+" --platform all")
 	}
 	index, err := opened.Index(context.Background())
 	if err != nil {
@@ -129,7 +112,7 @@ func openLayout(dir string) (v1.ImageIndex, error) {
 // splitReference splits a reference into a repository and a tag or a digest.
 func splitReference(ref string) (repository, identifier string, err error) {
 	if repository, identifier, err = registry.Split(ref); err != nil {
-		err = usageError("%q is neither a layout nor a reference: %w", ref, err)
+		err = cli.Usage("%q is neither a layout nor a reference: %w", ref, err)
 	}
 	return repository, identifier, err
 }

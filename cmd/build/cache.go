@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
 )
@@ -17,12 +18,14 @@ func runCache(_ context.Context, args []string, stdout, stderr io.Writer) error 
 	in.register(flags)
 	in.registerCache(flags)
 	all := flags.Bool("all", false, "remove everything, the results of this lock too")
-	words, err := flags.parse(args)
+	_, err := flags.parse(args, func(words []string) error {
+		if len(words) != 1 || words[0] != "prune" {
+			return cli.Usage("cache: wants the word prune")
+		}
+		return nil
+	})
 	if err != nil {
 		return err
-	}
-	if len(words) != 1 || words[0] != "prune" {
-		return usageError("cache: wants the word prune")
 	}
 	keep := map[string]bool{}
 	if !*all {
@@ -39,12 +42,13 @@ func runCache(_ context.Context, args []string, stdout, stderr io.Writer) error 
 			keep[a.Key()] = true
 		}
 	}
-	c, err := in.openCache()
+	display := progress.New(stderr)
+	defer display.Close()
+	c, err := in.openCache(display)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	c.Warn = func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) }
 	freed, err := c.Prune(func(key string) bool { return keep[key] })
 	if err != nil {
 		return err

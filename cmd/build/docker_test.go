@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -23,7 +24,7 @@ func TestLoadedImageAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, errs strings.Builder
-	if code := run(t.Context(), []string{"--lock", "../../" + lock.File, "--output", dir, "--load"}, &out, &errs); code != exitOK {
+	if code := run(t.Context(), []string{"--lock", "../../" + lock.File, "--output", dir, "--load"}, &out, &errs); code != cli.ExitOK {
 		t.Fatal(errs.String())
 	}
 	l, err := lock.Read("../../" + lock.File)

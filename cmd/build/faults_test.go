@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/releasetest"
 )
 
@@ -187,8 +188,8 @@ func TestInterruptedBuild(t *testing.T) {
 	}
 	err := cmd.Wait()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
-		t.Errorf("ended with %v, want exit code %d", err, exitInterrupted)
+	if !errors.As(err, &exit) || exit.ExitCode() != cli.ExitInterrupted {
+		t.Errorf("ended with %v, want exit code %d", err, cli.ExitInterrupted)
 	}
 	if !strings.Contains(stderr.String(), "build: interrupted\nhint: ") {
 		t.Errorf("said:\n%s", stderr)

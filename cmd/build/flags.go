@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -8,27 +9,30 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+	"strings"
+	"text/tabwriter"
+	"text/template"
 
 	"github.com/xavieralpha/derper/internal/cache"
-	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/upstream"
 )
 
-// flagSet is a command's flags, with its help.
+// flagSet is a command's flags, with its help and its result.
 type flagSet struct {
 	*flag.FlagSet
-	help func()
+	help   func()
+	stdout io.Writer
+	asJSON bool // set by the flag --json of those that have one
 }
 
 // newFlags makes a command's flags. Its -h prints the synopsis, the flags and the
 // example to stdout.
 func newFlags(name, synopsis, example string, stdout io.Writer) *flagSet {
-	f := &flagSet{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
-	f.SetOutput(io.Discard) // what is wrong is in the error
-	f.Usage = func() {}
+	f := &flagSet{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), stdout: stdout}
 	f.help = func() {
 		fmt.Fprintf(stdout, "%s\n\nusage: build %s\n\n", synopsis, name)
 		f.SetOutput(stdout)
@@ -38,44 +42,81 @@ func newFlags(name, synopsis, example string, stdout io.Writer) *flagSet {
 	return f
 }
 
-// justParse ends every command after its command line is parsed, with errParsed. A
+// justParse ends every command after its command line is parsed, as its help does. A
 // test of the workflows sets it.
 var justParse bool
 
-var errParsed = errors.New("the command line is parsed")
-
-// parse parses flags before, between and after the arguments, and returns these.
-func (f *flagSet) parse(args []string) (rest []string, err error) {
-	if rest, err = f.split(args); err == nil && justParse {
-		err = errParsed
+// parse parses flags before, between and after the arguments, and returns these. check
+// refuses a command line; nil refuses arguments.
+func (f *flagSet) parse(args []string, check func(rest []string) error) ([]string, error) {
+	rest, err := cli.Parse(f.FlagSet, args, f.help)
+	switch {
+	case err != nil:
+	case check != nil:
+		err = check(rest)
+	case len(rest) > 0:
+		err = cli.Usage("unexpected argument %q", rest[0])
+	}
+	if err == nil && justParse {
+		err = flag.ErrHelp
 	}
 	return rest, err
 }
 
-// split tells flags and arguments apart.
-func (f *flagSet) split(args []string) (rest []string, err error) {
-	for {
-		if err := f.Parse(args); err != nil {
-			if errors.Is(err, flag.ErrHelp) {
-				f.help()
-				return nil, err
+// parseOne parses flags and one argument, which may be left out if there is another to
+// take in its place. what is the word for several of them.
+func (f *flagSet) parseOne(args []string, what, otherwise string) (string, error) {
+	rest, err := f.parse(args, func(rest []string) error {
+		if len(rest) > 1 || len(rest) == 0 && otherwise == "" {
+			return cli.Usage("%s: %d %s given, wants one", strings.Fields(f.Name())[0], len(rest), what)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return append(rest, otherwise)[0], nil
+}
+
+// collect is the value of a flag that may be repeated, and may be a list with commas. It
+// replaces what the list has without the flag.
+func collect(list *[]string, checks ...func(string) error) func(string) error {
+	var given []string
+	return func(s string) error {
+		for word := range strings.SplitSeq(s, ",") {
+			word = strings.TrimSpace(word)
+			for _, check := range checks {
+				if err := check(word); err != nil {
+					return err
+				}
 			}
-			return nil, usageError("%w", err)
+			given = append(given, word)
 		}
-		if f.NArg() == 0 {
-			return rest, nil
-		}
-		rest, args = append(rest, f.Arg(0)), f.Args()[1:]
+		*list = given
+		return nil
 	}
 }
 
-// parseOnly parses flags where there are no arguments.
-func (f *flagSet) parseOnly(args []string) error {
-	rest, err := f.parse(args)
-	if len(rest) > 0 {
-		return usageError("unexpected argument %q", rest[0])
+// print prints a result: all of it with --json, otherwise what text, a template, has.
+func (f *flagSet) print(result any, text string) error {
+	if f.asJSON {
+		return printJSON(f.stdout, result)
 	}
-	return err
+	return render(f.stdout, text, result)
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// render writes what a template makes of data. Tabs align columns.
+func render(w io.Writer, text string, data any) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := template.New("").Funcs(template.FuncMap{"bytes": progress.Bytes, "join": strings.Join, "self": self})
+	return errors.Join(template.Must(t.Parse(text)).Execute(tw, data), tw.Flush())
 }
 
 // inputFlags are the flags of every command that reads the lock.
@@ -103,7 +144,7 @@ func (f *inputFlags) read() (*lock.Lock, []lock.Platform, error) {
 	}
 	chosen, err := lock.ParsePlatforms(f.platforms, l.Inputs.Platforms)
 	if err != nil {
-		return nil, nil, usageError("--platform: %w", err)
+		return nil, nil, cli.Usage("--platform: %w", err)
 	}
 	return l, chosen, nil
 }
@@ -111,19 +152,16 @@ func (f *inputFlags) read() (*lock.Lock, []lock.Platform, error) {
 // readLock reads a lock that must be there.
 func readLock(name string) (*lock.Lock, error) {
 	l, err := lock.Read(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = &codedError{err, exitFailed, "run it in a checkout, or name the lock with --lock"}
-	}
-	return l, err
+	return l, explain(err, hints{{is(fs.ErrNotExist), "run it in a checkout, or name the lock with --lock"}})
 }
 
-// openCache opens the cache that the flags name.
-func (f *inputFlags) openCache() (*cache.Cache, error) {
+// openCache opens the cache that the flags name. Its warnings are shown.
+func (f *inputFlags) openCache(display *progress.Display) (*cache.Cache, error) {
 	dir := f.cacheDir
 	if dir == "" {
 		user, err := os.UserCacheDir()
 		if err != nil {
-			return nil, &codedError{fmt.Errorf("cache: %w", err), exitFailed, "name a folder with --cache"}
+			return nil, cli.Failed(fmt.Errorf("cache: %w", err), "name a folder with --cache")
 		}
 		dir = filepath.Join(user, "derper")
 	}
@@ -135,7 +173,7 @@ func (f *inputFlags) openCache() (*cache.Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.VerifyAll = f.verifyCache
+	c.VerifyAll, c.Warn = f.verifyCache, display.Printf
 	return c, nil
 }
 
@@ -159,28 +197,4 @@ func modules(c *cache.Cache) *modproxy.Client {
 		Dir:     filepath.Join(c.Dir(), "sumdb"),
 		Temp:    c.Temp(),
 	}
-}
-
-// hintFor is what to do about an error, "" for nothing special.
-func hintFor(err error) string {
-	var sum *modproxy.SumError
-	switch {
-	case errors.As(err, &sum):
-		return "nothing of it was used; the lock or what was fetched has been tampered with, or the lock is wrong"
-	case errors.Is(err, syscall.ENOSPC):
-		return "free space on the disk, or name another place with --cache and --output; what was finished is kept"
-	case errors.Is(err, image.ErrNotBuilt):
-		return "name another folder with --output, or remove this one yourself"
-	case errors.Is(err, cache.ErrNotCache):
-		return "name another folder with --cache"
-	case errors.Is(err, cache.ErrNoLocks):
-		return "name a folder on another file system with --cache or --output"
-	case errors.Is(err, cache.ErrInUse):
-		return "wait for it to end"
-	case errors.Is(err, image.ErrNoDocker):
-		return "install Docker, or write an archive with --tarball FILE"
-	case errors.Is(err, modproxy.ErrUnreachable):
-		return "check the network, or set GOPROXY to a module proxy that can be reached"
-	}
-	return ""
 }

@@ -1,16 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/github"
 )
 
@@ -32,57 +33,40 @@ func runGitHub(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags.StringVar(&f.title, "title", "a workflow failed", "the issue's `title`")
 	flags.StringVar(&f.jobs, "jobs", "", "report only jobs whose names begin so")
 	flags.StringVar(&f.author, "author", github.Workflow, "the `user` that the token belongs to, whose issues get comments")
-	words, err := flags.parse(args)
-	switch {
-	case err != nil && !errors.Is(err, errParsed):
-		return err
-	case len(words) == 0 || words[0] != "issue":
-		return usageError("github: expected subcommand \"issue\"")
-	case err != nil:
+	words, err := flags.parse(args, func(words []string) error {
+		if len(words) == 0 || words[0] != "issue" {
+			return cli.Usage("github: expected subcommand \"issue\"")
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	c, err := githubClient()
 	if err != nil {
 		return err
 	}
-	return githubError("issues: write and actions: read", githubIssue(ctx, c, f, words[1:], stdout))
+	return explain(githubIssue(ctx, c, f, words[1:], stdout), githubHints("issues: write and actions: read"))
 }
 
 // githubClient is the client for the repository that a workflow runs in.
 func githubClient() (*github.Client, error) {
 	c := &github.Client{
-		API:        strings.TrimRight(orElse(os.Getenv("GITHUB_API_URL"), github.API), "/"),
+		API:        strings.TrimRight(cmp.Or(os.Getenv("GITHUB_API_URL"), github.API), "/"),
 		Repository: os.Getenv("GITHUB_REPOSITORY"),
 		Token:      os.Getenv("GITHUB_TOKEN"),
 	}
 	if c.Token == "" || strings.Count(c.Repository, "/") != 1 {
-		return nil, &codedError{errors.New("github: GITHUB_TOKEN and GITHUB_REPOSITORY (owner/name) must be set"), exitFailed,
-			"a workflow sets the one in env:, as ${{ github.token }}; GitHub sets the other"}
+		return nil, cli.Failed(errors.New("github: GITHUB_TOKEN and GITHUB_REPOSITORY (owner/name) must be set"),
+			"a workflow sets the one in env:, as ${{ github.token }}; GitHub sets the other")
 	}
 	return c, nil
-}
-
-func orElse(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
-}
-
-// githubError has the hint that goes with GitHub's refusal: the permission that the
-// token needs.
-func githubError(permission string, err error) error {
-	var answer *github.Error
-	if errors.As(err, &answer) && (answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden || answer.Status == http.StatusNotFound) {
-		return &codedError{err, exitFailed, "GITHUB_TOKEN needs the permission " + permission + "; a rule that protects the branch may refuse it, too"}
-	}
-	return err
 }
 
 func githubIssue(ctx context.Context, c *github.Client, f githubFlags, args []string, stdout io.Writer) error {
 	var b strings.Builder
 	if run := os.Getenv("GITHUB_RUN_ID"); run != "" {
-		server := strings.TrimRight(orElse(os.Getenv("GITHUB_SERVER_URL"), "https://github.com"), "/")
+		server := strings.TrimRight(cmp.Or(os.Getenv("GITHUB_SERVER_URL"), "https://github.com"), "/")
 		fmt.Fprintf(&b, "Run: %s/%s/actions/runs/%s\n", server, c.Repository, run)
 		failures, err := c.Failures(ctx, run)
 		if err != nil {
@@ -127,4 +111,41 @@ func fenced(text string) string {
 		fence += "`"
 	}
 	return "\n" + fence + "text\n" + strings.TrimRight(text, "\n") + "\n" + fence + "\n"
+}
+
+// setOutputs gives values to the later steps of a workflow on GitHub, as name and
+// value in turn. Elsewhere it does nothing.
+// Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands.
+func setOutputs(pairs ...string) error {
+	var b strings.Builder
+	for i := 0; i < len(pairs); i += 2 {
+		if strings.ContainsAny(pairs[i+1], "\r\n") {
+			return fmt.Errorf("output %s: has more than one line: %q", pairs[i], pairs[i+1])
+		}
+		fmt.Fprintf(&b, "%s=%s\n", pairs[i], pairs[i+1])
+	}
+	return appendTo("GITHUB_OUTPUT", b.String())
+}
+
+// addSummary adds Markdown to the page of a workflow's run on GitHub. Elsewhere it
+// does nothing.
+func addSummary(markdown string) error {
+	return appendTo("GITHUB_STEP_SUMMARY", strings.TrimRight(markdown, "\n")+"\n\n")
+}
+
+// appendTo adds to the file that a variable names, which other steps have, too.
+func appendTo(variable, text string) error {
+	name := os.Getenv(variable)
+	if name == "" {
+		return nil
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err == nil {
+		_, err = f.WriteString(text)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", variable, err)
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/githubtest"
 )
 
@@ -65,7 +66,7 @@ func TestGitHubIssue(t *testing.T) {
 	// Anybody can open an issue with that title, and is not answered in it.
 	server.Open(githubtest.Issue{Author: "stranger", Title: "release failed"})
 	for range 2 {
-		build(t, exitOK, "github", "issue", "--title", "release failed", "report.txt", "missing.txt")
+		build(t, cli.ExitOK, "github", "issue", "--title", "release failed", "report.txt", "missing.txt")
 	}
 	list := server.Issues()
 	if len(list) != 2 || list[1].Title != "release failed" || len(list[0].Comments) > 0 {
@@ -92,7 +93,7 @@ func TestGitHubIssue(t *testing.T) {
 func TestGitHubIssueWithoutLogs(t *testing.T) {
 	server := gitHub(t)
 	server.Fail(githubtest.Refused)
-	build(t, exitOK, "github", "issue", "--title", "release failed")
+	build(t, cli.ExitOK, "github", "issue", "--title", "release failed")
 	if list := server.Issues(); len(list) != 1 || !strings.Contains(list[0].Body, "could not be asked for: github: GET /actions/runs/42/jobs: 403") ||
 		strings.Contains(list[0].Body, githubtest.Token) {
 		t.Errorf("issues %+v", list)
@@ -103,19 +104,19 @@ func TestGitHubIssueWithoutLogs(t *testing.T) {
 func TestGitHubErrors(t *testing.T) {
 	server := gitHub(t)
 	server.Fail(githubtest.None, githubtest.Refused)
-	_, stderr := build(t, exitFailed, "github", "issue")
+	_, stderr := build(t, cli.ExitFailed, "github", "issue")
 	if !strings.Contains(stderr, "403 Forbidden: Resource not accessible") || !strings.Contains(stderr, "hint: GITHUB_TOKEN needs the permission issues: write") {
 		t.Errorf("stderr:\n%s", stderr)
 	}
 	for _, args := range [][]string{
 		{"github"}, {"github", "unknown"}, {"release", "--step", "record", "--github", "--lock", "../versions.json"},
 	} {
-		build(t, exitUsage, args...)
+		build(t, cli.ExitUsage, args...)
 	}
 	t.Setenv("GITHUB_REF_NAME", "")
-	build(t, exitUsage, "release", "--step", "record", "--github")
+	build(t, cli.ExitUsage, "release", "--step", "record", "--github")
 	t.Setenv("GITHUB_TOKEN", "")
-	_, stderr = build(t, exitFailed, "github", "issue")
+	_, stderr = build(t, cli.ExitFailed, "github", "issue")
 	if !strings.Contains(stderr, "GITHUB_TOKEN and GITHUB_REPOSITORY (owner/name) must be set\nhint: ") {
 		t.Errorf("stderr:\n%s", stderr)
 	}

@@ -2,143 +2,140 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"runtime"
-	"strings"
-	"text/tabwriter"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
 )
 
-// imageResult is what a build says, in JSON.
+// imageResult is what a build says, in JSON but for what only its text has.
 type imageResult struct {
 	Reference string             `json:"reference"`
 	Digest    string             `json:"digest"`
 	Layout    string             `json:"layout"`
 	Platforms []pipeline.Figures `json:"platforms"`
 	Actions   []pipeline.Run     `json:"actions"`
+
+	Changed, Loaded, Explain bool `json:"-"`
 }
+
+const imageText = `{{if .Explain}}{{range .Actions}}{{.Action}}: {{if .Cached}}from the cache
+{{else}}ran, {{printf "%.1f" .Seconds}}s
+{{range .Why}}    {{.}}
+{{end}}{{end}}{{end}}
+{{end}}reference  {{.Reference}}
+layout     {{.Layout}} ({{if .Changed}}written{{else}}unchanged{{end}})
+index      {{.Digest}}
+
+PLATFORM	MANIFEST	PULL	ON DISK	BUILT	CACHED	SECONDS
+{{range .Platforms}}{{.Platform}}	{{.Manifest}}	{{bytes .Compressed}}	{{bytes .Uncompressed}}
+{{- "\t"}}{{or (join .Built ", ") "nothing"}}	{{with len .Cached}}{{.}} of it{{else}}nothing{{end}}	{{printf "%.1f" .Seconds}}
+{{end}}
+next: {{if .Loaded}}docker run --rm -p 443:443 -p 80:80 -p 3478:3478/udp {{.Reference}}{{else}}{{self}} --load{{end}}
+`
 
 // runImage builds the image.
 func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("[image] [flags]", "build makes the image: lock → plan → fetch → compile → assemble → OCI layout.",
 		"  build --platform linux/amd64,linux/arm64 --output dist --explain", stdout)
-	var in inputFlags
-	in.register(flags)
-	in.registerCache(flags)
-	output := flags.String("output", "dist", "`folder` for the OCI layout")
+	o := buildOptions{stderr: stderr}
+	o.register(flags)
+	o.registerCache(flags)
+	flags.StringVar(&o.output, "output", "dist", "`folder` for the OCI layout")
 	tarballFile := flags.String("tarball", "", "also write a docker archive, of one platform, to `file`")
 	load := flags.Bool("load", false, "also load the image into Docker")
-	update := flags.Bool("update-lock", false, "record what came out in the lock, instead of comparing; wants --platform all")
+	flags.BoolVar(&o.update, "update-lock", false, "record what came out in the lock, instead of comparing; wants --platform all")
 	explain := flags.Bool("explain", false, "say for each action that ran why it did")
-	asJSON := flags.Bool("json", false, "print the result as JSON")
-	if err := flags.parseOnly(args); err != nil {
-		return err
-	}
-	l, platforms, err := in.read()
+	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
+	_, err := flags.parse(args, nil)
 	if err != nil {
 		return err
 	}
-	if *update && len(platforms) != len(l.Inputs.Platforms) {
-		return usageError("--update-lock records the outputs of all platforms: add --platform all")
+	if o.lock, o.chosen, err = o.read(); err != nil {
+		return err
 	}
-	if *tarballFile != "" && len(platforms) != 1 {
-		return usageError("--tarball takes one platform, not %d", len(platforms))
+	if o.update && len(o.chosen) != len(o.lock.Inputs.Platforms) {
+		return cli.Usage("--update-lock records the outputs of all platforms: add --platform all")
 	}
-	if err := image.CheckLayout(*output); err != nil {
+	if *tarballFile != "" && len(o.chosen) != 1 {
+		return cli.Usage("--tarball takes one platform, not %d", len(o.chosen))
+	}
+	if err := image.CheckLayout(o.output); err != nil {
 		return err // before, and not after minutes of work
 	}
-	c, err := in.openCache()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	display := progress.New(stderr)
-	ref := "derper:" + l.Inputs.Tailscale.Short()
-	built, changed, err := buildImage(ctx, l, platforms, buildOptions{
-		lockFile: in.lockFile, cache: c, display: display, output: *output, update: *update,
-		use: []func(*pipeline.Build) error{func(built *pipeline.Build) error {
-			if err := setOutputs("digest", built.Outputs.Index); err != nil {
-				return err
-			}
-			if *tarballFile != "" {
-				if err := image.WriteTarball(*tarballFile, ref, built.Images[0]); err != nil {
-					return err
-				}
-			}
-			if !*load {
-				return nil
-			}
-			img, err := loadable(built)
-			if err != nil {
-				return err
-			}
-			return image.LoadDocker(ctx, ref, img)
-		}},
-	})
-	display.Close()
-	if err != nil {
-		return err
-	}
-	result := imageResult{ref, built.Outputs.Index, *output, built.Figures, built.Runs}
-	if *asJSON {
-		return printJSON(stdout, result)
-	}
-	printResult(stdout, result, changed, *explain)
-	fmt.Fprintf(stdout, "\nnext: %s\n", next(ref, *load))
-	return nil
-}
-
-// buildOptions say how buildImage goes about it.
-type buildOptions struct {
-	lockFile string
-	cache    *cache.Cache
-	display  *progress.Display
-	output   string
-	update   bool
-	use      []func(*pipeline.Build) error // what else reads the images
-}
-
-// buildImage builds, compares with the lock or records in it, and writes the
-// layout. A build that differs from the lock leaves the layout as it was.
-func buildImage(ctx context.Context, l *lock.Lock, platforms []lock.Platform, o buildOptions) (built *pipeline.Build, changed bool, err error) {
-	o.cache.Warn = o.display.Printf
-	builder := &pipeline.Builder{Inputs: l.Inputs, Cache: o.cache, Modules: modules(o.cache), Display: o.display}
-	deliver := func(built *pipeline.Build) error {
-		if o.update {
-			l.Outputs = built.Outputs
-			if err := l.Write(o.lockFile); err != nil {
-				return err
-			}
+	ref := "derper:" + o.lock.Inputs.Tailscale.Short()
+	built, changed, err := o.build(ctx, func(built *pipeline.Build) error {
+		err := setOutputs("digest", built.Outputs.Index)
+		if err == nil && *tarballFile != "" {
+			err = image.WriteTarball(*tarballFile, ref, built.Images[0])
 		}
-		var difference *lock.Difference
-		switch err := l.Compare(built.Outputs); {
-		case errors.Is(err, lock.ErrNoOutputs):
-			o.display.Printf("build: %s records no outputs: nothing to compare with", o.lockFile)
-		case errors.As(err, &difference):
-			return &codedError{err, exitDiffers, "when the change is meant, record it: " + self() + " --platform all --update-lock"}
-		case err != nil:
+		if err != nil || !*load {
 			return err
 		}
-		unlock, err := cache.LockFolder(ctx, o.output, func() { o.display.Printf("%s: waiting for another build that writes it", o.output) })
+		img, err := loadable(built)
+		if err != nil {
+			return err
+		}
+		return image.LoadDocker(ctx, ref, img)
+	})
+	if err != nil {
+		return err
+	}
+	return flags.print(imageResult{ref, built.Outputs.Index, o.output, built.Figures, built.Runs, changed, *load, *explain}, imageText)
+}
+
+// buildOptions say what is built, and how.
+type buildOptions struct {
+	inputFlags
+	lock   *lock.Lock
+	chosen []lock.Platform
+	output string
+	update bool
+	stderr io.Writer
+}
+
+// build builds, compares with the lock or records in it, and writes the layout. use
+// reads the images after that. A build that differs from the lock leaves the layout as
+// it was.
+func (o *buildOptions) build(ctx context.Context, use ...func(*pipeline.Build) error) (built *pipeline.Build, changed bool, err error) {
+	display := progress.New(o.stderr)
+	defer display.Close()
+	c, err := o.openCache(display)
+	if err != nil {
+		return nil, false, err
+	}
+	defer c.Close()
+	builder := &pipeline.Builder{Inputs: o.lock.Inputs, Cache: c, Modules: modules(c), Display: display}
+	deliver := func(built *pipeline.Build) error {
+		if o.update {
+			o.lock.Outputs = built.Outputs
+			if err := o.lock.Write(o.lockFile); err != nil {
+				return err
+			}
+		}
+		if err := o.lock.Compare(built.Outputs); errors.Is(err, lock.ErrNoOutputs) {
+			display.Printf("build: %s records no outputs: nothing to compare with", o.lockFile)
+		} else if err != nil {
+			return explain(err, hints{{as[*lock.Difference], "when the change is meant, record it: " + self() + " --platform all --update-lock"}})
+		}
+		unlock, err := cache.LockFolder(ctx, o.output, func() { display.Printf("%s: waiting for another build that writes it", o.output) })
 		if err != nil {
 			return err
 		}
 		defer unlock()
-		written, err := image.WriteLayout(o.output, l.Inputs.Tailscale.Short(), built.Index, o.cache.VerifyAll)
+		written, err := image.WriteLayout(o.output, o.lock.Inputs.Tailscale.Short(), built.Index, c.VerifyAll)
 		changed = changed || written
 		return err
 	}
-	built, err = builder.Build(ctx, platforms, append([]func(*pipeline.Build) error{deliver}, o.use...)...)
+	built, err = builder.Build(ctx, o.chosen, append([]func(*pipeline.Build) error{deliver}, use...)...)
 	return built, changed, err
 }
 
@@ -152,55 +149,5 @@ func loadable(b *pipeline.Build) (v1.Image, error) {
 			return b.Images[i], nil
 		}
 	}
-	return nil, usageError("--load: no image for linux/%s among those built: choose one platform with --platform", runtime.GOARCH)
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
-
-func printResult(w io.Writer, r imageResult, changed, explain bool) {
-	if explain {
-		for _, a := range r.Actions {
-			if a.Cached {
-				fmt.Fprintf(w, "%s: from the cache\n", a.Action)
-				continue
-			}
-			fmt.Fprintf(w, "%s: ran, %.1fs\n", a.Action, a.Seconds)
-			for _, why := range a.Why {
-				fmt.Fprintf(w, "    %s\n", why)
-			}
-		}
-		fmt.Fprintln(w)
-	}
-	state := "written"
-	if !changed {
-		state = "unchanged"
-	}
-	fmt.Fprintf(w, "reference  %s\nlayout     %s (%s)\nindex      %s\n\n", r.Reference, r.Layout, state, r.Digest)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "PLATFORM\tMANIFEST\tPULL\tON DISK\tBUILT\tCACHED\tSECONDS")
-	nothing := func(names []string, text string) string {
-		if len(names) == 0 {
-			return "nothing"
-		}
-		return text
-	}
-	for _, p := range r.Platforms {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%.1f\n", p.Platform, p.Manifest,
-			progress.Bytes(p.Compressed), progress.Bytes(p.Uncompressed),
-			nothing(p.Built, strings.Join(p.Built, ", ")), nothing(p.Cached, fmt.Sprintf("%d of it", len(p.Cached))), p.Seconds)
-	}
-	tw.Flush()
-}
-
-// next is what a user would do now.
-func next(ref string, loaded bool) string {
-	if !loaded {
-		return self() + " --load"
-	}
-	return "docker run --rm -p 443:443 -p 80:80 -p 3478:3478/udp " + ref
+	return nil, cli.Usage("--load: no image for linux/%s among those built: choose one platform with --platform", runtime.GOARCH)
 }

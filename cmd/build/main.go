@@ -14,32 +14,19 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // to reach a proxy from an empty container
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
-)
-
-// Exit codes.
-const (
-	exitOK          = 0
-	exitFailed      = 1   // it did not work
-	exitUsage       = 2   // the command line is wrong
-	exitDiffers     = 3   // what was built is not what the lock records
-	exitNew         = 10  // update --check found something new
-	exitInterrupted = 130 // stopped by a signal
 )
 
 // A command is one of the program's commands. Its run gets the arguments after its
@@ -66,87 +53,50 @@ var commands = []command{
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
+var program = &cli.Program{Name: "build", Self: self(), Start: start, Kept: kept, Leave: leave}
+
 func main() {
 	suite.Init() // this program is also what runs in a container's network
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-ctx.Done()
-		stop() // a second signal ends the program at once
-		// Compilers are dead by now, and containers are being removed. What does
-		// not come to an end by itself is not waited for: the next run removes
-		// what it leaves.
-		time.Sleep(patience(os.Args[1:]))
-		registry.Settle()
-		os.Exit(interrupted(os.Args[1:], os.Stderr))
-	}()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	program.Main()
 }
 
-// patience is how long a command may take to end after a signal, once no tags move.
-// Docker needs some time to remove a container, and a cache of its own that verify has
-// filled is removed.
-func patience(args []string) time.Duration {
+// leave waits for a command to end after a signal. Compilers are dead by then, and
+// containers are being removed, for which Docker needs some time, as is a cache of its
+// own that verify has filled. What takes longer is not waited for, but for tags that
+// move: the next run removes what it leaves.
+func leave(args []string) {
+	patience := 2 * time.Second
 	if len(args) > 0 && slices.Contains([]string{"test", "release", "verify"}, args[0]) {
-		return 15 * time.Second
+		patience = 15 * time.Second
 	}
-	return 2 * time.Second
+	time.Sleep(patience)
+	registry.Settle()
 }
 
-// run runs the program and returns its exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	c, all := commands[0], args
+func kept(args []string) string {
+	if len(args) > 0 && args[0] == "verify" { // which begins from nothing
+		return ""
+	}
+	return "what was finished is kept; the next run goes on from there"
+}
+
+// start runs the command that the arguments name.
+func start(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	c := commands[0]
 	if len(args) > 0 {
 		switch name := args[0]; {
-		case name == "-h" || name == "-help" || name == "--help" || name == "help":
+		case slices.Contains([]string{"-h", "-help", "--help", "help"}, name):
 			usage(stdout)
-			return exitOK
+			return nil
 		case !strings.HasPrefix(name, "-"):
 			i := slices.IndexFunc(commands, func(c command) bool { return c.name == name })
 			if i < 0 {
-				fmt.Fprintf(stderr, "build: unknown command %q\nhint: %s -h lists the commands\n", name, self())
-				return exitUsage
+				return cli.Coded(cli.ExitUsage, fmt.Errorf("unknown command %q", name), self()+" -h lists the commands")
 			}
 			c, args = commands[i], args[1:]
 		}
 	}
-	err := c.run(ctx, args, stdout, stderr)
-	var coded *codedError
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, errParsed):
-		return exitOK
-	case errors.Is(err, errNew):
-		return exitNew
-	case ctx.Err() != nil:
-		return interrupted(all, stderr)
-	case !errors.As(err, &coded):
-		coded = &codedError{err, exitFailed, hintFor(err)}
-	}
-	fmt.Fprintf(stderr, "build: %v\n", err)
-	if coded.hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", coded.hint)
-	}
-	return coded.code
-}
-
-func interrupted(args []string, stderr io.Writer) int {
-	fmt.Fprintln(stderr, "build: interrupted")
-	if len(args) == 0 || args[0] != "verify" { // which begins from nothing
-		fmt.Fprintln(stderr, "hint: what was finished is kept; the next run goes on from there")
-	}
-	return exitInterrupted
-}
-
-// codedError is an error with an exit code and a hint of its own.
-type codedError struct {
-	error
-	code int
-	hint string
-}
-
-func (e *codedError) Unwrap() error { return e.error }
-
-func usageError(format string, args ...any) error {
-	return &codedError{fmt.Errorf(format, args...), exitUsage, self() + " -h shows how it is used"}
+	return explain(c.run(ctx, args, stdout, stderr), generalHints)
 }
 
 // self is how this program was started, for commands that a user can copy.
@@ -177,5 +127,5 @@ exit codes:
   %3d  what was built is not what the lock records
   %3d  update --check found something new
   %3d  interrupted
-`, exitOK, exitFailed, exitUsage, exitDiffers, exitNew, exitInterrupted)
+`, cli.ExitOK, cli.ExitFailed, cli.ExitUsage, cli.ExitDiffers, cli.ExitNew, cli.ExitInterrupted)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/releasetest"
 	"github.com/xavieralpha/derper/internal/suite"
@@ -18,6 +19,9 @@ import (
 // testSumDB names the variable by which a test's build learns of the test's
 // checksum database. The program itself has no such variable.
 const testSumDB = "DERPER_TEST_SUMDB"
+
+// run runs a command line in this process.
+var run = program.Run
 
 func TestMain(m *testing.M) {
 	suite.Init()
@@ -100,7 +104,7 @@ func tamper(ts *testscript.TestScript, _ bool, _ []string) {
 func TestHelpHasExamples(t *testing.T) {
 	for _, c := range commands {
 		var stdout, stderr strings.Builder
-		if code := run(context.Background(), []string{c.name, "-h"}, &stdout, &stderr); code != exitOK {
+		if code := run(context.Background(), []string{c.name, "-h"}, &stdout, &stderr); code != cli.ExitOK {
 			t.Errorf("%s -h: exit code %d: %s", c.name, code, stderr.String())
 		}
 		if !strings.Contains(stdout.String(), "\nexample:\n  build ") {

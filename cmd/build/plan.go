@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"maps"
-	"slices"
 
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -16,7 +13,13 @@ import (
 type plannedAction struct {
 	Key    string          `json:"key"`
 	Action json.RawMessage `json:"action"`
+	Plan   *plan.Action    `json:"-"`
 }
+
+const planText = `{{range .}}{{.Key}}  {{.Plan.ID}}
+{{range $name, $digest := .Plan.Inputs}}    {{$name}} {{$digest}}
+{{end}}{{if .Plan.Args}}    $ {{.Plan.Shell}}
+{{end}}{{end}}`
 
 // runPlan prints the plan.
 func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
@@ -24,8 +27,8 @@ func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
 		"  build plan --platform all --json", stdout)
 	var in inputFlags
 	in.register(flags)
-	asJSON := flags.Bool("json", false, "print the actions whole, as JSON")
-	if err := flags.parseOnly(args); err != nil {
+	flags.BoolVar(&flags.asJSON, "json", false, "print the actions whole, as JSON")
+	if _, err := flags.parse(args, nil); err != nil {
 		return err
 	}
 	l, platforms, err := in.read()
@@ -38,23 +41,7 @@ func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
 	}
 	var list []plannedAction
 	for _, a := range p.Actions() {
-		list = append(list, plannedAction{a.Key(), a.JSON()})
-		if !*asJSON {
-			printAction(stdout, a)
-		}
+		list = append(list, plannedAction{a.Key(), a.JSON(), a})
 	}
-	if *asJSON {
-		return printJSON(stdout, list)
-	}
-	return nil
-}
-
-func printAction(w io.Writer, a *plan.Action) {
-	fmt.Fprintf(w, "%s  %s\n", a.Key(), a.ID())
-	for _, name := range slices.Sorted(maps.Keys(a.Inputs)) {
-		fmt.Fprintf(w, "    %s %s\n", name, a.Inputs[name])
-	}
-	if len(a.Args) > 0 {
-		fmt.Fprintf(w, "    $ %s\n", a.Shell())
-	}
+	return flags.print(list, planText)
 }

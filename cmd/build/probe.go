@@ -14,6 +14,7 @@ import (
 
 	"tailscale.com/types/key"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/probe"
 )
 
@@ -29,7 +30,7 @@ const probeExample = `  build probe relay.example.com
 func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var t probe.Target
 	fs := newFlags("probe [flags] HOST[:PORT]", probeSynopsis, probeExample, stdout)
-	asJSON := fs.Bool("json", false, "print the report as JSON")
+	fs.BoolVar(&fs.asJSON, "json", false, "print the report as JSON")
 	fs.StringVar(&t.CertName, "cert-name", "", "`pin` of the relay's certificate: sha256-raw: and 64 hex digits, as derper prints it")
 	fs.IntVar(&t.STUNPort, "stun-port", 3478, "UDP `port` of STUN, -1 for a relay without")
 	fs.IntVar(&t.HTTPPort, "http-port", 80, "TCP `port` of plain HTTP, -1 for a relay without")
@@ -47,38 +48,30 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		t.Keys = append(t.Keys, k)
 		return err
 	})
-	hosts, err := fs.parse(args)
+	host, err := fs.parseOne(args, "relays", "")
 	if err != nil {
 		return err
 	}
-	if len(hosts) != 1 {
-		return usageError("probe: %d relays given, wants one", len(hosts))
-	}
-	if t.Host, t.Port, err = splitHostPort(hosts[0]); err == nil {
+	if t.Host, t.Port, err = splitHostPort(host); err == nil {
 		err = t.Validate()
 	}
 	if err != nil {
-		return usageError("probe: %w", err)
+		return cli.Usage("probe: %w", err)
 	}
 
 	log.SetOutput(io.Discard) // tailscale's packages log what is in the findings anyway
-	if !*asJSON {
+	if !fs.asJSON {
 		t.Progress = func(c probe.Check) { fmt.Fprintln(stdout, c) }
 	}
 	r := probe.Run(ctx, t)
-	if *asJSON {
-		err = printJSON(stdout, r)
-	} else {
-		_, err = fmt.Fprintln(stdout, r.Summary())
-	}
-	switch {
+	switch err = fs.print(r, "{{.Summary}}\n"); {
 	case err != nil:
 		return fmt.Errorf("probe: %w", err)
 	case ctx.Err() != nil:
 		return fmt.Errorf("probe: %s: interrupted", r.Relay)
 	case !r.OK():
 		err := fmt.Errorf("probe: %s: %d of %d checks failed", r.Relay, r.Count(probe.Fail), len(r.Checks))
-		return &codedError{err, exitFailed, probeHint(t, r)}
+		return cli.Failed(err, probeHint(t, r))
 	}
 	if c, _ := r.Find("derp/handshake"); c.Result == probe.Skip {
 		fmt.Fprintf(stderr, "build: probe: %s: not asked to relay: %s\n", r.Relay, c.Reason)
@@ -88,23 +81,21 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 
 // probeHint says what to try next when the failures are of a kind that a flag may be the answer to.
 func probeHint(t probe.Target, r *probe.Findings) string {
+	hints := map[string]string{
+		"address":          "is the name right? --addr IP asks without DNS",
+		"tls/certificate":  "a relay with a certificate of its own is pinned: --cert-name sha256-raw:… as in its log, or --insecure",
+		"tls/expiry":       "--insecure goes on without a valid certificate",
+		"http/204-port-80": "--http-port -1 if the relay is meant to have none; then its node needs no CanPort80",
+	}
+	if t.CertName != "" {
+		delete(hints, "tls/certificate")
+	}
+	if t.Insecure {
+		delete(hints, "tls/expiry")
+	}
 	for _, c := range r.Checks {
-		if c.Result != probe.Fail {
-			continue
-		}
-		switch c.Name {
-		case "address":
-			return "is the name right? --addr IP asks without DNS"
-		case "tls/certificate":
-			if t.CertName == "" {
-				return "a relay with a certificate of its own is pinned: --cert-name sha256-raw:… as in its log, or --insecure"
-			}
-		case "tls/expiry":
-			if !t.Insecure {
-				return "--insecure goes on without a valid certificate"
-			}
-		case "http/204-port-80":
-			return "--http-port -1 if the relay is meant to have none; then its node needs no CanPort80"
+		if hint := hints[c.Name]; c.Result == probe.Fail && hint != "" {
+			return hint
 		}
 	}
 	return ""

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"tailscale.com/types/key"
+
+	"github.com/xavieralpha/derper/internal/cli"
 )
 
 // probeArgs runs build probe and returns what it wrote. The error is what it wrote
@@ -21,7 +23,7 @@ import (
 func probeArgs(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), append([]string{"probe"}, args...), &out, &errs); code != exitOK {
+	if code := run(t.Context(), append([]string{"probe"}, args...), &out, &errs); code != cli.ExitOK {
 		return out.String(), "", errors.New(errs.String())
 	}
 	return out.String(), errs.String(), nil

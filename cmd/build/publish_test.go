@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/release"
@@ -109,7 +110,7 @@ func TestRelease(t *testing.T) {
 	key := newKeyFile(t)
 
 	for _, args := range [][]string{{}, {"--key", key, "--unsigned"}, {"--unsigned", "--runner", "podman"}, {"--unsigned", "--channel", "beta"}, {"--unsigned", "--repo", "UPPER/case"}} {
-		if code := do(args...); code != exitUsage {
+		if code := do(args...); code != cli.ExitUsage {
 			t.Errorf("%v: exit code %d: %s", args, code, &stderr)
 		}
 	}
@@ -128,7 +129,7 @@ func TestRelease(t *testing.T) {
 
 	// Without Docker, the tests cannot run, and nothing is pushed that was not tested.
 	t.Setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-	if code := do("--key", key, "--runner", "docker"); code != exitFailed {
+	if code := do("--key", key, "--runner", "docker"); code != cli.ExitFailed {
 		t.Errorf("no Docker: exit code %d: %s", code, &stderr)
 	}
 	if n := written.Load(); n > 0 {
@@ -149,7 +150,7 @@ func TestRelease(t *testing.T) {
 	} {
 		one.Refuse(registrytest.Unauthorized, at.match)
 		code := do("--key", key)
-		if code != exitFailed || one.Hit() == nil {
+		if code != cli.ExitFailed || one.Hit() == nil {
 			t.Errorf("%s refused: exit code %d, met %v: %s", at.step, code, one.Hit(), &stderr)
 		}
 		if strings.Contains(stderr.String(), "release: "+at.step+": done") {
@@ -162,7 +163,7 @@ func TestRelease(t *testing.T) {
 		untagged(at.step)
 	}
 
-	if code := do("--key", key, "--json"); code != exitOK {
+	if code := do("--key", key, "--json"); code != cli.ExitOK {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
 	var result release.Result
@@ -195,7 +196,7 @@ func TestRelease(t *testing.T) {
 	if err := os.RemoveAll(folder); err != nil {
 		t.Fatal(err)
 	}
-	if code := do("--key", key); code != exitOK || !strings.HasPrefix(stdout.String(), "nothing to do: 1.102.3 is published\n") {
+	if code := do("--key", key); code != cli.ExitOK || !strings.HasPrefix(stdout.String(), "nothing to do: 1.102.3 is published\n") {
 		t.Errorf("again: exit code %d: %s%s", code, &stdout, &stderr)
 	}
 	if n := written.Load(); n > 0 {

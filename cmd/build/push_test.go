@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/registrytest"
@@ -352,10 +353,10 @@ func TestPushTLS(t *testing.T) {
 		code       int
 		env        []string
 	}{
-		{"no CA", "certificate signed by unknown authority", exitFailed, []string{"DOCKER_CONFIG=" + home}},
-		{"no password", "docker login", exitFailed, []string{"SSL_CERT_FILE=" + r.CA, "DOCKER_CONFIG=" + t.TempDir()}},
-		{"half of the variables", "_PASSWORD is not", exitUsage, []string{strings.NewReplacer(".", "_", ":", "_").Replace(r.Host) + "_USERNAME=ann"}},
-		{"both", r.Repository("derper") + "@" + p.release.Lock.Outputs.Index, exitOK, []string{"SSL_CERT_FILE=" + r.CA, "DOCKER_CONFIG=" + home}},
+		{"no CA", "certificate signed by unknown authority", cli.ExitFailed, []string{"DOCKER_CONFIG=" + home}},
+		{"no password", "docker login", cli.ExitFailed, []string{"SSL_CERT_FILE=" + r.CA, "DOCKER_CONFIG=" + t.TempDir()}},
+		{"half of the variables", "_PASSWORD is not", cli.ExitUsage, []string{strings.NewReplacer(".", "_", ":", "_").Replace(r.Host) + "_USERNAME=ann"}},
+		{"both", r.Repository("derper") + "@" + p.release.Lock.Outputs.Index, cli.ExitOK, []string{"SSL_CERT_FILE=" + r.CA, "DOCKER_CONFIG=" + home}},
 	} {
 		cmd := exec.Command("build", "push", "--lock", p.release.LockFile, "--repo", r.Repository("derper"), p.release.Dir)
 		cmd.Env = append(os.Environ(), test.env...)
@@ -384,30 +385,30 @@ func TestPushSays(t *testing.T) {
 		code int
 		out  []string // on stdout if it works, on stderr if not
 	}{
-		{"a layout that is not there", append(repo, "--lock", release.LockFile, t.TempDir()+"/none"), exitFailed,
+		{"a layout that is not there", append(repo, "--lock", release.LockFile, t.TempDir()+"/none"), cli.ExitFailed,
 			[]string{"is not an OCI layout", "hint: build all platforms with "}},
-		{"one platform of two", append(repo, "--lock", release.LockFile, partial.Dir), exitFailed,
+		{"one platform of two", append(repo, "--lock", release.LockFile, partial.Dir), cli.ExitFailed,
 			[]string{"is incomplete: it lacks linux/arm64", "hint: build all platforms with "}},
-		{"a build that is not on record", append(repo, "--lock", release.LockFile, rebuilt.Dir), exitDiffers,
+		{"a build that is not on record", append(repo, "--lock", release.LockFile, rebuilt.Dir), cli.ExitDiffers,
 			[]string{"manifest differs from the lock", "hint: only what the lock records is published"}},
-		{"a tag in the repository's name", []string{"--repo", r.Repository("derper:latest")}, exitUsage, []string{"without tag or digest"}},
-		{"two ways to choose tags", append(repo, "--lock", release.LockFile, "--channel", "stable", "--tag", "x", release.Dir), exitUsage, []string{"--channel chooses tags, and so does --tag"}},
-		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), exitUsage, []string{`--channel: "beta"`}},
-		{"two layouts", append(repo, "--lock", release.LockFile, "a", "b"), exitUsage, []string{`unexpected argument "b"`}},
-		{"dry run", append(repo, "--lock", release.LockFile, "--dry-run", release.Dir), exitOK,
+		{"a tag in the repository's name", []string{"--repo", r.Repository("derper:latest")}, cli.ExitUsage, []string{"without tag or digest"}},
+		{"two ways to choose tags", append(repo, "--lock", release.LockFile, "--channel", "stable", "--tag", "x", release.Dir), cli.ExitUsage, []string{"--channel chooses tags, and so does --tag"}},
+		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), cli.ExitUsage, []string{`--channel: "beta"`}},
+		{"two layouts", append(repo, "--lock", release.LockFile, "a", "b"), cli.ExitUsage, []string{`unexpected argument "b"`}},
+		{"dry run", append(repo, "--lock", release.LockFile, "--dry-run", release.Dir), cli.ExitOK,
 			[]string{r.Repository("derper") + "@" + digest, "missing: 10 blobs (", "5 manifests", digest, "latest    new", "dry run: nothing was uploaded and no tag has moved"}},
-		{"push", append(repo, "--lock", release.LockFile, release.Dir), exitOK,
+		{"push", append(repo, "--lock", release.LockFile, release.Dir), cli.ExitOK,
 			[]string{r.Repository("derper") + "@" + digest, "uploaded: 10 blobs", "v1.102.3  new", "latest    new"}},
-		{"push again", append(repo, "--lock", release.LockFile, release.Dir), exitOK, []string{"nothing to do: all tags are there", "latest    as it was"}},
-		{"another tag", append(repo, "--lock", release.LockFile, "--tag", "edge", release.Dir), exitOK, []string{"uploaded: nothing", "edge  new"}},
-		{"another digest of the version", append(repo, "--lock", rebuilt.LockFile, rebuilt.Dir), exitFailed,
+		{"push again", append(repo, "--lock", release.LockFile, release.Dir), cli.ExitOK, []string{"nothing to do: all tags are there", "latest    as it was"}},
+		{"another tag", append(repo, "--lock", release.LockFile, "--tag", "edge", release.Dir), cli.ExitOK, []string{"uploaded: nothing", "edge  new"}},
+		{"another digest of the version", append(repo, "--lock", rebuilt.LockFile, rebuilt.Dir), cli.ExitFailed,
 			[]string{"1.102.3: it names " + digest + " already", "hint: nothing was uploaded and no tag has moved; --retag moves it all the same"}},
-		{"dry run of the next", append(repo, "--lock", next.LockFile, "--dry-run", next.Dir), exitOK, []string{"latest    from " + digest, "missing: 8 blobs"}},
+		{"dry run of the next", append(repo, "--lock", next.LockFile, "--dry-run", next.Dir), cli.ExitOK, []string{"latest    from " + digest, "missing: 8 blobs"}},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), append([]string{"push"}, test.args...), &stdout, &stderr)
 		said := &stderr
-		if test.code == exitOK {
+		if test.code == cli.ExitOK {
 			said = &stdout
 		} else if stdout.Len() > 0 {
 			t.Errorf("%s: a failure prints a result: %s", test.name, &stdout)

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/githubtest"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -281,7 +282,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			}
 			code, stderr := s.start(checkout, env, args...)
 			jobs = append(jobs, job{step.Name, code, stderr})
-			if code != exitOK {
+			if code != cli.ExitOK {
 				return jobs
 			}
 			outputs, err := os.ReadFile(filepath.Join(machine, "output"))
@@ -339,7 +340,7 @@ func copyDir(t *testing.T, from, to string) {
 	}
 }
 
-func failed(jobs []job) bool { return jobs[len(jobs)-1].code != exitOK }
+func failed(jobs []job) bool { return jobs[len(jobs)-1].code != cli.ExitOK }
 
 // releases carries out the workflow, which must release.
 func (s *stage) releases(w workflowRun) []job {
@@ -444,7 +445,7 @@ func (s *stage) isSigned(ref string) {
 	s.Helper()
 	var out, errs strings.Builder
 	if code := run(s.Context(), []string{"verify-signature", "--trusted-root", s.sigstore.TrustedRoot, "--issuer", sigstoretest.Issuer,
-		"--identity", s.sigstore.Identity, ref}, &out, &errs); code != exitOK {
+		"--identity", s.sigstore.Identity, ref}, &out, &errs); code != cli.ExitOK {
 		s.Errorf("%s: signatures: exit code %d: %s", ref, code, errs.String())
 	}
 }
@@ -478,7 +479,7 @@ type fault struct {
 // faults are what can go wrong in each step: in its own way, and by SIGKILL half way.
 func (s *stage) faults(version string) []fault {
 	refuse := func(step string, p *registrytest.Proxy, match func(registrytest.Request) bool) fault {
-		return fault{step: step, name: "registry refuses", begin: func() { p.Refuse(registrytest.Unauthorized, match) }, end: func() { p.Arm(0, "", false) }, code: exitFailed, says: p.Host}
+		return fault{step: step, name: "registry refuses", begin: func() { p.Refuse(registrytest.Unauthorized, match) }, end: func() { p.Arm(0, "", false) }, code: cli.ExitFailed, says: p.Host}
 	}
 	nth := func(n int, match func(from, request string) bool) func(string, string) bool {
 		return func(from, request string) bool {
@@ -504,13 +505,13 @@ func (s *stage) faults(version string) []fault {
 				http.Error(w, "no", http.StatusForbidden)
 				return true
 			})
-		}, end: func() { s.intercept(nil) }, code: exitFailed, says: "403 Forbidden"},
+		}, end: func() { s.intercept(nil) }, code: cli.ExitFailed, says: "403 Forbidden"},
 		{step: "update", name: "killed", kill: contains("upstream", "/upstream.git"), code: -1},
 		{step: "build", name: "other source", begin: func() {
 			s.upstream.Tamper(s.T, module.Version{Path: lock.TailscaleModule, Version: version})
-		}, end: func() { s.upstream.PublishModule(s.T, version) }, code: exitFailed, says: "checksum mismatch"},
+		}, end: func() { s.upstream.PublishModule(s.T, version) }, code: cli.ExitFailed, says: "checksum mismatch"},
 		{step: "build", name: "killed", kill: contains("upstream", ".zip"), code: -1},
-		{step: "test", name: "a case fails", env: []string{testTests + "=fail"}, code: exitFailed, says: "a case failed"},
+		{step: "test", name: "a case fails", env: []string{testTests + "=fail"}, code: cli.ExitFailed, says: "a case failed"},
 		{step: "test", name: "killed", env: []string{testTests + "=kill"}, code: -1},
 		refuse("push", s.two, isWrite),
 		{step: "push", name: "killed", kill: nth(5, func(from, request string) bool {
@@ -520,16 +521,16 @@ func (s *stage) faults(version string) []fault {
 			if step == "push" {
 				s.otherIndex(filepath.Join(folder, lock.File))
 			}
-		}, code: exitDiffers, says: "expected the images"},
+		}, code: cli.ExitDiffers, says: "expected the images"},
 		{step: "push", name: "untested", artifact: func(step, folder string) {
 			if step == "push" {
 				os.Remove(filepath.Join(folder, "journal", "test-linux-arm64.json"))
 			}
-		}, code: exitFailed, says: "step test linux/arm64 has not been carried out"},
+		}, code: cli.ExitFailed, says: "step test linux/arm64 has not been carried out"},
 		refuse("verify", s.one, func(q registrytest.Request) bool { return strings.Contains(q.Path, "/blobs/") }),
 		{step: "verify", name: "killed", kill: contains("two", "/blobs/"), code: -1},
 		{step: "sign", name: "no timestamp", begin: func() { s.sigstore.Break("/api/v1/timestamp", 1000, "no") },
-			end: func() { s.sigstore.Break("/api/v1/timestamp", 0, "") }, code: exitFailed, says: "sign: "},
+			end: func() { s.sigstore.Break("/api/v1/timestamp", 0, "") }, code: cli.ExitFailed, says: "sign: "},
 		{step: "sign", name: "killed", kill: nth(4, func(from, request string) bool { return strings.HasPrefix(request, "PUT ") }), code: -1},
 		refuse("tag", s.two, isWrite),
 		{step: "tag", name: "killed", kill: nth(6, tag), code: -1, tags: true},
@@ -543,8 +544,8 @@ func (s *stage) faults(version string) []fault {
 			if err != nil {
 				s.Fatal(err)
 			}
-		}, code: exitFailed, says: "somebody else changed it", tags: true},
-		{step: "record", name: "GitHub refuses", begin: refuseGitHub, code: exitFailed, says: "403 Forbidden", tags: true},
+		}, code: cli.ExitFailed, says: "somebody else changed it", tags: true},
+		{step: "record", name: "GitHub refuses", begin: refuseGitHub, code: cli.ExitFailed, says: "403 Forbidden", tags: true},
 		{step: "record", name: "killed", kill: contains("github", "PUT"), code: -1, tags: true}, // the lock is committed
 	}
 }
@@ -722,7 +723,7 @@ func (s *stage) withdraw() {
 		checkout := s.TempDir()
 		write(s.T, filepath.Join(checkout, lock.File), s.github.File(lock.File))
 		if code, said := s.start(checkout, s.env(s.TempDir(), "GITHUB_TOKEN="+githubtest.Token), "release", "--withdraw", version, "--github",
-			"--repo", strings.Join(s.repositories(), ",")); code != exitOK {
+			"--repo", strings.Join(s.repositories(), ",")); code != cli.ExitOK {
 			s.Fatalf("withdraw: exit code %d\n%s", code, said)
 		}
 	}
@@ -807,7 +808,7 @@ func TestResume(t *testing.T) {
 			t.Errorf("%s: the lock records a release that is not complete: %v", test.step, err)
 		}
 		code, said = s.local(dir, key)
-		if code != exitOK {
+		if code != cli.ExitOK {
 			t.Fatalf("%s: the next run: exit code %d\n%s", test.step, code, said)
 		}
 		for _, step := range test.done {
@@ -826,7 +827,7 @@ func TestResume(t *testing.T) {
 		if got := s.tags()["derper:latest"]; got != l.Outputs.Index {
 			t.Errorf("%s: latest is %s", test.step, got)
 		}
-		if code, said := s.local(dir, key); code != exitOK || !strings.Contains(said, "nothing to do: ") {
+		if code, said := s.local(dir, key); code != cli.ExitOK || !strings.Contains(said, "nothing to do: ") {
 			t.Errorf("%s: once more: exit code %d\n%s", test.step, code, said)
 		}
 	}
@@ -849,18 +850,18 @@ func TestUnsigned(t *testing.T) {
 	s := newStage(t)
 	s.next("v1.104.0")
 	dir, key := s.newLocal()
-	if code, said := s.start(dir, s.env(dir), "release", "--update", "--unsigned", "--repo", strings.Join(s.repositories(), ",")); code != exitOK {
+	if code, said := s.start(dir, s.env(dir), "release", "--update", "--unsigned", "--repo", strings.Join(s.repositories(), ",")); code != cli.ExitOK {
 		t.Fatalf("exit code %d\n%s", code, said)
 	}
 	code, said := s.local(dir, key)
-	if code != exitOK || strings.Contains(said, "nothing to do") || !strings.Contains(said, "is not signed by key") {
+	if code != cli.ExitOK || strings.Contains(said, "nothing to do") || !strings.Contains(said, "is not signed by key") {
 		t.Errorf("unsigned: exit code %d\n%s", code, said)
 	}
-	if code, said := s.local(dir, key); code != exitOK || !strings.Contains(said, "nothing to do") {
+	if code, said := s.local(dir, key); code != cli.ExitOK || !strings.Contains(said, "nothing to do") {
 		t.Errorf("signed: exit code %d\n%s", code, said)
 	}
 	// Another key has not signed it.
-	if code, said := s.local(dir, newKeyFile(t)); code != exitOK || strings.Contains(said, "nothing to do") {
+	if code, said := s.local(dir, newKeyFile(t)); code != cli.ExitOK || strings.Contains(said, "nothing to do") {
 		t.Errorf("signed by another: exit code %d\n%s", code, said)
 	}
 }
@@ -910,7 +911,7 @@ func TestSignalWhileTagsMove(t *testing.T) {
 			continue
 		}
 		close(goOn)
-		if e := <-ended; e.code != exitInterrupted {
+		if e := <-ended; e.code != cli.ExitInterrupted {
 			t.Errorf("exit code %d\n%s", e.code, e.said)
 		}
 		tags := s.tags()

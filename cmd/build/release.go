@@ -1,122 +1,126 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
-	"github.com/xavieralpha/derper/internal/github"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/upstream"
+	"github.com/xavieralpha/derper/internal/verify"
 )
 
 const releaseExample = `  build release --update --key cosign.key --repo registry.example.com/derper
   build release --step push --repo registry.example.com/derper
   build release --withdraw v1.104.5`
 
-// releaseSynopsis describes the command, with the steps as internal/release has them.
-func releaseSynopsis() string {
-	var b strings.Builder
-	b.WriteString("release publishes the image, in steps:\n\n")
-	for _, s := range release.Steps {
-		fmt.Fprintf(&b, "  %-8s %s\n", s.Name, s.Does)
-	}
-	b.WriteString(`
+const releaseSynopsis = `release publishes the image, in steps:
+
+{{range .}}  {{printf "%-8s" .Name}} {{.Does}}
+{{end}}
 No tag moves before everything else is done. A release that stopped continues where it was; its folder has
 the lock, the layout, the test report, the notes, and a journal of what was done. Run it again at any time:
 if the release is published, it says so and exits. --step runs one step, for instance on another machine with
 a copy of the folder; it is refused if a step before it was not done for the same image.
 
 --withdraw moves the tags that move back to the release before, in all repositories, and marks the release in
-the lock, so that it is not published again until there is a newer one.`)
-	return b.String()
-}
+the lock, so that it is not published again until there is a newer one.`
 
 // releaseOptions are the flags of build release.
 type releaseOptions struct {
 	inputFlags
-	update, again       bool
-	channel, upstream   string
-	repositories        []string
-	runner, key, folder string
-	keyless, unsigned   bool
-	sigstore            sigstoreFlags
-	retag, asJSON       bool
-	onGitHub            bool
-	branch              string
-	step                *release.Step
-	images              release.Digests
-	withdraw            string
-
-	stderr io.Writer
+	release.Release
+	signFlags
+	step                        *release.Step
+	channel, upstream, withdraw string
+	unsigned, onGitHub          bool
+	branch                      string
 }
+
+const releaseText = `{{if .Withdrawn}}nothing to do: {{.Version}} was withdrawn
+{{else if .Published}}published  {{.Version}}
+{{else if not .Needed}}nothing to do: {{.Version}} is published
+{{else}}release    {{.Version}}
+{{end}}{{with .Notes}}notes      {{.}}
+{{end}}tags       {{join .Tags ", "}}
+{{if .Digest}}{{range .Repositories}}{{.}}@{{$.Digest}}
+{{end}}{{end}}`
+
+const withdrawalText = `withdrawn  {{.Version}}
+{{range .Tags}}{{.Tag}}  {{if eq .From .To}}stays at {{.From}}: it names another release, or no earlier one has this tag
+{{- else}}from {{.From}} to {{.To}}{{end}}
+{{end}}`
 
 // runRelease is build release.
 func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	o := releaseOptions{stderr: stderr}
-	var step, digests string
-	flags := newFlags("release [flags]", releaseSynopsis(), releaseExample, stdout)
+	o := releaseOptions{Release: release.Release{Log: stderr, Repositories: registry.Default}, signFlags: signFlags{stderr: stderr}}
+	var synopsis strings.Builder
+	if err := render(&synopsis, releaseSynopsis, release.Steps); err != nil {
+		return err
+	}
+	flags := newFlags("release [flags]", synopsis.String(), releaseExample, stdout)
 	flags.StringVar(&o.lockFile, "lock", "", "the lock `file` (default that of the channel: versions.json or versions-unstable.json)")
 	o.registerCache(flags)
-	flags.StringVar(&step, "step", "", "run only this `step`")
+	step := flags.String("step", "", "run only this `step`")
 	flags.StringVar(&o.platforms, "platform", "all", "`platforms` that --step test tests, separated by commas; host is this machine's, all is every one in the lock")
-	flags.StringVar(&digests, "digests", "", "the `images` that the step build gave, as it prints them in JSON; if the folder has others, the step fails")
+	digests := flags.String("digests", "", "the `images` that the step build gave, as it prints them in JSON; if the folder has others, the step fails")
 	flags.StringVar(&o.withdraw, "withdraw", "", "withdraw this `version`")
-	flags.BoolVar(&o.update, "update", false, "look for a newer release of tailscale first")
+	flags.BoolVar(&o.Renew, "update", false, "look for a newer release of tailscale first")
 	flags.StringVar(&o.channel, "channel", "stable", "`channel` for --update: stable or unstable")
 	flags.StringVar(&o.upstream, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --update")
-	flags.Func("repo", "`repository` to publish in, may be repeated, or a list with commas (default "+strings.Join(registry.Default, " and ")+")", collect(&o.repositories))
-	flags.StringVar(&o.runner, "runner", "native", "`what` runs the image for the tests: native or docker")
-	flags.StringVar(&o.key, "key", "", "sign with the private key in `file`")
-	flags.BoolVar(&o.keyless, "keyless", false, "sign as the GitHub workflow that this runs in")
+	flags.Func("repo", "`repository` to publish in, may be repeated, or a list with commas (default "+strings.Join(registry.Default, " and ")+")", collect(&o.Repositories, registry.CheckName))
+	flags.StringVar(&o.Runner, "runner", "native", "`what` runs the image for the tests: native or docker")
+	o.signFlags.register(flags)
 	flags.BoolVar(&o.unsigned, "unsigned", false, "do not sign, and attest nothing")
-	flags.StringVar(&o.sigstore.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
-	flags.StringVar(&o.sigstore.config, "signing-config", "", "signing config `file` of another Sigstore than the public one")
-	flags.StringVar(&o.folder, "folder", "release", "`folder` of the release")
+	flags.StringVar(&o.Folder, "folder", "release", "`folder` of the release")
 	flags.BoolVar(&o.onGitHub, "github", false, "record the release on GitHub: commit the lock, make the release; needs GITHUB_TOKEN")
 	flags.StringVar(&o.branch, "branch", os.Getenv("GITHUB_REF_NAME"), "the `branch` that has the lock, for --github (default the workflow's)")
-	flags.BoolVar(&o.retag, "retag", false, "let a version's tag move to another digest, and latest back to an older version")
-	flags.BoolVar(&o.again, "again", false, "run all steps, even if the release is published")
-	flags.BoolVar(&o.asJSON, "json", false, "print the result as JSON")
-	if err := flags.parseOnly(args); err != nil && !errors.Is(err, errParsed) {
-		return err
-	}
-	if err := o.check(step, digests); err != nil {
-		return err
-	}
-	if justParse {
-		return errParsed
-	}
-	r, err := o.release()
+	flags.BoolVar(&o.Retag, "retag", false, "let a version's tag move to another digest, and latest back to an older version")
+	flags.BoolVar(&o.Again, "again", false, "run all steps, even if the release is published")
+	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
+	_, err := flags.parse(args, func(rest []string) error {
+		if len(rest) > 0 {
+			return cli.Usage("unexpected argument %q", rest[0])
+		}
+		return o.check(*step, *digests)
+	})
 	if err != nil {
+		return err
+	}
+	if err := o.prepare(ctx); err != nil {
 		return err
 	}
 	if o.withdraw != "" {
-		w, err := r.Withdraw(ctx, o.withdraw)
+		w, err := o.Withdraw(ctx, o.withdraw)
 		if err != nil {
-			return releaseError(err)
+			return explain(err, releaseHints(err))
 		}
-		return printWithdrawal(stdout, w, o.asJSON)
+		return flags.print(w, withdrawalText)
 	}
-	result, err := r.Run(ctx, o.step)
+	result, err := o.Run(ctx, o.step)
 	if err != nil {
-		return releaseError(err)
+		return explain(err, releaseHints(err))
 	}
-	if err := o.report(result); err != nil {
+	if err := report(result); err != nil {
 		return err
 	}
-	if o.asJSON {
-		return printJSON(stdout, result)
-	}
-	printRelease(stdout, result)
-	return nil
+	return flags.print(result, releaseText)
+}
+
+// signs reports whether something is signed. A step that signs nothing does not read the
+// key either.
+func (o *releaseOptions) signs() bool {
+	return o.withdraw == "" && (o.step == nil || o.step.Has(release.Identity))
 }
 
 // check checks what the flags say, before anything is done.
@@ -127,101 +131,78 @@ func (o *releaseOptions) check(step, digests string) error {
 			ways++
 		}
 	}
-	if step != "" {
-		if o.step = release.Named(step); o.step == nil {
-			return usageError("--step: %q is not a step of a release", step)
-		}
+	if o.step = release.Named(step); o.step == nil && step != "" {
+		return cli.Usage("--step: %q is not a step of a release", step)
 	}
-	signs := o.withdraw == "" && (o.step == nil || o.step.Has(release.Identity))
 	channel, err := lock.ParseChannel(o.channel)
 	switch {
 	case err != nil:
-		return usageError("--channel: %w", err)
-	case o.withdraw != "" && (step != "" || o.update || ways > 0):
-		return usageError("--withdraw cannot be combined with --step, --update or a way to sign")
-	case signs && ways != 1:
-		return usageError("release: expected one of --key FILE, --keyless and --unsigned")
+		return cli.Usage("--channel: %w", err)
+	case o.withdraw != "" && (step != "" || o.Renew || ways > 0):
+		return cli.Usage("--withdraw cannot be combined with --step, --update or a way to sign")
+	case o.signs() && ways != 1:
+		return cli.Usage("release: expected one of --key FILE, --keyless and --unsigned")
 	case ways > 1:
-		return usageError("release: expected only one of --key FILE, --keyless and --unsigned")
-	case o.runner != "native" && o.runner != "docker":
-		return usageError("--runner: %q is neither native nor docker", o.runner)
+		return cli.Usage("release: expected only one of --key FILE, --keyless and --unsigned")
+	case o.Runner != "native" && o.Runner != "docker":
+		return cli.Usage("--runner: %q is neither native nor docker", o.Runner)
 	case o.onGitHub && o.branch == "":
-		return usageError("--github needs --branch")
+		return cli.Usage("--github needs --branch")
 	case o.platforms != "all" && step != "test":
-		return usageError("--platform is for --step test: a release has all platforms of the lock")
+		return cli.Usage("--platform is for --step test: a release has all platforms of the lock")
 	}
 	if digests != "" {
-		if o.images, err = release.ParseDigests(digests); err != nil {
-			return usageError("--digests: %w", err)
+		if o.Images, err = release.ParseDigests(digests); err != nil {
+			return cli.Usage("--digests: %w", err)
 		}
 	}
 	if o.withdraw != "" {
 		channel = lock.ChannelOf(o.withdraw)
 	}
-	if o.lockFile == "" {
-		o.lockFile = channel.File()
-	}
-	if o.onGitHub && !filepath.IsLocal(o.lockFile) {
-		return usageError("--lock: %s is not below the checkout's folder", o.lockFile)
-	}
-	if len(o.repositories) == 0 {
-		o.repositories = registry.Default
-	}
-	for _, r := range o.repositories {
-		if err := registry.CheckName(r); err != nil {
-			return usageError("--repo: %w", err)
-		}
+	if o.LockFile = cmp.Or(o.lockFile, channel.File()); o.onGitHub && !filepath.IsLocal(o.LockFile) {
+		return cli.Usage("--lock: %s is not below the checkout's folder", o.LockFile)
 	}
 	return nil
 }
 
-// release is the release that the flags describe.
-func (o *releaseOptions) release() (*release.Release, error) {
-	keychain, err := credentials(o.repositories)
+// prepare completes the release that the flags describe.
+func (o *releaseOptions) prepare(ctx context.Context) error {
+	keychain, err := credentials(o.Repositories)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if !o.update && (o.step == nil || o.step == release.Steps[0]) { // which begin with it
-		if _, err := readLock(o.lockFile); err != nil {
-			return nil, err
+	if !o.Renew && (o.step == nil || o.step == release.Steps[0]) { // which begin with it
+		if _, err := readLock(o.LockFile); err != nil {
+			return err
 		}
 	}
-	program, err := programDigest()
-	if err != nil {
-		return nil, err
+	if o.Program, err = programDigest(); err != nil {
+		return err
 	}
-	r := &release.Release{
-		Folder: o.folder, LockFile: o.lockFile, Renew: o.update, Again: o.again, Retag: o.retag,
-		Repositories: o.repositories, Images: o.images, Program: program, Runner: o.runner,
-		Tools:    releaseTools(o),
-		Registry: &registry.Client{Keychain: keychain},
-		Log:      o.stderr,
-	}
+	o.Tools, o.Registry = releaseTools(o), &registry.Client{Keychain: keychain}
 	if o.platforms != "all" {
-		if r.Platforms, err = lock.ParsePlatforms(o.platforms, lock.Known); err != nil {
-			return nil, usageError("--platform: %w", err)
+		if o.Platforms, err = lock.ParsePlatforms(o.platforms, lock.Known); err != nil {
+			return cli.Usage("--platform: %w", err)
 		}
 	}
 	if o.onGitHub {
 		client, err := githubClient()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		r.Recorder = release.GitHubRecorder{Client: client, LockFile: o.lockFile, Branch: o.branch}
+		o.Recorder = release.GitHubRecorder{Client: client, LockFile: o.LockFile, Branch: o.branch}
 	} else {
-		r.Recorder = release.LocalRecorder{Release: r}
+		o.Recorder = release.LocalRecorder{Release: &o.Release}
 	}
-	// A step that signs nothing does not read the key either.
-	if (o.key != "" || o.keyless) && (o.step == nil || o.step.Has(release.Identity)) {
-		s := &imageSigner{releaseOptions: o}
+	if o.signs() && !o.unsigned {
 		if o.key != "" { // it may ask for a password: now, and not after minutes of work
-			if err := s.open(context.Background()); err != nil {
-				return nil, err
+			if err := o.makeSigner(ctx); err != nil {
+				return err
 			}
 		}
-		r.Signer = s
+		o.Signer = &o.signFlags
 	}
-	return r, nil
+	return nil
 }
 
 // programDigest is the digest of the running program.
@@ -235,37 +216,12 @@ func programDigest() (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	hash := sha256.New()
-	_, err = io.Copy(hash, f)
-	return hex.EncodeToString(hash.Sum(nil)), err
-}
-
-// releaseError says what to do about a step that failed.
-func releaseError(err error) error {
-	var order *release.OrderError
-	var mismatch *release.MismatchError
-	var coded *codedError
-	var step *release.StepError
-	switch {
-	case errors.As(err, &coded):
-		return err
-	case errors.As(err, &order):
-		return &codedError{err, exitFailed, "run it first: " + self() + " release --step " + order.Step}
-	case errors.As(err, &mismatch):
-		return &codedError{err, exitDiffers, "the folder was changed on its way from the machine that built; nothing was done"}
-	case errors.Is(err, github.ErrChanged):
-		return &codedError{err, exitFailed, "the tags have moved and nothing was recorded; the next run starts from what is there now"}
-	case errors.As(err, &step) && (step.Step == "push" || step.Step == "tag"):
-		if err = layoutError(err, "dist"); errors.As(err, &coded) {
-			return err
-		}
-		return pushError(err)
-	}
-	return githubError("contents: write", err)
+	digest, _, err := v1.SHA256(f)
+	return digest.Hex, err
 }
 
 // report tells a workflow on GitHub what became of the release.
-func (o *releaseOptions) report(r *release.Result) error {
+func report(r *release.Result) error {
 	outputs := []string{"release", fmt.Sprint(r.Needed), "version", r.Version}
 	if r.Images != nil {
 		outputs = append(outputs, "digests", r.Images.String())
@@ -280,39 +236,58 @@ func (o *releaseOptions) report(r *release.Result) error {
 	return addSummary(string(notes))
 }
 
-func printRelease(w io.Writer, r *release.Result) {
-	switch {
-	case r.Withdrawn:
-		fmt.Fprintf(w, "nothing to do: %s was withdrawn\n", r.Version)
-	case r.Published:
-		fmt.Fprintf(w, "published  %s\n", r.Version)
-	case !r.Needed:
-		fmt.Fprintf(w, "nothing to do: %s is published\n", r.Version)
-	default:
-		fmt.Fprintf(w, "release    %s\n", r.Version)
-	}
-	if r.Notes != "" {
-		fmt.Fprintf(w, "notes      %s\n", r.Notes)
-	}
-	fmt.Fprintf(w, "tags       %s\n", strings.Join(r.Tags, ", "))
-	for _, repository := range r.Repositories {
-		if r.Digest != "" {
-			fmt.Fprintf(w, "%s@%s\n", repository, r.Digest)
-		}
-	}
+// releaseTools are the tools of a release. A test has others.
+var releaseTools = func(o *releaseOptions) release.Tools {
+	return release.Tools{Update: o.updateLock, Build: o.buildImage, Test: o.testImage, Verify: o.verifyImage}
 }
 
-func printWithdrawal(w io.Writer, r *release.Withdrawal, asJSON bool) error {
-	if asJSON {
-		return printJSON(w, r)
+// updateLock is the step update: the lock that follows on base.
+func (o *releaseOptions) updateLock(ctx context.Context, base *lock.Lock) (*lock.Lock, []string, error) {
+	in := inputFlags{lockFile: o.LockFile, platforms: "all", cacheDir: o.cacheDir, verifyCache: o.verifyCache, create: true}
+	next, u, _, err := findUpdate(ctx, &in, upstream.Wish{Channel: lock.Channel(o.channel)}, o.upstream, o.Log)
+	if err != nil || !u.IsNew() {
+		return base, nil, err
 	}
-	fmt.Fprintf(w, "withdrawn  %s\n", r.Version)
-	for _, t := range r.Tags {
-		if t.From == t.To {
-			fmt.Fprintf(w, "%s  stays at %s: it names another release, or no earlier one has this tag\n", t.Tag, t.From)
-		} else {
-			fmt.Fprintf(w, "%s  from %s to %s\n", t.Tag, t.From, t.To)
-		}
+	var flags []string
+	for _, f := range u.Flags {
+		flags = append(flags, f.String())
 	}
-	return nil
+	return next, flags, nil
+}
+
+// buildImage is the step build. What comes out is recorded in a lock that has no
+// outputs, and compared with any other.
+func (o *releaseOptions) buildImage(ctx context.Context, lockFile, layout string) error {
+	l, err := lock.Read(lockFile)
+	if err != nil {
+		return err
+	}
+	b := buildOptions{inputFlags: o.inputFlags, lock: l, chosen: l.Inputs.Platforms, output: layout, update: l.Outputs == nil, stderr: o.Log}
+	b.lockFile = lockFile
+	_, _, err = b.build(ctx)
+	return err
+}
+
+// testImage is the step test.
+func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
+	return testOptions{runner: o.Runner, junit: report, timeout: 2 * time.Minute}.test(ctx, layout, platforms, io.Discard, o.Log)
+}
+
+// verifyImage is the step verify: everything that the registries serve is read, and
+// compared with what the inputs give here.
+func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, references []string) error {
+	keychain, err := credentials(o.Repositories)
+	if err != nil {
+		return err
+	}
+	// On a machine of its own, which has built nothing, the source is proven, too.
+	v := verifyOptions{inputFlags: o.inputFlags, trustCache: true, source: o.step != nil, repository: o.upstream}
+	report, err := v.verify(ctx, &verify.Verifier{Lock: l, Keychain: keychain}, references, o.Log)
+	if err != nil {
+		return err
+	}
+	if report.Verdict != verify.Verified {
+		_ = report.WriteText(o.Log)
+	}
+	return verdict(report)
 }

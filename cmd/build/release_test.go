@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -38,7 +39,7 @@ var realBuild = sync.OnceValues(func() (string, error) {
 	}
 	out := filepath.Join(dir, "dist")
 	var stdout, stderr bytes.Buffer
-	if code := run(context.Background(), []string{"--lock", "../../" + lock.File, "--output", out, "--json"}, &stdout, &stderr); code != exitOK {
+	if code := run(context.Background(), []string{"--lock", "../../" + lock.File, "--output", out, "--json"}, &stdout, &stderr); code != cli.ExitOK {
 		return "", errors.New(stderr.String())
 	}
 	return out, nil

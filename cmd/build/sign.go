@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
@@ -40,66 +41,125 @@ type signResult struct {
 	Repositories []sign.Attached `json:"repositories"`
 }
 
+const signText = `{{range .}}{{.Index}}
+signed by {{.Signer}}
+{{range .Repositories}}{{.Repository}}: {{.Attached}} attached, {{.Present}} were there
+{{end}}{{end}}`
+
 // sigstoreFlags name an instance of Sigstore other than the public one.
 type sigstoreFlags struct{ root, config string }
 
 // open reads the instance that the flags name, or fetches the public one.
 func (f *sigstoreFlags) open(ctx context.Context) (*sign.Sigstore, error) {
-	if f.root == "" && f.config == "" {
+	if *f == (sigstoreFlags{}) {
 		*f = publicSigstore
 	}
-	if f.root == "" && f.config == "" {
+	if *f == (sigstoreFlags{}) {
 		s, err := sign.PublicSigstore(ctx)
 		if err != nil {
-			return nil, &codedError{fmt.Errorf("sigstore: %w", err), exitFailed, "check the network, or name the instance's files with --trusted-root and --signing-config"}
+			err = cli.Failed(fmt.Errorf("sigstore: %w", err), "check the network, or name the instance's files with --trusted-root and --signing-config")
 		}
-		return s, nil
+		return s, err
 	}
-	var s sign.Sigstore
 	trusted, err := root.NewTrustedRootFromPath(f.root)
 	if err != nil {
 		return nil, fmt.Errorf("--trusted-root %s: %w", f.root, err)
 	}
-	s.Root = trusted
+	s := &sign.Sigstore{Root: trusted}
 	if f.config != "" {
 		if s.Config, err = root.NewSigningConfigFromPath(f.config); err != nil {
 			return nil, fmt.Errorf("--signing-config %s: %w", f.config, err)
 		}
 	}
-	return &s, nil
+	return s, nil
+}
+
+// signFlags say who signs. They are the Signer of a release.
+type signFlags struct {
+	sigstoreFlags
+	key     string
+	keyless bool
+	stderr  io.Writer
+	signer  *sign.Signer // once it was made
+}
+
+func (f *signFlags) register(flags *flagSet) {
+	flags.StringVar(&f.key, "key", "", "sign with the private key in `file`")
+	flags.BoolVar(&f.keyless, "keyless", false, "sign as the GitHub workflow that this runs in")
+	flags.StringVar(&f.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
+	flags.StringVar(&f.config, "signing-config", "", "signing config `file` of another Sigstore than the public one")
+}
+
+// makeSigner makes the signer: from the key, for which it may ask for a password, or
+// from a first certificate for this workflow.
+func (f *signFlags) makeSigner(ctx context.Context) (err error) {
+	switch {
+	case f.signer != nil:
+	case f.keyless:
+		f.signer, err = f.keylessSigner(ctx)
+	default:
+		f.signer, err = f.keySigner()
+	}
+	if err != nil {
+		return fmt.Errorf("sign: %w", err)
+	}
+	return nil
+}
+
+func (f *signFlags) String() string  { return f.signer.Trust.String() }
+func (f *signFlags) Command() string { return "build verify-signature " + f.signer.Trust.Flags() }
+
+// Sign is the step sign of a release.
+func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, repositories []string) error {
+	if err := f.makeSigner(ctx); err != nil {
+		return err
+	}
+	img, err := openSigned(ctx, layout, repositories)
+	if err != nil {
+		return err
+	}
+	_, err = f.sign(ctx, img, lockFile)
+	return err
+}
+
+// Signed reports whether the step sign was done.
+func (f *signFlags) Signed(ctx context.Context, references []string) (bool, error) {
+	err := f.makeSigner(ctx)
+	for _, ref := range references {
+		if err == nil {
+			_, err = checkSignatures(ctx, ref, f.signer.Trust)
+		}
+	}
+	if errors.Is(err, sign.ErrUnverified) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // runSign is build sign.
 func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("sign [flags] LAYOUT|REPOSITORY@DIGEST...", signSynopsis, signExample, stdout)
 	lockFile := flags.String("lock", lock.File, "the lock `file`")
-	key := flags.String("key", "", "sign with the private key in `file`")
-	keyless := flags.Bool("keyless", false, "sign as the GitHub workflow that this runs in")
 	var repositories []string
-	flags.Func("repo", "`repository` to attach to, may be repeated, or a list with commas (default that of the reference; for a layout "+strings.Join(registry.Default, " and ")+")", collect(&repositories))
-	var instance sigstoreFlags
-	flags.StringVar(&instance.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
-	flags.StringVar(&instance.config, "signing-config", "", "signing config `file` of another Sigstore than the public one")
-	asJSON := flags.Bool("json", false, "print the result as JSON")
-	sources, err := flags.parse(args)
+	flags.Func("repo", "`repository` to attach to, may be repeated, or a list with commas (default that of the reference; for a layout "+strings.Join(registry.Default, " and ")+")", collect(&repositories, registry.CheckName))
+	f := signFlags{stderr: stderr}
+	f.register(flags)
+	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
+	sources, err := flags.parse(args, func(sources []string) error {
+		switch {
+		case len(sources) == 0:
+			return cli.Usage("sign: names no image")
+		case (f.key == "") == !f.keyless:
+			return cli.Usage("sign: wants either --key FILE or --keyless")
+		case (f.root == "") != (f.config == ""):
+			return cli.Usage("sign: --trusted-root and --signing-config belong together")
+		case f.key != "" && f.root != "":
+			return cli.Usage("sign: --trusted-root and --signing-config are for --keyless")
+		}
+		return nil
+	})
 	if err != nil {
 		return err
-	}
-	switch {
-	case len(sources) == 0:
-		return usageError("sign: names no image")
-	case (*key == "") == !*keyless:
-		return usageError("sign: wants either --key FILE or --keyless")
-	case (instance.root == "") != (instance.config == ""):
-		return usageError("sign: --trusted-root and --signing-config belong together")
-	case *key != "" && instance.root != "":
-		return usageError("sign: --trusted-root and --signing-config are for --keyless")
-	}
-	var signer *sign.Signer
-	if *key != "" {
-		if signer, err = keySigner(*key, stderr); err != nil {
-			return err
-		}
 	}
 	images := make([]*signedImage, len(sources))
 	for i, source := range sources {
@@ -107,31 +167,16 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 			return err
 		}
 	}
-	var run attest.Run
-	if *keyless {
-		run = githubRun(os.Getenv)
-		if signer, err = keylessSigner(ctx, &instance); err != nil {
+	if err := f.makeSigner(ctx); err != nil {
+		return err
+	}
+	results := make([]*signResult, len(images))
+	for i, img := range images {
+		if results[i], err = f.sign(ctx, img, *lockFile); err != nil {
 			return err
 		}
 	}
-	var results []signResult
-	for _, img := range images {
-		r, err := signImage(ctx, img, *lockFile, run, signer, stderr)
-		if err != nil {
-			return err
-		}
-		results = append(results, *r)
-	}
-	if *asJSON {
-		return printJSON(stdout, results)
-	}
-	for _, r := range results {
-		fmt.Fprintf(stdout, "%s\nsigned by %s\n", r.Index, r.Signer)
-		for _, a := range r.Repositories {
-			fmt.Fprintf(stdout, "%s: %d attached, %d were there\n", a.Repository, a.Attached, a.Present)
-		}
-	}
-	return nil
+	return flags.print(results, signText)
 }
 
 // signedImage is an image to sign, and where.
@@ -142,17 +187,16 @@ type signedImage struct {
 }
 
 // openSigned opens an image, from a layout or from a registry.
-func openSigned(ctx context.Context, source string, repositories []string) (*signedImage, error) {
+func openSigned(ctx context.Context, source string, repositories []string) (_ *signedImage, err error) {
 	img := &signedImage{source: source}
-	references := repositories
+	var references []string
 	var from v1.Descriptor
-	if info, err := os.Stat(source); err == nil && info.IsDir() {
+	if info, serr := os.Stat(source); serr == nil && info.IsDir() {
 		if img.index, err = openLayout(source); err != nil {
 			return nil, err
 		}
 		if len(repositories) == 0 {
 			repositories = registry.Default
-			references = repositories
 		}
 	} else {
 		repository, identifier, err := splitReference(source)
@@ -160,14 +204,14 @@ func openSigned(ctx context.Context, source string, repositories []string) (*sig
 			return nil, err
 		}
 		if from.Digest, err = v1.NewHash(identifier); err != nil {
-			return nil, usageError("sign: %s names a tag, which may move: name the digest, REPOSITORY@sha256:...", source)
+			return nil, cli.Usage("sign: %s names a tag, which may move: name the digest, REPOSITORY@sha256:...", source)
 		}
-		references = append([]string{source}, repositories...)
 		if len(repositories) == 0 {
 			repositories = []string{repository}
 		}
+		references = []string{source}
 	}
-	keychain, err := credentials(references)
+	keychain, err := credentials(append(references, repositories...))
 	if err != nil {
 		return nil, err
 	}
@@ -191,9 +235,13 @@ func openSigned(ctx context.Context, source string, repositories []string) (*sig
 	return img, nil
 }
 
-// signImage signs one image.
-func signImage(ctx context.Context, img *signedImage, lockFile string, run attest.Run, signer *sign.Signer, stderr io.Writer) (*signResult, error) {
-	set, err := makeSet(ctx, lockFile, img.source, img.index, run, stderr)
+// sign signs one image.
+func (f *signFlags) sign(ctx context.Context, img *signedImage, lockFile string) (*signResult, error) {
+	var run attest.Run
+	if f.keyless {
+		run = githubRun()
+	}
+	set, err := makeSet(ctx, lockFile, img.source, img.index, run, f.stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -201,25 +249,22 @@ func signImage(ctx context.Context, img *signedImage, lockFile string, run attes
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	display := progress.New(stderr)
+	display := progress.New(f.stderr)
 	defer display.Close()
 	task := display.Start("sign "+img.source, "statements")
-	attached, err := sign.Attach(ctx, statements, signer, img.repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
+	attached, err := sign.Attach(ctx, statements, f.signer, img.repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
 	task.End(err)
-	if errors.Is(err, sign.ErrNotThere) {
-		return nil, &codedError{fmt.Errorf("sign: %w", err), exitFailed, "push it first; what is signed is what is there"}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	return &signResult{set.Subjects[0].Descriptor.Digest.String(), signer.Trust.String(), attached}, nil
+	return &signResult{set.Subjects[0].Descriptor.Digest.String(), f.String(), attached}, nil
 }
 
 // keySigner reads a private key.
-func keySigner(file string, stderr io.Writer) (*sign.Signer, error) {
-	data, err := os.ReadFile(file)
+func (f *signFlags) keySigner() (*sign.Signer, error) {
+	data, err := os.ReadFile(f.key)
 	if err != nil {
-		return nil, fmt.Errorf("sign: --key: %w", err)
+		return nil, fmt.Errorf("--key: %w", err)
 	}
 	key, err := sign.ParsePrivateKey(data, func() ([]byte, error) {
 		if word, ok := os.LookupEnv("COSIGN_PASSWORD"); ok {
@@ -228,47 +273,43 @@ func keySigner(file string, stderr io.Writer) (*sign.Signer, error) {
 		if !term.IsTerminal(int(os.Stdin.Fd())) {
 			return nil, errors.New("is encrypted, and there is nobody to ask for the password")
 		}
-		fmt.Fprintf(stderr, "password of %s: ", file)
-		defer fmt.Fprintln(stderr)
+		fmt.Fprintf(f.stderr, "password of %s: ", f.key)
+		defer fmt.Fprintln(f.stderr)
 		return term.ReadPassword(int(os.Stdin.Fd()))
 	})
 	if err != nil {
-		return nil, &codedError{fmt.Errorf("sign: --key %s: %w", file, err), exitFailed, "the password comes from COSIGN_PASSWORD, or from the terminal; cosign generate-key-pair makes a key"}
+		return nil, cli.Failed(fmt.Errorf("--key %s: %w", f.key, err), "the password comes from COSIGN_PASSWORD, or from the terminal; cosign generate-key-pair makes a key")
 	}
 	return sign.NewSigner(key)
 }
 
 // keylessSigner signs as the workflow.
-func keylessSigner(ctx context.Context, instance *sigstoreFlags) (*sign.Signer, error) {
+func (f *signFlags) keylessSigner(ctx context.Context) (*sign.Signer, error) {
 	tokens := sign.GitHub{URL: os.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL"), Bearer: os.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")}
 	if tokens.URL == "" || tokens.Bearer == "" {
-		return nil, &codedError{errors.New("sign: --keyless: nothing here vouches for who signs"), exitFailed,
-			"run it in a job of GitHub Actions that has the permission id-token: write, or sign with --key"}
+		return nil, cli.Failed(errors.New("--keyless: nothing here vouches for who signs"),
+			"run it in a job of GitHub Actions that has the permission id-token: write, or sign with --key")
 	}
-	s, err := instance.open(ctx)
+	s, err := f.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, err
 	}
-	signer, err := sign.NewKeylessSigner(ctx, s, tokens)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	return signer, nil
+	return sign.NewKeylessSigner(ctx, s, tokens)
 }
 
 // githubRun is what GitHub Actions says of the run, for the provenance.
 // Source: https://docs.github.com/actions, default environment variables.
-func githubRun(env func(string) string) attest.Run {
-	server, repository := env("GITHUB_SERVER_URL"), env("GITHUB_REPOSITORY")
+func githubRun() attest.Run {
+	server, repository := os.Getenv("GITHUB_SERVER_URL"), os.Getenv("GITHUB_REPOSITORY")
 	if server == "" || repository == "" {
 		return attest.Run{}
 	}
-	run := attest.Run{Source: server + "/" + repository, Commit: env("GITHUB_SHA")}
-	if workflow := env("GITHUB_WORKFLOW_REF"); workflow != "" {
+	run := attest.Run{Source: server + "/" + repository, Commit: os.Getenv("GITHUB_SHA")}
+	if workflow := os.Getenv("GITHUB_WORKFLOW_REF"); workflow != "" {
 		run.Builder = server + "/" + workflow
 	}
-	if id := env("GITHUB_RUN_ID"); id != "" {
-		run.Invocation = run.Source + "/actions/runs/" + id + "/attempts/" + env("GITHUB_RUN_ATTEMPT")
+	if id := os.Getenv("GITHUB_RUN_ID"); id != "" {
+		run.Invocation = run.Source + "/actions/runs/" + id + "/attempts/" + os.Getenv("GITHUB_RUN_ATTEMPT")
 	}
 	return run
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/probe"
@@ -37,36 +39,29 @@ type testResult struct {
 
 // testOptions are the flags of build test.
 type testOptions struct {
-	platforms, runner, junit, run string
-	asJSON                        bool
-	timeout                       time.Duration
+	runner, junit, run string
+	asJSON             bool
+	timeout            time.Duration
 }
 
 // runTest is build test. Rows come on stdout as they are known, or with --json one result at the end.
 func runTest(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o testOptions
 	fs := newFlags("test [flags] [LAYOUT|REF]", testSynopsis, testExample, stdout)
-	fs.StringVar(&o.platforms, "platform", "host", "`platforms`, separated by commas; host is this machine's, all is every one that an image is built for")
+	names := fs.String("platform", "host", "`platforms`, separated by commas; host is this machine's, all is every one that an image is built for")
 	fs.StringVar(&o.runner, "runner", "native", "what runs the image: native or docker")
 	fs.StringVar(&o.junit, "junit", "", "also write the result to `file`, in JUnit's form")
 	fs.BoolVar(&o.asJSON, "json", false, "print the result as JSON")
 	fs.StringVar(&o.run, "run", "", "test only what matches this regular `expression`, such as probe/")
 	fs.DurationVar(&o.timeout, "timeout", 2*time.Minute, "`time` for a case; another platform than this machine's gets three times as long")
-	rest, err := fs.parse(args)
+	source, err := fs.parseOne(args, "images", "dist")
 	if err != nil {
 		return err
 	}
-	if len(rest) > 1 {
-		return usageError("test: %d images given, wants one", len(rest))
-	}
-	source := "dist"
-	if len(rest) == 1 {
-		source = rest[0]
-	}
 	// An image is tested without its lock, so all are those that could be in it.
-	platforms, err := lock.ParsePlatforms(o.platforms, lock.Known)
+	platforms, err := lock.ParsePlatforms(*names, lock.Known)
 	if err != nil {
-		return usageError("--platform: %w", err)
+		return cli.Usage("--platform: %w", err)
 	}
 	return o.test(ctx, source, platforms, stdout, stderr)
 }
@@ -74,55 +69,60 @@ func runTest(ctx context.Context, args []string, stdout, stderr io.Writer) error
 // test tests the images of source for these platforms.
 func (o testOptions) test(ctx context.Context, source string, platforms []lock.Platform, stdout, stderr io.Writer) (err error) {
 	runners := map[string]container.Runner{"native": container.Native(), "docker": container.Docker()}
-	runner := runners[o.runner]
-	if runner == nil {
-		return usageError("--runner: %q is neither native nor docker", o.runner)
-	}
-	cfg := suite.Config{Runner: runner, Timeout: o.timeout}
-	if o.timeout <= 0 {
-		return usageError("--timeout: %v is no time", o.timeout)
-	}
-	if o.run != "" {
-		if cfg.Run, err = regexp.Compile(o.run); err != nil {
-			return usageError("--run: %w", err)
-		}
+	cfg := suite.Config{Runner: runners[o.runner], Timeout: o.timeout}
+	switch cfg.Run, err = regexp.Compile(o.run); {
+	case cfg.Runner == nil:
+		return cli.Usage("--runner: %q is neither native nor docker", o.runner)
+	case o.timeout <= 0:
+		return cli.Usage("--timeout: %v is no time", o.timeout)
+	case err != nil:
+		return cli.Usage("--run: %w", err)
 	}
 	images, err := openImages(ctx, source, platforms)
 	if err != nil {
 		return err
 	}
 	// What an earlier run was killed with is in nobody's use.
-	if err := runner.Sweep(ctx); err != nil {
+	if err := cfg.Runner.Sweep(ctx); err != nil {
 		return fmt.Errorf("test: remove what an earlier run left: %w", err)
 	}
 	result, err := testImages(ctx, cfg, source, images, o, stdout, stderr)
+	if err == nil && o.junit != "" {
+		err = writeJUnit(o.junit, result)
+	}
+	if err == nil && o.asJSON {
+		err = printJSON(stdout, result)
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return fmt.Errorf("test: %w", err)
 	}
-	if o.junit != "" {
-		if err := writeJUnit(o.junit, result); err != nil {
-			return fmt.Errorf("test: %w", err)
+	if result.Passed {
+		return nil
+	}
+	first, failed, of := "", 0, 0
+	for _, p := range result.Platforms {
+		for _, row := range p.Rows {
+			if of++; row.Result == probe.Fail {
+				first = cmp.Or(first, row.Name)
+				failed++
+			}
 		}
 	}
-	if o.asJSON {
-		if err := printJSON(stdout, result); err != nil {
-			return fmt.Errorf("test: %w", err)
-		}
+	if failed == 0 {
+		return fmt.Errorf("test: %s: nothing was tested", source)
 	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("test: %w", ctx.Err())
-	}
-	if !result.Passed {
-		return &codedError{fmt.Errorf("test: %s: %s", source, failures(result)), exitFailed, "the log of each failed case is above; --run " + firstFailure(result) + " runs only that one"}
-	}
-	return nil
+	return cli.Failed(fmt.Errorf("test: %s: %d of %d cases failed", source, failed, of),
+		"the log of each failed case is above; --run '^"+first+"$' runs only that one")
 }
 
 // openImages opens the images of all platforms, and refuses what cannot be tested, before anything is.
 func openImages(ctx context.Context, source string, platforms []lock.Platform) ([]v1.Image, error) {
 	if _, err := os.Stat(source); errors.Is(err, os.ErrNotExist) && !strings.ContainsAny(source, "/:@.") {
-		return nil, &codedError{fmt.Errorf("test: %s: no such layout", source), exitFailed,
-			"make it with " + self() + ", or name a layout or a reference such as registry.example.com/derper:1.102.3"}
+		return nil, cli.Failed(fmt.Errorf("test: %s: no such layout", source),
+			"make it with "+self()+", or name a layout or a reference such as registry.example.com/derper:1.102.3")
 	}
 	keychain, err := imageKeychain([]string{source})
 	if err != nil {
@@ -134,25 +134,22 @@ func openImages(ctx context.Context, source string, platforms []lock.Platform) (
 	}
 	images, err := container.Open(ctx, source, keychain, wanted...)
 	if err != nil {
-		return nil, &codedError{fmt.Errorf("test: %w", err), exitFailed, openHint(source)}
+		hint := "name a layout that " + self() + " made, or a reference in a registry that can be reached"
+		if info, err := os.Stat(source); err == nil && info.IsDir() {
+			hint = self() + " --platform all makes a layout with every platform"
+		}
+		return nil, cli.Failed(fmt.Errorf("test: %w", err), hint)
 	}
 	for i, img := range images {
 		if err := suite.Ours(img); err != nil {
-			return nil, &codedError{fmt.Errorf("test: %s: %s: %w", source, platforms[i], err), exitFailed,
-				"the suite is for images of this project; " + self() + " probe asks any relay that runs"}
+			return nil, cli.Failed(fmt.Errorf("test: %s: %s: %w", source, platforms[i], err),
+				"the suite is for images of this project; "+self()+" probe asks any relay that runs")
 		}
 		if err := container.Runnable(wanted[i]); err != nil {
 			return nil, fmt.Errorf("test: %w", err)
 		}
 	}
 	return images, nil
-}
-
-func openHint(source string) string {
-	if info, err := os.Stat(source); err == nil && info.IsDir() {
-		return self() + " --platform all makes a layout with every platform"
-	}
-	return "name a layout that " + self() + " made, or a reference in a registry that can be reached"
 }
 
 // testImages tests the images one after the other.
@@ -173,7 +170,7 @@ func testImages(ctx context.Context, cfg suite.Config, source string, images []v
 				fmt.Fprintln(stdout, row.Text(suite.NameWidth))
 			}
 			if row.Result == probe.Fail && row.Log != "" {
-				display.Printf("%s: %s: log of its containers:\n%s", file.Platform(), row.Name, indent(row.Log))
+				display.Printf("%s: %s: log of its containers:\n%s", file.Platform(), row.Name, "    "+strings.ReplaceAll(strings.TrimRight(row.Log, "\n"), "\n", "\n    "))
 			}
 		}
 		r, err := suite.Run(ctx, cfg)
@@ -193,38 +190,10 @@ func testImages(ctx context.Context, cfg suite.Config, source string, images []v
 	return result, nil
 }
 
-func indent(log string) string {
-	return "    " + strings.ReplaceAll(strings.TrimRight(log, "\n"), "\n", "\n    ")
-}
-
 func writeJUnit(name string, r *testResult) error {
 	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
 	return errors.Join(suite.WriteJUnit(f, r.Source, r.Platforms), f.Close())
-}
-
-// failures counts what failed, over all platforms.
-func failures(r *testResult) string {
-	failed, of := 0, 0
-	for _, p := range r.Platforms {
-		failed += p.Count(probe.Fail)
-		of += len(p.Rows)
-	}
-	if failed == 0 {
-		return "nothing was tested"
-	}
-	return fmt.Sprintf("%d of %d cases failed", failed, of)
-}
-
-func firstFailure(r *testResult) string {
-	for _, p := range r.Platforms {
-		for _, row := range p.Rows {
-			if row.Result == probe.Fail {
-				return "'^" + row.Name + "$'"
-			}
-		}
-	}
-	return "''"
 }

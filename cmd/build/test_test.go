@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/testlock"
 )
 
@@ -89,21 +90,21 @@ func TestTestRefuses(t *testing.T) {
 		code int
 		want []string
 	}{
-		{"no layout", []string{"no-such-layout"}, exitFailed, []string{"test: no-such-layout: no such layout\n", "hint: make it with"}},
-		{"no directory", []string{"./no-such-layout"}, exitFailed, []string{"no such file or folder", "hint: "}},
-		{"no layout in the directory", []string{t.TempDir()}, exitFailed, []string{"is no OCI layout", "hint: "}},
-		{"a file", []string{file}, exitFailed, []string{"hint: "}},
-		{"no such reference", []string{host + "/derper:1"}, exitFailed, []string{"no such image in " + host, "hint: "}},
-		{"no such registry", []string{"127.0.0.1:1/derper:1"}, exitFailed, []string{"connection refused", "hint: "}},
-		{"platform not in the index", []string{"--platform", "linux/" + other, dist}, exitFailed, []string{"has no image for linux/" + other + ", only for linux/" + runtime.GOARCH, "hint: "}},
-		{"not ours", []string{layoutOf(t, stranger)}, exitFailed, []string{"is not an image that build made", "hint: ", "probe asks any relay"}},
-		{"two images", []string{dist, dist}, exitUsage, []string{"2 images given"}},
-		{"unknown platform", []string{"--platform", "linux/vax", dist}, exitUsage, []string{`unknown platform "linux/vax"`}},
-		{"unknown runner", []string{"--runner", "podman", dist}, exitUsage, []string{"neither native nor docker"}},
-		{"bad expression", []string{"--run", "(", dist}, exitUsage, []string{"--run"}},
-		{"no time", []string{"--timeout", "0s", dist}, exitUsage, []string{"--timeout"}},
-		{"no case", []string{"--run", "no-such-case", dist}, exitFailed, []string{`no case for linux/` + runtime.GOARCH + ` matches "no-such-case"`}},
-		{"timeout", []string{"--run", "^probe/ipv4$", "--timeout", "50ms", dist}, exitFailed, []string{"1 of 1 cases failed", "hint: "}},
+		{"no layout", []string{"no-such-layout"}, cli.ExitFailed, []string{"test: no-such-layout: no such layout\n", "hint: make it with"}},
+		{"no directory", []string{"./no-such-layout"}, cli.ExitFailed, []string{"no such file or folder", "hint: "}},
+		{"no layout in the directory", []string{t.TempDir()}, cli.ExitFailed, []string{"is no OCI layout", "hint: "}},
+		{"a file", []string{file}, cli.ExitFailed, []string{"hint: "}},
+		{"no such reference", []string{host + "/derper:1"}, cli.ExitFailed, []string{"no such image in " + host, "hint: "}},
+		{"no such registry", []string{"127.0.0.1:1/derper:1"}, cli.ExitFailed, []string{"connection refused", "hint: "}},
+		{"platform not in the index", []string{"--platform", "linux/" + other, dist}, cli.ExitFailed, []string{"has no image for linux/" + other + ", only for linux/" + runtime.GOARCH, "hint: "}},
+		{"not ours", []string{layoutOf(t, stranger)}, cli.ExitFailed, []string{"is not an image that build made", "hint: ", "probe asks any relay"}},
+		{"two images", []string{dist, dist}, cli.ExitUsage, []string{"2 images given"}},
+		{"unknown platform", []string{"--platform", "linux/vax", dist}, cli.ExitUsage, []string{`unknown platform "linux/vax"`}},
+		{"unknown runner", []string{"--runner", "podman", dist}, cli.ExitUsage, []string{"neither native nor docker"}},
+		{"bad expression", []string{"--run", "(", dist}, cli.ExitUsage, []string{"--run"}},
+		{"no time", []string{"--timeout", "0s", dist}, cli.ExitUsage, []string{"--timeout"}},
+		{"no case", []string{"--run", "no-such-case", dist}, cli.ExitFailed, []string{`no case for linux/` + runtime.GOARCH + ` matches "no-such-case"`}},
+		{"timeout", []string{"--run", "^probe/ipv4$", "--timeout", "50ms", dist}, cli.ExitFailed, []string{"1 of 1 cases failed", "hint: "}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var stdout, stderr strings.Builder
@@ -127,7 +128,7 @@ func TestTestRefuses(t *testing.T) {
 		}
 		t.Setenv("DOCKER_HOST", "unix://"+filepath.Join(t.TempDir(), "none.sock"))
 		var stdout, stderr strings.Builder
-		if code := run(t.Context(), []string{"test", "--runner", "docker", "--run", "versions", dist}, &stdout, &stderr); code != exitFailed {
+		if code := run(t.Context(), []string{"test", "--runner", "docker", "--run", "versions", dist}, &stdout, &stderr); code != cli.ExitFailed {
 			t.Errorf("exit code %d", code)
 		}
 		if all := stdout.String() + stderr.String(); !strings.Contains(all, "docker does not run") && !strings.Contains(all, "docker is not installed") || !strings.Contains(all, "hint: ") {
@@ -151,7 +152,7 @@ func TestTestResults(t *testing.T) {
 	}
 	junit := filepath.Join(t.TempDir(), "junit.xml")
 	var stdout, stderr strings.Builder
-	if code := run(t.Context(), []string{"test", "--json", "--junit", junit, "--run", "versions|probe/ipv4", ref.String()}, &stdout, &stderr); code != exitOK {
+	if code := run(t.Context(), []string{"test", "--json", "--junit", junit, "--run", "versions|probe/ipv4", ref.String()}, &stdout, &stderr); code != cli.ExitOK {
 		t.Fatalf("exit code %d\n%s", code, stderr.String())
 	}
 	var got struct {
@@ -261,8 +262,8 @@ func TestTestInterrupted(t *testing.T) {
 				t.Errorf("ended after %v", took)
 			}
 			var exit *exec.ExitError
-			if tt.signal == syscall.SIGINT && (!errors.As(err, &exit) || exit.ExitCode() != exitInterrupted || !strings.Contains(stderr.String(), "interrupted\nhint: ")) {
-				t.Errorf("ended with %v, want exit code %d:\n%s", err, exitInterrupted, &stderr)
+			if tt.signal == syscall.SIGINT && (!errors.As(err, &exit) || exit.ExitCode() != cli.ExitInterrupted || !strings.Contains(stderr.String(), "interrupted\nhint: ")) {
+				t.Errorf("ended with %v, want exit code %d:\n%s", err, cli.ExitInterrupted, &stderr)
 			}
 			if tt.signal == syscall.SIGKILL {
 				if out, err := exec.Command("build", "test", "--run", "^versions$", dist).CombinedOutput(); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,14 +12,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
-	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -48,11 +48,11 @@ const verifyExample = `  build verify docker.io/camllia/derper:latest
 
 // verifyOptions are the flags of build verify.
 type verifyOptions struct {
-	lockFile, platforms, cacheDir, html string
-	trustCache, asJSON, source          bool
-	repository, attest                  string
-	require                             int
-	rebuilders                          []string
+	inputFlags
+	html, repository, attest   string
+	trustCache, asJSON, source bool
+	require                    int
+	rebuilders                 []string
 }
 
 // runVerify is build verify. The report goes to stdout, as text or as JSON.
@@ -70,26 +70,28 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in\nwith the word keyless, and attach it to the image")
 	flags.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
 	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", collect(&o.rebuilders))
-	refs, err := flags.parse(args)
+	refs, err := flags.parse(args, o.check)
 	if err != nil {
-		return err
-	}
-	if err := o.check(refs); err != nil {
 		return err
 	}
 	v := &verify.Verifier{Fresh: !o.trustCache}
 	if o.platforms != "all" {
 		// An image is verified without its lock, so each that is known may be asked for.
 		if v.Platforms, err = lock.ParsePlatforms(o.platforms, lock.Known); err != nil {
-			return usageError("--platform: %w", err)
+			return cli.Usage("--platform: %w", err)
 		}
 	}
-	if v.Lock, err = lockAtHand(o.lockFile, len(refs) > 0); err != nil {
-		return err
+	// The lock may be missing where an image is verified.
+	v.Lock, err = lock.Read(o.lockFile)
+	if errors.Is(err, fs.ErrNotExist) && len(refs) > 0 && o.lockFile == lock.File {
+		v.Lock, err = nil, nil
+	}
+	if err != nil {
+		return explain(err, hints{{is(fs.ErrNotExist), "run it in a checkout, name the lock with --lock, or name an image to verify"}})
 	}
 	if o.html != "" { // before, and not after minutes of work
 		if _, err := os.Stat(filepath.Dir(o.html)); err != nil {
-			return usageError("--html: %w", err)
+			return cli.Usage("--html: %w", err)
 		}
 	}
 	if v.Keychain, err = imageKeychain(refs); err != nil {
@@ -98,26 +100,15 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
 		return err
 	}
-	var signer *sign.Signer
+	signs := signFlags{key: o.attest, keyless: o.attest == "keyless", stderr: stderr}
 	if o.attest != "" { // before, too: it may ask for a password
-		if signer, err = openSigner(ctx, o.attest, stderr); err != nil {
+		if err := signs.makeSigner(ctx); err != nil {
 			return err
 		}
 	}
-	c, remove, err := verifyCache(o)
+	report, err := o.verify(ctx, v, refs, stderr)
 	if err != nil {
-		return err
-	}
-	defer remove()
-	v.Cache, v.Modules, v.Display = c, modules(c), progress.New(stderr)
-	c.Warn = v.Display.Printf
-	if o.source {
-		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.repository, Warn: c.Warn}
-	}
-	report, err := verifyAll(ctx, v, o.lockFile, refs)
-	v.Display.Close()
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
+		return explain(fmt.Errorf("verify: %w", err), verifyHints)
 	}
 	if o.html != "" {
 		var page bytes.Buffer
@@ -126,21 +117,16 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		}
 	}
 	var text strings.Builder
-	if err = report.WriteText(&text); err == nil {
-		err = addSummary(fenced(text.String()))
-	}
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
 	write := report.WriteText
 	if o.asJSON {
 		write = report.WriteJSON
 	}
-	if err := write(stdout); err != nil {
+	err = errors.Join(report.WriteText(&text), addSummary(fenced(text.String())), write(stdout))
+	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	if signer != nil {
-		if err := attestRebuilds(ctx, report, signer, v.Keychain, stderr); err != nil {
+	if o.attest != "" {
+		if err := attestRebuilds(ctx, report, signs.signer, v.Keychain, stderr); err != nil {
 			return err
 		}
 	}
@@ -151,17 +137,49 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 func (o *verifyOptions) check(refs []string) error {
 	switch {
 	case o.cacheDir != "" && !o.trustCache:
-		return usageError("--cache names what --trust-cache trusts: give both, or none")
+		return cli.Usage("--cache names what --trust-cache trusts: give both, or none")
 	case o.attest != "" && o.trustCache:
-		return usageError("--attest says that the image was rebuilt from nothing: it cannot be had with --trust-cache")
+		return cli.Usage("--attest says that the image was rebuilt from nothing: it cannot be had with --trust-cache")
 	case o.require < 0, (o.require > 0) != (len(o.rebuilders) > 0):
-		return usageError("--require and --rebuilder belong together: how many, and of whom")
+		return cli.Usage("--require and --rebuilder belong together: how many, and of whom")
 	case o.require > len(o.rebuilders):
-		return usageError("--require %d: only %d are named with --rebuilder", o.require, len(o.rebuilders))
+		return cli.Usage("--require %d: only %d are named with --rebuilder", o.require, len(o.rebuilders))
 	case len(refs) == 0 && (o.attest != "" || o.require > 0):
-		return usageError("--attest and --require are about an image in a registry: name it")
+		return cli.Usage("--attest and --require are about an image in a registry: name it")
 	}
 	return nil
+}
+
+// verify verifies images, or the lock if there is none. It builds in an empty cache of
+// its own, or with --trust-cache in the one that builds use.
+func (o *verifyOptions) verify(ctx context.Context, v *verify.Verifier, refs []string, stderr io.Writer) (report *verify.Report, err error) {
+	if !o.trustCache {
+		const prefix = "derper-verify-"
+		if left, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*")); err == nil {
+			cache.RemoveUnused(left)
+		}
+		if o.cacheDir, err = os.MkdirTemp("", prefix); err != nil {
+			return nil, err
+		}
+		defer cache.RemoveAll(o.cacheDir)
+	}
+	v.Display = progress.New(stderr)
+	defer v.Display.Close()
+	if v.Cache, err = o.openCache(v.Display); err != nil {
+		return nil, err
+	}
+	defer v.Cache.Close()
+	v.Modules = modules(v.Cache)
+	if o.source {
+		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.repository, Warn: v.Display.Printf}
+	}
+	if len(refs) > 0 {
+		return v.References(ctx, refs)
+	}
+	if report, err = v.Locked(ctx, o.lockFile); errors.Is(err, lock.ErrNoOutputs) {
+		err = fmt.Errorf("%s: %w", o.lockFile, err)
+	}
+	return report, err
 }
 
 // openRebuilders is whom the flags trust to have rebuilt an image.
@@ -180,7 +198,7 @@ func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, er
 			return r, fmt.Errorf("verify: --rebuilder %s: %w", word, err)
 		}
 		if seen[trust.String()] {
-			return r, usageError("--rebuilder %s: is named twice", word)
+			return r, cli.Usage("--rebuilder %s: is named twice", word)
 		}
 		seen[trust.String()] = true
 		r.Trust = append(r.Trust, trust)
@@ -195,13 +213,6 @@ func imageKeychain(refs []string) (authn.Keychain, error) {
 		_, _, perr := registry.Split(ref)
 		return err == nil || perr != nil // which is said when it is opened
 	}))
-}
-
-func openSigner(ctx context.Context, key string, stderr io.Writer) (*sign.Signer, error) {
-	if key == "keyless" {
-		return keylessSigner(ctx, &sigstoreFlags{})
-	}
-	return keySigner(key, stderr)
 }
 
 // attestRebuilds signs what was found and attaches it to the images.
@@ -229,97 +240,23 @@ func attestRebuilds(ctx context.Context, report *verify.Report, signer *sign.Sig
 	return nil
 }
 
-func verifyAll(ctx context.Context, v *verify.Verifier, lockFile string, refs []string) (*verify.Report, error) {
-	if len(refs) > 0 {
-		return v.References(ctx, refs)
-	}
-	report, err := v.Locked(ctx, lockFile)
-	if errors.Is(err, lock.ErrNoOutputs) {
-		return nil, &codedError{fmt.Errorf("%s: %w", lockFile, err), exitFailed, "record them: " + self() + " --platform all --update-lock"}
-	}
-	return report, err
-}
-
-// lockAtHand reads the lock. It may be missing where an image is verified.
-func lockAtHand(name string, optional bool) (*lock.Lock, error) {
-	l, err := lock.Read(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		if optional && name == lock.File {
-			return nil, nil
-		}
-		return nil, &codedError{err, exitFailed, "run it in a checkout, name the lock with --lock, or name an image to verify"}
-	}
-	return l, err
-}
-
-// verifyCache is the cache to build in: an empty one of its own, or with
-// --trust-cache the one that builds use.
-func verifyCache(o verifyOptions) (c *cache.Cache, remove func(), err error) {
-	if o.trustCache {
-		in := inputFlags{cacheDir: o.cacheDir}
-		if c, err = in.openCache(); err != nil {
-			return nil, nil, err
-		}
-		return c, func() { c.Close() }, nil
-	}
-	const prefix = "derper-verify-"
-	if left, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*")); err == nil {
-		cache.RemoveUnused(left)
-	}
-	dir, err := os.MkdirTemp("", prefix)
-	if err != nil {
-		return nil, nil, fmt.Errorf("verify: %w", err)
-	}
-	if c, err = cache.Open(dir); err != nil {
-		os.RemoveAll(dir)
-		return nil, nil, err
-	}
-	return c, func() {
-		c.Close()
-		cache.RemoveAll(dir)
-	}, nil
-}
-
 // verdict is the report as the program's end.
 func verdict(r *verify.Report) error {
 	var failed []string
 	var first error
 	for _, s := range r.Subjects {
 		if s.Verdict != verify.Verified {
-			failed = append(failed, s.Ref)
-			if s.Err != nil && first == nil {
-				first = s.Err
-			}
+			failed, first = append(failed, s.Ref), cmp.Or(first, s.Err)
 		}
 	}
 	switch {
 	case r.Verdict == verify.Verified:
 		return nil
 	case r.Verdict == verify.Differs:
-		return &codedError{fmt.Errorf("verify: %s: differs from what was rebuilt", strings.Join(failed, ", ")), exitDiffers, "the report says what differs, and what that means"}
+		return cli.Coded(cli.ExitDiffers, fmt.Errorf("verify: %s: differs from what was rebuilt", strings.Join(failed, ", ")),
+			"the report says what differs, and what that means")
 	case first != nil:
-		return &codedError{fmt.Errorf("verify: %w", first), exitFailed, verifyHint(first)}
+		return explain(fmt.Errorf("verify: %w", first), verifyHints)
 	}
 	return fmt.Errorf("verify: %s: nothing that was asked for could be compared", strings.Join(failed, ", "))
-}
-
-// verifyHint is what to do about an image that could not be verified.
-func verifyHint(err error) string {
-	switch {
-	case errors.Is(err, syscall.ENOSPC):
-		return "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"
-	case errors.Is(err, image.ErrNotFound):
-		return "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, or an archive of docker save or skopeo"
-	case errors.Is(err, registry.ErrUnreachable):
-		return "check the registry's name and the network, or HTTPS_PROXY"
-	case errors.Is(err, image.ErrCorrupt):
-		return "no container runtime takes it as it is: fetch or push it again"
-	case errors.Is(err, image.ErrForeign):
-		return "verify is for images that this project's program made: those say what they were made of"
-	case errors.Is(err, verify.ErrRebuilders):
-		return "ask others to rebuild it: " + self() + " verify --attest KEY REF"
-	case errors.Is(err, upstream.ErrRepository):
-		return "check the network, or name a copy of the repository with --repository"
-	}
-	return hintFor(err)
 }

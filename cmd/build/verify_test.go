@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/registrytest"
 )
@@ -112,9 +113,9 @@ func TestVerifyExitCodes(t *testing.T) {
 	trust := []string{"--trust-cache", "--cache", v.cache, "--lock", v.lock}
 	with := func(args ...string) []string { return append(trust[:len(trust):len(trust)], args...) }
 
-	v.verify(exitOK, with(v.output)...)
+	v.verify(cli.ExitOK, with(v.output)...)
 	tampered := v.tampered()
-	out, errs := v.verify(exitDiffers, with(v.output, tampered)...)
+	out, errs := v.verify(cli.ExitDiffers, with(v.output, tampered)...)
 	for _, want := range []string{"FAIL  image  linux/amd64", "differs: manifest (1)", `.annotations.evil: image "yes"`, "1 of 2 verified"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("does not say %q:\n%s", want, out)
@@ -124,21 +125,21 @@ func TestVerifyExitCodes(t *testing.T) {
 		t.Errorf("stderr does not say %q:\n%s", want, errs)
 	}
 	// The platforms that were not tampered with are as they were.
-	v.verify(exitOK, with("--platform", "linux/arm64", tampered)...)
+	v.verify(cli.ExitOK, with("--platform", "linux/arm64", tampered)...)
 
 	half := filepath.Join(t.TempDir(), "half.tar")
 	if err := os.WriteFile(half, make([]byte, 700), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, ref := range []string{"./nowhere", half, t.TempDir(), "127.0.0.1:1/derper:1"} {
-		out, errs := v.verify(exitFailed, with(ref)...)
+		out, errs := v.verify(cli.ExitFailed, with(ref)...)
 		if !strings.Contains(out, "\nnot verified: "+ref+": ") || !strings.Contains(errs, "build: verify: "+ref+": ") || !strings.Contains(errs, "\nhint: ") {
 			t.Errorf("%s: does not say what is wrong, or what to do:\n%s\n%s", ref, out, errs)
 		}
 	}
-	v.verify(exitFailed, with("--platform", "linux/s390x", half)...)
-	v.verify(exitUsage, with("--platform", "linux/mips", v.output)...)
-	v.verify(exitUsage, "--cache", v.cache, v.output)
+	v.verify(cli.ExitFailed, with("--platform", "linux/s390x", half)...)
+	v.verify(cli.ExitUsage, with("--platform", "linux/mips", v.output)...)
+	v.verify(cli.ExitUsage, "--cache", v.cache, v.output)
 }
 
 // TestVerifyFromNothing guards the main job as anybody does it: no checkout, no cache,
@@ -169,14 +170,14 @@ func TestVerifyFromNothing(t *testing.T) {
 	private, public := keyPair(t)
 	host := "linux/" + runtime.GOARCH
 	require := []string{"--require", "1", "--rebuilder", public, "--platform", host, "--trust-cache", "--cache", v.cache, ref}
-	if _, errs := v.verify(exitFailed, require...); !strings.Contains(errs, "too few rebuilders attest it: 0 of those trusted, 1 are required") {
+	if _, errs := v.verify(cli.ExitFailed, require...); !strings.Contains(errs, "too few rebuilders attest it: 0 of those trusted, 1 are required") {
 		t.Errorf("says:\n%s", errs)
 	}
-	out, errs := v.verify(exitOK, "--platform", host, "--attest", private, ref)
+	out, errs := v.verify(cli.ExitOK, "--platform", host, "--attest", private, ref)
 	if !strings.Contains(out, ", built from nothing, ") || !strings.Contains(errs, ref+": attestation by key sha256:") {
 		t.Errorf("says:\n%s\n%s", out, errs)
 	}
-	if out, _ := v.verify(exitOK, require...); !strings.Contains(out, "PASS  rebuilder  key sha256:") {
+	if out, _ := v.verify(cli.ExitOK, require...); !strings.Contains(out, "PASS  rebuilder  key sha256:") {
 		t.Errorf("says:\n%s", out)
 	}
 
@@ -195,8 +196,8 @@ func TestVerifyFromNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
-		t.Errorf("ended with %v, want exit code %d\n%s", err, exitInterrupted, stderr)
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != cli.ExitInterrupted {
+		t.Errorf("ended with %v, want exit code %d\n%s", err, cli.ExitInterrupted, stderr)
 	}
 	if said := stderr.String(); !strings.HasSuffix(said, "build: interrupted\n") {
 		t.Errorf("says that something was kept, or nothing:\n%s", said)

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
@@ -34,8 +34,18 @@ type verifySignatureResult struct {
 	Subjects  []sign.Checked `json:"subjects"`
 }
 
-// kinds are the columns of build verify-signature.
+// kinds are what build verify-signature calls the types of statements.
 var kinds = map[string]string{attest.Signature: "signature", attest.SLSA: "provenance", attest.SPDX: "SBOM"}
+
+const verifySignatureText = `{{.Reference}}
+
+PLATFORM	DIGEST	SIGNATURE	PROVENANCE	SBOM
+{{range $s := .Subjects}}{{or .Platform "index"}}	{{.Digest}}
+{{- range $.Types}}	{{if index $s.Verified .}}ok{{else}}NO{{end}}{{end}}
+{{end}}
+{{range .Reasons}}{{.}}
+{{end}}{{if .Verified}}signed by {{.Signer}}
+{{end}}`
 
 // runVerifySignature is build verify-signature.
 func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -45,36 +55,52 @@ func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Wr
 	issuer := flags.String("issuer", "", "`URL` of who vouches for the identity")
 	var instance sigstoreFlags
 	flags.StringVar(&instance.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
-	asJSON := flags.Bool("json", false, "print the result as JSON")
-	rest, err := flags.parse(args)
+	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
+	ref, err := flags.parseOne(args, "images", "")
 	if err != nil {
 		return err
 	}
-	switch {
-	case len(rest) != 1:
-		return usageError("verify-signature: %d images given, wants one", len(rest))
-	case *key == "" && (*identity == "" || *issuer == ""), *key != "" && (*identity != "" || *issuer != "" || instance.root != ""):
-		return usageError("verify-signature: wants either --key FILE, or --identity and --issuer")
+	if *key == "" && (*identity == "" || *issuer == "") || *key != "" && (*identity != "" || *issuer != "" || instance.root != "") {
+		return cli.Usage("verify-signature: wants either --key FILE, or --identity and --issuer")
 	}
 	trust, err := openTrust(ctx, *key, *identity, *issuer, &instance)
 	if err != nil {
 		return fmt.Errorf("verify-signature: %w", err)
 	}
-	result, err := checkSignatures(ctx, rest[0], trust)
-	if err != nil && !errors.Is(err, sign.ErrUnverified) {
-		return err
-	}
-	if *asJSON {
-		if err := printJSON(stdout, result); err != nil {
-			return err
+	result, err := checkSignatures(ctx, ref, trust)
+	if err == nil || errors.Is(err, sign.ErrUnverified) {
+		if perr := flags.print(result, verifySignatureText); perr != nil {
+			return perr
 		}
-	} else {
-		printVerified(stdout, result)
 	}
-	if err != nil {
-		return &codedError{err, exitFailed, "do not trust the image; or name another key, or another identity"}
+	return err
+}
+
+// Types are the types of statements, in the order of the text's columns.
+func (*verifySignatureResult) Types() []string { return attest.Types }
+
+// Reasons are why statements are refused: many for the same reason, which is said once.
+func (r *verifySignatureResult) Reasons() (lines []string) {
+	var reasons []string
+	about := map[string][]string{}
+	for _, s := range r.Subjects {
+		for _, typ := range attest.Types {
+			if why := s.Problems[typ]; why != "" {
+				if about[why] == nil {
+					reasons = append(reasons, why)
+				}
+				about[why] = append(about[why], kinds[typ]+" of "+cmp.Or(string(s.Platform), "index"))
+			}
+		}
 	}
-	return nil
+	for _, why := range reasons {
+		what := about[why][0]
+		if more := len(about[why]) - 1; more > 0 {
+			what += fmt.Sprintf(" and %d more", more)
+		}
+		lines = append(lines, what+": "+why)
+	}
+	return lines
 }
 
 // checkSignatures verifies what is signed about an image in a registry. The error is
@@ -123,51 +149,7 @@ func openTrust(ctx context.Context, key, identity, issuer string, instance *sigs
 	}
 	public, err := sign.ParsePublicKey(data)
 	if err != nil {
-		return nil, &codedError{fmt.Errorf("--key %s: %w", key, err), exitFailed, "it wants the public key, as cosign.pub"}
+		return nil, cli.Failed(fmt.Errorf("--key %s: %w", key, err), "it wants the public key, as cosign.pub")
 	}
 	return sign.TrustKey(public)
-}
-
-func printVerified(w io.Writer, r *verifySignatureResult) {
-	fmt.Fprintf(w, "%s\n\n", r.Reference)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "PLATFORM\tDIGEST\tSIGNATURE\tPROVENANCE\tSBOM")
-	for _, s := range r.Subjects {
-		fmt.Fprintf(tw, "%s\t%s", cmp.Or(string(s.Platform), "index"), s.Digest)
-		for _, typ := range attest.Types {
-			word := "ok"
-			if s.Verified[typ] == nil {
-				word = "NO"
-			}
-			fmt.Fprintf(tw, "\t%s", word)
-		}
-		fmt.Fprintln(tw)
-	}
-	tw.Flush()
-	fmt.Fprintln(w)
-	// Many statements are refused for the same reason, which is said once.
-	var reasons []string
-	about := map[string][]string{}
-	for _, s := range r.Subjects {
-		for _, typ := range attest.Types {
-			why := s.Problems[typ]
-			if why == "" {
-				continue
-			}
-			if about[why] == nil {
-				reasons = append(reasons, why)
-			}
-			about[why] = append(about[why], kinds[typ]+" of "+cmp.Or(string(s.Platform), "index"))
-		}
-	}
-	for _, why := range reasons {
-		what := about[why][0]
-		if more := len(about[why]) - 1; more > 0 {
-			what += fmt.Sprintf(" and %d more", more)
-		}
-		fmt.Fprintf(w, "%s: %s\n", what, why)
-	}
-	if r.Verified {
-		fmt.Fprintf(w, "signed by %s\n", r.Signer)
-	}
 }

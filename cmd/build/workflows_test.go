@@ -9,6 +9,7 @@ import (
 
 	"github.com/rhysd/actionlint"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/workflowtest"
 )
@@ -31,7 +32,7 @@ func parses(t *testing.T, words []string) (ok bool, stderr string) {
 	t.Setenv("GITHUB_REF_NAME", "main")
 	var stdout, errs strings.Builder
 	code := run(t.Context(), words, &stdout, &errs)
-	return code == exitOK && stdout.Len() == 0, errs.String() + stdout.String()
+	return code == cli.ExitOK && stdout.Len() == 0, errs.String() + stdout.String()
 }
 
 // workflowCommands are the command lines of all workflows that start this program, by
@@ -169,7 +170,7 @@ func TestParses(t *testing.T) {
 		}
 	}
 	// Outside of the test, commands do more than parse.
-	if _, stderr := build(t, exitFailed, "plan", "--lock", "missing.json"); !strings.Contains(stderr, "missing.json") {
+	if _, stderr := build(t, cli.ExitFailed, "plan", "--lock", "missing.json"); !strings.Contains(stderr, "missing.json") {
 		t.Errorf("stderr: %s", stderr)
 	}
 }
