@@ -244,8 +244,18 @@ var releaseTools = func(o *releaseOptions) release.Tools {
 // updateLock is the step update: the lock that follows on base.
 func (o *releaseOptions) updateLock(ctx context.Context, base *lock.Lock) (*lock.Lock, []string, error) {
 	in := inputFlags{lockFile: o.LockFile, platforms: "all", cacheDir: o.cacheDir, verifyCache: o.verifyCache, create: true}
-	next, u, _, err := findUpdate(ctx, &in, upstream.Wish{Channel: lock.Channel(o.channel)}, o.upstream, o.Log)
-	if err != nil || !u.IsNew() {
+	next, u, warnings, err := findUpdate(ctx, &in, upstream.Wish{Channel: lock.Channel(o.channel)}, o.upstream, o.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	var text strings.Builder
+	if err := render(&text, updateText, resultOf(u, warnings, o.LockFile)); err != nil {
+		return nil, nil, err
+	}
+	if _, err := io.WriteString(o.Log, text.String()); err != nil {
+		return nil, nil, err
+	}
+	if err := addSummary(fenced(text.String())); err != nil || !u.IsNew() {
 		return base, nil, err
 	}
 	var flags []string

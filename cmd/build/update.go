@@ -37,6 +37,7 @@ type updateResult struct {
 	Warnings []string              `json:"warnings"`
 
 	LockFile string   `json:"-"`
+	Check    bool     `json:"-"`
 	Again    []string `json:"-"` // the arguments without --check
 }
 
@@ -52,7 +53,7 @@ compare  {{.Compare}}
 {{end}}{{if .Written}}
 {{.LockFile}} is written, without outputs
 next: {{self}} --platform all --update-lock{{if ne .LockFile "` + lock.File + `"}} --lock {{.LockFile}}{{end}}
-{{else if .New}}
+{{else if and .New .Check}}
 {{.LockFile}} is as it was
 next: {{self}} update{{range .Again}} {{.}}{{end}}
 {{end}}`
@@ -82,15 +83,9 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	release := u.New.Tailscale.Version
-	r := updateResult{
-		New: u.IsNew(), Written: u.IsNew() && !*check, Release: release, Channel: lock.ChannelOf(release),
-		Changes: list(u.Changes()), Flags: list(u.Flags), Pending: list(u.Pending), Warnings: list(warnings), LockFile: in.lockFile,
-		Again: slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.TrimLeft(arg, "-") == "check" }),
-	}
-	if from := u.Old.Tailscale.Version; from != "" && from != release {
-		r.Compare = upstream.CompareURL(from, release)
-	}
+	r := resultOf(u, warnings, in.lockFile)
+	r.Written, r.Check = r.New && !*check, *check
+	r.Again = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.TrimLeft(arg, "-") == "check" })
 	if r.Written {
 		if err := l.Write(in.lockFile); err != nil {
 			return err
@@ -104,6 +99,19 @@ func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return cli.Coded(cli.ExitNew, errors.New("there is something new"), "")
 	}
 	return nil
+}
+
+// resultOf is the result of an update, of which nothing is written yet.
+func resultOf(u *upstream.Update, warnings []string, lockFile string) *updateResult {
+	release := u.New.Tailscale.Version
+	r := &updateResult{
+		New: u.IsNew(), Release: release, Channel: lock.ChannelOf(release), LockFile: lockFile,
+		Changes: list(u.Changes()), Flags: list(u.Flags), Pending: list(u.Pending), Warnings: list(warnings),
+	}
+	if from := u.Old.Tailscale.Version; from != "" && from != release {
+		r.Compare = upstream.CompareURL(from, release)
+	}
+	return r
 }
 
 // list is what JSON has as a list, also if there is nothing in it.
