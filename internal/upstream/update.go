@@ -81,7 +81,7 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if w.Version == "" && locked != "" {
 		s.compare(r, w.Channel, locked, version)
 	}
-	if r.retracted.has(version) {
+	if r.isRetracted(version) {
 		s.Warn("%s: upstream has retracted it", version)
 	}
 	if version == locked && w.Version == "" {
@@ -122,7 +122,7 @@ func (r *releases) choose(locked string, w Wish) (string, error) {
 		return "", fmt.Errorf("neither the module proxy nor the git repository has a %s release", w.Channel)
 	}
 	if semver.Compare(v, locked) < 0 && !w.Downgrade {
-		return "", &DowngradeError{Locked: locked, Newest: v, Channel: w.Channel, Retracted: r.retracted.has(locked)}
+		return "", &DowngradeError{Locked: locked, Newest: v, Channel: w.Channel, Retracted: r.isRetracted(locked)}
 	}
 	return v, nil
 }
