@@ -101,9 +101,7 @@ type Figures struct {
 }
 
 // Sources are the parts of this program that go into the image, by digest.
-var Sources = sync.OnceValues(sources)
-
-func sources() (plan.Sources, error) {
+var Sources = sync.OnceValues(func() (plan.Sources, error) {
 	entrypoint, err1 := hashTree(derper.EntrypointSource())
 	etc, err2 := image.Digest(image.Etc())
 	encoder, err3 := image.Encoder()
@@ -111,7 +109,7 @@ func sources() (plan.Sources, error) {
 	return plan.Sources{
 		Entrypoint: entrypoint, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder, Attestation: statements,
 	}, errors.Join(err1, err2, err3, err4)
-}
+})
 
 func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
