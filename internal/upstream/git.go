@@ -28,6 +28,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/go-git/go-git/v5/storage/filesystem"
+
+	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
 // Limits to what a repository may send and to the tree of a commit, many times what
@@ -167,11 +169,7 @@ func (s *Source) unreachable(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}
-	var uerr *url.Error
-	if errors.As(err, &uerr) { // has the URL with its password
-		err = uerr.Err
-	}
-	return fmt.Errorf("%w: %s: git: %w", ErrRepository, s.Shown(), err)
+	return fmt.Errorf("%w: %s: git: %w", ErrRepository, s.Shown(), modproxy.WithoutURL(err))
 }
 
 // Shown is the repository as it may be printed: without a password in its URL.
