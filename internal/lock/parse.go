@@ -82,13 +82,11 @@ func (l *Lock) check() error {
 	want(isVersion(in.Roots.Version), "inputs.roots.version", "%q is no module version", in.Roots.Version)
 	want(h1.MatchString(in.Roots.Sum), "inputs.roots.sum", "%q is no h1: sum", in.Roots.Sum)
 	want(len(in.Platforms) > 0, "inputs.platforms", "is empty")
-	seen := map[Platform]bool{}
-	for _, p := range in.Platforms {
+	for i, p := range in.Platforms {
 		canonical, err := ParsePlatform(string(p))
 		want(err == nil, "inputs.platforms", "%w", err)
 		want(err != nil || canonical == p, "inputs.platforms", "%q is written %s", p, canonical)
-		want(!seen[p], "inputs.platforms", "%s stands twice", p)
-		seen[p] = true
+		want(!slices.Contains(in.Platforms[:i], p), "inputs.platforms", "%s stands twice", p)
 	}
 	want(in.LayerFormat > 0, "inputs.layerFormat", "wants a whole number above 0")
 	if l.Outputs != nil {
