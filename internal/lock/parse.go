@@ -89,21 +89,18 @@ func (l *Lock) check() error {
 		want(!slices.Contains(in.Platforms[:i], p), "inputs.platforms", "%s stands twice", p)
 	}
 	want(in.LayerFormat > 0, "inputs.layerFormat", "wants a whole number above 0")
-	if l.Outputs != nil {
-		l.Outputs.check(in.Platforms, want)
+	o := l.Outputs
+	if o == nil {
+		return errors.Join(errs...)
 	}
-	return errors.Join(errs...)
-}
-
-func (o *Outputs) check(platforms []Platform, want func(ok bool, key, format string, args ...any)) {
 	isDigest := func(key, s string) {
 		want(anyDigest.MatchString(s), key, "%q is no digest sha256:<64 hex digits>", s)
 	}
 	isDigest("outputs.index", o.Index)
-	want(len(o.Platforms) == len(platforms), "outputs.platforms", "has %d platforms, the inputs have %d", len(o.Platforms), len(platforms))
+	want(len(o.Platforms) == len(in.Platforms), "outputs.platforms", "has %d platforms, the inputs have %d", len(o.Platforms), len(in.Platforms))
 	for i, po := range o.Platforms {
 		key := fmt.Sprintf("outputs.platforms[%d]", i)
-		want(i >= len(platforms) || po.Platform == platforms[i], key+".platform", "is %q, not that of the inputs at this place", po.Platform)
+		want(i >= len(in.Platforms) || po.Platform == in.Platforms[i], key+".platform", "is %q, not that of the inputs at this place", po.Platform)
 		for _, b := range po.Binaries {
 			want(fileName.MatchString(b.Name), key+".binaries", "%q is no file name", b.Name)
 			isDigest(key+".binaries."+b.Name, b.Digest)
@@ -117,6 +114,7 @@ func (o *Outputs) check(platforms []Platform, want func(ok bool, key, format str
 		isDigest(key+".manifest", po.Manifest)
 		isDigest(key+".attestation", po.Attestation)
 	}
+	return errors.Join(errs...)
 }
 
 func isVersion(s string) bool { return semver.IsValid(s) && semver.Canonical(s) == s }
