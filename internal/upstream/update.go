@@ -91,13 +91,18 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if locked != "" && version != locked && r.tags[locked] == have.Tailscale.Commit {
 		old = []string{locked}
 	}
-	u := &Update{Old: have}
-	if u.New, err = s.inputs(ctx, r, version, have, old...); err != nil {
+	proven, err := s.prove(ctx, r, version, old...)
+	if err != nil {
 		return nil, err
 	}
+	u := &Update{Old: have}
+	if u.New, err = s.companions(ctx, r, version, have); err != nil {
+		return nil, err
+	}
+	u.New.Tailscale, u.New.LayerFormat = proven, lock.LayerFormat
 	switch {
 	case version == locked:
-		err = agree(u.New.Tailscale, have.Tailscale)
+		err = agree(proven, have.Tailscale)
 	case old != nil:
 		u.Flags, err = r.flagChanges(locked, version)
 	case locked != "":
