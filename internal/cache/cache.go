@@ -160,7 +160,11 @@ func (c *Cache) Get(key string) (*Result, error) {
 // Put records the result of the action with this key.
 // It becomes the latest of all actions with the same id.
 func (c *Cache) Put(key, id string, r *Result) error {
-	data, err := encode(r)
+	result, err := json.Marshal(r)
+	var data []byte
+	if err == nil {
+		data, err = json.Marshal(entry{Sum: sumOf(result), Result: result})
+	}
 	for _, name := range []string{c.actionFile(key, ".json"), c.latestFile(id)} {
 		if err == nil {
 			err = c.write(name, data)
@@ -185,14 +189,6 @@ func (c *Cache) write(name string, data []byte) error {
 type entry struct {
 	Sum    string          `json:"sum"`
 	Result json.RawMessage `json:"result"`
-}
-
-func encode(r *Result) ([]byte, error) {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(entry{Sum: sumOf(data), Result: data})
 }
 
 func decode(data []byte) (*Result, error) {

@@ -101,33 +101,30 @@ func (c *Cache) kept(keep func(key string) bool) (map[string]bool, error) {
 // removeOthers removes the files below dir that are not kept, and folders that are
 // empty then, but for those that Open makes.
 func (c *Cache) removeOthers(dir string, kept map[string]bool) (freed int64, err error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0, err
-	}
-	_ = os.Chmod(dir, 0o755) // the module cache's folders are read-only
-	for _, e := range entries {
-		name := filepath.Join(dir, e.Name())
-		if kept[name] {
-			continue
-		}
-		if e.IsDir() {
-			n, err := c.removeOthers(name, kept)
-			freed += n
-			if err != nil {
-				return freed, err
+	var dirs []string
+	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && kept[name]:
+			return fs.SkipDir
+		case d.IsDir():
+			_ = os.Chmod(name, 0o755) // the module cache's folders are read-only
+			dirs = append(dirs, name)
+		case !kept[name]:
+			if fi, err := d.Info(); err == nil {
+				freed += fi.Size()
 			}
-			if dir != c.dir || !slices.Contains(folders, e.Name()) {
-				_ = os.Remove(name) // fails while there is something in it
+			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
 			}
-			continue
 		}
-		if fi, err := e.Info(); err == nil {
-			freed += fi.Size()
-		}
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return freed, err
+		return nil
+	})
+	for _, name := range slices.Backward(dirs) {
+		if base := filepath.Base(name); name != dir && (name != filepath.Join(c.dir, base) || !slices.Contains(folders, base)) {
+			_ = os.Remove(name) // fails while there is something in it
 		}
 	}
-	return freed, nil
+	return freed, err
 }

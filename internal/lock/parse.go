@@ -82,30 +82,25 @@ func (l *Lock) check() error {
 	want(isVersion(in.Roots.Version), "inputs.roots.version", "%q is no module version", in.Roots.Version)
 	want(h1.MatchString(in.Roots.Sum), "inputs.roots.sum", "%q is no h1: sum", in.Roots.Sum)
 	want(len(in.Platforms) > 0, "inputs.platforms", "is empty")
-	seen := map[Platform]bool{}
-	for _, p := range in.Platforms {
+	for i, p := range in.Platforms {
 		canonical, err := ParsePlatform(string(p))
 		want(err == nil, "inputs.platforms", "%w", err)
 		want(err != nil || canonical == p, "inputs.platforms", "%q is written %s", p, canonical)
-		want(!seen[p], "inputs.platforms", "%s stands twice", p)
-		seen[p] = true
+		want(!slices.Contains(in.Platforms[:i], p), "inputs.platforms", "%s stands twice", p)
 	}
 	want(in.LayerFormat > 0, "inputs.layerFormat", "wants a whole number above 0")
-	if l.Outputs != nil {
-		l.Outputs.check(in.Platforms, want)
+	o := l.Outputs
+	if o == nil {
+		return errors.Join(errs...)
 	}
-	return errors.Join(errs...)
-}
-
-func (o *Outputs) check(platforms []Platform, want func(ok bool, key, format string, args ...any)) {
 	isDigest := func(key, s string) {
 		want(anyDigest.MatchString(s), key, "%q is no digest sha256:<64 hex digits>", s)
 	}
 	isDigest("outputs.index", o.Index)
-	want(len(o.Platforms) == len(platforms), "outputs.platforms", "has %d platforms, the inputs have %d", len(o.Platforms), len(platforms))
+	want(len(o.Platforms) == len(in.Platforms), "outputs.platforms", "has %d platforms, the inputs have %d", len(o.Platforms), len(in.Platforms))
 	for i, po := range o.Platforms {
 		key := fmt.Sprintf("outputs.platforms[%d]", i)
-		want(i >= len(platforms) || po.Platform == platforms[i], key+".platform", "is %q, not that of the inputs at this place", po.Platform)
+		want(i >= len(in.Platforms) || po.Platform == in.Platforms[i], key+".platform", "is %q, not that of the inputs at this place", po.Platform)
 		for _, b := range po.Binaries {
 			want(fileName.MatchString(b.Name), key+".binaries", "%q is no file name", b.Name)
 			isDigest(key+".binaries."+b.Name, b.Digest)
@@ -119,6 +114,7 @@ func (o *Outputs) check(platforms []Platform, want func(ok bool, key, format str
 		isDigest(key+".manifest", po.Manifest)
 		isDigest(key+".attestation", po.Attestation)
 	}
+	return errors.Join(errs...)
 }
 
 func isVersion(s string) bool { return semver.IsValid(s) && semver.Canonical(s) == s }

@@ -63,13 +63,10 @@ func ParsePlatforms(list string, all []Platform) ([]Platform, error) {
 	return slices.DeleteFunc(slices.Clone(all), func(p Platform) bool { return !slices.Contains(chosen, p) }), nil
 }
 
-// OS is the operating system, in Go's and in OCI's words.
-func (p Platform) OS() string { return p.part(0) }
-
-// Arch is the architecture, in Go's and in OCI's words.
-func (p Platform) Arch() string { return p.part(1) }
-
-// Variant is the variant of the architecture, as v7, or "".
+// OS, Arch and Variant are the operating system, the architecture and its variant, as v7
+// or "", in Go's and in OCI's words.
+func (p Platform) OS() string      { return p.part(0) }
+func (p Platform) Arch() string    { return p.part(1) }
 func (p Platform) Variant() string { return p.part(2) }
 
 func (p Platform) part(i int) string {

@@ -61,7 +61,12 @@ func (c *Client) Fetch(ctx context.Context, m module.Version, sum, dir string, p
 	var from string
 	err = c.read(ctx, m, ".zip", func(b *body) error {
 		from = b.from
-		return save(archive, &counter{Reader: b, progress: progress, total: b.size})
+		out, err := os.Create(archive)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(out, &counter{Reader: b, progress: progress, total: b.size})
+		return errors.Join(err, out.Close())
 	})
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", m, err)
@@ -81,15 +86,6 @@ func (c *Client) Fetch(ctx context.Context, m module.Version, sum, dir string, p
 		return fmt.Errorf("fetch %s: %w", m, err)
 	}
 	return nil
-}
-
-func save(name string, r io.Reader) error {
-	out, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, r)
-	return errors.Join(err, out.Close())
 }
 
 // counter reports how much was read through it.

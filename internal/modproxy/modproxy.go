@@ -114,17 +114,22 @@ func (c *Client) readPath(ctx context.Context, path string, use func(*body) erro
 // do not have the URL, which may have a password.
 func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
-	var uerr *url.Error
-	if errors.As(err, &uerr) {
-		err = uerr.Err
-	}
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("not a URL: %w", err)
+		return nil, fmt.Errorf("not a URL: %w", WithoutURL(err))
 	case u.Scheme != "https" && u.Scheme != "http" && u.Scheme != "file":
 		return nil, fmt.Errorf("%s: not a URL that begins with https://, http:// or file://", u.Redacted())
 	}
 	return u, nil
+}
+
+// WithoutURL is an error without the URL that it is about, which may have a password.
+func WithoutURL(err error) error {
+	var uerr *url.Error
+	if errors.As(err, &uerr) {
+		return uerr.Err
+	}
+	return err
 }
 
 // readURL reads one URL, and again after a fault that may pass.
@@ -182,11 +187,11 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
 	if err != nil {
-		return nil, redact(err, from)
+		return nil, fmt.Errorf("%s: %w", from.Redacted(), WithoutURL(err))
 	}
 	resp, err := (&http.Client{Transport: c}).Do(req)
 	if err != nil {
-		return nil, passing{fmt.Errorf("%w: %w", ErrUnreachable, redact(err, from))}
+		return nil, passing{fmt.Errorf("%w: %s: %w", ErrUnreachable, from.Redacted(), WithoutURL(err))}
 	}
 	if resp.StatusCode == http.StatusOK {
 		return &body{resp.Body, from.Redacted(), resp.ContentLength}, nil
@@ -209,13 +214,4 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	t := stall.Transport{Inner: http.DefaultTransport, After: cmp.Or(c.Patience, time.Minute)}
 	return t.RoundTrip(req)
-}
-
-// redact drops a password in the URL from the error of an HTTP request.
-func redact(err error, from *url.URL) error {
-	var uerr *url.Error
-	if errors.As(err, &uerr) {
-		err = uerr.Err
-	}
-	return fmt.Errorf("%s: %w", from.Redacted(), err)
 }

@@ -98,14 +98,13 @@ func (o *ops) ReadRemote(path string) (data []byte, err error) {
 		data, err = io.ReadAll(io.LimitReader(b, 1<<20)) // tiles are of 8 KiB
 		return err
 	}
-	direct := o.direct
-	if direct == "" {
-		direct = "https://" + o.name
+	err = fs.ErrNotExist
+	if o.direct == "" {
 		err = o.client.readPath(o.ctx, "sumdb/"+o.name+path, use)
 	}
-	if o.direct != "" || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		var base *url.URL
-		if base, err = parseURL(direct); err == nil {
+		if base, err = parseURL(cmp.Or(o.direct, "https://"+o.name)); err == nil {
 			err = o.client.readURL(o.ctx, base.JoinPath(path), use)
 		}
 	}

@@ -29,7 +29,16 @@ func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 		if err != nil {
 			return nil, err
 		}
-		attestation, err := b.embed(pp.Attestation)
+		var statements []attest.Blob
+		for _, name := range []string{plan.SBOM, plan.Provenance} {
+			blob := b.result(pp.Attestation).Blobs[name]
+			digest, err := v1.NewHash(blob.Digest)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", pp.Attestation.ID(), err)
+			}
+			statements = append(statements, attest.Blob{Digest: digest, Size: blob.Size, Open: b.Cache.Opener(blob)})
+		}
+		attestation, err := attest.Embed(statements[0], statements[1])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", pp.Attestation.ID(), err)
 		}
@@ -54,20 +63,6 @@ func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 	digest, err := index.Digest()
 	out.Index, out.Outputs.Index = index, digest.String()
 	return out, err
-}
-
-// embed makes the attestation manifest of the statements in the cache.
-func (b *Builder) embed(a *plan.Action) (v1.Image, error) {
-	var blobs [2]attest.Blob
-	for i, name := range []string{plan.SBOM, plan.Provenance} {
-		blob := b.result(a).Blobs[name]
-		digest, err := v1.NewHash(blob.Digest)
-		if err != nil {
-			return nil, err
-		}
-		blobs[i] = attest.Blob{Digest: digest, Size: blob.Size, Open: b.Cache.Opener(blob)}
-	}
-	return attest.Embed(blobs[0], blobs[1])
 }
 
 // outputs is what the lock records of a platform.

@@ -7,6 +7,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -101,9 +102,7 @@ type Figures struct {
 }
 
 // Sources are the parts of this program that go into the image, by digest.
-var Sources = sync.OnceValues(sources)
-
-func sources() (plan.Sources, error) {
+var Sources = sync.OnceValues(func() (plan.Sources, error) {
 	entrypoint, err1 := hashTree(derper.EntrypointSource())
 	etc, err2 := image.Digest(image.Etc())
 	encoder, err3 := image.Encoder()
@@ -111,7 +110,7 @@ func sources() (plan.Sources, error) {
 	return plan.Sources{
 		Entrypoint: entrypoint, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder, Attestation: statements,
 	}, errors.Join(err1, err2, err3, err4)
-}
+})
 
 func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
@@ -184,7 +183,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 				}
 			}
 			if err := b.do(gctx, a, slots, run); err != nil {
-				return err
+				return cmp.Or(gctx.Err(), fmt.Errorf("%s: %w", a.ID(), err))
 			}
 			close(made[a.Result()])
 			return nil
@@ -216,19 +215,13 @@ type runner func(ctx context.Context, a *plan.Action, work string) (*cache.Resul
 
 // do gets an action's result from the cache, or runs it in one of the slots.
 func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, run runner) error {
-	fail := func(err error) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return fmt.Errorf("%s: %w", a.ID(), err)
-	}
 	key := a.Key()
 	if found, err := b.cached(a); found || err != nil {
 		return err
 	}
 	unlock, err := b.Cache.Lock(ctx, key, func() { b.Display.Printf("%s: waiting for another build that makes it", a.ID()) })
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer unlock()
 	if found, err := b.cached(a); found || err != nil {
@@ -242,18 +235,18 @@ func (b *Builder) do(ctx context.Context, a *plan.Action, slots chan struct{}, r
 	}
 	work, err := b.Cache.TempDir()
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer cache.RemoveAll(work)
 	why := b.why(a)
 	began := time.Now()
 	r, err := run(ctx, a, work)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	r.Action, r.Time, r.Seconds = a.JSON(), time.Now().UTC(), time.Since(began).Seconds()
 	if err := b.Cache.Put(key, a.ID(), r); err != nil {
-		return fail(err)
+		return err
 	}
 	b.record(a, r, false, why)
 	return nil

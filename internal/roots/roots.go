@@ -19,13 +19,13 @@ import (
 )
 
 //go:embed generate/main.go
-var generator []byte
-
-//go:embed generate/main.go
-var tree embed.FS
+var source embed.FS
 
 // Source is the source of the program, an input of the plan.
-func Source() []byte { return generator }
+func Source() []byte {
+	data, _ := source.ReadFile("generate/main.go") // it is embedded
+	return data
+}
 
 // Make makes the bundle in the folder work and returns the files that it made, by
 // name: ca-certificates.crt, left-out.txt, LICENSE.
@@ -41,15 +41,15 @@ func Make(ctx context.Context, t *toolchain.Toolchain, in lock.Inputs, env, args
 	}
 	goMod := fmt.Sprintf("module roots\n\ngo %s\n\nrequire %s %s\n\nreplace %[2]s => %[4]q\n",
 		strings.TrimPrefix(in.Go.Version, "go"), lock.RootsModule, in.Roots.Version, filepath.ToSlash(module))
-	source, err := fs.Sub(tree, "generate")
-	if err != nil {
-		return nil, err
+	program := ""
+	generate, err := fs.Sub(source, "generate")
+	if err == nil {
+		program, err = t.Build(ctx, env, args, generate, goMod, work)
 	}
-	program, err := t.Build(ctx, env, args, source, goMod, work)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = toolchain.Run(ctx, program, work)
 	}
-	if err := toolchain.Run(ctx, program, work); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	files := map[string]string{

@@ -29,7 +29,8 @@ import (
 // module cache.
 type Source struct {
 	toolchain *Toolchain
-	release   lock.Tailscale
+	module    module.Version
+	sum       string
 
 	mu       sync.Mutex     // one fetch at a time; guards fetched
 	fetched  map[string]int // packages, by command
@@ -38,11 +39,8 @@ type Source struct {
 
 // Source is the source of the release in the lock.
 func (t *Toolchain) Source(release lock.Tailscale) *Source {
-	return &Source{toolchain: t, release: release, fetched: map[string]int{}}
-}
-
-func (s *Source) module() module.Version {
-	return module.Version{Path: lock.TailscaleModule, Version: s.release.Version}
+	m := module.Version{Path: lock.TailscaleModule, Version: release.Version}
+	return &Source{toolchain: t, module: m, sum: release.Sum, fetched: map[string]int{}}
 }
 
 // Fetch makes sure that everything the given install command compiles is in the
@@ -73,12 +71,12 @@ func (s *Source) Fetch(ctx context.Context, env, args []string, work string, lin
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		if err := s.toolchain.client.Check(ctx, s.module(), s.release.Sum); err != nil {
+		if err := s.toolchain.client.Check(ctx, s.module, s.sum); err != nil {
 			return 0, err
 		}
 		c.net, packages = true, 0
 		if err := s.toolchain.run(ctx, c); err != nil {
-			return 0, fmt.Errorf("fetch %s: %w", s.module(), err)
+			return 0, fmt.Errorf("fetch %s: %w", s.module, err)
 		}
 	}
 	if err := s.verify(); err != nil {
@@ -139,8 +137,8 @@ func (s *Source) verifyModule(m module.Version, sum string) (found bool, err err
 		s.verified.Store(m, true)
 		return true, nil
 	}
-	from := "go.sum of " + s.module().String()
-	if m == s.module() {
+	from := "go.sum of " + s.module.String()
+	if m == s.module {
 		from = "lock"
 	}
 	err = &modproxy.SumError{Module: m, Want: sum, WantFrom: from, Got: got, GotFrom: dir}
@@ -155,8 +153,8 @@ func (s *Source) verifyModule(m module.Version, sum string) (found bool, err err
 // sums is the lock's sum for tailscale and the lines of its go.sum. The tailscale tree
 // is hashed first: its go.sum is to be trusted.
 func (s *Source) sums() (map[module.Version]string, error) {
-	m := s.module()
-	found, err := s.verifyModule(m, s.release.Sum)
+	m := s.module
+	found, err := s.verifyModule(m, s.sum)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +166,7 @@ func (s *Source) sums() (map[module.Version]string, error) {
 		return nil, fmt.Errorf("module cache: %w", err)
 	}
 	defer f.Close()
-	sums := map[module.Version]string{m: s.release.Sum}
+	sums := map[module.Version]string{m: s.sum}
 	in := bufio.NewScanner(f)
 	for in.Scan() {
 		if f := strings.Fields(in.Text()); len(f) == 3 && strings.HasPrefix(f[2], "h1:") {
@@ -193,7 +191,7 @@ func (s *Source) Linked(binary string) ([]module.Version, error) {
 	for _, d := range append([]*debug.Module{&info.Main}, info.Deps...) {
 		m := module.Version{Path: d.Path, Version: d.Version}
 		if want := sums[m]; d.Sum != want || d.Replace != nil {
-			return nil, &modproxy.SumError{Module: m, Want: want, WantFrom: "go.sum of " + s.module().String(), Got: d.Sum, GotFrom: "build info of " + filepath.Base(binary)}
+			return nil, &modproxy.SumError{Module: m, Want: want, WantFrom: "go.sum of " + s.module.String(), Got: d.Sum, GotFrom: "build info of " + filepath.Base(binary)}
 		}
 		list = append(list, m)
 	}

@@ -20,8 +20,14 @@ import (
 // releases are what the sources have.
 type releases struct {
 	*repository
-	proxy     []string // listed by the module proxy
-	retracted retraction
+	proxy     []string           // listed by the module proxy
+	retracted []*modfile.Retract // taken back by upstream
+}
+
+func (r *releases) isRetracted(version string) bool {
+	return slices.ContainsFunc(r.retracted, func(i *modfile.Retract) bool {
+		return semver.Compare(i.Low, version) <= 0 && semver.Compare(version, i.High) <= 0
+	})
 }
 
 // all are the releases that any source has, lowest first.
@@ -43,7 +49,7 @@ func (r *releases) last(ok func(version string) bool) string {
 
 // newest is the channel's newest release.
 func (r *releases) newest(c lock.Channel) string {
-	return r.last(func(v string) bool { return lock.ChannelOf(v) == c && !r.retracted.has(v) })
+	return r.last(func(v string) bool { return lock.ChannelOf(v) == c && !r.isRetracted(v) })
 }
 
 // find asks both sources. When one gives no answer, the error says what the other

@@ -101,16 +101,9 @@ func (r *repository) flags(version string) (map[string]derperFlag, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree, err := commit.Tree()
-	if err == nil {
-		tree, err = tree.Tree(derperSource)
-	}
+	files, err := r.files(commit, derperSource)
 	if err != nil {
-		return nil, fmt.Errorf("git: %s of %s: %w", derperSource, version, err)
-	}
-	files, err := r.files(tree)
-	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("derper's source in %s: %w", version, err)
 	}
 	set := token.NewFileSet()
 	flags := map[string]derperFlag{}

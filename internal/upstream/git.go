@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -27,6 +28,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/go-git/go-git/v5/storage/filesystem"
+
+	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
 // Limits to what a repository may send and to the tree of a commit, many times what
@@ -75,10 +78,6 @@ func (r *repository) close() { _ = os.RemoveAll(r.temp) }
 // openFolder opens a repository on this machine. go-git's own transport for it would
 // run git.
 func (r *repository) openFolder(dir string) error {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
 	g, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{EnableDotGitCommonDir: true})
 	if err != nil {
 		return err
@@ -170,11 +169,7 @@ func (s *Source) unreachable(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}
-	var uerr *url.Error
-	if errors.As(err, &uerr) { // has the URL with its password
-		err = uerr.Err
-	}
-	return fmt.Errorf("%w: %s: git: %w", ErrRepository, s.Shown(), err)
+	return fmt.Errorf("%w: %s: git: %w", ErrRepository, s.Shown(), modproxy.WithoutURL(err))
 }
 
 // Shown is the repository as it may be printed: without a password in its URL.
@@ -216,9 +211,9 @@ func (r *repository) commit(version string) (*object.Commit, error) {
 	return c, nil
 }
 
-// files are the files in a tree, as the go command has them from git archive: links
-// are among them, and submodules are not.
-func (r *repository) files(tree *object.Tree) (list []*object.File, err error) {
+// files are the files in a folder of a commit, "" for all of it, as the go command has
+// them from git archive: links are among them, and submodules are not.
+func (r *repository) files(commit *object.Commit, dir string) (list []*object.File, err error) {
 	entries, size := 0, int64(0)
 	var walk func(tree *object.Tree, dir string) error
 	walk = func(tree *object.Tree, dir string) error {
@@ -248,8 +243,15 @@ func (r *repository) files(tree *object.Tree) (list []*object.File, err error) {
 		}
 		return nil
 	}
-	if err := walk(tree, ""); err != nil {
-		return nil, fmt.Errorf("git: tree %s: %w", tree.Hash, err)
+	tree, err := commit.Tree()
+	if err == nil && dir != "" {
+		tree, err = tree.Tree(dir)
+	}
+	if err == nil {
+		err = walk(tree, "")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("git: tree %s: %w", path.Join(commit.TreeHash.String(), dir), err)
 	}
 	return list, nil
 }

@@ -16,17 +16,6 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
-// inputs makes inputs of a release in the place of have, whose platforms they keep.
-func (s *Source) inputs(ctx context.Context, r *releases, version string, have lock.Inputs, others ...string) (lock.Inputs, error) {
-	t, err := s.prove(ctx, r, version, others...)
-	if err != nil {
-		return lock.Inputs{}, err
-	}
-	in, err := s.companions(ctx, r, version, have)
-	in.Tailscale, in.LayerFormat = t, lock.LayerFormat
-	return in, err
-}
-
 // companions are inputs with the Go and the CA roots that go with a release.
 func (s *Source) companions(ctx context.Context, r *releases, version string, in lock.Inputs) (lock.Inputs, error) {
 	goMod, err := s.Modules.GoMod(ctx, releaseModule(version))

@@ -99,11 +99,7 @@ func (s *Source) prove(ctx context.Context, r *releases, version string, others 
 // would make something else is refused: where a module proxy does not, it is not what
 // a reader of the repository sees.
 func (s *Source) sum(r *repository, version string, commit *object.Commit) (string, error) {
-	tree, err := commit.Tree()
-	if err != nil {
-		return "", err
-	}
-	files, err := r.files(tree)
+	files, err := r.files(commit, "")
 	if err != nil {
 		return "", err
 	}

@@ -81,7 +81,7 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if w.Version == "" && locked != "" {
 		s.compare(r, w.Channel, locked, version)
 	}
-	if r.retracted.has(version) {
+	if r.isRetracted(version) {
 		s.Warn("%s: upstream has retracted it", version)
 	}
 	if version == locked && w.Version == "" {
@@ -91,13 +91,18 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if locked != "" && version != locked && r.tags[locked] == have.Tailscale.Commit {
 		old = []string{locked}
 	}
-	u := &Update{Old: have}
-	if u.New, err = s.inputs(ctx, r, version, have, old...); err != nil {
+	proven, err := s.prove(ctx, r, version, old...)
+	if err != nil {
 		return nil, err
 	}
+	u := &Update{Old: have}
+	if u.New, err = s.companions(ctx, r, version, have); err != nil {
+		return nil, err
+	}
+	u.New.Tailscale, u.New.LayerFormat = proven, lock.LayerFormat
 	switch {
 	case version == locked:
-		err = agree(u.New.Tailscale, have.Tailscale)
+		err = agree(proven, have.Tailscale)
 	case old != nil:
 		u.Flags, err = r.flagChanges(locked, version)
 	case locked != "":
@@ -122,7 +127,7 @@ func (r *releases) choose(locked string, w Wish) (string, error) {
 		return "", fmt.Errorf("neither the module proxy nor the git repository has a %s release", w.Channel)
 	}
 	if semver.Compare(v, locked) < 0 && !w.Downgrade {
-		return "", &DowngradeError{Locked: locked, Newest: v, Channel: w.Channel, Retracted: r.retracted.has(locked)}
+		return "", &DowngradeError{Locked: locked, Newest: v, Channel: w.Channel, Retracted: r.isRetracted(locked)}
 	}
 	return v, nil
 }

@@ -11,9 +11,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
-	"slices"
 
-	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
 
@@ -97,13 +95,4 @@ func releaseModule(version string) module.Version {
 // two of them, and no tag that means something else.
 func isRelease(version string) bool {
 	return module.Check(lock.TailscaleModule, version) == nil && semver.Canonical(version) == version && !module.IsPseudoVersion(version)
-}
-
-// A retraction is the set of versions that upstream has taken back.
-type retraction []*modfile.Retract
-
-func (r retraction) has(version string) bool {
-	return slices.ContainsFunc(r, func(i *modfile.Retract) bool {
-		return semver.Compare(i.Low, version) <= 0 && semver.Compare(version, i.High) <= 0
-	})
 }
