@@ -56,10 +56,10 @@ func Describe(index v1.ImageIndex) (*Image, error) {
 			continue
 		}
 		img, err := index.Image(desc.Digest)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", desc.Digest, err)
+		var m *v1.Manifest
+		if err == nil {
+			m, err = img.Manifest()
 		}
-		m, err := img.Manifest()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", desc.Digest, err)
 		}

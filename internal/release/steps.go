@@ -158,13 +158,9 @@ func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, repository := range report.Repositories {
-		if slices.ContainsFunc(repository.Tags, func(t registry.PushedTag) bool { return t.Changed }) {
-			return false, nil
-		}
-	}
-	if r.Signer == nil {
-		return true, nil
+	moves := slices.ContainsFunc(report.Repositories, func(p *registry.PushedRepository) bool { return p.Missing != nil })
+	if moves || r.Signer == nil {
+		return !moves, nil
 	}
 	signed, err := r.Signer.Signed(ctx, r.references(l))
 	if err == nil && !signed {
