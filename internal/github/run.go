@@ -50,15 +50,10 @@ func (c *Client) Failures(ctx context.Context, run string) ([]Failure, error) {
 			}
 			var log []byte
 			err := c.call(ctx, http.MethodGet, fmt.Sprintf("/actions/jobs/%d/logs", job.ID), nil, &log)
-			var answer *Error
-			switch {
-			case err == nil:
-				f.Log = tail(string(log))
-			case errors.As(err, &answer) && !answer.passes():
-				// A report without the log is better than none.
-			default:
-				return nil, err
+			if answer, ok := errors.AsType[*Error](err); err != nil && (!ok || answer.passes()) {
+				return nil, err // but a report without the log is better than none
 			}
+			f.Log = tail(string(log))
 			list = append(list, f)
 		}
 		return list, nil

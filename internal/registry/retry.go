@@ -130,11 +130,11 @@ func temporary(status int) bool {
 
 // hopeless reports whether an error of the network will stay the same.
 func hopeless(err error) bool {
-	var certificate *tls.CertificateVerificationError
-	var dns *net.DNSError
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	dns, ok := errors.AsType[*net.DNSError](err)
 	stays := []error{errPlain, errPassword, errTooLarge, errTooLong, image.ErrCorrupt, http.ErrSchemeMismatch}
 	return slices.ContainsFunc(stays, func(e error) bool { return errors.Is(err, e) }) ||
-		errors.As(err, &certificate) || errors.As(err, &dns) && dns.IsNotFound
+		certificate || ok && dns.IsNotFound
 }
 
 // note remembers until when a registry wants to be left alone.

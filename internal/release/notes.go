@@ -87,9 +87,6 @@ type Notes struct {
 	Verify []string
 }
 
-// Upstream is where upstream's revisions are compared.
-const Upstream = "https://github.com/tailscale/tailscale"
-
 // Write writes the notes in Markdown. The same notes give the same bytes.
 func (n *Notes) Write(w io.Writer) error {
 	return notesTemplate.Execute(w, n)
@@ -132,7 +129,7 @@ func (n *Notes) Compare() string {
 	if n.Before == nil || n.Before.Version == n.Image.Version || n.Before.Version == "" {
 		return ""
 	}
-	return Upstream + "/compare/v" + n.Before.Version + "...v" + n.Image.Version
+	return "https://github.com/tailscale/tailscale/compare/v" + n.Before.Version + "...v" + n.Image.Version
 }
 
 var notesTemplate = template.Must(template.New("notes").Funcs(template.FuncMap{"size": progress.Bytes}).Parse(
