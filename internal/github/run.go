@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -60,15 +61,13 @@ func (c *Client) Failures(ctx context.Context, run string) ([]Failure, error) {
 	})
 }
 
+// noise is the time at the beginning of a line, and half of a line's end.
+var noise = regexp.MustCompile(`(?m)^[^ :]*:[^ :]*:[^ :]*Z |\r`)
+
 // tail is the end of a job's log, up to its error, without the times at which its lines
 // were written.
 func tail(log string) string {
-	lines := strings.Split(strings.TrimRight(strings.ReplaceAll(log, "\r", ""), "\n"), "\n")
-	for i, line := range lines {
-		if first, rest, ok := strings.Cut(line, " "); ok && strings.HasSuffix(first, "Z") && strings.Count(first, ":") == 2 {
-			lines[i] = rest
-		}
-	}
+	lines := strings.Split(strings.TrimRight(noise.ReplaceAllString(log, ""), "\n"), "\n")
 	// What comes after the error is GitHub's own tidying up.
 	for i, line := range slices.Backward(lines) {
 		if strings.HasPrefix(line, "##[error]") {

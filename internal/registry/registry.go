@@ -79,9 +79,8 @@ type Client struct {
 
 func (c *Client) init() {
 	c.once.Do(func() {
-		if c.Patience == (Patience{}) {
-			c.Patience = DefaultPatience
-		}
+		c.Patience = cmp.Or(c.Patience, DefaultPatience)
+		c.Keychain = cmp.Or(c.Keychain, authn.NewMultiKeychain())
 		base := c.Base
 		if base == nil {
 			t := http.DefaultTransport.(*http.Transport).Clone()
@@ -93,9 +92,6 @@ func (c *Client) init() {
 		// below.
 		base = &retrying{inner: &stall.Transport{Inner: base, After: c.Patience.Stall}, patience: c.Patience}
 		c.chain = transport.NewUserAgent(&judging{base}, "derper")
-		if c.Keychain == nil {
-			c.Keychain = authn.NewMultiKeychain()
-		}
 	})
 }
 
@@ -308,7 +304,7 @@ func Denied(err error) bool {
 // Unreachable reports whether an error is that of a registry which gives no answer, or
 // cannot give one.
 func Unreachable(err error) bool {
-	_, network := errors.AsType[net.Error](err) // a *url.Error, too
+	_, network := errors.AsType[net.Error](err)                        // a *url.Error, too
 	refused := errors.Is(err, errPlain) || errors.Is(err, errPassword) // here
 	return HostOf(err) != "" && !refused && (status(err) >= 500 || network)
 }

@@ -203,11 +203,11 @@ func (r *Repository) hasBlob(ctx context.Context, b blob) (bool, error) {
 func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descriptor, err error) {
 	err = r.client.again(ctx, func() error {
 		d, err = remote.Head(ref, r.options(ctx)...)
-		if NotFound(err) {
-			d, err = nil, nil
-		}
 		return err
 	})
+	if NotFound(err) {
+		return nil, nil
+	}
 	return d, err
 }
 
