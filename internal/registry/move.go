@@ -14,6 +14,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/retry"
 )
 
 // versionAnnotation is where an image says of which version it is.
@@ -159,8 +161,8 @@ func stage(moves []*move, moving bool, f func(*move) error) error {
 // forward moves the tag, and sees for itself. The registry has taken everything else
 // from us: whatever it says now is worth another try.
 func (m *move) forward(ctx context.Context) error {
-	c := m.repository.client
-	return c.Patience.try(ctx, min(c.Patience.Attempts, 3), func(bool) (bool, error) {
+	p := m.repository.client.Patience
+	return retry.Policy{Attempts: min(p.Attempts, 3), Backoff: p.Backoff}.Do(ctx, func(bool) (bool, error) {
 		err := m.set(ctx, m.to)
 		return err != nil, err
 	})

@@ -39,6 +39,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/redact"
+	"github.com/xavieralpha/derper/internal/retry"
 	"github.com/xavieralpha/derper/internal/stall"
 )
 
@@ -304,15 +305,15 @@ func Denied(err error) bool {
 // Unreachable reports whether an error is that of a registry which gives no answer, or
 // cannot give one.
 func Unreachable(err error) bool {
-	_, network := errors.AsType[net.Error](err)                        // a *url.Error, too
 	refused := errors.Is(err, errPlain) || errors.Is(err, errPassword) // here
+	_, network := errors.AsType[net.Error](err)                        // *url.Error is one
 	return HostOf(err) != "" && !refused && (status(err) >= 500 || network)
 }
 
 // again tries f until it works, or will not work.
 func (c *Client) again(ctx context.Context, f func() error) error {
 	var last error
-	err := c.Patience.try(ctx, c.Patience.Attempts, func(bool) (bool, error) {
+	err := retry.Policy{Attempts: c.Patience.Attempts, Backoff: c.Patience.Backoff}.Do(ctx, func(bool) (bool, error) {
 		last = f()
 		return last != nil && ctx.Err() == nil && !final(last), last
 	})
