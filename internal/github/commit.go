@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -32,7 +31,7 @@ type Change struct {
 // branch is not what the change was made from.
 func (c *Client) Commit(ctx context.Context, change Change) (string, error) {
 	return do(ctx, c, func() (string, error) {
-		path := "/contents/" + escape(change.Path)
+		path := "/contents/" + strings.ReplaceAll(url.PathEscape(change.Path), "%2F", "/")
 		var there struct{ SHA string }
 		err := c.call(ctx, http.MethodGet, path+"?ref="+url.QueryEscape(change.Branch), nil, &there)
 		if err != nil && !is(err, http.StatusNotFound) {
@@ -75,13 +74,5 @@ func (c *Client) LastCommit(ctx context.Context, branch, path string) (string, e
 
 // blob is git's name for a file of that content.
 func blob(content []byte) string {
-	h := sha1.New()
-	fmt.Fprintf(h, "blob %d\x00", len(content))
-	h.Write(content)
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// escape escapes a path for a URL, and leaves its slashes.
-func escape(path string) string {
-	return strings.ReplaceAll(url.PathEscape(path), "%2F", "/")
+	return fmt.Sprintf("%x", sha1.Sum(fmt.Appendf(nil, "blob %d\x00%s", len(content), content)))
 }

@@ -36,8 +36,6 @@ type Client struct {
 	Repository string
 	// Token is a token of GitHub's, as a workflow has it.
 	Token string
-	// Transport is what requests go through; nil means http.DefaultTransport.
-	Transport http.RoundTripper
 
 	// pause waits between two tries; nil means as long as it takes.
 	pause func(ctx context.Context, d time.Duration) error
@@ -85,16 +83,15 @@ const (
 // repeated as a whole: a request whose answer was lost may have been carried out.
 func do[T any](ctx context.Context, c *Client, operation func() (T, error)) (result T, err error) {
 	policy := retry.Policy{Attempts: tries, Backoff: time.Second, Sleep: c.pause, Asked: func(err error) time.Duration {
-		var answer *Error
-		if errors.As(err, &answer) {
+		if answer, ok := errors.AsType[*Error](err); ok {
 			return min(answer.Wait, maxWait)
 		}
 		return 0
 	}}
 	err = policy.Do(ctx, func(last bool) (again bool, err error) {
 		result, err = operation()
-		var answer *Error
-		switch passes := errors.As(err, &answer) && answer.passes() || errors.As(err, new(passing)); {
+		answer, ok := errors.AsType[*Error](err)
+		switch passes := ok && answer.passes() || errors.As(err, new(passing)); {
 		case err != nil && ctx.Err() != nil:
 			return false, ctx.Err()
 		case passes && last:
@@ -133,10 +130,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, result any
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := (&http.Client{Transport: c.Transport}).Do(req)
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		var uerr *url.Error
-		if errors.As(err, &uerr) {
+		if uerr, ok := errors.AsType[*url.Error](err); ok {
 			err = uerr.Err
 		}
 		return passing{fmt.Errorf("github: %s: %w", what, err)}
@@ -183,6 +179,6 @@ func (c *Client) refused(what string, resp *http.Response, body []byte) error {
 
 // is says whether err is an answer with that status.
 func is(err error, status int) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Status == status
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Status == status
 }

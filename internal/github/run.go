@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -50,30 +51,23 @@ func (c *Client) Failures(ctx context.Context, run string) ([]Failure, error) {
 			}
 			var log []byte
 			err := c.call(ctx, http.MethodGet, fmt.Sprintf("/actions/jobs/%d/logs", job.ID), nil, &log)
-			var answer *Error
-			switch {
-			case err == nil:
-				f.Log = tail(string(log))
-			case errors.As(err, &answer) && !answer.passes():
-				// A report without the log is better than none.
-			default:
-				return nil, err
+			if answer, ok := errors.AsType[*Error](err); err != nil && (!ok || answer.passes()) {
+				return nil, err // but a report without the log is better than none
 			}
+			f.Log = tail(string(log))
 			list = append(list, f)
 		}
 		return list, nil
 	})
 }
 
+// noise is the time at the beginning of a line, and half of a line's end.
+var noise = regexp.MustCompile(`(?m)^[^ :]*:[^ :]*:[^ :]*Z |\r`)
+
 // tail is the end of a job's log, up to its error, without the times at which its lines
 // were written.
 func tail(log string) string {
-	lines := strings.Split(strings.TrimRight(strings.ReplaceAll(log, "\r", ""), "\n"), "\n")
-	for i, line := range lines {
-		if first, rest, ok := strings.Cut(line, " "); ok && strings.HasSuffix(first, "Z") && strings.Count(first, ":") == 2 {
-			lines[i] = rest
-		}
-	}
+	lines := strings.Split(strings.TrimRight(noise.ReplaceAllString(log, ""), "\n"), "\n")
 	// What comes after the error is GitHub's own tidying up.
 	for i, line := range slices.Backward(lines) {
 		if strings.HasPrefix(line, "##[error]") {

@@ -70,17 +70,7 @@ func (c *content) add(ctx context.Context, d v1.Descriptor) error {
 	return nil
 }
 
-// one is the content of a single image, or artifact in an image's form.
-func one(ctx context.Context, img v1.Image) (*content, error) {
-	digest, err := img.Digest()
-	if err != nil {
-		return nil, err
-	}
-	c := &content{store: single{img}}
-	return c, c.add(ctx, v1.Descriptor{Digest: digest})
-}
-
-// single is an image as a store.
+// single is an image, or an artifact in an image's form, as a store.
 type single struct{ img v1.Image }
 
 func (s single) Manifest(context.Context, v1.Hash) ([]byte, error) { return s.img.RawManifest() }

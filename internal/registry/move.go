@@ -14,6 +14,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/semver"
+
+	"github.com/xavieralpha/derper/internal/retry"
 )
 
 // versionAnnotation is where an image says of which version it is.
@@ -42,13 +44,14 @@ func (m *move) done() bool { return m.from != nil && m.from.digest == m.to.diges
 func (m *move) String() string { return m.repository.String() + ":" + m.tag.Name }
 
 // lookUp finds out where a tag is and whether it may move. What it points at is
-// kept, so that the tag can be put back. Before the upload, a registry may refuse to
-// say: the repository may not exist. A tag that is to stay where it is gives nil.
-func (r *target) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*move, error) {
+// kept, so that the tag can be put back. Before it is known what the repository lacks, a
+// registry may refuse to say: the repository may not exist. A tag that is to stay where it
+// is gives nil.
+func (r *target) lookUp(ctx context.Context, p Plan, tag Tag) (*move, error) {
 	to := r.all.manifests[len(r.all.manifests)-1]
-	m := &move{repository: r.Repository, tag: tag, to: to}
+	m := &move{repository: r.Repository, tag: tag, to: to, added: r.lacks != nil && slices.Contains(r.lacks.manifests, to)}
 	found, err := r.head(ctx, r.name.Tag(tag.Name))
-	if m.unreadable = broken(err) && r.emptyLink(ctx, r.name.Tag(tag.Name)); m.unreadable || !uploaded && forbidden(err) {
+	if m.unreadable = broken(err) && r.emptyLink(ctx, r.name.Tag(tag.Name)); m.unreadable || r.lacks == nil && forbidden(err) {
 		return m, nil // a tag that nobody can read names nothing
 	}
 	if err != nil {
@@ -68,22 +71,16 @@ func (r *target) lookUp(ctx context.Context, p Plan, tag Tag, uploaded bool) (*m
 	if !tag.Moves && !p.Retag {
 		return nil, refused
 	}
-	if m.from, err = r.get(ctx, found.Digest); err != nil || m.from == nil {
-		return m, err // a tag without manifest is none
+	if m.from, err = r.read(ctx, r.digest(found.Digest)); err != nil {
+		if NotFound(err) {
+			err = nil // a tag without manifest is none
+		}
+		return m, err
 	}
 	if refused.Version = m.from.version(); newer(refused.Version, p.Release.Version) && !p.Retag {
 		return nil, refused
 	}
 	return m, nil
-}
-
-// get reads a manifest; nil when there is none.
-func (r *Repository) get(ctx context.Context, h v1.Hash) (*manifest, error) {
-	m, err := r.read(ctx, r.digest(h))
-	if NotFound(err) {
-		return nil, nil
-	}
-	return m, err
 }
 
 // read reads a manifest, by digest or tag.
@@ -164,8 +161,8 @@ func stage(moves []*move, moving bool, f func(*move) error) error {
 // forward moves the tag, and sees for itself. The registry has taken everything else
 // from us: whatever it says now is worth another try.
 func (m *move) forward(ctx context.Context) error {
-	c := m.repository.client
-	return c.Patience.try(ctx, min(c.Patience.Attempts, 3), func(bool) (bool, error) {
+	p := m.repository.client.Patience
+	return retry.Policy{Attempts: min(p.Attempts, 3), Backoff: p.Backoff}.Do(ctx, func(bool) (bool, error) {
 		err := m.set(ctx, m.to)
 		return err != nil, err
 	})

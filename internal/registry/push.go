@@ -91,7 +91,7 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 			return pushed, err
 		}
 	}
-	if err := c.lookUp(ctx, p, targets, false); err != nil {
+	if err := c.lookUp(ctx, p, targets); err != nil {
 		return pushed, err
 	}
 	inPlace := true
@@ -117,7 +117,7 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 		return pushed, err
 	}
 	// Minutes may have passed: who else has moved tags?
-	if err = c.lookUp(ctx, p, targets, true); err != nil {
+	if err = c.lookUp(ctx, p, targets); err != nil {
 		return pushed, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -125,10 +125,7 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 	}
 	var moves []*move
 	for _, t := range targets {
-		for _, m := range t.moves {
-			m.added = slices.ContainsFunc(t.lacks.manifests, func(x *manifest) bool { return x.digest == p.Release.Digest })
-			moves = append(moves, m)
-		}
+		moves = append(moves, t.moves...)
 	}
 	return pushed, c.moveAll(ctx, moves)
 }
@@ -194,11 +191,11 @@ func (c *Client) targets(ctx context.Context, names []string) (targets []*target
 
 // lookUp finds out where the tags are, in every repository, and whether they may
 // move.
-func (c *Client) lookUp(ctx context.Context, p Plan, targets []*target, uploaded bool) error {
+func (c *Client) lookUp(ctx context.Context, p Plan, targets []*target) error {
 	return each(ctx, targets, func(ctx context.Context, _ int, t *target) error {
 		moves := make([]*move, len(p.Tags))
 		err := each(ctx, p.Tags, func(ctx context.Context, i int, tag Tag) (err error) {
-			moves[i], err = t.lookUp(ctx, p, tag, uploaded)
+			moves[i], err = t.lookUp(ctx, p, tag)
 			return c.failed(t.Repository, "tag "+tag.Name, err)
 		})
 		t.moves = slices.DeleteFunc(moves, func(m *move) bool { return m == nil })

@@ -26,19 +26,21 @@ const largest = 64 << 20
 // keeps two from doing so at once, and one of them may undo what the other
 // did: attach to one subject from one place at a time.
 func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, error) {
-	c, err := one(ctx, artifact)
-	if err != nil {
-		return v1.Hash{}, fmt.Errorf("%s: %w", r, err)
-	}
+	t := &target{Repository: r, all: &content{store: single{artifact}}}
 	m, err := artifact.Manifest()
 	if err == nil && m.Subject == nil {
 		err = errors.New("the artifact has no subject")
 	}
+	var digest v1.Hash
+	if err == nil {
+		digest, err = artifact.Digest()
+	}
+	if err == nil {
+		err = t.all.add(ctx, v1.Descriptor{Digest: digest})
+	}
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("%s: attach: %w", r, err)
 	}
-	digest := c.manifests[0].digest
-	t := &target{Repository: r, all: c}
 	if err = t.survey(ctx); err == nil {
 		err = t.upload(ctx, func(int64) {})
 	}
@@ -52,7 +54,7 @@ func (r *Repository) Attach(ctx context.Context, artifact v1.Image) (v1.Hash, er
 		}
 		// A run that was killed may have left it off the list: putting the manifest
 		// again is what brings it on.
-		if err := remote.Put(r.digest(digest), c.manifests[0], r.options(ctx)...); err != nil {
+		if err := remote.Put(r.digest(digest), t.all.manifests[0], r.options(ctx)...); err != nil {
 			return err
 		}
 		if listed, err = r.lists(ctx, m.Subject.Digest, digest); err == nil && !listed {

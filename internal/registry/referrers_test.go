@@ -141,7 +141,7 @@ func TestAttachAfterKill(t *testing.T) {
 	if err == nil {
 		t.Fatal("the list could not be written, and it is said to have worked")
 	}
-	if m, err := repo.get(ctx, digest); err != nil || m == nil {
+	if _, err := repo.read(ctx, repo.digest(digest)); err != nil {
 		t.Fatalf("the manifest is not there, so the test tests nothing: %v", err)
 	}
 	proxy.Refuse("", nil)

@@ -39,6 +39,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/redact"
+	"github.com/xavieralpha/derper/internal/retry"
 	"github.com/xavieralpha/derper/internal/stall"
 )
 
@@ -79,9 +80,8 @@ type Client struct {
 
 func (c *Client) init() {
 	c.once.Do(func() {
-		if c.Patience == (Patience{}) {
-			c.Patience = DefaultPatience
-		}
+		c.Patience = cmp.Or(c.Patience, DefaultPatience)
+		c.Keychain = cmp.Or(c.Keychain, authn.NewMultiKeychain())
 		base := c.Base
 		if base == nil {
 			t := http.DefaultTransport.(*http.Transport).Clone()
@@ -93,9 +93,6 @@ func (c *Client) init() {
 		// below.
 		base = &retrying{inner: &stall.Transport{Inner: base, After: c.Patience.Stall}, patience: c.Patience}
 		c.chain = transport.NewUserAgent(&judging{base}, "derper")
-		if c.Keychain == nil {
-			c.Keychain = authn.NewMultiKeychain()
-		}
 	})
 }
 
@@ -281,20 +278,18 @@ func (c *Client) failed(r *Repository, what string, err error) error {
 
 // HostOf is the registry that an error is of, "" for none.
 func HostOf(err error) string {
-	var e *Error
-	if !errors.As(err, &e) {
-		return ""
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.host
 	}
-	return e.host
+	return ""
 }
 
 // status is the status of a registry's answer that an error is about, 0 for none.
 func status(err error) int {
-	var answer *transport.Error
-	if !errors.As(err, &answer) {
-		return 0
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
+		return answer.StatusCode
 	}
-	return answer.StatusCode
+	return 0
 }
 
 // NotFound reports whether an error is a registry's that does not have what was asked
@@ -310,16 +305,15 @@ func Denied(err error) bool {
 // Unreachable reports whether an error is that of a registry which gives no answer, or
 // cannot give one.
 func Unreachable(err error) bool {
-	var request *url.Error
-	var network net.Error
 	refused := errors.Is(err, errPlain) || errors.Is(err, errPassword) // here
-	return HostOf(err) != "" && !refused && (status(err) >= 500 || errors.As(err, &request) || errors.As(err, &network))
+	_, network := errors.AsType[net.Error](err)                        // *url.Error is one
+	return HostOf(err) != "" && !refused && (status(err) >= 500 || network)
 }
 
 // again tries f until it works, or will not work.
 func (c *Client) again(ctx context.Context, f func() error) error {
 	var last error
-	err := c.Patience.try(ctx, c.Patience.Attempts, func(bool) (bool, error) {
+	err := retry.Policy{Attempts: c.Patience.Attempts, Backoff: c.Patience.Backoff}.Do(ctx, func(bool) (bool, error) {
 		last = f()
 		return last != nil && ctx.Err() == nil && !final(last), last
 	})
@@ -331,21 +325,20 @@ func (c *Client) again(ctx context.Context, f func() error) error {
 // is left is the upload of a blob, which begins anew, and an answer that broke off
 // or was not what was asked for.
 func final(err error) bool {
-	var answer *transport.Error
-	var network *url.Error
-	switch {
-	case hopeless(err):
+	if hopeless(err) {
 		return true
-	case errors.As(err, &answer) && answer.Request != nil:
-		method, path := answer.Request.Method, answer.Request.URL.Path
+	}
+	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.Request != nil {
+		again := repeatable(answer.Request.Method, answer.Request.URL.Path)
 		switch answer.StatusCode {
 		case http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
 			return true
 		case http.StatusNotFound: // the upload, and not the blob, if it is in the middle of one
-			return repeatable(method, path)
+			return again
 		}
-		return repeatable(method, path) && temporary(answer.StatusCode)
-	case errors.As(err, &network):
+		return again && temporary(answer.StatusCode)
+	}
+	if network, ok := errors.AsType[*url.Error](err); ok {
 		u, perr := url.Parse(network.URL)
 		return perr != nil || repeatable(strings.ToUpper(network.Op), u.Path)
 	}

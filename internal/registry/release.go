@@ -33,17 +33,8 @@ type Content struct {
 	content
 }
 
-// Recorded is the image that a lock records, without what is in it: enough for a dry run,
-// which asks where it is.
-func Recorded(l *lock.Lock) (*Content, error) {
-	if l.Outputs == nil {
-		return nil, lock.ErrNoOutputs
-	}
-	digest, err := v1.NewHash(l.Outputs.Index)
-	return ByDigest(l.Inputs.Tailscale.Short(), digest), err
-}
-
-// ByDigest is the image of a version that is in repositories already, for [Client.Move].
+// ByDigest is the image of a version without what is in it: enough for [Client.Move], and
+// for a dry run, which asks where it is.
 func ByDigest(version string, digest v1.Hash) *Content {
 	named := []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
 	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}

@@ -40,11 +40,6 @@ var DefaultPatience = Patience{
 	RetryAfter: 2 * time.Minute,
 }
 
-// try calls f until it says not to try again, or has been called so many times.
-func (p Patience) try(ctx context.Context, attempts int, f func(last bool) (again bool, err error)) error {
-	return retry.Policy{Attempts: attempts, Backoff: p.Backoff}.Do(ctx, f)
-}
-
 // errTooLong is a registry's wish for a wait that nobody has the patience for.
 var errTooLong = errors.New("too many requests")
 
@@ -70,13 +65,13 @@ func repeatable(method, path string) bool {
 }
 
 func (t *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
-	attempts := t.patience.Attempts
+	policy := retry.Policy{Attempts: t.patience.Attempts, Backoff: t.patience.Backoff}
 	if !repeatable(req.Method, req.URL.Path) || req.Body != nil && req.GetBody == nil {
-		attempts = 1
+		policy.Attempts = 1
 	}
 	ctx := req.Context()
 	var resp *http.Response
-	err := t.patience.try(ctx, attempts, func(last bool) (again bool, err error) {
+	err := policy.Do(ctx, func(last bool) (again bool, err error) {
 		try, err := fresh(req)
 		if err != nil {
 			return false, err
@@ -130,11 +125,11 @@ func temporary(status int) bool {
 
 // hopeless reports whether an error of the network will stay the same.
 func hopeless(err error) bool {
-	var certificate *tls.CertificateVerificationError
-	var dns *net.DNSError
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	dns, ok := errors.AsType[*net.DNSError](err)
 	stays := []error{errPlain, errPassword, errTooLarge, errTooLong, image.ErrCorrupt, http.ErrSchemeMismatch}
 	return slices.ContainsFunc(stays, func(e error) bool { return errors.Is(err, e) }) ||
-		errors.As(err, &certificate) || errors.As(err, &dns) && dns.IsNotFound
+		certificate || ok && dns.IsNotFound
 }
 
 // note remembers until when a registry wants to be left alone.

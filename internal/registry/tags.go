@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -90,9 +89,7 @@ func (c *Client) Versions(ctx context.Context, repository string) ([]string, err
 func canonical(version string) (string, error) {
 	v := "v" + strings.TrimPrefix(version, "v")
 	if semver.Canonical(v) != v || semver.Build(v) != "" {
-		return "", fmt.Errorf("version %q: %w", version, errVersion)
+		return "", fmt.Errorf("version %q: is not of the form 1.102.3", version)
 	}
 	return v, nil
 }
-
-var errVersion = errors.New("is not of the form 1.102.3")

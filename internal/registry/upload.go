@@ -203,11 +203,11 @@ func (r *Repository) hasBlob(ctx context.Context, b blob) (bool, error) {
 func (r *Repository) head(ctx context.Context, ref name.Reference) (d *v1.Descriptor, err error) {
 	err = r.client.again(ctx, func() error {
 		d, err = remote.Head(ref, r.options(ctx)...)
-		if NotFound(err) {
-			d, err = nil, nil
-		}
 		return err
 	})
+	if NotFound(err) {
+		return nil, nil
+	}
 	return d, err
 }
 
@@ -234,8 +234,8 @@ func broken(err error) bool { return status(err) == http.StatusInternalServerErr
 // where reading the link gives digest.ErrDigestInvalidFormat.
 func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
 	_, err := remote.Get(ref, r.options(ctx)...)
-	var answer *transport.Error
-	if !errors.As(err, &answer) || !broken(err) || len(answer.Errors) != 1 || answer.Errors[0].Code != transport.UnknownErrorCode {
+	answer, ok := errors.AsType[*transport.Error](err)
+	if !ok || !broken(err) || len(answer.Errors) != 1 || answer.Errors[0].Code != transport.UnknownErrorCode {
 		return false
 	}
 	detail, ok := answer.Errors[0].Detail.(map[string]any)
@@ -249,6 +249,6 @@ func forbidden(err error) bool { return status(err) == http.StatusForbidden }
 // spoken reports whether an error is that of a connection or of a registry, and not
 // of an answer that was not what was asked for.
 func spoken(err error) bool {
-	var network *url.Error
-	return status(err) != 0 || errors.As(err, &network)
+	_, network := errors.AsType[*url.Error](err)
+	return status(err) != 0 || network
 }

@@ -56,10 +56,10 @@ func Describe(index v1.ImageIndex) (*Image, error) {
 			continue
 		}
 		img, err := index.Image(desc.Digest)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", desc.Digest, err)
+		var m *v1.Manifest
+		if err == nil {
+			m, err = img.Manifest()
 		}
-		m, err := img.Manifest()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", desc.Digest, err)
 		}
@@ -86,9 +86,6 @@ type Notes struct {
 	// Verify has commands that check signature and attestations; may be empty.
 	Verify []string
 }
-
-// Upstream is where upstream's revisions are compared.
-const Upstream = "https://github.com/tailscale/tailscale"
 
 // Write writes the notes in Markdown. The same notes give the same bytes.
 func (n *Notes) Write(w io.Writer) error {
@@ -132,7 +129,7 @@ func (n *Notes) Compare() string {
 	if n.Before == nil || n.Before.Version == n.Image.Version || n.Before.Version == "" {
 		return ""
 	}
-	return Upstream + "/compare/v" + n.Before.Version + "...v" + n.Image.Version
+	return "https://github.com/tailscale/tailscale/compare/v" + n.Before.Version + "...v" + n.Image.Version
 }
 
 var notesTemplate = template.Must(template.New("notes").Funcs(template.FuncMap{"size": progress.Bytes}).Parse(

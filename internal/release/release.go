@@ -264,7 +264,7 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 	result := &Result{Withdrawn: l.IsWithdrawn(), Needed: !l.IsWithdrawn(), Repositories: r.Repositories}
 	if first == Steps[0] && result.Needed && !r.Again {
 		done := l.Outputs != nil
-		if r.whole {
+		if done && r.whole {
 			if done, err = r.published(ctx, l); err != nil {
 				return nil, &StepError{"tag", err}
 			}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
@@ -143,10 +145,7 @@ func (r *Release) sign(ctx context.Context, _ *lock.Lock, _ []lock.Platform) err
 // published reports whether the registries have all of the release: its tags are in
 // place everywhere, and what they name is signed.
 func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
-	image, err := registry.Recorded(l)
-	if errors.Is(err, lock.ErrNoOutputs) {
-		return false, nil
-	}
+	digest, err := v1.NewHash(l.Outputs.Index)
 	if err != nil {
 		return false, err
 	}
@@ -154,17 +153,15 @@ func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	report, err := r.Registry.Push(ctx, registry.Plan{Release: image, Repositories: r.Repositories, Tags: tags, Retag: r.Retag, DryRun: true})
+	report, err := r.Registry.Push(ctx, registry.Plan{
+		Release: registry.ByDigest(l.Inputs.Tailscale.Short(), digest), Repositories: r.Repositories, Tags: tags, Retag: r.Retag, DryRun: true,
+	})
 	if err != nil {
 		return false, err
 	}
-	for _, repository := range report.Repositories {
-		if slices.ContainsFunc(repository.Tags, func(t registry.PushedTag) bool { return t.Changed }) {
-			return false, nil
-		}
-	}
-	if r.Signer == nil {
-		return true, nil
+	moves := slices.ContainsFunc(report.Repositories, func(p *registry.PushedRepository) bool { return p.Missing != nil })
+	if moves || r.Signer == nil {
+		return !moves, nil
 	}
 	signed, err := r.Signer.Signed(ctx, r.references(l))
 	if err == nil && !signed {

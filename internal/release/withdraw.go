@@ -67,19 +67,16 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 			continue
 		}
 		var to *registry.Content
-		for _, v := range earlier { // newest first
-			have, err := registry.Tags(v, lock.ChannelOf(v))
+		i := slices.IndexFunc(earlier, func(v string) bool { // newest first
+			have, _ := registry.Tags(v, lock.ChannelOf(v)) // of a version, which registries have: no error
+			return slices.Contains(have, tag)
+		})
+		if i >= 0 {
+			digest, err := r.digest(ctx, earlier[i])
 			if err != nil {
 				return nil, err
 			}
-			if slices.Contains(have, tag) {
-				digest, err := r.digest(ctx, v)
-				if err != nil {
-					return nil, err
-				}
-				to = registry.ByDigest(v, digest)
-				break
-			}
+			to = registry.ByDigest(earlier[i], digest)
 		}
 		for _, repository := range r.Repositories {
 			from, err := r.named(ctx, repository, tag.Name)
@@ -95,7 +92,7 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 		if to == nil {
 			continue
 		}
-		i := slices.IndexFunc(plans, func(p registry.Plan) bool { return p.Release.Version == to.Version })
+		i = slices.IndexFunc(plans, func(p registry.Plan) bool { return p.Release.Version == to.Version })
 		if i < 0 {
 			i = len(plans)
 			plans = append(plans, registry.Plan{Release: to, Repositories: r.Repositories, From: withdrawn})

@@ -49,11 +49,9 @@ func Check(ctx context.Context, r *registry.Repository, index v1.ImageIndex, tru
 		reasons := map[string][]string{}
 		for _, b := range bundles {
 			v, err := trust.Verify(b, digest)
-			var refused *RefusedError
-			switch {
-			case errors.As(err, &refused):
+			if refused, ok := errors.AsType[*RefusedError](err); ok {
 				reasons[refused.Type] = append(reasons[refused.Type], refused.Why)
-			case err == nil && c.Verified[v.Type] == nil:
+			} else if err == nil && c.Verified[v.Type] == nil {
 				c.Verified[v.Type] = v
 			}
 		}

@@ -73,8 +73,7 @@ func (g GitHub) Token(ctx context.Context, audience string) (string, error) {
 	err = retry.Policy{Attempts: 4, Backoff: time.Second}.Do(ctx, func(bool) (again bool, err error) {
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
-			var e *url.Error
-			if errors.As(err, &e) {
+			if e, ok := errors.AsType[*url.Error](err); ok {
 				err = e.Err // without the URL
 			}
 			return ctx.Err() == nil, err

@@ -30,8 +30,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		timer.Stop()
 		cancel(nil)
 	}
-	// What the connection's failure is called is an accident; why is not.
-	why := func(err error) error {
+	moved := func(n int, err error) error {
+		if n > 0 {
+			timer.Reset(t.After)
+		}
+		// What the connection's failure is called is an accident; why is not.
 		if err != nil && err != io.EOF && context.Cause(ctx) == stalled {
 			return stalled
 		}
@@ -39,36 +42,32 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	watched := req.WithContext(ctx)
 	if req.Body != nil {
-		watched.Body = &watch{body: req.Body, moved: func() { timer.Reset(t.After) }, why: why, end: func() {}}
+		watched.Body = &watch{req.Body, moved, func() {}}
 	}
 	resp, err := t.Inner.RoundTrip(watched)
 	if err != nil {
-		err = why(err)
+		err = moved(0, err)
 		end()
 		return nil, err
 	}
 	timer.Reset(t.After)
-	resp.Body = &watch{body: resp.Body, moved: func() { timer.Reset(t.After) }, why: why, end: end}
+	resp.Body = &watch{resp.Body, moved, end}
 	return resp, nil
 }
 
-// watch tells when something is read.
+// watch tells what becomes of each read.
 type watch struct {
-	body  io.ReadCloser
-	moved func()
-	why   func(error) error
+	io.ReadCloser
+	moved func(n int, err error) error
 	end   func()
 }
 
 func (w *watch) Read(p []byte) (int, error) {
-	n, err := w.body.Read(p)
-	if n > 0 {
-		w.moved()
-	}
-	return n, w.why(err)
+	n, err := w.ReadCloser.Read(p)
+	return n, w.moved(n, err)
 }
 
 func (w *watch) Close() error {
 	w.end()
-	return w.body.Close()
+	return w.ReadCloser.Close()
 }
