@@ -112,14 +112,16 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 	for i, s := range subjects[1:] {
 		g.Go(func() error {
 			img, err := b.Index.Image(s.Descriptor.Digest)
+			if err == nil {
+				contents[i], err = readContent(ctx, img, s.Platform)
+			}
+			if err == nil {
+				set.SBOMs[i+1], contents[i].outputs.Attestation, err = contents[i].embedded(in, b.Sources)
+			}
 			if err != nil {
 				return fmt.Errorf("attest: %s %s: %w", s.Platform, s.Descriptor.Digest, err)
 			}
-			if contents[i], err = readContent(ctx, img, s.Platform); err != nil {
-				return err
-			}
-			set.SBOMs[i+1], contents[i].outputs.Attestation, err = contents[i].embedded(in, b.Sources)
-			return err
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -165,13 +167,15 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 	return list, nil
 }
 
-// compare refuses an image that the lock does not stand for.
+// compare refuses an image that the lock does not stand for: with layers that no build
+// makes, or with programs that were not compiled from what the lock names.
 func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*content) error {
 	m, err := index.IndexManifest()
 	if err != nil {
 		return fmt.Errorf("attest: index: %w", err)
 	}
-	want := image.Annotations(l.Inputs)
+	in := l.Inputs
+	want := image.Annotations(in)
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if m.Annotations[name] != want[name] {
 			return fmt.Errorf("attest: the index has %s %s, the lock has %s", name, m.Annotations[name], want[name])
@@ -185,8 +189,20 @@ func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*con
 	}
 	built := &lock.Outputs{Index: subject.Descriptor.Digest.String()}
 	for _, c := range contents {
-		if err := c.check(l.Inputs); err != nil {
-			return fmt.Errorf("attest: %s: %w", c.subject.Platform, err)
+		if n := len(c.outputs.Layers); n != len(plan.Layers) {
+			return fmt.Errorf("attest: %s: has %d layers, not %d", c.subject.Platform, n, len(plan.Layers))
+		}
+		for _, f := range c.files {
+			if f.info == nil {
+				continue
+			}
+			if f.info.GoVersion != in.Go.Version {
+				return fmt.Errorf("attest: %s: %s is compiled with %s, the lock has %s", c.subject.Platform, f.name, f.info.GoVersion, in.Go.Version)
+			}
+			if m := f.info.Main; m.Path == lock.TailscaleModule && (m.Version != in.Tailscale.Version || m.Sum != in.Tailscale.Sum) {
+				return fmt.Errorf("attest: %s: %s is compiled from %s %s, the lock has %s %s",
+					c.subject.Platform, f.name, m.Version, m.Sum, in.Tailscale.Version, in.Tailscale.Sum)
+			}
 		}
 		if has := embedded[c.outputs.Manifest]; has != c.outputs.Attestation {
 			return fmt.Errorf("attest: %s: the index has the attestation %s, the image is %s", c.subject.Platform, cmp.Or(has, "none"), c.outputs.Attestation)

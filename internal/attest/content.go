@@ -48,20 +48,12 @@ type file struct {
 }
 
 // readContent reads an image.
-func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (_ *content, err error) {
-	d, err := partial.Descriptor(img)
-	if err != nil {
-		return nil, fmt.Errorf("attest: %s: %w", platform, err)
-	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("attest: %s %s: %w", platform, d.Digest, err)
-		}
-	}()
+func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (*content, error) {
+	d, derr := partial.Descriptor(img)
 	config, cerr := img.ConfigFile()
 	name, nerr := img.ConfigName()
 	layers, lerr := img.Layers()
-	if err := cmp.Or(cerr, nerr, lerr); err != nil {
+	if err := cmp.Or(derr, cerr, nerr, lerr); err != nil {
 		return nil, err
 	}
 	if len(config.RootFS.DiffIDs) != len(layers) {
@@ -161,24 +153,4 @@ func readFile(name string, size int64, r io.Reader) (*file, error) {
 		}
 	}
 	return f, nil
-}
-
-// check refuses layers that no build makes, and programs that were not compiled from what the
-// lock names.
-func (c *content) check(in lock.Inputs) error {
-	if n := len(c.outputs.Layers); n != len(plan.Layers) {
-		return fmt.Errorf("has %d layers, not %d", n, len(plan.Layers))
-	}
-	for _, f := range c.files {
-		if f.info == nil {
-			continue
-		}
-		if f.info.GoVersion != in.Go.Version {
-			return fmt.Errorf("%s is compiled with %s, the lock has %s", f.name, f.info.GoVersion, in.Go.Version)
-		}
-		if m := f.info.Main; m.Path == lock.TailscaleModule && (m.Version != in.Tailscale.Version || m.Sum != in.Tailscale.Sum) {
-			return fmt.Errorf("%s is compiled from %s %s, the lock has %s %s", f.name, m.Version, m.Sum, in.Tailscale.Version, in.Tailscale.Sum)
-		}
-	}
-	return nil
 }

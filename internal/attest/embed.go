@@ -31,11 +31,14 @@ const (
 // what the lock determines, like the image: who rebuilds the image gets the same bytes.
 func Image(ctx context.Context, in lock.Inputs, sources plan.Sources, platform lock.Platform, img v1.Image) (sbom, made []byte, err error) {
 	c, err := readContent(ctx, img, platform)
-	if err != nil {
-		return nil, nil, err
+	if err == nil {
+		_, sbom, made, err = c.state(in, sources)
 	}
-	_, sbom, made, err = c.state(in, sources)
-	return sbom, made, err
+	if err != nil {
+		digest, _ := img.Digest()
+		return nil, nil, fmt.Errorf("attest: %s %s: %w", platform, digest, err)
+	}
+	return sbom, made, nil
 }
 
 // state makes the image's SBOM and the statements of Image.
@@ -47,9 +50,6 @@ func (c *content) state(in lock.Inputs, sources plan.Sources) (document, sbom, m
 		// Of this image alone: which others the lock has is no part of how it was made.
 		in.Platforms = []lock.Platform{c.subject.Platform}
 		made, err = provenance(in, sources, Run{}, []Subject{c.subject}, c)
-	}
-	if err != nil {
-		err = fmt.Errorf("attest: %s: %w", c.subject.Platform, err)
 	}
 	return document, sbom, made, err
 }

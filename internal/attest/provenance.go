@@ -104,13 +104,12 @@ func provenance(in lock.Inputs, sources plan.Sources, run Run, about []Subject, 
 		d.InternalParameters.Actions = append(d.InternalParameters.Actions, action{a.Key(), a.JSON()})
 	}
 	// What went into the image: sources first, then modules.
-	d.ResolvedDependencies = []resource{{
-		Name:   "tailscale",
-		URI:    upstream + "@refs/tags/" + in.Tailscale.Version,
-		Digest: map[string]string{"gitCommit": in.Tailscale.Commit},
-	}}
+	source := func(name, repository, commit string) resource {
+		return resource{Name: name, URI: repository, Digest: map[string]string{"gitCommit": commit}}
+	}
+	d.ResolvedDependencies = []resource{source("tailscale", upstream+"@refs/tags/"+in.Tailscale.Version, in.Tailscale.Commit)}
 	if run.Commit != "" {
-		d.ResolvedDependencies = append(d.ResolvedDependencies, resource{Name: "derper", URI: "git+" + cmp.Or(run.Source, image.Source), Digest: map[string]string{"gitCommit": run.Commit}})
+		d.ResolvedDependencies = append(d.ResolvedDependencies, source("derper", "git+"+cmp.Or(run.Source, image.Source), run.Commit))
 	}
 	modules := Modules(in, slices.Collect(maps.Keys(in.Go.Sums))...)
 	for _, c := range contents {

@@ -125,7 +125,8 @@ func (j *job) remake(ctx context.Context) error {
 		names = append(names, named{info.Origin.Hash, "the module proxy"})
 	}
 	// The commit is stamped into the programs, and no checksum database knows of commits.
-	commit := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: claimed.Commit, Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
+	commit := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: claimed.Commit,
+		Note: "the image's own claim; nothing here says otherwise, nothing confirms it"}
 	for _, n := range names {
 		if n.commit != claimed.Commit {
 			commit.Result, commit.Rebuilt = Fail, n.commit

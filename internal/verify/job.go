@@ -109,9 +109,9 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	check := compared(LevelIndex, "index", digestOf(want), digestOf(j.found.index))
+	check := compared(LevelIndex, "index", digestOf(want), digestOf(j.found.manifest))
 	if check.failed() {
-		if check.Note, check.Details, err = indexesDiffer(want, j.found.index, j.build, failed); err != nil {
+		if check.Note, check.Details, err = indexesDiffer(want, j.found.manifest, j.build, failed); err != nil {
 			return fmt.Errorf("index: %w", err)
 		}
 		switch {

@@ -25,12 +25,9 @@ const (
 // found is the image, or the index of images, that is to be verified, as it was
 // found. Its documents are read and checked by digest, its layers are yet to be read.
 type found struct {
-	kind   Kind
-	digest string // of the index, of the manifest, or of an archive's config
-	index  []byte // nil where there is none
-	images []*foundImage
-	// annotations are those of the index.
-	annotations map[string]string
+	foundManifest // of the index; of an image or an archive, only its digest
+	kind          Kind
+	images        []*foundImage
 	// attestations are what an index states about its images, and others what it has
 	// beside both.
 	attestations []*foundAttestation
@@ -38,10 +35,10 @@ type found struct {
 	opened       *registry.Image
 }
 
-// foundManifest is what is read alike of an image and of an attestation.
+// foundManifest is what is read alike of an index, an image and an attestation.
 type foundManifest struct {
 	manifest    []byte // nil in a docker archive
-	digest      string // of the manifest
+	digest      string // of the manifest, of an archive's config
 	annotations map[string]string
 	layers      []foundLayer
 }
@@ -120,7 +117,7 @@ func (f *found) read(ctx context.Context, top v1.Descriptor) error {
 	mediaType := image.MediaType(data, top.MediaType)
 	entries := []v1.Descriptor{{MediaType: mediaType, Digest: top.Digest}}
 	if mediaType.IsIndex() {
-		f.kind, f.index = KindIndex, data
+		f.kind, f.manifest = KindIndex, data
 		m, err := v1.ParseIndexManifest(bytes.NewReader(data))
 		if err != nil {
 			return fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
