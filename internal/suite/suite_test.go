@@ -77,7 +77,7 @@ func testImage(t *testing.T, runner container.Runner) {
 	r, err := Run(t.Context(), Config{Image: theImage(t), Runner: runner, Progress: func(row Row, done, of int) {
 		switch row.Result {
 		case probe.Pass:
-			t.Log(row)
+			t.Log(row.Text(NameWidth))
 		case probe.Skip:
 			t.Logf("NOT TESTED: %v", row)
 		case probe.Fail:
@@ -130,7 +130,7 @@ func check(t *testing.T, img v1.Image, run string, want ...string) {
 			if row.Result == probe.Fail {
 				failed = append(failed, row.Name)
 			}
-			lines = append(lines, row.String())
+			lines = append(lines, row.Text(NameWidth))
 		}
 		slices.Sort(failed)
 		if slices.Equal(failed, want) {
