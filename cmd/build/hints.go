@@ -55,6 +55,10 @@ func explain(err error, list hints) error {
 
 // generalHints are for every command.
 var generalHints = hints{
+	{as[*upstream.MissingError], "a release that was made just now takes some time to be everywhere: try again later"},
+	{as[*upstream.Disagreement], "a tag was moved, or a source was tampered with: find out why before you go on"},
+	{as[*upstream.DowngradeError], "--allow-downgrade goes back, --version names one release"},
+	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --repository"},
 	{as[*modproxy.SumError], "nothing of it was used; the lock or what was fetched has been tampered with, or the lock is wrong"},
 	{is(syscall.ENOSPC), "free space on the disk, or name another place with --cache and --output; what was finished is kept"},
 	{is(image.ErrNotBuilt), "name another folder with --output, or remove this one yourself"},
@@ -63,16 +67,10 @@ var generalHints = hints{
 	{is(cache.ErrInUse), "wait for it to end"},
 	{is(image.ErrNoDocker), "install Docker, or write an archive with --tarball FILE"},
 	{is(modproxy.ErrUnreachable), "check the network, or set GOPROXY to a module proxy that can be reached"},
+	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY"},
 	{is(sign.ErrNotThere), "push it first; what is signed is what is there"},
 	{is(sign.ErrUnverified), "do not trust the image; or name another key, or another identity"},
-}
-
-// updateHints are for an update that was refused.
-var updateHints = hints{
-	{as[*upstream.MissingError], "a release that was made just now takes some time to be everywhere: try again later"},
-	{as[*upstream.Disagreement], "a tag was moved, or a source was tampered with: find out why before you go on"},
-	{as[*upstream.DowngradeError], "--allow-downgrade goes back, --version names one release"},
-	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --repository"},
+	{is(verify.ErrRebuilders), "ask others to rebuild it: " + self() + " verify --attest KEY REF"},
 }
 
 // verifyHints are for an image that could not be verified.
@@ -80,12 +78,9 @@ var verifyHints = hints{
 	{is(syscall.ENOSPC), "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"},
 	{is(image.ErrNotFound), "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, " +
 		"or an archive of docker save or skopeo"},
-	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY"},
 	{is(image.ErrCorrupt), "no container runtime takes it as it is: fetch or push it again"},
 	{is(image.ErrForeign), "verify is for images that this project's program made: those say what they were made of"},
 	{is(lock.ErrNoOutputs), "record them: " + self() + " --platform all --update-lock"},
-	{is(verify.ErrRebuilders), "ask others to rebuild it: " + self() + " verify --attest KEY REF"},
-	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --repository"},
 }
 
 // layoutHints are for a layout that is not to be pushed.

@@ -42,7 +42,6 @@ PLATFORM	MANIFEST	PULL	ON DISK	BUILT	CACHED	SECONDS
 next: {{if .Loaded}}docker run --rm -p 443:443 -p 80:80 -p 3478:3478/udp {{.Reference}}{{else}}{{self}} --load{{end}}
 `
 
-// runImage builds the image.
 func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("[image] [flags]", "build makes the image: lock → plan → fetch → compile → assemble → OCI layout.",
 		"  build --platform linux/amd64,linux/arm64 --output dist --explain", stdout)
@@ -141,11 +140,8 @@ func (o *buildOptions) build(ctx context.Context, use ...func(*pipeline.Build) e
 
 // loadable is the image of a build that Docker on this machine runs.
 func loadable(b *pipeline.Build) (v1.Image, error) {
-	if len(b.Images) == 1 {
-		return b.Images[0], nil
-	}
 	for i, p := range b.Figures {
-		if p.Platform.Arch() == runtime.GOARCH {
+		if len(b.Images) == 1 || p.Platform.Arch() == runtime.GOARCH {
 			return b.Images[i], nil
 		}
 	}

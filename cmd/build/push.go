@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,6 @@ const pushText = `{{range $r := .Repositories}}{{.Reference}}
 {{end}}{{end}}{{if .DryRun}}dry run: nothing was uploaded and no tag has moved
 {{end}}`
 
-// runPush is build push.
 func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("push [flags] [LAYOUT]", pushSynopsis, pushExample, stdout)
 	lockFile := flags.String("lock", lock.File, "the lock `file`")
@@ -95,18 +95,15 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 // tagsOf are the tags of a release: those of its channel, or those that were asked
 // for.
 func tagsOf(version, channel string, names []string) ([]registry.Tag, error) {
-	if len(names) > 0 {
-		if channel != "" {
-			return nil, errors.New("--channel chooses tags, and so does --tag")
-		}
+	switch {
+	case len(names) > 0 && channel != "":
+		return nil, errors.New("--channel chooses tags, and so does --tag")
+	case len(names) > 0:
 		return registry.NamedTags(version, names)
 	}
-	c := lock.ChannelOf(version)
-	if channel != "" {
-		var err error
-		if c, err = lock.ParseChannel(channel); err != nil {
-			return nil, fmt.Errorf("--channel: %w", err)
-		}
+	c, err := lock.ParseChannel(cmp.Or(channel, string(lock.ChannelOf(version))))
+	if err != nil {
+		return nil, fmt.Errorf("--channel: %w", err)
 	}
 	return registry.Tags(version, c)
 }

@@ -61,7 +61,6 @@ const withdrawalText = `withdrawn  {{.Version}}
 {{- else}}from {{.From}} to {{.To}}{{end}}
 {{end}}`
 
-// runRelease is build release.
 func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := releaseOptions{Release: release.Release{Log: stderr, Repositories: registry.Default}, signFlags: signFlags{stderr: stderr}}
 	var synopsis strings.Builder
