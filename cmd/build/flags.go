@@ -66,8 +66,12 @@ func (f *flagSet) parse(args []string, check func(rest []string) error) ([]strin
 // take in its place. what is the word for several of them.
 func (f *flagSet) parseOne(args []string, what, otherwise string) (string, error) {
 	rest, err := f.parse(args, func(rest []string) error {
-		if len(rest) > 1 || len(rest) == 0 && otherwise == "" {
-			return cli.Usage("%s: %d %s given, wants one", strings.Fields(f.Name())[0], len(rest), what)
+		name, _, _ := strings.Cut(f.Name(), " ")
+		switch {
+		case len(rest) > 1:
+			return cli.Usage("%s: unexpected argument %q: %d %s given, wants one", name, rest[1], len(rest), what)
+		case len(rest) == 0 && otherwise == "":
+			return cli.Usage("%s: 0 %s given, wants one", name, what)
 		}
 		return nil
 	})

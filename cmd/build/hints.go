@@ -25,8 +25,10 @@ type hints []struct {
 	text string
 }
 
-func is(target error) func(error) bool {
-	return func(err error) bool { return errors.Is(err, target) }
+func is(targets ...error) func(error) bool {
+	return func(err error) bool {
+		return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
+	}
 }
 
 func as[E error](err error) bool {
@@ -92,9 +94,7 @@ func layoutHints(dir string) hints {
 	return hints{
 		{as[*lock.Difference], "only what the lock records is published; build that with " + whole},
 		{is(lock.ErrNoOutputs), "only what the lock records is published; record what a build gives with " + whole + " --update-lock"},
-		{is(registry.ErrNoLayout), "build all platforms with " + whole},
-		{is(image.ErrForeign), "build all platforms with " + whole},
-		{is(registry.ErrIncomplete), "build all platforms with " + whole},
+		{is(registry.ErrNoLayout, image.ErrForeign, registry.ErrIncomplete), "build all platforms with " + whole},
 	}
 }
 

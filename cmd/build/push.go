@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -77,12 +75,22 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if p.Release, err = registry.Read(dir, l); err != nil {
 		return explain(err, layoutHints(dir))
 	}
-	if *byDigest {
-		if len(tags) > 0 || *channel != "" || p.Retag {
-			return cli.Usage("push: --by-digest moves no tag: --tag, --channel and --retag say nothing with it")
-		}
+	c, err := lock.ParseChannel(cmp.Or(*channel, string(lock.ChannelOf(p.Release.Version))))
+	switch {
+	case err != nil:
+		return cli.Usage("push: --channel: %w", err)
+	case *byDigest && (len(tags) > 0 || *channel != "" || p.Retag):
+		return cli.Usage("push: --by-digest moves no tag: --tag, --channel and --retag say nothing with it")
+	case len(tags) > 0 && *channel != "":
+		return cli.Usage("push: --channel chooses tags, and so does --tag")
+	case *byDigest:
 		p.Verify = true
-	} else if p.Tags, err = tagsOf(p.Release.Version, *channel, tags); err != nil {
+	case len(tags) > 0:
+		p.Tags, err = registry.NamedTags(p.Release.Version, tags)
+	default:
+		p.Tags, err = registry.Tags(p.Release.Version, c)
+	}
+	if err != nil {
 		return cli.Usage("push: %w", err)
 	}
 	report, err := (&registry.Client{Keychain: keychain, Display: display}).Push(ctx, p)
@@ -90,22 +98,6 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return explain(err, pushHints)
 	}
 	return flags.print(report, pushText)
-}
-
-// tagsOf are the tags of a release: those of its channel, or those that were asked
-// for.
-func tagsOf(version, channel string, names []string) ([]registry.Tag, error) {
-	switch {
-	case len(names) > 0 && channel != "":
-		return nil, errors.New("--channel chooses tags, and so does --tag")
-	case len(names) > 0:
-		return registry.NamedTags(version, names)
-	}
-	c, err := lock.ParseChannel(cmp.Or(channel, string(lock.ChannelOf(version))))
-	if err != nil {
-		return nil, fmt.Errorf("--channel: %w", err)
-	}
-	return registry.Tags(version, c)
 }
 
 // credentials are those for the registries of these references.
