@@ -55,34 +55,31 @@ func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
 	}
 	// The context lives as long as the session, so the deadline is not in it. A CLI
 	// that is left behind ends with this program: it reads its standard input.
-	type answer struct {
-		client *dagger.Client
-		err    error
-	}
-	answers := make(chan answer, 1)
+	var client *dagger.Client
+	answer := make(chan error, 1)
 	go func() {
-		client, err := dagger.Connect(ctx, dagger.WithLogOutput(stderr))
-		if err == nil {
+		var err error
+		if client, err = dagger.Connect(ctx, dagger.WithLogOutput(stderr)); err == nil {
 			err = checkEngine(ctx, client)
 		}
-		answers <- answer{client, err}
+		answer <- err
 	}()
 	var late <-chan time.Time
 	if running || provided {
 		late = time.After(patience) // an engine that Dagger starts itself may have to be fetched
 	}
 	select {
-	case a := <-answers:
-		if a.err != nil {
-			if a.client != nil {
-				a.client.Close()
-			}
-			if _, coded := errors.AsType[*cli.Error](a.err); coded {
-				return nil, a.err
-			}
-			return nil, cli.Failed(fmt.Errorf("dagger: %w", a.err), engineHint)
+	case err := <-answer:
+		if err == nil {
+			return client, nil
 		}
-		return a.client, nil
+		if client != nil {
+			client.Close()
+		}
+		if _, coded := errors.AsType[*cli.Error](err); coded {
+			return nil, err
+		}
+		return nil, cli.Failed(fmt.Errorf("dagger: %w", err), engineHint)
 	case <-late:
 		where := os.Getenv(runnerVariable)
 		if running {

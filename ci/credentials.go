@@ -118,13 +118,13 @@ func dockerConfig(keychain authn.Keychain, registries []name.Registry) (string, 
 				return "", err
 			}
 			a, err := keychain.Resolve(here)
-			if err != nil {
-				return "", fmt.Errorf("credentials for %s: %w", here, err)
-			}
-			if a == authn.Anonymous {
+			if err == nil && a == authn.Anonymous {
 				continue
 			}
-			config, err := a.Authorization()
+			var config *authn.AuthConfig
+			if err == nil {
+				config, err = a.Authorization()
+			}
 			if err != nil {
 				return "", fmt.Errorf("credentials for %s: %w", here, err)
 			}

@@ -178,9 +178,18 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 	} else {
 		c = c.WithDirectory(scratchDir, e.client.Directory())
 	}
-	c, err := e.surroundings(c)
-	if err != nil {
-		return nil, err
+	// What build takes from its surroundings: the module proxy, and the CA roots of a
+	// network that has its own. GOPROXY can have a password in it, and decides about the
+	// way only, never about what comes out.
+	if os.Getenv("GOPROXY") != "" {
+		c = e.secretVariable(c, "GOPROXY", "GOPROXY")
+	}
+	if name := os.Getenv("SSL_CERT_FILE"); name != "" {
+		name, err := filepath.Abs(name)
+		if err != nil {
+			return nil, err
+		}
+		c = c.WithMountedFile(name, e.client.Host().File(name)).WithEnvVariable("SSL_CERT_FILE", name)
 	}
 	if s.cache {
 		// Programs in several containers share it as they do on one machine: by locks
@@ -197,6 +206,7 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		c = c.WithServiceBinding(relayName, e.relay)
 	}
 	if s.secrets {
+		var err error
 		if c, err = e.credentials(e.forward(c), s); err != nil {
 			return nil, err
 		}
@@ -207,24 +217,6 @@ func (e *engine) container(ctx context.Context, s step) (*dagger.Container, erro
 		c = c.WithEnvVariable("CI_RUN", strconv.FormatInt(time.Now().UnixNano(), 36))
 	}
 	return c.WithExec(append([]string{programFile}, s.args...), opts), nil
-}
-
-// surroundings gives a container what build takes from its surroundings: the module
-// proxy, and the CA roots of a network that has its own.
-func (e *engine) surroundings(c *dagger.Container) (*dagger.Container, error) {
-	if os.Getenv("GOPROXY") != "" {
-		// It can have a password in it, and decides about the way only, never about
-		// what comes out.
-		c = e.secretVariable(c, "GOPROXY", "GOPROXY")
-	}
-	if name := os.Getenv("SSL_CERT_FILE"); name != "" {
-		name, err := filepath.Abs(name)
-		if err != nil {
-			return nil, err
-		}
-		c = c.WithMountedFile(name, e.client.Host().File(name)).WithEnvVariable("SSL_CERT_FILE", name)
-	}
-	return c, nil
 }
 
 // secretVariable gives a container a variable with the value of one of this program's.

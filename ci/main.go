@@ -77,10 +77,11 @@ func parse(args []string, stdout io.Writer) (*options, error) {
 	f.StringVar(&o.asked, "platform", "all", "`platforms`, separated by commas; host is this machine's, all is every one in the lock")
 	f.StringVar(&o.output, "output", "dist", "`folder` for the OCI layout")
 	f.StringVar(&o.reports, "reports", "reports", "`folder` for the steps' reports")
+	f.Usage = func() { usage(stdout, f) }
 	if i := slices.Index(args, "--"); i >= 0 {
 		args, o.passed = args[:i], args[i+1:]
 	}
-	rest, err := cli.Parse(f, args, func() { usage(stdout, f) })
+	rest, err := cli.Parse(f, args)
 	if err != nil {
 		return nil, err
 	}

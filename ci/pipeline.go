@@ -26,27 +26,19 @@ const relayName = "relay"
 
 // A step is a command of the build program, run in a container of its own.
 type step struct {
-	// name is for people, and as a file name the report's.
-	name string
-	// args are the program's arguments.
-	args []string
-	// cache is set when the shared cache is mounted.
-	cache bool
-	// makes is the file or folder that the step is run for, if it is not only its
-	// report.
-	makes string
+	name  string   // for people, and as a file name the report's
+	args  []string // the program's arguments
+	cache bool     // the shared cache is mounted
+	makes string   // the file or folder that it is run for, if that is not only its report
 	// layout and relay say what else there is: the layout that was made, the image
 	// as a service.
 	layout, relay bool
 	// live is set when what the step says is true of a moment, so that the engine
 	// must not answer from what it said before: it looks at something that runs, or
 	// at what a registry has, or changes that.
-	live bool
-	// privileged is set when the step makes containers itself.
-	privileged bool
-	// secrets is set when the step gets the client's credentials for registries, identity
-	// when it gets what signs, too.
-	secrets, identity bool
+	live              bool
+	privileged        bool // it makes containers itself
+	secrets, identity bool // it gets the client's credentials for registries; what signs, too
 }
 
 // report is the name of the file for what a step says.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -37,7 +38,6 @@ type attestedFile struct {
 	Size   int    `json:"size"`
 }
 
-// runAttest is build attest.
 func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("attest [flags] [LAYOUT]", attestSynopsis, "  build attest --output attestations dist", stdout)
 	lockFile := flags.String("lock", lock.File, "the lock `file`")
@@ -66,11 +66,7 @@ func runAttest(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	err = add("provenance.json", set.Provenance)
 	for i, s := range set.Subjects {
-		name := "index"
-		if s.Platform != "" {
-			name = s.Platform.Slug()
-		}
-		err = errors.Join(err, add(name+".spdx.json", set.SBOMs[i]))
+		err = errors.Join(err, add(cmp.Or(s.Platform.Slug(), "index")+".spdx.json", set.SBOMs[i]))
 	}
 	if err != nil {
 		return fmt.Errorf("attest: %w", err)

@@ -24,7 +24,6 @@ import (
 // flagSet is a command's flags, with its help and its result.
 type flagSet struct {
 	*flag.FlagSet
-	help   func()
 	stdout io.Writer
 	asJSON bool // set by the flag --json of those that have one
 }
@@ -33,7 +32,7 @@ type flagSet struct {
 // example to stdout.
 func newFlags(name, synopsis, example string, stdout io.Writer) *flagSet {
 	f := &flagSet{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), stdout: stdout}
-	f.help = func() {
+	f.Usage = func() {
 		fmt.Fprintf(stdout, "%s\n\nusage: build %s\n\n", synopsis, name)
 		f.SetOutput(stdout)
 		f.PrintDefaults()
@@ -49,7 +48,7 @@ var justParse bool
 // parse parses flags before, between and after the arguments, and returns these. check
 // refuses a command line; nil refuses arguments.
 func (f *flagSet) parse(args []string, check func(rest []string) error) ([]string, error) {
-	rest, err := cli.Parse(f.FlagSet, args, f.help)
+	rest, err := cli.Parse(f.FlagSet, args)
 	switch {
 	case err != nil:
 	case check != nil:
@@ -67,8 +66,12 @@ func (f *flagSet) parse(args []string, check func(rest []string) error) ([]strin
 // take in its place. what is the word for several of them.
 func (f *flagSet) parseOne(args []string, what, otherwise string) (string, error) {
 	rest, err := f.parse(args, func(rest []string) error {
-		if len(rest) > 1 || len(rest) == 0 && otherwise == "" {
-			return cli.Usage("%s: %d %s given, wants one", strings.Fields(f.Name())[0], len(rest), what)
+		name, _, _ := strings.Cut(f.Name(), " ")
+		switch {
+		case len(rest) > 1:
+			return cli.Usage("%s: unexpected argument %q: %d %s given, wants one", name, rest[1], len(rest), what)
+		case len(rest) == 0 && otherwise == "":
+			return cli.Usage("%s: 0 %s given, wants one", name, what)
 		}
 		return nil
 	})
@@ -157,17 +160,13 @@ func readLock(name string) (*lock.Lock, error) {
 
 // openCache opens the cache that the flags name. Its warnings are shown.
 func (f *inputFlags) openCache(display *progress.Display) (*cache.Cache, error) {
-	dir := f.cacheDir
-	if dir == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return nil, cli.Failed(fmt.Errorf("cache: %w", err), "name a folder with --cache")
-		}
-		dir = filepath.Join(user, "derper")
+	dir, err := filepath.Abs(f.cacheDir)
+	if f.cacheDir == "" {
+		dir, err = os.UserCacheDir()
+		dir = filepath.Join(dir, "derper")
 	}
-	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
+		return nil, cli.Failed(fmt.Errorf("cache: %w", err), "name a folder with --cache")
 	}
 	c, err := cache.Open(dir)
 	if err != nil {

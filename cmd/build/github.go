@@ -23,16 +23,11 @@ In a workflow, GITHUB_REPOSITORY and its like are set; give it GITHUB_TOKEN.`
 
 const githubExample = `  build github issue --title 'the release failed' report.txt`
 
-// githubFlags are the flags of build github issue.
-type githubFlags struct{ title, jobs, author string }
-
-// runGitHub is build github.
 func runGitHub(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := newFlags("github issue [flags] [FILE ...]", githubSynopsis, githubExample, stdout)
-	var f githubFlags
-	flags.StringVar(&f.title, "title", "a workflow failed", "the issue's `title`")
-	flags.StringVar(&f.jobs, "jobs", "", "report only jobs whose names begin so")
-	flags.StringVar(&f.author, "author", github.Workflow, "the `user` that the token belongs to, whose issues get comments")
+	title := flags.String("title", "a workflow failed", "the issue's `title`")
+	jobs := flags.String("jobs", "", "report only jobs whose names begin so")
+	author := flags.String("author", github.Workflow, "the `user` that the token belongs to, whose issues get comments")
 	words, err := flags.parse(args, func(words []string) error {
 		if len(words) == 0 || words[0] != "issue" {
 			return cli.Usage("github: expected subcommand \"issue\"")
@@ -46,7 +41,43 @@ func runGitHub(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return explain(githubIssue(ctx, c, f, words[1:], stdout), githubHints("issues: write and actions: read"))
+	var b strings.Builder
+	if run := os.Getenv("GITHUB_RUN_ID"); run != "" {
+		server := strings.TrimRight(cmp.Or(os.Getenv("GITHUB_SERVER_URL"), "https://github.com"), "/")
+		fmt.Fprintf(&b, "Run: %s/%s/actions/runs/%s\n", server, c.Repository, run)
+		failures, err := c.Failures(ctx, run)
+		if err != nil {
+			// What is known is reported all the same.
+			fmt.Fprintf(&b, "\nIts jobs could not be asked for: %v\n", err)
+		}
+		for _, failure := range failures {
+			if !strings.HasPrefix(failure.Job, *jobs) {
+				continue
+			}
+			fmt.Fprintf(&b, "\n### %s\n", strings.TrimSuffix(failure.Job+": "+failure.Step, ": "))
+			if failure.Log != "" {
+				b.WriteString(fenced(failure.Log))
+			}
+		}
+	}
+	for _, name := range words[1:] {
+		fmt.Fprintf(&b, "\n### %s\n", filepath.Base(name))
+		content, err := os.ReadFile(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // the run did not come that far
+			b.WriteString("\nThere is no such report.\n")
+		case err != nil:
+			return err
+		default:
+			b.WriteString(fenced(string(content)))
+		}
+	}
+	address, err := c.Report(ctx, *author, *title, b.String())
+	if err != nil {
+		return explain(err, githubHints("issues: write and actions: read"))
+	}
+	fmt.Fprintln(stdout, address)
+	return nil
 }
 
 // githubClient is the client for the repository that a workflow runs in.
@@ -61,46 +92,6 @@ func githubClient() (*github.Client, error) {
 			"a workflow sets the one in env:, as ${{ github.token }}; GitHub sets the other")
 	}
 	return c, nil
-}
-
-func githubIssue(ctx context.Context, c *github.Client, f githubFlags, args []string, stdout io.Writer) error {
-	var b strings.Builder
-	if run := os.Getenv("GITHUB_RUN_ID"); run != "" {
-		server := strings.TrimRight(cmp.Or(os.Getenv("GITHUB_SERVER_URL"), "https://github.com"), "/")
-		fmt.Fprintf(&b, "Run: %s/%s/actions/runs/%s\n", server, c.Repository, run)
-		failures, err := c.Failures(ctx, run)
-		if err != nil {
-			// What is known is reported all the same.
-			fmt.Fprintf(&b, "\nIts jobs could not be asked for: %v\n", err)
-		}
-		for _, failure := range failures {
-			if !strings.HasPrefix(failure.Job, f.jobs) {
-				continue
-			}
-			fmt.Fprintf(&b, "\n### %s\n", strings.TrimSuffix(failure.Job+": "+failure.Step, ": "))
-			if failure.Log != "" {
-				b.WriteString(fenced(failure.Log))
-			}
-		}
-	}
-	for _, name := range args {
-		fmt.Fprintf(&b, "\n### %s\n", filepath.Base(name))
-		content, err := os.ReadFile(name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // the run did not come that far
-			b.WriteString("\nThere is no such report.\n")
-		case err != nil:
-			return err
-		default:
-			b.WriteString(fenced(string(content)))
-		}
-	}
-	address, err := c.Report(ctx, f.author, f.title, b.String())
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(stdout, address)
-	return nil
 }
 
 // fenced is text as it is, in Markdown: in a fence longer than any in it.

@@ -25,8 +25,10 @@ type hints []struct {
 	text string
 }
 
-func is(target error) func(error) bool {
-	return func(err error) bool { return errors.Is(err, target) }
+func is(targets ...error) func(error) bool {
+	return func(err error) bool {
+		return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
+	}
 }
 
 func as[E error](err error) bool {
@@ -55,6 +57,10 @@ func explain(err error, list hints) error {
 
 // generalHints are for every command.
 var generalHints = hints{
+	{as[*upstream.MissingError], "a release that was made just now takes some time to be everywhere: try again later"},
+	{as[*upstream.Disagreement], "a tag was moved, or a source was tampered with: find out why before you go on"},
+	{as[*upstream.DowngradeError], "--allow-downgrade goes back, --version names one release"},
+	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --repository"},
 	{as[*modproxy.SumError], "nothing of it was used; the lock or what was fetched has been tampered with, or the lock is wrong"},
 	{is(syscall.ENOSPC), "free space on the disk, or name another place with --cache and --output; what was finished is kept"},
 	{is(image.ErrNotBuilt), "name another folder with --output, or remove this one yourself"},
@@ -63,16 +69,10 @@ var generalHints = hints{
 	{is(cache.ErrInUse), "wait for it to end"},
 	{is(image.ErrNoDocker), "install Docker, or write an archive with --tarball FILE"},
 	{is(modproxy.ErrUnreachable), "check the network, or set GOPROXY to a module proxy that can be reached"},
+	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY"},
 	{is(sign.ErrNotThere), "push it first; what is signed is what is there"},
 	{is(sign.ErrUnverified), "do not trust the image; or name another key, or another identity"},
-}
-
-// updateHints are for an update that was refused.
-var updateHints = hints{
-	{as[*upstream.MissingError], "a release that was made just now takes some time to be everywhere: try again later"},
-	{as[*upstream.Disagreement], "a tag was moved, or a source was tampered with: find out why before you go on"},
-	{as[*upstream.DowngradeError], "--allow-downgrade goes back, --version names one release"},
-	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --repository"},
+	{is(verify.ErrRebuilders), "ask others to rebuild it: " + self() + " verify --attest KEY REF"},
 }
 
 // verifyHints are for an image that could not be verified.
@@ -80,12 +80,9 @@ var verifyHints = hints{
 	{is(syscall.ENOSPC), "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"},
 	{is(image.ErrNotFound), "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, " +
 		"or an archive of docker save or skopeo"},
-	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY"},
 	{is(image.ErrCorrupt), "no container runtime takes it as it is: fetch or push it again"},
 	{is(image.ErrForeign), "verify is for images that this project's program made: those say what they were made of"},
 	{is(lock.ErrNoOutputs), "record them: " + self() + " --platform all --update-lock"},
-	{is(verify.ErrRebuilders), "ask others to rebuild it: " + self() + " verify --attest KEY REF"},
-	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --repository"},
 }
 
 // layoutHints are for a layout that is not to be pushed.
@@ -97,9 +94,7 @@ func layoutHints(dir string) hints {
 	return hints{
 		{as[*lock.Difference], "only what the lock records is published; build that with " + whole},
 		{is(lock.ErrNoOutputs), "only what the lock records is published; record what a build gives with " + whole + " --update-lock"},
-		{is(registry.ErrNoLayout), "build all platforms with " + whole},
-		{is(image.ErrForeign), "build all platforms with " + whole},
-		{is(registry.ErrIncomplete), "build all platforms with " + whole},
+		{is(registry.ErrNoLayout, image.ErrForeign, registry.ErrIncomplete), "build all platforms with " + whole},
 	}
 }
 

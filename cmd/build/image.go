@@ -6,8 +6,6 @@ import (
 	"io"
 	"runtime"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
@@ -42,7 +40,6 @@ PLATFORM	MANIFEST	PULL	ON DISK	BUILT	CACHED	SECONDS
 next: {{if .Loaded}}docker run --rm -p 443:443 -p 80:80 -p 3478:3478/udp {{.Reference}}{{else}}{{self}} --load{{end}}
 `
 
-// runImage builds the image.
 func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("[image] [flags]", "build makes the image: lock → plan → fetch → compile → assemble → OCI layout.",
 		"  build --platform linux/amd64,linux/arm64 --output dist --explain", stdout)
@@ -62,10 +59,10 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if o.lock, o.chosen, err = o.read(); err != nil {
 		return err
 	}
-	if o.update && len(o.chosen) != len(o.lock.Inputs.Platforms) {
+	switch {
+	case o.update && len(o.chosen) != len(o.lock.Inputs.Platforms):
 		return cli.Usage("--update-lock records the outputs of all platforms: add --platform all")
-	}
-	if *tarballFile != "" && len(o.chosen) != 1 {
+	case *tarballFile != "" && len(o.chosen) != 1:
 		return cli.Usage("--tarball takes one platform, not %d", len(o.chosen))
 	}
 	if err := image.CheckLayout(o.output); err != nil {
@@ -80,11 +77,12 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		if err != nil || !*load {
 			return err
 		}
-		img, err := loadable(built)
-		if err != nil {
-			return err
+		for i, p := range built.Figures {
+			if len(built.Images) == 1 || p.Platform.Arch() == runtime.GOARCH {
+				return image.LoadDocker(ctx, ref, built.Images[i])
+			}
 		}
-		return image.LoadDocker(ctx, ref, img)
+		return cli.Usage("--load: no image for linux/%s among those built: choose one platform with --platform", runtime.GOARCH)
 	})
 	if err != nil {
 		return err
@@ -137,17 +135,4 @@ func (o *buildOptions) build(ctx context.Context, use ...func(*pipeline.Build) e
 	}
 	built, err = builder.Build(ctx, o.chosen, append([]func(*pipeline.Build) error{deliver}, use...)...)
 	return built, changed, err
-}
-
-// loadable is the image of a build that Docker on this machine runs.
-func loadable(b *pipeline.Build) (v1.Image, error) {
-	if len(b.Images) == 1 {
-		return b.Images[0], nil
-	}
-	for i, p := range b.Figures {
-		if p.Platform.Arch() == runtime.GOARCH {
-			return b.Images[i], nil
-		}
-	}
-	return nil, cli.Usage("--load: no image for linux/%s among those built: choose one platform with --platform", runtime.GOARCH)
 }

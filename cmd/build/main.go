@@ -53,31 +53,30 @@ var commands = []command{
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 
-var program = &cli.Program{Name: "build", Self: self(), Start: start, Kept: kept, Leave: leave}
+var program = &cli.Program{
+	Name: "build", Self: self(), Start: start,
+	Kept: func(args []string) string {
+		if len(args) > 0 && args[0] == "verify" { // which begins from nothing
+			return ""
+		}
+		return "what was finished is kept; the next run goes on from there"
+	},
+	// Compilers are dead by then, and containers are being removed, for which Docker
+	// needs some time, as is a cache of its own that verify has filled. What takes longer
+	// is not waited for, but for tags that move: the next run removes what it leaves.
+	Leave: func(args []string) {
+		patience := 2 * time.Second
+		if len(args) > 0 && slices.Contains([]string{"test", "release", "verify"}, args[0]) {
+			patience = 15 * time.Second
+		}
+		time.Sleep(patience)
+		registry.Settle()
+	},
+}
 
 func main() {
 	suite.Init() // this program is also what runs in a container's network
 	program.Main()
-}
-
-// leave waits for a command to end after a signal. Compilers are dead by then, and
-// containers are being removed, for which Docker needs some time, as is a cache of its
-// own that verify has filled. What takes longer is not waited for, but for tags that
-// move: the next run removes what it leaves.
-func leave(args []string) {
-	patience := 2 * time.Second
-	if len(args) > 0 && slices.Contains([]string{"test", "release", "verify"}, args[0]) {
-		patience = 15 * time.Second
-	}
-	time.Sleep(patience)
-	registry.Settle()
-}
-
-func kept(args []string) string {
-	if len(args) > 0 && args[0] == "verify" { // which begins from nothing
-		return ""
-	}
-	return "what was finished is kept; the next run goes on from there"
 }
 
 // start runs the command that the arguments name.

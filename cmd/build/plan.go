@@ -21,7 +21,6 @@ const planText = `{{range .}}{{.Key}}  {{.Plan.ID}}
 {{end}}{{if .Plan.Args}}    $ {{.Plan.Shell}}
 {{end}}{{end}}`
 
-// runPlan prints the plan.
 func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
 	flags := newFlags("plan [flags]", "plan prints what a build would do, without doing it: the actions with their keys,\nthe inputs, and the command as it can be copied into a shell with the pinned Go. A key is the\nSHA-256 of the action's canonical JSON.",
 		"  build plan --platform all --json", stdout)

@@ -1,9 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -39,7 +38,6 @@ const pushText = `{{range $r := .Repositories}}{{.Reference}}
 {{end}}{{end}}{{if .DryRun}}dry run: nothing was uploaded and no tag has moved
 {{end}}`
 
-// runPush is build push.
 func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("push [flags] [LAYOUT]", pushSynopsis, pushExample, stdout)
 	lockFile := flags.String("lock", lock.File, "the lock `file`")
@@ -77,12 +75,22 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if p.Release, err = registry.Read(dir, l); err != nil {
 		return explain(err, layoutHints(dir))
 	}
-	if *byDigest {
-		if len(tags) > 0 || *channel != "" || p.Retag {
-			return cli.Usage("push: --by-digest moves no tag: --tag, --channel and --retag say nothing with it")
-		}
+	c, err := lock.ParseChannel(cmp.Or(*channel, string(lock.ChannelOf(p.Release.Version))))
+	switch {
+	case err != nil:
+		return cli.Usage("push: --channel: %w", err)
+	case *byDigest && (len(tags) > 0 || *channel != "" || p.Retag):
+		return cli.Usage("push: --by-digest moves no tag: --tag, --channel and --retag say nothing with it")
+	case len(tags) > 0 && *channel != "":
+		return cli.Usage("push: --channel chooses tags, and so does --tag")
+	case *byDigest:
 		p.Verify = true
-	} else if p.Tags, err = tagsOf(p.Release.Version, *channel, tags); err != nil {
+	case len(tags) > 0:
+		p.Tags, err = registry.NamedTags(p.Release.Version, tags)
+	default:
+		p.Tags, err = registry.Tags(p.Release.Version, c)
+	}
+	if err != nil {
 		return cli.Usage("push: %w", err)
 	}
 	report, err := (&registry.Client{Keychain: keychain, Display: display}).Push(ctx, p)
@@ -90,25 +98,6 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return explain(err, pushHints)
 	}
 	return flags.print(report, pushText)
-}
-
-// tagsOf are the tags of a release: those of its channel, or those that were asked
-// for.
-func tagsOf(version, channel string, names []string) ([]registry.Tag, error) {
-	if len(names) > 0 {
-		if channel != "" {
-			return nil, errors.New("--channel chooses tags, and so does --tag")
-		}
-		return registry.NamedTags(version, names)
-	}
-	c := lock.ChannelOf(version)
-	if channel != "" {
-		var err error
-		if c, err = lock.ParseChannel(channel); err != nil {
-			return nil, fmt.Errorf("--channel: %w", err)
-		}
-	}
-	return registry.Tags(version, c)
 }
 
 // credentials are those for the registries of these references.

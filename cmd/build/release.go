@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -61,7 +62,6 @@ const withdrawalText = `withdrawn  {{.Version}}
 {{- else}}from {{.From}} to {{.To}}{{end}}
 {{end}}`
 
-// runRelease is build release.
 func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := releaseOptions{Release: release.Release{Log: stderr, Repositories: registry.Default}, signFlags: signFlags{stderr: stderr}}
 	var synopsis strings.Builder
@@ -111,7 +111,17 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if err != nil {
 		return explain(err, releaseHints(err))
 	}
-	if err := report(result); err != nil {
+	outputs := []string{"release", fmt.Sprint(result.Needed), "version", result.Version}
+	if result.Images != nil {
+		outputs = append(outputs, "digests", result.Images.String())
+	}
+	err = setOutputs(outputs...)
+	if err == nil && result.Notes != "" {
+		var notes []byte
+		notes, err = os.ReadFile(result.Notes)
+		err = errors.Join(err, addSummary(string(notes)))
+	}
+	if err != nil {
 		return err
 	}
 	return flags.print(result, releaseText)
@@ -218,22 +228,6 @@ func programDigest() (string, error) {
 	defer f.Close()
 	digest, _, err := v1.SHA256(f)
 	return digest.Hex, err
-}
-
-// report tells a workflow on GitHub what became of the release.
-func report(r *release.Result) error {
-	outputs := []string{"release", fmt.Sprint(r.Needed), "version", r.Version}
-	if r.Images != nil {
-		outputs = append(outputs, "digests", r.Images.String())
-	}
-	if err := setOutputs(outputs...); err != nil || r.Notes == "" {
-		return err
-	}
-	notes, err := os.ReadFile(r.Notes)
-	if err != nil {
-		return err
-	}
-	return addSummary(string(notes))
 }
 
 // releaseTools are the tools of a release. A test has others.

@@ -136,7 +136,6 @@ func (f *signFlags) Signed(ctx context.Context, references []string) (bool, erro
 	return err == nil, err
 }
 
-// runSign is build sign.
 func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("sign [flags] LAYOUT|REPOSITORY@DIGEST...", signSynopsis, signExample, stdout)
 	lockFile := flags.String("lock", lock.File, "the lock `file`")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -88,7 +90,8 @@ func (o testOptions) test(ctx context.Context, source string, platforms []lock.P
 	}
 	result, err := testImages(ctx, cfg, source, images, o, stdout, stderr)
 	if err == nil && o.junit != "" {
-		err = writeJUnit(o.junit, result)
+		var report bytes.Buffer
+		err = errors.Join(suite.WriteJUnit(&report, source, result.Platforms), atomicfile.Write(o.junit, report.Bytes()))
 	}
 	if err == nil && o.asJSON {
 		err = printJSON(stdout, result)
@@ -188,12 +191,4 @@ func testImages(ctx context.Context, cfg suite.Config, source string, images []v
 		}
 	}
 	return result, nil
-}
-
-func writeJUnit(name string, r *testResult) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(suite.WriteJUnit(f, r.Source, r.Platforms), f.Close())
 }

@@ -58,7 +58,6 @@ next: {{self}} --platform all --update-lock{{if ne .LockFile "` + lock.File + `"
 next: {{self}} update{{range .Again}} {{.}}{{end}}
 {{end}}`
 
-// runUpdate brings the lock up to date.
 func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("update [flags]", updateSynopsis, updateExample, stdout)
 	in := inputFlags{platforms: "all"}
@@ -142,7 +141,7 @@ func findUpdate(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 	u, err := source.Update(ctx, l.Inputs, w)
 	task.End(err)
 	if err != nil {
-		err = explain(fmt.Errorf("update: %w", err), slices.Concat(updateHints, generalHints, hints{{always, ""}}))
+		err = explain(fmt.Errorf("update: %w", err), append(slices.Clone(generalHints), hints{{always, ""}}...))
 		coded, _ := errors.AsType[*cli.Error](err)
 		coded.Hint = strings.TrimPrefix(coded.Hint+"; the lock is as it was", "; ")
 		return nil, nil, nil, err

@@ -69,7 +69,10 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	flags.StringVar(&o.repository, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --source")
 	flags.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in\nwith the word keyless, and attach it to the image")
 	flags.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
-	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", collect(&o.rebuilders))
+	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", func(s string) error {
+		o.rebuilders = append(o.rebuilders, s)
+		return nil
+	})
 	refs, err := flags.parse(args, o.check)
 	if err != nil {
 		return err

@@ -47,7 +47,6 @@ PLATFORM	DIGEST	SIGNATURE	PROVENANCE	SBOM
 {{end}}{{if .Verified}}signed by {{.Signer}}
 {{end}}`
 
-// runVerifySignature is build verify-signature.
 func runVerifySignature(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("verify-signature [flags] REF", verifySignatureSynopsis, verifySignatureExample, stdout)
 	key := flags.String("key", "", "the public key in `file` must have signed it")

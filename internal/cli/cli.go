@@ -44,8 +44,9 @@ func Usage(format string, args ...any) error {
 }
 
 // Parse parses flags before, between and after the arguments, and returns these. For
-// -h it calls help.
-func Parse(f *flag.FlagSet, args []string, help func()) (rest []string, err error) {
+// -h it calls f.Usage.
+func Parse(f *flag.FlagSet, args []string) (rest []string, err error) {
+	help := f.Usage
 	f.SetOutput(io.Discard) // what is wrong is in the error
 	f.Usage = func() {}
 	for {
