@@ -75,7 +75,7 @@ func WriteLayout(dir, ref string, index v1.ImageIndex, verify bool) (written boo
 	same := len(old.Files) == len(files)
 	for _, f := range files {
 		now.Files[f.name] = ""
-		// What is in index.json its name does not say.
+		// The name of index.json does not say what is in it: it is read.
 		if s := state(dir, f.name); s != "" && s == old.Files[f.name] && (f.isBlob() && !verify || f.same(dir)) {
 			now.Files[f.name] = s
 		} else {

@@ -70,11 +70,8 @@ func (s *Source) toolchain(ctx context.Context, release string, goMod []byte, ha
 			return have, nil
 		}
 		g, err := s.sums(ctx, v)
-		if err == nil {
-			return g, nil
-		}
 		if !modproxy.NotServed(err) {
-			return lock.Go{}, err
+			return g, err
 		}
 		s.Warn("%s is passed over: %v", v, err)
 	}
@@ -132,11 +129,8 @@ func (s *Source) roots(ctx context.Context, have lock.Module) (lock.Module, erro
 	slices.Reverse(candidates)
 	for _, v := range slices.Compact(candidates) {
 		sum, err := s.served(ctx, module.Version{Path: lock.RootsModule, Version: v})
-		if err == nil {
-			return lock.Module{Version: v, Sum: sum}, nil
-		}
 		if !modproxy.NotServed(err) {
-			return have, err
+			return lock.Module{Version: v, Sum: sum}, err
 		}
 		s.Warn("CA roots %s are passed over: %v", v, err)
 	}
