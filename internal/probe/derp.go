@@ -70,14 +70,14 @@ func (s *session) connect(ctx context.Context, k key.NodePrivate) (*Peer, error)
 // refusal makes a skip of what a relay that verifies its clients does with a key that nobody gave us.
 func (s *session) refusal(err error) error {
 	if errors.Is(err, ErrClosed) && errors.Is(err, io.EOF) && len(s.Keys) == 0 {
-		return skip("relay refused our node key: it verifies its clients; give it keys that it knows")
+		return Skipped("relay refused our node key: it verifies its clients; give it keys that it knows")
 	}
 	return err
 }
 
 func checkDERPHandshake(ctx context.Context, s *session) string {
 	if s.expired && !s.Insecure {
-		must.Do(skip("needs tls/expiry: clients refuse the certificate"))
+		must.Do(Skipped("needs tls/expiry: clients refuse the certificate"))
 	}
 	s.a = must.Get(s.connect(ctx, s.nodeKey(0)))
 	s.serverKey = s.a.ServerPublicKey()

@@ -125,7 +125,7 @@ func checkProbe(ctx context.Context, s *session) string {
 // checkNoContent does what a client does to find captive portals.
 func (s *session) checkNoContent(ctx context.Context, scheme string, port int) string {
 	if port < 0 {
-		must.Do(skip("no http port"))
+		must.Do(Skipped("no http port"))
 	}
 	challenge := "ts_" + strings.NewReplacer(":", "_", "%", "_").Replace(s.Host)
 	challenge = challenge[:min(len(challenge), 64)] // a relay leaves longer ones unanswered

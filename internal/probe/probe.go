@@ -95,8 +95,6 @@ type check struct {
 	run   func(context.Context, *session) string
 }
 
-type skip = Skipped
-
 // fail ends a check.
 func fail(format string, args ...any) { must.Do(fmt.Errorf(format, args...)) }
 

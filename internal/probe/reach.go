@@ -58,7 +58,7 @@ func checkAddress(ctx context.Context, s *session) string {
 func (s *session) of(f family) netip.Addr {
 	i := slices.IndexFunc(s.addrs, f.has)
 	if i < 0 {
-		must.Do(skip(fmt.Sprintf("%s has no %s address", s.Host, f)))
+		must.Do(Skipped(fmt.Sprintf("%s has no %s address", s.Host, f)))
 	}
 	return s.addrs[i]
 }
@@ -90,7 +90,7 @@ func (s *session) unreachable(f family, err error) error {
 		return err
 	}
 	if slices.ContainsFunc(s.addrs, func(a netip.Addr) bool { return !f.has(a) }) {
-		return skip(fmt.Sprintf("no %s route from this machine", f))
+		return Skipped(fmt.Sprintf("no %s route from this machine", f))
 	}
 	return fmt.Errorf("no %s route from this machine, and %s has no other address: %w", f, s.Host, err)
 }

@@ -32,7 +32,7 @@ const stunRetry = 500 * time.Millisecond
 
 func (s *session) checkSTUN(ctx context.Context, f family) string {
 	if s.STUNPort < 0 {
-		must.Do(skip("no stun port"))
+		must.Do(Skipped("no stun port"))
 	}
 	relay := netip.AddrPortFrom(s.of(f), uint16(s.STUNPort))
 	local, mapped, err := STUN(ctx, relay)
@@ -94,7 +94,7 @@ func (s *session) checkMapped(_ context.Context, f family) string {
 		fail("relay says we are %v, but it should see us by %v", r.mapped, s.Via)
 	case s.Via.IsValid():
 	case natted(r.local.Addr()) && !natted(r.mapped.Addr()) && r.mapped.Addr().IsGlobalUnicast():
-		must.Do(skip(fmt.Sprintf("behind NAT: relay says %v, our own address is %v", r.mapped, r.local)))
+		must.Do(Skipped(fmt.Sprintf("behind NAT: relay says %v, our own address is %v", r.mapped, r.local)))
 	default:
 		fail("relay says we are %v, but we sent from %v", r.mapped, r.local)
 	}

@@ -49,7 +49,7 @@ func PinOf(c *x509.Certificate) string { return fmt.Sprintf("%s%x", pinPrefix, s
 // one by one.
 func (s *session) handshake(ctx context.Context, serverName string) (*tls.Conn, error) {
 	if !s.addr.IsValid() {
-		return nil, skip("needs tcp/ipv4 or tcp/ipv6")
+		return nil, Skipped("needs tcp/ipv4 or tcp/ipv6")
 	}
 	tcp, err := s.dial(ctx, s.addr, s.Port)
 	if err != nil {
