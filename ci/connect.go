@@ -172,7 +172,8 @@ func reachable(ctx context.Context, address string) error {
 		}
 		return c.Close()
 	}
-	if needs := map[string]string{"kube-pod": "kubectl", "ssh": "ssh", "docker-image": "docker", "docker-container": "docker"}[scheme]; needs != "" {
+	needs := map[string]string{"kube-pod": "kubectl", "ssh": "ssh", "docker-image": "docker", "docker-container": "docker"}[scheme]
+	if needs != "" {
 		if _, err := exec.LookPath(needs); err != nil {
 			return fmt.Errorf("dagger: %s: %w", address, err)
 		}

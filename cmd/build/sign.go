@@ -160,14 +160,14 @@ func runSign(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	if err := f.makeSigner(ctx); err != nil {
+		return err
+	}
 	images := make([]*signedImage, len(sources))
 	for i, source := range sources {
 		if images[i], err = openSigned(ctx, source, repositories); err != nil {
 			return err
 		}
-	}
-	if err := f.makeSigner(ctx); err != nil {
-		return err
 	}
 	results := make([]*signResult, len(images))
 	for i, img := range images {

@@ -117,7 +117,9 @@ func resultOf(u *upstream.Update, warnings []string, lockFile string) *updateRes
 func list[T any](of []T) []T { return append([]T{}, of...) }
 
 // findUpdate finds out what is new, and returns the lock that takes it.
-func findUpdate(ctx context.Context, in *inputFlags, w upstream.Wish, repository string, stderr io.Writer) (_ *lock.Lock, _ *upstream.Update, warnings []string, err error) {
+func findUpdate(ctx context.Context, in *inputFlags, w upstream.Wish, repository string, stderr io.Writer) (
+	_ *lock.Lock, _ *upstream.Update, warnings []string, err error,
+) {
 	l, _, err := in.read()
 	if in.create && errors.Is(err, fs.ErrNotExist) {
 		l, err = &lock.Lock{Schema: lock.SchemaVersion, Inputs: lock.Inputs{Platforms: slices.Clone(lock.Known)}}, nil
