@@ -357,12 +357,12 @@ func (e *OrderError) Error() string {
 
 // A MismatchError says that what is in the folder is not what was built.
 type MismatchError struct {
-	Folder    string
-	Have, Got Digests
+	Folder     string
+	Have, Want Digests
 }
 
 func (e *MismatchError) Error() string {
-	return fmt.Sprintf("%s: expected the images %s, which the step build gave; got %s", e.Folder, e.Got, e.Have)
+	return fmt.Sprintf("%s: expected the images %s, which the step build gave; got %s", e.Folder, e.Want, e.Have)
 }
 
 // step carries out a step, after all checks that come between two steps.
