@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/xavieralpha/derper/internal/cache"
@@ -114,7 +115,7 @@ func releaseHints(err error) hints {
 		{is(github.ErrChanged), "the tags have moved and nothing was recorded; the next run starts from what is there now"},
 	}
 	if order, ok := errors.AsType[*release.OrderError](err); ok {
-		list = hints{{always, "run it first: " + self() + " release --step " + order.Step}}
+		list = hints{{always, "run it first: " + self() + " release --step " + strings.Replace(order.Step, " ", " --platform ", 1)}}
 	}
 	if step, ok := errors.AsType[*release.StepError](err); ok && (step.Step == "push" || step.Step == "tag") {
 		list = slices.Concat(list, layoutHints("dist"), pushHints)

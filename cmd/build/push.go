@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -74,6 +75,9 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	if p.Release, err = registry.Read(dir, l); err != nil {
 		return explain(err, layoutHints(dir))
+	}
+	if l.IsWithdrawn() && !*byDigest && !p.DryRun && !p.Retag {
+		return cli.Failed(fmt.Errorf("push: %s: %s was withdrawn", *lockFile, l.Inputs.Tailscale.Version), "--retag moves its tags all the same")
 	}
 	c, err := lock.ParseChannel(cmp.Or(*channel, string(lock.ChannelOf(p.Release.Version))))
 	switch {

@@ -253,7 +253,9 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			if w.artifact != nil {
 				w.artifact(step.Name, folder)
 			}
-			args := append([]string{"release", "--step", step.Name}, part...)
+			// A cache that is named is trusted, so that each machine need not compile the
+			// standard library.
+			args := append([]string{"release", "--step", step.Name, "--cache", filepath.Join(home, ".cache", "derper")}, part...)
 			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"))
 			if step.Name == "update" {
 				args = append(args, "--update", "--channel", string(w.channel), "--lock", w.channel.File(), "--github", fmt.Sprintf("--again=%v", w.again))

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
@@ -73,7 +74,10 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	o.registerCache(flags)
 	step := flags.String("step", "", "run only this `step`")
 	flags.StringVar(&o.platforms, "platform", "all", "`platforms` that --step test tests, separated by commas; host is this machine's, all is every one in the lock")
-	digests := flags.String("digests", "", "the `images` that the step build gave, as it prints them in JSON; if the folder has others, the step fails")
+	flags.Func("digests", "the `images` that the step build gave, as it prints them in JSON; if the folder has others, the step fails", func(s string) (err error) {
+		o.Images, err = release.ParseDigests(s)
+		return err
+	})
 	flags.StringVar(&o.withdraw, "withdraw", "", "withdraw this `version`")
 	flags.BoolVar(&o.Renew, "update", false, "look for a newer release of tailscale first")
 	flags.StringVar(&o.channel, "channel", "stable", "`channel` for --update: stable or unstable")
@@ -92,7 +96,7 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		if len(rest) > 0 {
 			return cli.Usage("unexpected argument %q", rest[0])
 		}
-		return o.check(*step, *digests)
+		return o.check(*step)
 	})
 	if err != nil {
 		return err
@@ -103,7 +107,7 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if o.withdraw != "" {
 		w, err := o.Withdraw(ctx, o.withdraw)
 		if err != nil {
-			return explain(err, releaseHints(err))
+			return explain(err, append(hints{{is(github.ErrChanged), "no tag has moved; run it again with the branch as it is now"}}, releaseHints(err)...))
 		}
 		return flags.print(w, withdrawalText)
 	}
@@ -134,7 +138,7 @@ func (o *releaseOptions) signs() bool {
 }
 
 // check checks what the flags say, before anything is done.
-func (o *releaseOptions) check(step, digests string) error {
+func (o *releaseOptions) check(step string) error {
 	ways := 0
 	for _, way := range []bool{o.key != "", o.keyless, o.unsigned} {
 		if way {
@@ -160,11 +164,6 @@ func (o *releaseOptions) check(step, digests string) error {
 		return cli.Usage("--github needs --branch")
 	case o.platforms != "all" && step != "test":
 		return cli.Usage("--platform is for --step test: a release has all platforms of the lock")
-	}
-	if digests != "" {
-		if o.Images, err = release.ParseDigests(digests); err != nil {
-			return cli.Usage("--digests: %w", err)
-		}
 	}
 	if o.withdraw != "" {
 		channel = lock.ChannelOf(o.withdraw)
@@ -274,7 +273,11 @@ func (o *releaseOptions) buildImage(ctx context.Context, lockFile, layout string
 
 // testImage is the step test.
 func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
-	return testOptions{runner: o.Runner, junit: report, timeout: 2 * time.Minute}.test(ctx, layout, platforms, io.Discard, o.Log)
+	err := testOptions{runner: o.Runner, junit: report, timeout: 2 * time.Minute}.test(ctx, layout, platforms, io.Discard, o.Log)
+	if coded, ok := errors.AsType[*cli.Error](err); ok && strings.HasPrefix(coded.Hint, "the log ") {
+		coded.Hint = "nothing was pushed; the log of each failed case is above, and " + report + " has all cases"
+	}
+	return err
 }
 
 // verifyImage is the step verify: everything that the registries serve is read, and
@@ -284,9 +287,10 @@ func (o *releaseOptions) verifyImage(ctx context.Context, l *lock.Lock, referenc
 	if err != nil {
 		return err
 	}
-	// On a machine of its own, which has built nothing, the source is proven, too.
-	v := verifyOptions{inputFlags: o.inputFlags, trustCache: true, source: o.step != nil, repository: o.upstream}
-	report, err := v.verify(ctx, &verify.Verifier{Lock: l, Keychain: keychain}, references, o.Log)
+	// As a step of its own it trusts nothing that was built before, but in a cache that is
+	// named, and proves the source, too.
+	v := verifyOptions{inputFlags: o.inputFlags, trustCache: o.step == nil || o.cacheDir != "", source: o.step != nil, repository: o.upstream}
+	report, err := v.verify(ctx, &verify.Verifier{Lock: l, Keychain: keychain, Fresh: !v.trustCache}, references, o.Log)
 	if err != nil {
 		return err
 	}

@@ -155,6 +155,7 @@ func TestParses(t *testing.T) {
 		"image dist":                                     false,
 		"test --timeout 1 dist":                          false,
 		"release --step tag --repo":                      false,
+		"release --step push --digests=":                 false,
 		"release --step push":                            true,
 		"release --step polish":                          false,
 		"release --step sign":                            false,

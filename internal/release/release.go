@@ -53,7 +53,8 @@ type Step struct {
 	// Leaves are the files that the step leaves in the release's folder.
 	Leaves []string
 
-	// once is set for a step that counts as done when the journal has it. The
+	// once is set for a step that counts as done when the journal has it, where all
+	// steps run on one machine: a step that is run alone always does its work. The
 	// others look for themselves: in the cache, in the registries, on GitHub.
 	once bool
 	// run does it; l is the release's lock, nil before there is one.
@@ -381,7 +382,7 @@ func (r *Release) step(ctx context.Context, s *Step) error {
 		}
 	}
 	parts := slices.Clone(s.parts(platforms))
-	if s.once {
+	if s.once && r.whole {
 		parts = slices.DeleteFunc(parts, func(part lock.Platform) bool { return r.journal.has(s.Name, part, r.entry(s.Needs)) })
 		if len(parts) == 0 {
 			r.say("%s: was done before", s.Name)

@@ -100,7 +100,7 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 		plans[i].Tags = append(plans[i].Tags, tag)
 	}
 	if len(plans) == 0 {
-		return nil, fmt.Errorf("withdraw %s: %s has no earlier release of its channel", version, r.Repositories[0])
+		return nil, fmt.Errorf("withdraw %s: no earlier release of its channel is in all of %s; --repo names fewer", version, strings.Join(r.Repositories, ", "))
 	}
 	if !slices.Contains(l.Withdrawn, version) {
 		l.Withdrawn = append(l.Withdrawn, version)
