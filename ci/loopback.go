@@ -12,11 +12,12 @@ import (
 	"dagger.io/dagger"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
 // clientName is the name under which a container reaches this machine's loopback. Names
 // in .localhost may be spoken to without encryption.
-const clientName = "client.localhost"
+const clientName = registry.EngineLoopback
 
 // switches are the flags of build that have no value of their own.
 var switches = []string{"again", "github", "json", "keyless", "retag", "source", "trust-cache", "unsigned", "update", "verify-cache"}

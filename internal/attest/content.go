@@ -124,6 +124,9 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (record 
 	return lock.Layer{DiffID: "sha256:" + hex.EncodeToString(sum.Sum(nil)), Digest: digest.String()}, err
 }
 
+// largest is the size of the largest program or notice that is read, in bytes.
+const largest = 128 << 20
+
 // readFile reads a file of some bytes, and what it says of itself.
 func readFile(name string, size int64, r io.Reader) (*file, error) {
 	sum1, sum256 := sha1.New(), sha256.New()
@@ -136,6 +139,9 @@ func readFile(name string, size int64, r io.Reader) (*file, error) {
 	var text bytes.Buffer
 	to := io.Discard
 	if program || notice {
+		if size > largest {
+			return nil, fmt.Errorf("has %d bytes, more than %d", size, largest)
+		}
 		to = &text
 		// At once, not in steps that double. More than any program has is not believed.
 		text.Grow(int(min(size, 64<<20)) + bytes.MinRead)

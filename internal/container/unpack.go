@@ -45,7 +45,9 @@ func unpackLayer(root *os.Root, l v1.Layer) error {
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			// Only at its end is a blob compared with its digest.
+			_, err := io.Copy(io.Discard, r)
+			return err
 		}
 		if err != nil {
 			return err

@@ -71,6 +71,11 @@ func (b *Builder) attest(pp *plan.PlatformPlan) runner {
 		}
 		sbom, provenance, err := attest.Image(ctx, b.Inputs, sources, pp.Platform, img)
 		if err != nil {
+			for _, layer := range pp.Layers { // what is corrupt fails in many ways, before its end
+				for _, blob := range b.result(layer).Blobs {
+					err = cmp.Or(b.Cache.Verify(blob), err)
+				}
+			}
 			return nil, err
 		}
 		r := &cache.Result{Blobs: map[string]cache.Blob{}}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -162,10 +163,12 @@ func stage(moves []*move, moving bool, f func(*move) error) error {
 // from us: whatever it says now is worth another try.
 func (m *move) forward(ctx context.Context) error {
 	p := m.repository.client.Patience
-	return retry.Policy{Attempts: min(p.Attempts, 3), Backoff: p.Backoff}.Do(ctx, func(bool) (bool, error) {
-		err := m.set(ctx, m.to)
-		return err != nil, err
+	var last error
+	err := retry.Policy{Attempts: min(p.Attempts, 3), Backoff: p.Backoff}.Do(ctx, func(bool) (bool, error) {
+		last = m.set(ctx, m.to)
+		return last != nil, last
 	})
+	return cmp.Or(last, err) // why it failed, and not that the wait was cut short
 }
 
 // set points the tag at a manifest.

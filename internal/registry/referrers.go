@@ -16,6 +16,9 @@ import (
 // largest is the largest layer of an artifact that is read, in bytes.
 const largest = 64 << 20
 
+// most is how many artifacts may refer to a digest.
+const most = 256
+
 // Attach pushes an artifact with a subject, by digest, reads it back, and sees to it that
 // the subject's list of referrers has it: the registry keeps that list where it has the
 // referrers API, and this does where not, in the index under the tag sha256-<hex>. Which
@@ -103,6 +106,10 @@ func (r *Repository) Artifacts(ctx context.Context, subject v1.Hash, wanted func
 		return nil, r.client.failed(r, "referrers of "+subject.String(), err)
 	}
 	slices.SortFunc(list, func(a, b v1.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+	list = slices.CompactFunc(list, func(a, b v1.Descriptor) bool { return a.Digest == b.Digest })
+	if len(list) > most {
+		return nil, r.client.failed(r, "referrers of "+subject.String(), fmt.Errorf("there are %d, more than %d", len(list), most))
+	}
 	var artifacts []*Artifact
 	for _, d := range list {
 		raw, err := r.Manifest(ctx, d.Digest)

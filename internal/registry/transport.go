@@ -80,11 +80,15 @@ func (t *encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
 }
 
-// loopback reports whether a host is this machine. Names in .localhost are (RFC 6761,
-// section 6.3); a Dagger Engine gives one to the loopback of the machine that drives it.
+// EngineLoopback is the name that a container on a Dagger Engine has for the loopback of the
+// machine that drives it: what goes there stays in the engine's session. Other names in
+// .localhost are whatever a resolver or a proxy makes of them.
+const EngineLoopback = "client.localhost"
+
+// loopback reports whether a host is this machine.
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+	return host == "localhost" || host == EngineLoopback || ip != nil && ip.IsLoopback()
 }
 
 // errTooLarge says that an answer has no end in sight.

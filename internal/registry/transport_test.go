@@ -29,7 +29,7 @@ import (
 // address is private, and no password because somebody asked for plain HTTP: only to this
 // machine.
 func TestPlainHTTP(t *testing.T) {
-	for host, want := range map[string]bool{"http://10.0.0.1:5000": false, "http://registry.local": false, "http://127.0.0.1:5000": true, "http://[::1]": true, "http://client.localhost:5000": true, "http://localhost.example": false, "https://10.0.0.1": true, "http://asked.example": true} {
+	for host, want := range map[string]bool{"http://10.0.0.1:5000": false, "http://registry.local": false, "http://127.0.0.1:5000": true, "http://[::1]": true, "http://client.localhost:5000": true, "http://other.localhost:5000": false, "http://localhost.example": false, "https://10.0.0.1": true, "http://asked.example": true} {
 		for what, header := range map[string]http.Header{
 			"nothing":    {},
 			"a password": {"Authorization": {"Basic eA=="}},
