@@ -124,8 +124,7 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (record 
 	return lock.Layer{DiffID: "sha256:" + hex.EncodeToString(sum.Sum(nil)), Digest: digest.String()}, err
 }
 
-// largest is the size of the largest program or notice that is read, in bytes.
-const largest = 128 << 20
+const largest = 128 << 20 // bytes, of a program or a notice that is read
 
 // readFile reads a file of some bytes, and what it says of itself.
 func readFile(name string, size int64, r io.Reader) (*file, error) {

@@ -3,6 +3,7 @@ package attest
 import (
 	"cmp"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -40,12 +41,9 @@ func identify(text []byte) []string {
 	return slices.Compact(ids)
 }
 
-// isLicence reports whether a notice is the text of a licence, by its name, and not a
-// list of copyrights or a grant of patents.
-func isLicence(name string) bool {
-	base := strings.ToLower(path.Base(name))
-	return strings.HasPrefix(base, "licen") || strings.HasPrefix(base, "copying") || strings.HasPrefix(base, "unlicen")
-}
+// isLicence matches the name of the text of a licence, and not that of a list of
+// copyrights or a grant of patents.
+var isLicence = regexp.MustCompile(`(?i)^((un)?licen|copying)`).MatchString
 
 // declared is the SPDX expression for a module whose notices lie in the given folder:
 // all licences that came with it, those of code that it has taken over too. A licence
@@ -53,7 +51,7 @@ func isLicence(name string) bool {
 func declared(files []*file, folder string) string {
 	var ids []string
 	for _, f := range files {
-		if !strings.HasPrefix(f.name, folder+"/") || !isLicence(f.name) {
+		if !strings.HasPrefix(f.name, folder+"/") || !isLicence(path.Base(f.name)) {
 			continue
 		}
 		if len(f.licences) == 0 {

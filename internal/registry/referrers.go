@@ -13,11 +13,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// largest is the largest layer of an artifact that is read, in bytes.
-const largest = 64 << 20
-
-// most is how many artifacts may refer to a digest.
-const most = 256
+const (
+	largest = 64 << 20 // bytes, of a layer of an artifact that is read
+	most    = 256      // artifacts that may refer to a digest
+)
 
 // Attach pushes an artifact with a subject, by digest, reads it back, and sees to it that
 // the subject's list of referrers has it: the registry keeps that list where it has the

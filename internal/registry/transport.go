@@ -80,9 +80,8 @@ func (t *encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
 }
 
-// EngineLoopback is the name that a container on a Dagger Engine has for the loopback of the
-// machine that drives it: what goes there stays in the engine's session. Other names in
-// .localhost are whatever a resolver or a proxy makes of them.
+// EngineLoopback is what a container on a Dagger Engine calls the loopback of the machine that
+// drives it. Other names in .localhost are what a resolver or a proxy makes of them.
 const EngineLoopback = "client.localhost"
 
 // loopback reports whether a host is this machine.

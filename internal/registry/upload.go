@@ -43,7 +43,8 @@ func (t *target) survey(ctx context.Context) (err error) {
 	}
 	t.lacks.manifests, err = without(ctx, t.all.manifests, func(ctx context.Context, m *manifest) (bool, error) {
 		found, err := t.head(ctx, t.digest(m.digest))
-		if broken(err) || forbidden(err) || err != nil && !spoken(err) && ctx.Err() == nil {
+		_, network := errors.AsType[*url.Error](err)
+		if broken(err) || forbidden(err) || err != nil && status(err) == 0 && !network && ctx.Err() == nil {
 			return false, nil // what is under this digest is something else, or nothing
 		}
 		return found != nil, err
@@ -245,10 +246,3 @@ func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
 // forbidden reports whether a registry has refused to say. Some do so of a repository
 // that does not exist yet; whether one may push there, an upload shows.
 func forbidden(err error) bool { return status(err) == http.StatusForbidden }
-
-// spoken reports whether an error is that of a connection or of a registry, and not
-// of an answer that was not what was asked for.
-func spoken(err error) bool {
-	_, network := errors.AsType[*url.Error](err)
-	return status(err) != 0 || network
-}

@@ -1,13 +1,13 @@
 package release
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"reflect"
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -52,7 +52,7 @@ func (r *Release) update(ctx context.Context, before *lock.Lock, _ []lock.Platfo
 			return err
 		}
 	}
-	if before != nil && l.Outputs == nil && sameInputs(before, l) {
+	if before != nil && l.Outputs == nil && reflect.DeepEqual(before.Inputs, l.Inputs) {
 		l.Outputs = before.Outputs
 	}
 	if err := l.Write(r.path(lockName)); err != nil {
@@ -67,12 +67,6 @@ func (r *Release) update(ctx context.Context, before *lock.Lock, _ []lock.Platfo
 		e.Changes = last.Changes // only the run that brings the release knows them
 	}
 	return r.journal.put("update", "", e)
-}
-
-func sameInputs(a, b *lock.Lock) bool {
-	x, errX := (&lock.Lock{Schema: a.Schema, Inputs: a.Inputs}).Bytes()
-	y, errY := (&lock.Lock{Schema: b.Schema, Inputs: b.Inputs}).Bytes()
-	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 func digestOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }

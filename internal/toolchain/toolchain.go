@@ -119,7 +119,12 @@ func (t *Toolchain) verify() error {
 	files = slices.DeleteFunc(files, func(name string) bool {
 		dir, base := filepath.Split(name)
 		// A go.mod of unpackModes is not in the zip, its source is.
-		return base == "go.mod" && sameContent(open(name), open(dir+"_go.mod"))
+		if base != "go.mod" {
+			return false
+		}
+		x, xerr := os.ReadFile(open(name))
+		y, yerr := os.ReadFile(open(dir + "_go.mod"))
+		return xerr == nil && yerr == nil && bytes.Equal(x, y)
 	})
 	got, err := dirhash.Hash1(files, func(name string) (io.ReadCloser, error) { return os.Open(open(name)) })
 	if err != nil {
@@ -129,11 +134,4 @@ func (t *Toolchain) verify() error {
 		return &modproxy.SumError{Module: t.module, Want: t.sum, WantFrom: "lock", Got: got, GotFrom: t.root}
 	}
 	return nil
-}
-
-// sameContent reports whether two files can be read and have the same content.
-func sameContent(a, b string) bool {
-	x, xerr := os.ReadFile(a)
-	y, yerr := os.ReadFile(b)
-	return xerr == nil && yerr == nil && bytes.Equal(x, y)
 }
