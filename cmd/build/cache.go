@@ -20,7 +20,7 @@ func runCache(_ context.Context, args []string, stdout, stderr io.Writer) error 
 	all := flags.Bool("all", false, "remove everything, the results of this lock too")
 	_, err := flags.parse(args, func(words []string) error {
 		if len(words) != 1 || words[0] != "prune" {
-			return cli.Usage("cache: wants the word prune")
+			return cli.Usage("cache: expected subcommand \"prune\"")
 		}
 		return nil
 	})

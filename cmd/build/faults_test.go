@@ -227,7 +227,7 @@ func processesOf(cache, word string) (list []string) {
 
 // TestCorruptLate guards against a blob of the cache whose content is wrong and whose
 // size, time and inode are right: it is found when the layout, or an archive, is
-// written, and made again then.
+// written, and rebuilt then.
 func TestCorruptLate(t *testing.T) {
 	b := newBuilder(t)
 	want := b.run()

@@ -84,7 +84,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case err != nil:
 		return cli.Usage("push: --channel: %w", err)
 	case *byDigest && (len(tags) > 0 || *channel != "" || p.Retag):
-		return cli.Usage("push: --by-digest moves no tag: --tag, --channel and --retag say nothing with it")
+		return cli.Usage("push: --by-digest moves no tag: it cannot be combined with --tag, --channel and --retag")
 	case len(tags) > 0 && *channel != "":
 		return cli.Usage("push: --channel chooses tags, and so does --tag")
 	case *byDigest:

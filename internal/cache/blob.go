@@ -15,7 +15,7 @@ import (
 )
 
 // ErrCorrupt is in the error of a blob that is not what its digest names. The blob is
-// dropped then, so that it is made again.
+// dropped then, so that it is rebuilt.
 var ErrCorrupt = errors.New("corrupt")
 
 // Path is where a blob's file is. Whoever reads it unchecked must check what it

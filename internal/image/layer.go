@@ -152,7 +152,7 @@ func withParents(files []File) ([]File, error) {
 			return nil, fmt.Errorf("%q is no path in an image", f.Name)
 		}
 		if _, twice := byName[f.Name]; twice {
-			return nil, fmt.Errorf("%s stands twice", f.Name)
+			return nil, fmt.Errorf("duplicate %s", f.Name)
 		}
 		byName[f.Name] = f
 	}

@@ -180,8 +180,8 @@ func TestLayerRefuses(t *testing.T) {
 		files []File
 		want  string
 	}{
-		{"file twice", []File{Text("a", ""), Text("b", ""), Text("a", "")}, "a stands twice"},
-		{"file and folder", []File{Text("a", ""), Dir("a", 0o755)}, "a stands twice"},
+		{"file twice", []File{Text("a", ""), Text("b", ""), Text("a", "")}, "duplicate a"},
+		{"file and folder", []File{Text("a", ""), Dir("a", 0o755)}, "duplicate a"},
 		{"file as a folder", []File{Text("a", ""), Text("a/b/c", "")}, "a is a file and a folder"},
 		{"slash in front", []File{Text("/a", "")}, `"/a" is no path`},
 		{"slash at the end", []File{Dir("a/", 0o755)}, `"a/" is no path`},

@@ -23,7 +23,7 @@ func decode(data []byte, l *Lock) error {
 	var semantic *json.SemanticError
 	switch {
 	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax):
-		return failAt(data, syntax.ByteOffset, "key %q stands twice", key(syntax.JSONPointer))
+		return failAt(data, syntax.ByteOffset, "duplicate key %q", key(syntax.JSONPointer))
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return failAt(data, int64(len(data)), "not JSON: the document ends too early")
 	case errors.As(err, &syntax):
@@ -33,7 +33,7 @@ func decode(data []byte, l *Lock) error {
 	case errors.As(err, &semantic):
 		want, have := wanted(semantic.GoType), found(data[semantic.ByteOffset:])
 		if semantic.JSONPointer == "" {
-			return failAt(data, semantic.ByteOffset, "the document wants to be %s, is %s", want, have)
+			return failAt(data, semantic.ByteOffset, "the document: expected %s, got %s", want, have)
 		}
 		return failAt(data, semantic.ByteOffset, "key %q wants %s, has %s", key(semantic.JSONPointer), want, have)
 	}

@@ -65,8 +65,7 @@ func (l *Lock) check() error {
 		return fmt.Errorf("key \"schema\": is %d, this program reads %d; use the program of the revision that wrote it", l.Schema, SchemaVersion)
 	}
 	in := l.Inputs
-	want(isVersion(in.Tailscale.Version),
-		"inputs.tailscale.version", "%q is no module version such as v1.102.3", in.Tailscale.Version)
+	want(isVersion(in.Tailscale.Version), "inputs.tailscale.version", "%q is no module version such as v1.102.3", in.Tailscale.Version)
 	want(gitCommit.MatchString(in.Tailscale.Commit), "inputs.tailscale.commit", "%q is no git commit of 40 hex digits", in.Tailscale.Commit)
 	t := in.Tailscale.Time
 	want(!t.IsZero() && t.Unix() > 0 && t.Nanosecond() == 0 && t.Location() == time.UTC,
@@ -86,8 +85,10 @@ func (l *Lock) check() error {
 		canonical, err := ParsePlatform(string(p))
 		want(err == nil, "inputs.platforms", "%w", err)
 		want(err != nil || canonical == p, "inputs.platforms", "%q is written %s", p, canonical)
-		want(!slices.Contains(in.Platforms[:i], p), "inputs.platforms", "%s stands twice", p)
+		want(!slices.Contains(in.Platforms[:i], p), "inputs.platforms", "duplicate %s", p)
 	}
+	want(!slices.ContainsFunc(l.Withdrawn, func(v string) bool { return !isVersion(v) }),
+		"withdrawn", "%q are not all module versions such as v1.102.3", l.Withdrawn)
 	want(in.LayerFormat > 0, "inputs.layerFormat", "wants a whole number above 0")
 	o := l.Outputs
 	if o == nil {

@@ -25,8 +25,8 @@ func TestParseRefuses(t *testing.T) {
 		want       []string // in the error
 	}{
 		{"empty", "", []string{"line 1, column 1", "ends too early"}},
-		{"no object", "[]", []string{"line 1, column 1", "wants to be an object", "is a list"}},
-		{"null", "null", []string{"line 1, column 1", "wants to be an object", "is null"}},
+		{"no object", "[]", []string{"line 1, column 1", "expected an object", "got a list"}},
+		{"null", "null", []string{"line 1, column 1", "expected an object", "got null"}},
 		{"missing colon", replace(`"schema": 1`, `"schema" 1`), []string{"line 2, column 12", "not JSON", "after object name"}},
 		{"comma too many", replace("\"linux/arm/v7\"\n    ]", "\"linux/arm/v7\",\n    ]"), []string{"line 26, column 5", "not JSON"}},
 		{"single quotes", replace(`"v1.102.3"`, `'v1.102.3'`), []string{"line 5, column 18", "not JSON"}},
@@ -39,9 +39,9 @@ func TestParseRefuses(t *testing.T) {
 		// The name is that of a key elsewhere: the error must not point there.
 		{"key at a wrong place", replace(`"roots": {`, "\"roots\": {\n      \"commit\": \"x\","), []string{"line 20, column 7", `unknown key "inputs.roots.commit"`}},
 		{"key in another case", replace(`"commit"`, `"Commit"`), []string{"line 6, column 7", `unknown key "inputs.tailscale.Commit"`}},
-		{"key twice", replace(`"commit": "`, `"commit": "0000000000000000000000000000000000000000", "commit": "`), []string{"line 6, column 61", `key "inputs.tailscale.commit" stands twice`}},
-		{"host twice", replace(`"linux/arm64": "`, `"linux/amd64": "`), []string{"line 16, column 9", `"inputs.go.sums.linux/amd64" stands twice`}},
-		{"key twice in an output", replace(`"index": "`, `"index": "", "index": "`), []string{`key "outputs.index" stands twice`}},
+		{"key twice", replace(`"commit": "`, `"commit": "0000000000000000000000000000000000000000", "commit": "`), []string{"line 6, column 61", `duplicate key "inputs.tailscale.commit"`}},
+		{"host twice", replace(`"linux/arm64": "`, `"linux/amd64": "`), []string{"line 16, column 9", `duplicate key "inputs.go.sums.linux/amd64"`}},
+		{"key twice in an output", replace(`"index": "`, `"index": "", "index": "`), []string{`duplicate key "outputs.index"`}},
 
 		{"string for number", replace(`"schema": 1`, `"schema": "1"`), []string{"line 2, column 13", `key "schema" wants a whole number, has "1"`}},
 		{"fraction", replace(`"layerFormat": 1`, `"layerFormat": 1.5`), []string{`key "inputs.layerFormat" wants a whole number, has the number 1.5`}},
@@ -74,7 +74,8 @@ func TestParseRefuses(t *testing.T) {
 		{"roots version not whole", replace(`"v0.0.0-20261030153154-30a33513ff6d"`, `"v0.1"`), []string{"inputs.roots.version", "v0.1"}},
 		{"unknown platform", replace(`"linux/arm/v7"`, `"linux/arm/v5"`), []string{"inputs.platforms", "linux/arm/v5", "known are"}},
 		{"platform by its longer name", replace(`"linux/arm/v7"`, `"linux/arm64/v8"`), []string{"inputs.platforms", "linux/arm64/v8", "is written linux/arm64"}},
-		{"platform twice", replace(`"linux/arm/v7"`, `"linux/amd64"`), []string{"inputs.platforms", "linux/amd64 stands twice"}},
+		{"platform twice", replace(`"linux/arm/v7"`, `"linux/amd64"`), []string{"inputs.platforms", "duplicate linux/amd64"}},
+		{"withdrawn without its v", replace(`"inputs": {`, `"withdrawn": ["1.104.5"], "inputs": {`), []string{"withdrawn", "1.104.5"}},
 		{"layer format 0", replace(`"layerFormat": 1`, `"layerFormat": 0`), []string{"inputs.layerFormat"}},
 		{"digest too short", replace(digest("f"), digest("f")[:70]), []string{"outputs.index", "no digest"}},
 		{"layer with a path for a name", replace(`"base"`, `"../base"`), []string{"outputs.platforms[0].layers", "../base"}},

@@ -22,8 +22,8 @@ type Policy struct {
 	Sleep func(ctx context.Context, d time.Duration) error
 }
 
-// Do calls try until it says not to try again, or until its last attempt, of which
-// try is told, and returns its error. While it waits, the end of ctx ends it, with the
+// Do calls try until it says not to try again, or until its last attempt, which last
+// announces, and returns its error. While it waits, the end of ctx ends it, with the
 // cause as the error.
 func (p Policy) Do(ctx context.Context, try func(last bool) (again bool, err error)) error {
 	for n := 1; ; n++ {
