@@ -106,8 +106,8 @@ func testDigests(t *testing.T) {
 		t.Fatalf("platforms: %v", s.Platforms)
 	}
 	for _, p := range s.Platforms {
-		at := slices.IndexFunc(l.Outputs.Platforms, func(o lock.PlatformOutput) bool { return string(o.Platform) == p.Platform })
-		if at < 0 || l.Outputs.Platforms[at].Manifest != p.Manifest {
+		at := slices.IndexFunc(l.Output().Platforms, func(o lock.PlatformOutput) bool { return string(o.Platform) == p.Platform })
+		if at < 0 || l.Output().Platforms[at].Manifest != p.Manifest {
 			t.Errorf("%s: manifest %s is not the lock's", p.Platform, p.Manifest)
 		}
 		if _, err := os.Stat(dir + "/dist/blobs/sha256/" + strings.TrimPrefix(p.Manifest, "sha256:")); err != nil {
@@ -221,7 +221,7 @@ func small(t *testing.T) (file, digest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recorded := l.Outputs.Platforms
+	recorded := l.Output().Platforms
 	l.Inputs.Platforms, l.Outputs = []lock.Platform{"linux/" + lock.Platform(runtime.GOARCH)}, nil
 	dir := t.TempDir()
 	file = filepath.Join(dir, lock.File)
@@ -231,10 +231,10 @@ func small(t *testing.T) (file, digest string) {
 	pipe(t, dir, file, "build")
 	var s said
 	readReport(t, dir+"/reports/build.json", &s)
-	l.Outputs = &lock.Outputs{Index: s.Digest}
+	l.Outputs = map[string]*lock.Output{lock.Default: {Index: s.Digest}}
 	for _, p := range recorded {
 		if p.Platform == l.Inputs.Platforms[0] {
-			l.Outputs.Platforms = append(l.Outputs.Platforms, p)
+			l.Output().Platforms = append(l.Output().Platforms, p)
 		}
 	}
 	if err := l.Write(file); err != nil {

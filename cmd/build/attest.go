@@ -17,7 +17,6 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
 )
@@ -80,14 +79,10 @@ func makeSet(ctx context.Context, lockFile, source string, index v1.ImageIndex, 
 	if err != nil {
 		return nil, err
 	}
-	sources, err := pipeline.Sources()
-	if err != nil {
-		return nil, err
-	}
 	display := progress.New(stderr)
 	defer display.Close()
 	task := display.Start("read "+source, "")
-	set, err := attest.Make(ctx, attest.Build{Lock: l, Sources: sources, Index: index, Run: run})
+	set, err := attest.Make(ctx, attest.Build{Lock: l, Index: index, Run: run})
 	task.End(err)
 	return set, explain(err, hints{{as[*lock.Difference], "attest what this lock builds: " + self() + " --platform all"}})
 }

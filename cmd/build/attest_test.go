@@ -80,7 +80,7 @@ func TestAttestScripts(t *testing.T) {
 				case "time":
 					l.Inputs.Tailscale.Time = l.Inputs.Tailscale.Time.Add(time.Hour)
 				case "index":
-					l.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+					l.Output().Index = "sha256:" + strings.Repeat("0", 64)
 				}
 				ts.Check(l.Write(ts.MkAbs(lock.File)))
 			},
@@ -88,7 +88,7 @@ func TestAttestScripts(t *testing.T) {
 			"setdigest": func(ts *testscript.TestScript, _ bool, args []string) {
 				l, err := lock.Read(ts.MkAbs(lock.File))
 				ts.Check(err)
-				ts.Setenv(args[0], l.Outputs.Index)
+				ts.Setenv(args[0], l.Output().Index)
 			},
 			// nosecret looks through all that the last command has said.
 			"nosecret": func(ts *testscript.TestScript, _ bool, _ []string) {

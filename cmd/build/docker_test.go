@@ -32,7 +32,7 @@ func TestLoadedImageAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref := "derper:" + l.Inputs.Tailscale.Short()
-	recorded, _ := l.Outputs.Platform("linux/" + lock.Platform(runtime.GOARCH))
+	recorded, _ := l.Output().Platform("linux/" + lock.Platform(runtime.GOARCH))
 	if id := docker(t, "image", "inspect", "--format", "{{.Id}}", ref); id != recorded.Config {
 		t.Errorf("Docker has image %s, the lock records config %s", id, recorded.Config)
 	}

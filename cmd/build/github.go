@@ -140,3 +140,13 @@ func appendTo(variable, text string) error {
 	}
 	return nil
 }
+
+// githubRepository is the address of the repository that a workflow runs in, "" outside
+// of one.
+func githubRepository() string {
+	name := os.Getenv("GITHUB_REPOSITORY")
+	if name == "" {
+		return ""
+	}
+	return strings.TrimRight(cmp.Or(os.Getenv("GITHUB_SERVER_URL"), "https://github.com"), "/") + "/" + name
+}

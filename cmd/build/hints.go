@@ -13,6 +13,7 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/sign"
@@ -64,6 +65,7 @@ var generalHints = hints{
 	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --repository"},
 	{as[*modproxy.SumError], "nothing of it was used; the lock or what was fetched has been tampered with, or the lock is wrong"},
 	{is(syscall.ENOSPC), "free space on the disk, or name another place with --cache and --output; what was finished is kept"},
+	{as[*pipeline.BudgetError], "find out what grew; when it is meant, raise budgetBytes in the lock's inputs.variants"},
 	{is(image.ErrNotBuilt), "name another folder with --output, or remove this one yourself"},
 	{is(cache.ErrNotCache), "name another folder with --cache"},
 	{is(cache.ErrNoLocks), "name a folder on another file system with --cache or --output"},
@@ -101,7 +103,8 @@ func layoutHints(dir string) hints {
 
 // pushHints are for a push that did not end well.
 var pushHints = hints{
-	{as[*registry.TagError], "nothing was uploaded and no tag has moved; --retag moves it all the same"},
+	{func(err error) bool { e, ok := errors.AsType[*registry.TagError](err); return ok && e.Moves }, "nothing was uploaded and no tag has moved; --retag moves it all the same"},
+	{as[*registry.TagError], "nothing was uploaded and no tag has moved; record the image as another revision (docs/lock.md, Versions and revisions), or give it a name of your own with --tag"},
 	{as[*registry.MoveError], "everything is uploaded, and every tag names a whole image; running it again moves the tags"},
 	{is(image.ErrCorrupt), "no tag has moved; if it is the layout that is corrupt, " + self() + " --platform all --verify-cache writes it anew"},
 	{registry.Denied, "no tag has moved; log in with docker login, or set the registry's variables (build push -h), with the right to push"},

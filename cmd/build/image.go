@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 
@@ -17,12 +18,13 @@ import (
 // imageResult is what a build says, in JSON but for what only its text has.
 type imageResult struct {
 	Reference string             `json:"reference"`
+	Version   string             `json:"version"` // of the image, as 1.102.3-r1
 	Digest    string             `json:"digest"`
 	Layout    string             `json:"layout"`
 	Platforms []pipeline.Figures `json:"platforms"`
 	Actions   []pipeline.Run     `json:"actions"`
 
-	Changed, Loaded, Explain bool `json:"-"`
+	Changed, Loaded, Explain, Recorded bool `json:"-"`
 }
 
 const imageText = `{{if .Explain}}{{range .Actions}}{{.Action}}: {{if .Cached}}from the cache
@@ -32,7 +34,8 @@ const imageText = `{{if .Explain}}{{range .Actions}}{{.Action}}: {{if .Cached}}f
 {{end}}reference  {{.Reference}}
 layout     {{.Layout}} ({{if .Changed}}written{{else}}unchanged{{end}})
 index      {{.Digest}}
-
+{{if .Recorded}}recorded   {{.Version}}
+{{end}}
 PLATFORM	MANIFEST	PULL	ON DISK	BUILT	CACHED	SECONDS
 {{range .Platforms}}{{.Platform}}	{{.Manifest}}	{{bytes .Compressed}}	{{bytes .Uncompressed}}
 {{- "\t"}}{{or (join .Built ", ") "nothing"}}	{{with len .Cached}}{{.}} of it{{else}}nothing{{end}}	{{printf "%.1f" .Seconds}}
@@ -70,7 +73,7 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	}
 	ref := "derper:" + o.lock.Inputs.Tailscale.Short()
 	built, changed, err := o.build(ctx, func(built *pipeline.Build) error {
-		err := setOutputs("digest", built.Outputs.Index)
+		err := setOutputs("digest", built.Output.Index)
 		if err == nil && *tarballFile != "" {
 			err = image.WriteTarball(*tarballFile, ref, built.Images[0])
 		}
@@ -87,7 +90,7 @@ func runImage(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err != nil {
 		return err
 	}
-	return flags.print(imageResult{ref, built.Outputs.Index, o.output, built.Figures, built.Runs, changed, *load, *explain}, imageText)
+	return flags.print(imageResult{ref, o.lock.Inputs.Version(), built.Output.Index, o.output, built.Figures, built.Runs, changed, *load, *explain, o.update}, imageText)
 }
 
 // buildOptions say what is built, and how.
@@ -112,17 +115,32 @@ func (o *buildOptions) build(ctx context.Context, use ...func(*pipeline.Build) e
 	}
 	defer c.Close()
 	builder := &pipeline.Builder{Inputs: o.lock.Inputs, Cache: c, Modules: modules(c), Display: display}
+	variant := o.lock.Inputs.Variant().Name
+	if n := len(o.lock.Inputs.Variants); o.update && n > 1 {
+		return nil, false, fmt.Errorf("%s: has %d variants, and this program records one", o.lockFile, n)
+	}
+	if o.update {
+		// As the newest image that was published: what differs from it is the next one.
+		o.lock.Begin()
+		builder.Inputs = o.lock.Inputs
+		if built, err = builder.Build(ctx, o.chosen); err != nil {
+			return nil, false, err
+		}
+		o.lock.Outputs = map[string]*lock.Output{variant: built.Output}
+		o.lock.Revise()
+		builder.Inputs = o.lock.Inputs
+	}
 	deliver := func(built *pipeline.Build) error {
 		if o.update {
-			o.lock.Outputs = built.Outputs
+			o.lock.Outputs[variant] = built.Output
 			if err := o.lock.Write(o.lockFile); err != nil {
 				return err
 			}
 		}
-		if err := o.lock.Compare(built.Outputs); errors.Is(err, lock.ErrNoOutputs) {
+		if err := o.lock.Compare(variant, built.Output); errors.Is(err, lock.ErrNoOutputs) {
 			display.Printf("build: %s records no outputs: nothing to compare with", o.lockFile)
 		} else if err != nil {
-			return explain(err, hints{{as[*lock.Difference], "when the change is meant, record it: " + self() + " --platform all --update-lock"}})
+			return explain(err, hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(o.lockFile)}})
 		}
 		unlock, err := cache.LockFolder(ctx, o.output, func() { display.Printf("%s: waiting for another build that writes it", o.output) })
 		if err != nil {
@@ -135,4 +153,13 @@ func (o *buildOptions) build(ctx context.Context, use ...func(*pipeline.Build) e
 	}
 	built, err = builder.Build(ctx, o.chosen, append([]func(*pipeline.Build) error{deliver}, use...)...)
 	return built, changed, err
+}
+
+// updateLock is the command that records what comes out in a lock.
+func updateLock(file string) string {
+	command := self() + " --platform all --update-lock"
+	if file != lock.File {
+		command += " --lock " + file
+	}
+	return command
 }

@@ -49,7 +49,7 @@ var commands = []command{
 	{"release", "publish the image, in steps: continues where it stopped; or withdraw a release", runRelease},
 	{"update", "bring the lock up to date with tailscale's newest release", runUpdate},
 	{"github", "report a failed workflow run on GitHub", runGitHub},
-	{"plan", "print what a build does: actions, their inputs and keys", runPlan},
+	{"plan", "print which image a build makes, and how: inputs, commands, keys, tags", runPlan},
 	{"cache", "remove from the cache what the lock does not need", runCache},
 }
 

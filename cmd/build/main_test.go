@@ -50,10 +50,11 @@ func TestScripts(t *testing.T) {
 			return l.Write(filepath.Join(env.WorkDir, lock.File))
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"edit":    edit,
-			"damage":  damage,
-			"tamper":  tamper,
-			"offline": func(ts *testscript.TestScript, _ bool, _ []string) { served(ts).Close() },
+			"edit":      edit,
+			"damage":    damage,
+			"published": published,
+			"tamper":    tamper,
+			"offline":   func(ts *testscript.TestScript, _ bool, _ []string) { served(ts).Close() },
 		},
 	})
 }
@@ -72,7 +73,15 @@ func edit(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(name, []byte(strings.Replace(data, args[1], args[2], 1)), 0o644))
 }
 
-// damage flip|truncate PATTERN damages the one file that matches.
+// published writes into the lock that what it records was published.
+func published(ts *testscript.TestScript, _ bool, _ []string) {
+	l, err := lock.Read(ts.MkAbs(lock.File))
+	ts.Check(err)
+	l.Published = &lock.Published{Revision: l.Inputs.Revision, Index: l.Indexes()}
+	ts.Check(l.Write(ts.MkAbs(lock.File)))
+}
+
+// damage flip|truncate|exclude PATTERN damages the one file that matches.
 func damage(ts *testscript.TestScript, _ bool, args []string) {
 	names, err := filepath.Glob(ts.MkAbs(args[1]))
 	ts.Check(err)
@@ -88,6 +97,8 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 			data[len(data)/2] ^= 1
 		case "truncate":
 			data = data[:len(data)/2]
+		case "exclude": // from what is compiled
+			data = append([]byte("//go:build ignore\n\n"), data...)
 		}
 		ts.Check(os.WriteFile(name, data, 0o644))
 	}

@@ -2,31 +2,53 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/registry"
 )
 
-// plannedAction is an action with its key, in JSON.
-type plannedAction struct {
-	Key    string          `json:"key"`
-	Action json.RawMessage `json:"action"`
-	Plan   *plan.Action    `json:"-"`
+// planResult is what build plan says.
+type planResult struct {
+	// Version is the image's version. It may become another one when outputs are
+	// recorded, where Recorded is not set.
+	Version  string       `json:"version"`
+	Recorded bool         `json:"recorded"`
+	Variant  lock.Variant `json:"variant"`
+	// Tags are the image's names in every registry. The first never moves.
+	Tags []string `json:"tags"`
+	// Inputs are the lock's, of this variant.
+	Inputs  lock.Inputs     `json:"inputs"`
+	Actions []plannedAction `json:"actions"`
 }
 
-const planText = `{{range .}}{{.Key}}  {{.Plan.ID}}
-{{range $name, $digest := .Plan.Inputs}}    {{$name}} {{$digest}}
-{{end}}{{if .Plan.Args}}    $ {{.Plan.Shell}}
+// plannedAction is an action with its key, and with its command for a shell.
+type plannedAction struct {
+	Name    string       `json:"name"`
+	Key     string       `json:"key"`
+	Command string       `json:"command,omitempty"`
+	Action  *plan.Action `json:"action"`
+}
+
+const planText = `image    {{.Version}}{{if not .Recorded}} (no outputs are recorded; --update-lock sets the revision){{end}}
+variant  {{.Variant.Name}}: {{join .Variant.Programs ", "}}{{with .Variant.User}}, as user {{.}}{{end}}
+tags     {{join .Tags ", "}}
+source   {{.Inputs.Source}}
+{{range .Inputs.Programs}}program  {{.Package}}{{with .Tags}}, build tags {{join . ","}}{{end}}
+{{end}}
+{{range .Actions}}{{.Key}}  {{.Name}}
+{{range $name, $digest := .Action.Inputs}}    {{$name}} {{$digest}}
+{{end}}{{with .Command}}    $ {{.}}
 {{end}}{{end}}`
 
 func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
-	flags := newFlags("plan [flags]", "plan prints what a build would do, without doing it: the actions with their keys,\nthe inputs, and the command as it can be copied into a shell with the pinned Go. A key is the\nSHA-256 of the action's canonical JSON.",
+	flags := newFlags("plan [flags]", "plan prints what a build would do, without doing it: which image of which variant, under which\ntags, of which inputs; and the actions with their keys, their inputs, and their commands. Who runs those of the\nkind compile with the pinned Go gets the programs of the image. A key is the SHA-256 of the action in compact JSON.",
 		"  build plan --platform all --json", stdout)
 	var in inputFlags
 	in.register(flags)
-	flags.BoolVar(&flags.asJSON, "json", false, "print the actions whole, as JSON")
+	flags.BoolVar(&flags.asJSON, "json", false, "print all of it as JSON")
 	if _, err := flags.parse(args, nil); err != nil {
 		return err
 	}
@@ -38,9 +60,20 @@ func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var list []plannedAction
-	for _, a := range p.Actions() {
-		list = append(list, plannedAction{a.Key(), a.JSON(), a})
+	r := planResult{Version: l.Inputs.Version(), Recorded: l.Output() != nil, Variant: l.Inputs.Variant()}
+	if r.Inputs, err = l.Inputs.Of(r.Variant.Name); err != nil {
+		return err
 	}
-	return flags.print(list, planText)
+	v := l.Inputs.ImageVersion()
+	for _, tag := range registry.Tags(v, r.Variant.Suffix, lock.ChannelOf(v.Tailscale)) {
+		r.Tags = append(r.Tags, tag.Name)
+	}
+	for _, a := range p.Actions() {
+		planned := plannedAction{Name: a.ID(), Key: a.Key(), Action: a}
+		if a.Args != nil {
+			planned.Command = a.Shell()
+		}
+		r.Actions = append(r.Actions, planned)
+	}
+	return flags.print(r, planText)
 }

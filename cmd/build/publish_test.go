@@ -98,8 +98,8 @@ func TestRelease(t *testing.T) {
 			for _, tag := range tags {
 				switch {
 				case strings.HasPrefix(tag, "sha256-"): // referrers, where there is no API for them
-				case at == "tags" && strings.HasSuffix(tag, "1.102.3"):
-					// The version's own tags come first. Few registries take a new tag
+				case at == "tags" && strings.HasPrefix(tag, "1.102.3-r"):
+					// The revision's own tag comes first. Few registries take a new tag
 					// back; it names the whole release.
 				default:
 					t.Errorf("%s refused: %s has the tag %s", at, r, tag)
@@ -170,14 +170,14 @@ func TestRelease(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout.String()), &result); err != nil {
 		t.Fatal(err)
 	}
-	if !result.Published || len(result.Repositories) != 2 || strings.Join(result.Tags, " ") != "v1.102.3 1.102.3 1.102 latest" {
+	if !result.Published || len(result.Repositories) != 2 || strings.Join(result.Tags, " ") != "1.102.3-r1 1.102.3 v1.102.3 1.102 latest" {
 		t.Errorf("result: %s", &stdout)
 	}
 	notes, err := os.ReadFile(result.Notes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"# derper 1.102.3", result.Digest, one.Repository("derper"), "verify-signature --key"} {
+	for _, want := range []string{"# derper 1.102.3-r1\n", result.Digest, one.Repository("derper"), "verify-signature --key"} {
 		if !strings.Contains(string(notes), want) {
 			t.Errorf("the notes have no %q:\n%s", want, notes)
 		}
@@ -187,7 +187,7 @@ func TestRelease(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if l, err := lock.Read(lockFile); err != nil || l.Outputs == nil || l.Outputs.Index != result.Digest {
+	if l, err := lock.Read(lockFile); err != nil || l.Outputs == nil || l.Output().Index != result.Digest {
 		t.Errorf("the lock does not record what was published: %v", err)
 	}
 
@@ -196,7 +196,7 @@ func TestRelease(t *testing.T) {
 	if err := os.RemoveAll(folder); err != nil {
 		t.Fatal(err)
 	}
-	if code := do("--key", key); code != cli.ExitOK || !strings.HasPrefix(stdout.String(), "nothing to do: 1.102.3 is published\n") {
+	if code := do("--key", key); code != cli.ExitOK || !strings.HasPrefix(stdout.String(), "nothing to do: 1.102.3-r1 is published\n") {
 		t.Errorf("again: exit code %d: %s%s", code, &stdout, &stderr)
 	}
 	if n := written.Load(); n > 0 {

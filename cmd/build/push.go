@@ -18,8 +18,9 @@ import (
 )
 
 const pushSynopsis = `push puts the image of the lock, with all its platforms, from an OCI layout (dist) into repositories: first
-everything by digest, read back; then the tags, on all of them. A release of the stable channel has the
-tags v1.102.3, 1.102.3, 1.102 and latest, one of the unstable channel v1.103.7, 1.103.7 and unstable.
+everything by digest, read back; then the tags, on all of them. An image has the tag of its revision,
+1.102.3-r1, which never moves. 1.102.3, v1.102.3, 1.102 and latest move to the newest image of the stable
+channel; 1.103.7, v1.103.7 and unstable to that of the unstable one.
 Whatever goes wrong, no tag names anything but a whole image, and running it again goes on.
 
 Credentials come from where docker login leaves them, or from two variables for each registry, named after
@@ -48,7 +49,7 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags.Func("tag", "`tag` to set in place of the channel's, may be repeated", collect(&tags))
 	channel := flags.String("channel", "", "stable or unstable; default is what the version is: an odd minor version is unstable")
 	byDigest := flags.Bool("by-digest", false, "push and verify everything, and move no tag")
-	flags.BoolVar(&p.Retag, "retag", false, "let a version's tag go on to another digest, and latest back to an older version")
+	flags.BoolVar(&p.Retag, "retag", false, "let tags that move, such as latest, go back to an older version; that of a revision, 1.102.3-r1, never moves")
 	flags.BoolVar(&p.Verify, "verify", false, "look everything over again where all tags are in place already")
 	flags.BoolVar(&p.DryRun, "dry-run", false, "only say what is missing where and which tags would move")
 	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
@@ -76,10 +77,10 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if p.Release, err = registry.Read(dir, l); err != nil {
 		return explain(err, layoutHints(dir))
 	}
-	if l.IsWithdrawn() && !*byDigest && !p.DryRun && !p.Retag {
-		return cli.Failed(fmt.Errorf("push: %s: %s was withdrawn", *lockFile, l.Inputs.Tailscale.Version), "--retag moves its tags all the same")
+	if l.IsWithdrawn() && !*byDigest && !p.Retag {
+		return cli.Failed(fmt.Errorf("push: %s: %s was withdrawn", *lockFile, l.Inputs.ImageVersion()), "--retag moves its tags all the same")
 	}
-	c, err := lock.ParseChannel(cmp.Or(*channel, string(lock.ChannelOf(p.Release.Version))))
+	c, err := lock.ParseChannel(cmp.Or(*channel, string(lock.ChannelOf(l.Inputs.Tailscale.Version))))
 	switch {
 	case err != nil:
 		return cli.Usage("push: --channel: %w", err)
@@ -90,9 +91,9 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case *byDigest:
 		p.Verify = true
 	case len(tags) > 0:
-		p.Tags, err = registry.NamedTags(p.Release.Version, tags)
+		p.Tags, err = registry.NamedTags(l.Inputs.ImageVersion(), l.Inputs.Variant().Suffix, tags)
 	default:
-		p.Tags, err = registry.Tags(p.Release.Version, c)
+		p.Tags = registry.Tags(l.Inputs.ImageVersion(), l.Inputs.Variant().Suffix, c)
 	}
 	if err != nil {
 		return cli.Usage("push: %w", err)

@@ -108,6 +108,7 @@ func newStage(t *testing.T) *stage {
 	})
 	stable := &lock.Lock{Schema: lock.SchemaVersion, Inputs: s.upstream.Inputs}
 	stable.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
+	stable.Inputs.Source = "https://git.example.com/" + githubtest.Repository
 	content, err := stable.Bytes()
 	if err != nil {
 		t.Fatal(err)
@@ -416,22 +417,25 @@ func (s *stage) isReleased(version string) {
 	minor := short[:strings.LastIndex(short, ".")]
 	tags := s.tags()
 	for _, repository := range []string{"derper", "me/derper"} {
-		for _, tag := range []string{version, short, minor, "latest"} {
-			if got := tags[repository+":"+tag]; got != l.Outputs.Index {
-				s.Errorf("%s:%s is %s, not %s", repository, tag, got, l.Outputs.Index)
+		for _, tag := range []string{short + "-r0", version, short, minor, "latest"} {
+			if got := tags[repository+":"+tag]; got != l.Output().Index {
+				s.Errorf("%s:%s is %s, not %s", repository, tag, got, l.Output().Index)
 			}
 		}
 	}
+	if p := l.Published; p == nil || p.Revision != 0 || p.Index[lock.Default] != l.Output().Index {
+		s.Errorf("main's lock has as published: %+v", p)
+	}
 	var found *githubtest.Release
 	for _, r := range s.github.Releases() {
-		if r.Tag == version {
+		if r.Tag == short+"-r0" {
 			found = &r
 		}
 	}
 	if found == nil {
 		s.Fatalf("GitHub has no release %s", version)
 	}
-	if found.Prerelease || !found.Latest || !strings.Contains(found.Body, l.Outputs.Index) || !strings.Contains(found.Body, "/sign.yml@refs/heads/main") {
+	if found.Prerelease || !found.Latest || !strings.Contains(found.Body, l.Output().Index) || !strings.Contains(found.Body, "/sign.yml@refs/heads/main") {
 		s.Errorf("GitHub's release: %+v", found)
 	}
 	at, err := exec.Command("git", "-C", s.github.Dir, "show", found.Commit+":"+lock.File).Output()
@@ -439,7 +443,7 @@ func (s *stage) isReleased(version string) {
 		s.Errorf("the release's commit %s has another lock: %v", found.Commit, err)
 	}
 	for _, r := range s.repositories() {
-		s.isSigned(r + "@" + l.Outputs.Index)
+		s.isSigned(r + "@" + l.Output().Index)
 	}
 }
 
@@ -558,7 +562,7 @@ func (s *stage) otherIndex(file string) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	l.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+	l.Output().Index = "sha256:" + strings.Repeat("0", 64)
 	if err := l.Write(file); err != nil {
 		s.Fatal(err)
 	}
@@ -578,7 +582,7 @@ func TestRehearsal(t *testing.T) {
 	s.isReleased("v1.104.0")
 	s.releases(workflowRun{channel: lock.Unstable})
 	u := s.lockOn(lock.Unstable.File())
-	if u.Inputs.Tailscale.Version != "v1.105.0-pre" || !slices.Equal(u.Inputs.Platforms, lock.Known) || s.tags()["derper:unstable"] != u.Outputs.Index {
+	if u.Inputs.Tailscale.Version != "v1.105.0-pre" || !slices.Equal(u.Inputs.Platforms, lock.Known) || s.tags()["derper:unstable"] != u.Output().Index {
 		t.Errorf("unstable: %+v", u.Inputs)
 	}
 	began = time.Now()
@@ -657,7 +661,7 @@ func (s *stage) failAt(f fault, version string) (published string) {
 
 	s.releases(workflowRun{channel: lock.Stable, home: s.home})
 	s.isReleased(version)
-	index := s.lockOn(lock.File).Outputs.Index
+	index := s.lockOn(lock.File).Output().Index
 	switch {
 	case slices.Contains(slices.Collect(maps.Values(after)), index) && moved:
 		published = "all of it, and tags"
@@ -693,11 +697,11 @@ func (s *stage) theFork() {
 		s.Fatal(err)
 	}
 	d, err := remote.Head(repository.Tag("latest"))
-	if err != nil || d.Digest.String() != before.Outputs.Index {
-		s.Errorf("the fork's latest is %v, %v, not %s", d, err, before.Outputs.Index)
+	if err != nil || d.Digest.String() != before.Output().Index {
+		s.Errorf("the fork's latest is %v, %v, not %s", d, err, before.Output().Index)
 	}
-	if l := s.lockOn(lock.File); l.Outputs.Index != before.Outputs.Index {
-		s.Errorf("the lock has another index: %s", l.Outputs.Index)
+	if l := s.lockOn(lock.File); l.Output().Index != before.Output().Index {
+		s.Errorf("the lock has another index: %s", l.Output().Index)
 	}
 }
 
@@ -823,10 +827,10 @@ func TestResume(t *testing.T) {
 			t.Fatalf("%s: the lock does not record %s: %v", test.step, version, err)
 		}
 		notes, err := os.ReadFile(filepath.Join(dir, "release/notes.md"))
-		if err != nil || !strings.Contains(string(notes), l.Outputs.Index) || i > 0 && !strings.Contains(string(notes), fmt.Sprintf("v1.106.%d...v1.106.%d", i, i+1)) {
+		if err != nil || !strings.Contains(string(notes), l.Output().Index) || i > 0 && !strings.Contains(string(notes), fmt.Sprintf("v1.106.%d...v1.106.%d", i, i+1)) {
 			t.Errorf("%s: %v, the notes:\n%s", test.step, err, notes)
 		}
-		if got := s.tags()["derper:latest"]; got != l.Outputs.Index {
+		if got := s.tags()["derper:latest"]; got != l.Output().Index {
 			t.Errorf("%s: latest is %s", test.step, got)
 		}
 		if code, said := s.local(dir, key); code != cli.ExitOK || !strings.Contains(said, "nothing to do: ") {

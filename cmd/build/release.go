@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ import (
 
 const releaseExample = `  build release --update --key cosign.key --repo registry.example.com/derper
   build release --step push --repo registry.example.com/derper
-  build release --withdraw v1.104.5`
+  build release --withdraw 1.104.5-r1`
 
 const releaseSynopsis = `release publishes the image, in steps:
 
@@ -35,8 +36,8 @@ the lock, the layout, the test report, the notes, and a journal of what was done
 if the release is published, it says so and exits. --step runs one step, for instance on another machine with
 a copy of the folder; it is refused if a step before it was not done for the same image.
 
---withdraw moves the tags that move back to the release before, in all repositories, and marks the release in
-the lock, so that it is not published again until there is a newer one.`
+--withdraw moves the tags that move back to the image before, in all repositories, and marks the image in
+the lock, so that it is not published again: one revision, or all those of a release of tailscale.`
 
 // releaseOptions are the flags of build release.
 type releaseOptions struct {
@@ -59,7 +60,8 @@ const releaseText = `{{if .Withdrawn}}nothing to do: {{.Version}} was withdrawn
 {{end}}{{end}}`
 
 const withdrawalText = `withdrawn  {{.Version}}
-{{range .Tags}}{{.Tag}}  {{if eq .From .To}}stays at {{.From}}: it names another release, or no earlier one has this tag
+{{range .Tags}}{{.Tag}}  {{if .Stays}}stays at {{.From}}, which is withdrawn: no earlier image has this tag
+{{- else if eq .From .To}}stays at {{or .From "nothing"}}: it names another image
 {{- else}}from {{.From}} to {{.To}}{{end}}
 {{end}}`
 
@@ -78,7 +80,7 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		o.Images, err = release.ParseDigests(s)
 		return err
 	})
-	flags.StringVar(&o.withdraw, "withdraw", "", "withdraw this `version`")
+	flags.StringVar(&o.withdraw, "withdraw", "", "withdraw this `version`: 1.102.3-r1, or 1.102.3 for all its revisions")
 	flags.BoolVar(&o.Renew, "update", false, "look for a newer release of tailscale first")
 	flags.StringVar(&o.channel, "channel", "stable", "`channel` for --update: stable or unstable")
 	flags.StringVar(&o.upstream, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --update")
@@ -89,7 +91,7 @@ func runRelease(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	flags.StringVar(&o.Folder, "folder", "release", "`folder` of the release")
 	flags.BoolVar(&o.onGitHub, "github", false, "record the release on GitHub: commit the lock, make the release; needs GITHUB_TOKEN")
 	flags.StringVar(&o.branch, "branch", os.Getenv("GITHUB_REF_NAME"), "the `branch` that has the lock, for --github (default the workflow's)")
-	flags.BoolVar(&o.Retag, "retag", false, "let a version's tag move to another digest, and latest back to an older version")
+	flags.BoolVar(&o.Retag, "retag", false, "let tags that move, such as latest, go back to an older version")
 	flags.BoolVar(&o.Again, "again", false, "run all steps, even if the release is published")
 	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
 	_, err := flags.parse(args, func(rest []string) error {
@@ -166,7 +168,11 @@ func (o *releaseOptions) check(step string) error {
 		return cli.Usage("--platform is for --step test: a release has all platforms of the lock")
 	}
 	if o.withdraw != "" {
-		channel = lock.ChannelOf(o.withdraw)
+		v, err := lock.ParseImageVersion(o.withdraw)
+		if err != nil {
+			return cli.Usage("--withdraw: %w", err)
+		}
+		channel = lock.ChannelOf(v.Tailscale)
 	}
 	if o.LockFile = cmp.Or(o.lockFile, channel.File()); o.onGitHub && !filepath.IsLocal(o.LockFile) {
 		return cli.Usage("--lock: %s is not below the checkout's folder", o.LockFile)
@@ -196,6 +202,9 @@ func (o *releaseOptions) prepare(ctx context.Context) error {
 	}
 	if o.onGitHub {
 		client, err := githubClient()
+		if err == nil {
+			err = o.checkSource()
+		}
 		if err != nil {
 			return err
 		}
@@ -212,6 +221,20 @@ func (o *releaseOptions) prepare(ctx context.Context) error {
 		o.Signer = &o.signFlags
 	}
 	return nil
+}
+
+// checkSource refuses a lock that names another repository as its source than the one that
+// releases it: a fork would publish images that claim to be somebody else's.
+func (o *releaseOptions) checkSource() error {
+	l, err := lock.Read(o.LockFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the first release of a channel
+	}
+	if here := githubRepository(); err == nil && !strings.EqualFold(l.Inputs.Source, here) {
+		err = cli.Failed(fmt.Errorf("release: %s: inputs.source is %s, and this is %s", o.LockFile, l.Inputs.Source, here),
+			"set inputs.source to that, and record what comes out: "+updateLock(o.LockFile))
+	}
+	return err
 }
 
 // programDigest is the digest of the running program.

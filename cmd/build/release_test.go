@@ -168,7 +168,7 @@ func TestBinariesAreThoseOfGoInstall(t *testing.T) {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
-	command(plan.Settings(p.Platforms[0].Platform), plan.InstallArgs(l.Inputs.Tailscale, plan.Derper))
+	command(plan.Settings(p.Platforms[0].Platform), plan.InstallArgs(l.Inputs.Tailscale, l.Inputs.Programs[0]))
 	same(t, filepath.Join(gopath, "bin", "derper"), filepath.Join(root, "usr/local/bin/derper"))
 
 	entrypoint := p.Platforms[0].Entrypoint
@@ -267,7 +267,7 @@ func TestOnlyEntrypointChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recorded := l.Outputs
+	recorded := l.Output()
 	l.Outputs = nil // so that the change is no difference
 	changedLock := filepath.Join(t.TempDir(), lock.File)
 	if err := l.Write(changedLock); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,8 @@ func findUpdate(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 ) {
 	l, _, err := in.read()
 	if in.create && errors.Is(err, fs.ErrNotExist) {
-		l, err = &lock.Lock{Schema: lock.SchemaVersion, Inputs: lock.Inputs{Platforms: slices.Clone(lock.Known)}}, nil
+		l, err = &lock.Lock{Schema: lock.SchemaVersion, Inputs: lock.Defaults()}, nil
+		l.Inputs.Source = cmp.Or(githubRepository(), l.Inputs.Source)
 	}
 	if err != nil {
 		return nil, nil, nil, err
@@ -148,5 +150,9 @@ func findUpdate(ctx context.Context, in *inputFlags, w upstream.Wish, repository
 		coded.Hint = strings.TrimPrefix(coded.Hint+"; the lock is as it was", "; ")
 		return nil, nil, nil, err
 	}
-	return &lock.Lock{Schema: l.Schema, Inputs: u.New, Withdrawn: l.Withdrawn}, u, warnings, nil
+	next := &lock.Lock{Schema: l.Schema, Inputs: u.New, Withdrawn: l.Withdrawn}
+	if u.New.Tailscale.Version == u.Old.Tailscale.Version {
+		next.Published = l.Published
+	}
+	return next, u, warnings, nil
 }

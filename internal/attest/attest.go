@@ -48,13 +48,11 @@ const (
 // Types are what a signed image has on its index and on each of its manifests.
 var Types = []string{Signature, SLSA, SPDX}
 
-// A Build is what is attested.
+// A Build is what is attested: the image of the lock's first variant.
 type Build struct {
-	Lock *lock.Lock
-	// Sources are the parts of this project that went into the image.
-	Sources plan.Sources
-	Index   v1.ImageIndex
-	Run     Run
+	Lock  *lock.Lock
+	Index v1.ImageIndex
+	Run   Run
 }
 
 // A Run says who built the image. All of it is optional, and without it the provenance
@@ -76,9 +74,9 @@ type Subject struct {
 	Descriptor v1.Descriptor
 }
 
-// name is the subject's name in statements: derper:1.102.3 linux/amd64.
+// name is the subject's name in statements: derper:1.102.3-r1 linux/amd64.
 func (s Subject) name(in lock.Inputs) string {
-	name := "derper:" + in.Tailscale.Short()
+	name := "derper:" + in.Version()
 	if s.Platform != "" {
 		name += " " + string(s.Platform)
 	}
@@ -113,10 +111,10 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 		g.Go(func() error {
 			img, err := b.Index.Image(s.Descriptor.Digest)
 			if err == nil {
-				contents[i], err = readContent(ctx, img, s.Platform)
+				contents[i], err = readContent(ctx, in, img, s.Platform)
 			}
 			if err == nil {
-				set.SBOMs[i+1], contents[i].outputs.Attestation, err = contents[i].embedded(in, b.Sources)
+				set.SBOMs[i+1], contents[i].outputs.Attestation, err = contents[i].embedded(in)
 			}
 			if err != nil {
 				return fmt.Errorf("attest: %s %s: %w", s.Platform, s.Descriptor.Digest, err)
@@ -133,7 +131,7 @@ func Make(ctx context.Context, b Build) (*Set, error) {
 	if set.SBOMs[0], err = indexSBOM(in, subjects, set.SBOMs); err != nil {
 		return nil, fmt.Errorf("attest: SBOM of the index: %w", err)
 	}
-	if set.Provenance, err = provenance(in, b.Sources, b.Run, subjects, contents...); err != nil {
+	if set.Provenance, err = provenance(in, b.Run, subjects, contents...); err != nil {
 		return nil, fmt.Errorf("attest: provenance: %w", err)
 	}
 	return set, nil
@@ -187,10 +185,10 @@ func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*con
 			embedded[about] = d.Digest.String()
 		}
 	}
-	built := &lock.Outputs{Index: subject.Descriptor.Digest.String()}
+	built := &lock.Output{Index: subject.Descriptor.Digest.String()}
 	for _, c := range contents {
-		if n := len(c.outputs.Layers); n != len(plan.Layers) {
-			return fmt.Errorf("attest: %s: has %d layers, not %d", c.subject.Platform, n, len(plan.Layers))
+		if n, want := len(c.outputs.Layers), len(plan.Layers(in.Variant())); n != want {
+			return fmt.Errorf("attest: %s: has %d layers, not %d", c.subject.Platform, n, want)
 		}
 		for _, f := range c.files {
 			if f.info == nil {
@@ -209,7 +207,7 @@ func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*con
 		}
 		built.Platforms = append(built.Platforms, c.outputs)
 	}
-	if err := l.Compare(built); err != nil && !errors.Is(err, lock.ErrNoOutputs) {
+	if err := l.Compare(in.Variant().Name, built); err != nil && !errors.Is(err, lock.ErrNoOutputs) {
 		return fmt.Errorf("attest: %w", err)
 	}
 	return nil

@@ -47,8 +47,8 @@ type file struct {
 	licences []string
 }
 
-// readContent reads an image.
-func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (*content, error) {
+// readContent reads an image that the inputs should have given.
+func readContent(ctx context.Context, in lock.Inputs, img v1.Image, platform lock.Platform) (*content, error) {
 	d, derr := partial.Descriptor(img)
 	config, cerr := img.ConfigFile()
 	name, nerr := img.ConfigName()
@@ -63,11 +63,11 @@ func readContent(ctx context.Context, img v1.Image, platform lock.Platform) (*co
 		subject: Subject{platform, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}},
 		outputs: lock.PlatformOutput{Platform: platform, Config: name.String(), Manifest: d.Digest.String()},
 	}
-	files := map[string]*file{}
+	files, names := map[string]*file{}, plan.Layers(in.Variant())
 	for i, l := range layers {
 		name := strconv.Itoa(i + 1)
-		if i < len(plan.Layers) {
-			name = plan.Layers[i]
+		if i < len(names) {
+			name = names[i]
 		}
 		record, err := readLayer(ctx, l, files)
 		if err != nil {

@@ -48,7 +48,7 @@ func TestEmbedded(t *testing.T) {
 			t.Errorf("the SBOM %v in the index is not the one that is signed", name)
 		}
 		builder := provenance["runDetails"].(map[string]any)["builder"].(map[string]any)["id"]
-		if builder != attest.Builder {
+		if builder != attest.Builder(b.Lock.Inputs) {
 			t.Errorf("the provenance names the builder %v: it would not be the same for everybody", builder)
 		}
 	}

@@ -12,7 +12,6 @@ import (
 // images with package pipeline, which imports this one.
 const (
 	NoAssertion = noAssertion
-	Checker     = checker
 )
 
 type InToto = inToto
@@ -20,12 +19,12 @@ type InToto = inToto
 var Identify = identify
 
 // Outputs is what a lock records of an image, as far as it can be read from it.
-func Outputs(ctx context.Context, index v1.ImageIndex, s Subject) (lock.PlatformOutput, error) {
+func Outputs(ctx context.Context, in lock.Inputs, index v1.ImageIndex, s Subject) (lock.PlatformOutput, error) {
 	img, err := index.Image(s.Descriptor.Digest)
 	if err != nil {
 		return lock.PlatformOutput{}, err
 	}
-	c, err := readContent(ctx, img, s.Platform)
+	c, err := readContent(ctx, in, img, s.Platform)
 	if err != nil {
 		return lock.PlatformOutput{}, err
 	}

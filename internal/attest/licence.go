@@ -14,9 +14,6 @@ import (
 // taken for it. Source: the same threshold as that of pkg.go.dev.
 const covered = 75
 
-// checker is what identifies licences. A test keeps it the version in go.mod.
-const checker = "github.com/google/licensecheck v0.3.1"
-
 // notSPDX are licensecheck's identifiers that SPDX has not.
 // Source: https://spdx.org/licenses.
 var notSPDX = []string{

@@ -12,28 +12,30 @@ import (
 
 	"golang.org/x/mod/module"
 
-	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
 
 // BuildType is the URI of how the image is built.
 //
-// Its external parameters have one key, lock: the inputs of versions.json. Its internal
-// parameters have the keys host and actions: the plan that follows from the lock on
-// that host, as build plan --json prints it. On another host only the toolchain's
-// module and the settings of the action roots differ, and the image is the same.
+// Its external parameters have one key, lock: the inputs of versions.json, as far as they
+// decide what the image is. Its internal parameters have the keys host and commands: what
+// the plan that follows from the lock runs on that host. On another host only the
+// toolchain's module and the settings of the command roots differ, and the image is the
+// same. No digest of this project's code is among them, so that a comment in it does not
+// move the image's index. (An image of format 1 has the whole plan, with its keys, under
+// the key actions.)
 //
 // The dependencies are the modules of the lock, the toolchain for each host that a
 // build can run on, every module that a program of the image links, upstream's git
 // commit, and, where the builder says it, the commit of this project.
-const BuildType = image.Source + "/blob/main/README.md#provenance"
+const BuildType = lock.DefaultSource + "/blob/main/README.md#provenance"
 
-// Builder is the builder's URI when a [Run] names none: anybody, with this project's
-// program.
-const Builder = image.Source + "/tree/main/cmd/build"
+// Builder is the builder's URI when a [Run] names none: anybody, with the program of the
+// repository that the lock names.
+func Builder(in lock.Inputs) string { return in.Source + "/tree/main/cmd/build" }
 
-// Host is the host that the actions in the provenance are for, always the same one, so
+// Host is the host that the commands in the provenance are for, always the same one, so
 // that it does not depend on who writes it.
 const Host = "linux/amd64"
 
@@ -46,11 +48,13 @@ type Provenance struct {
 	BuildDefinition struct {
 		BuildType          string `json:"buildType"`
 		ExternalParameters struct {
-			Lock lock.Inputs `json:"lock"`
+			// Lock is a [lock.Inputs], or, of an image of format 1, a [lock.Schema1].
+			Lock any `json:"lock"`
 		} `json:"externalParameters"`
 		InternalParameters struct {
-			Host    string   `json:"host"`
-			Actions []action `json:"actions"`
+			Host     string          `json:"host"`
+			Commands []command       `json:"commands,omitempty"`
+			Actions  []schema1Action `json:"actions,omitempty"`
 		} `json:"internalParameters"`
 		ResolvedDependencies []resource `json:"resolvedDependencies"`
 	} `json:"buildDefinition"`
@@ -62,8 +66,16 @@ type Provenance struct {
 	} `json:"runDetails"`
 }
 
-// action is an action of the plan.
-type action struct {
+// command is an action of the plan that runs a command.
+type command struct {
+	Name    string   `json:"name"`
+	Env     []string `json:"env"`
+	Args    []string `json:"args"`
+	Outputs []string `json:"outputs"`
+}
+
+// schema1Action is an action of the plan, as provenance of format 1 has it.
+type schema1Action struct {
 	Key    string          `json:"key"`
 	Action json.RawMessage `json:"action"`
 }
@@ -86,22 +98,29 @@ func ParseProvenance(statement []byte) (*Provenance, error) {
 
 // provenance is the statement of how something was built: an image, or an index with
 // all images that are in it. The contents are the images'.
-func provenance(in lock.Inputs, sources plan.Sources, run Run, about []Subject, contents ...*content) ([]byte, error) {
+func provenance(in lock.Inputs, run Run, about []Subject, contents ...*content) ([]byte, error) {
 	var platforms []lock.Platform
 	for _, c := range contents {
 		platforms = append(platforms, c.subject.Platform)
 	}
-	actions, err := plan.New(in, sources, platforms, Host)
-	if err != nil {
-		return nil, err
-	}
 	var p Provenance
 	d := &p.BuildDefinition
 	d.BuildType = BuildType
-	d.ExternalParameters.Lock = in
 	d.InternalParameters.Host = Host
-	for _, a := range actions.Actions() {
-		d.InternalParameters.Actions = append(d.InternalParameters.Actions, action{a.Key(), a.JSON()})
+	actions, err := plan.Commands(in, platforms, Host)
+	d.ExternalParameters.Lock = in.Image()
+	for _, a := range actions {
+		d.InternalParameters.Commands = append(d.InternalParameters.Commands, command{a.ID(), a.Env, a.Args, a.Outputs})
+	}
+	if in.Format == 1 {
+		d.InternalParameters.Commands, d.ExternalParameters.Lock = nil, in.Schema1()
+		actions, err = plan.Schema1(in, platforms, Host)
+		for _, a := range actions {
+			d.InternalParameters.Actions = append(d.InternalParameters.Actions, schema1Action{a.Key(), a.JSON()})
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	// What went into the image: sources first, then modules.
 	source := func(name, repository, commit string) resource {
@@ -109,7 +128,7 @@ func provenance(in lock.Inputs, sources plan.Sources, run Run, about []Subject, 
 	}
 	d.ResolvedDependencies = []resource{source("tailscale", upstream+"@refs/tags/"+in.Tailscale.Version, in.Tailscale.Commit)}
 	if run.Commit != "" {
-		d.ResolvedDependencies = append(d.ResolvedDependencies, source("derper", "git+"+cmp.Or(run.Source, image.Source), run.Commit))
+		d.ResolvedDependencies = append(d.ResolvedDependencies, source("derper", "git+"+cmp.Or(run.Source, in.Source), run.Commit))
 	}
 	modules := Modules(in, slices.Collect(maps.Keys(in.Go.Sums))...)
 	for _, c := range contents {
@@ -132,7 +151,7 @@ func provenance(in lock.Inputs, sources plan.Sources, run Run, about []Subject, 
 		return nil, err
 	}
 	d.ResolvedDependencies = append(d.ResolvedDependencies, list...)
-	p.RunDetails.Builder.ID = cmp.Or(run.Builder, Builder)
+	p.RunDetails.Builder.ID = cmp.Or(run.Builder, Builder(in))
 	if run.Invocation != "" {
 		p.RunDetails.Metadata = &metadata{run.Invocation}
 	}

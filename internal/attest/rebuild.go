@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -56,7 +55,7 @@ func (r Rebuild) Statement(about ...Subject) (Statement, error) {
 	if err != nil {
 		return Statement{}, fmt.Errorf("attest: %w", err)
 	}
-	p.Configuration = append(modules, resource{Name: "verifier", URI: image.Source + "/cmd/build@" + r.Version})
+	p.Configuration = append(modules, resource{Name: "verifier", URI: lock.DefaultSource + "/cmd/build@" + r.Version})
 	data, err := statement(TestResult, p, r.Inputs, about...)
 	return Statement{Type: TestResult, Payload: data, Subjects: about[:1]}, err
 }

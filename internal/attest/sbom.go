@@ -95,7 +95,7 @@ func indexSBOM(in lock.Inputs, subjects []Subject, documents [][]byte) ([]byte, 
 		relate(doc, id, common.TypeRelationshipVariantOf, indexID)
 		doc.ExternalDocumentReferences = append(doc.ExternalDocumentReferences, spdx.ExternalDocumentRef{
 			DocumentRefID: common.DocumentID(id),
-			URI:           namespace(s),
+			URI:           namespace(in, s),
 			Checksum:      common.Checksum{Algorithm: common.SHA1, Value: hex.EncodeToString(sum[:])},
 		})
 	}
@@ -109,7 +109,7 @@ func newDocument(in lock.Inputs, id common.ElementID, about Subject) *spdx.Docum
 		DataLicense:       spdx.DataLicense,
 		SPDXIdentifier:    "DOCUMENT",
 		DocumentName:      strings.Replace(about.name(in), ":", " ", 1),
-		DocumentNamespace: namespace(about),
+		DocumentNamespace: namespace(in, about),
 		CreationInfo: &spdx.CreationInfo{
 			Creators: []common.Creator{{CreatorType: "Tool", Creator: derper.Module}},
 			// Not when it was made: the same image has the same document.
@@ -122,8 +122,8 @@ func newDocument(in lock.Inputs, id common.ElementID, about Subject) *spdx.Docum
 }
 
 // namespace is the URI of the document about a subject.
-func namespace(about Subject) string {
-	return image.Source + "/spdx/sha256/" + about.Descriptor.Digest.Hex
+func namespace(in lock.Inputs, about Subject) string {
+	return in.Source + "/spdx/sha256/" + about.Descriptor.Digest.Hex
 }
 
 func relate(doc *spdx.Document, from common.ElementID, how string, to common.ElementID) {
@@ -154,7 +154,7 @@ func imagePackage(in lock.Inputs, id common.ElementID, s Subject) *spdx.Package 
 		arch := strings.TrimSuffix(p.Arch()+"%2F"+p.Variant(), "%2F")
 		purl += "?arch=" + arch + "&os=" + p.OS()
 	}
-	p := newPackage(id, "derper", in.Tailscale.Short(), "CONTAINER", purl, "")
+	p := newPackage(id, "derper", in.Version(), "CONTAINER", purl, "")
 	p.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: s.Descriptor.Digest.Hex}}
 	return p
 }
@@ -186,7 +186,7 @@ func modulePackage(in lock.Inputs, files []*file, m debug.Module) *spdx.Package 
 	switch m.Path {
 	case derper.Module:
 		p.PackageVersion = ""
-		p.PackageDownloadLocation = "git+" + image.Source
+		p.PackageDownloadLocation = "git+" + in.Source
 		p.PackageSourceInfo = "folder entrypoint"
 		notices = m.Path
 	case stdlibPath:

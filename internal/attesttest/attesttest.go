@@ -29,16 +29,14 @@ func H1(seed string) string {
 
 // inputs are a lock's inputs that never change.
 func inputs() lock.Inputs {
-	in := lock.Inputs{
-		Tailscale: lock.Tailscale{
-			Version: "v1.2.3", Commit: strings.Repeat("0123456789", 4), Sum: H1("tailscale"),
-			Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		},
-		Go:          lock.Go{Version: "go1.99.1", Sums: map[string]string{}},
-		Roots:       lock.Module{Version: "v0.0.0-20260101000000-0123456789ab", Sum: H1("roots")},
-		Platforms:   []lock.Platform{"linux/amd64", "linux/arm/v7"},
-		LayerFormat: lock.LayerFormat,
+	in := lock.Defaults()
+	in.Tailscale = lock.Tailscale{
+		Version: "v1.2.3", Commit: strings.Repeat("0123456789", 4), Sum: H1("tailscale"),
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
+	in.Go = lock.Go{Version: "go1.99.1", Sums: map[string]string{}}
+	in.Roots = lock.Module{Version: "v0.0.0-20260101000000-0123456789ab", Sum: H1("roots")}
+	in.Platforms = []lock.Platform{"linux/amd64", "linux/arm/v7"}
 	for _, host := range lock.Hosts {
 		in.Go.Sums[host] = H1(host)
 	}
@@ -51,9 +49,7 @@ func inputs() lock.Inputs {
 func Build(t testing.TB, change func(layer string, files []image.File) []image.File) attest.Build {
 	t.Helper()
 	in := inputs()
-	b := attest.Build{Lock: &lock.Lock{Schema: lock.SchemaVersion, Inputs: in}, Sources: plan.Sources{
-		Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder", Attestation: "sha256:attestation",
-	}}
+	b := attest.Build{Lock: &lock.Lock{Schema: lock.SchemaVersion, Inputs: in}}
 	tailscale := fmt.Sprintf("mod\t%s\t%s\t%s\n", lock.TailscaleModule, in.Tailscale.Version, in.Tailscale.Sum)
 	dep := fmt.Sprintf("dep\texample.com/Dep\tv1.0.0+incompatible\t%s\n", H1("dep"))
 	other := fmt.Sprintf("dep\texample.com/other\tv0.1.0\t%s\n", H1("other"))
@@ -77,7 +73,7 @@ func Build(t testing.TB, change func(layer string, files []image.File) []image.F
 	var images, attestations []v1.Image
 	for _, p := range in.Platforms {
 		var layers []*image.Layer
-		for _, name := range plan.Layers {
+		for _, name := range plan.Layers(in.Variant()) {
 			list := files[name]
 			if change != nil {
 				list = change(name, list)
@@ -89,7 +85,7 @@ func Build(t testing.TB, change func(layer string, files []image.File) []image.F
 			t.Fatal(err)
 		}
 		images = append(images, img)
-		if a := Attestation(t, in, b.Sources, p, img); a != nil {
+		if a := Attestation(t, in, p, img); a != nil {
 			attestations = append(attestations, a)
 		}
 	}
@@ -102,9 +98,9 @@ func Build(t testing.TB, change func(layer string, files []image.File) []image.F
 
 // Attestation is what a build puts beside an image in the index, nil for an image that
 // cannot be read as one.
-func Attestation(t testing.TB, in lock.Inputs, sources plan.Sources, p lock.Platform, img v1.Image) v1.Image {
+func Attestation(t testing.TB, in lock.Inputs, p lock.Platform, img v1.Image) v1.Image {
 	t.Helper()
-	sbom, made, err := attest.Image(t.Context(), in, sources, p, img)
+	sbom, made, err := attest.Image(t.Context(), in, p, img)
 	if err != nil {
 		return nil
 	}

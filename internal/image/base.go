@@ -1,7 +1,6 @@
 package image
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 )
 
 // NonRoot is the uid and gid that has a name in /etc/passwd besides root and
@@ -35,14 +33,6 @@ nonroot:x:%d:
 		Dir("root/derper-certs", 0o777|fs.ModeSticky),
 		Dir("tmp", 0o777|fs.ModeSticky),
 	}
-}
-
-// Digest is the digest, sha256:<hex>, of the uncompressed layer that files make:
-// their names, modes and content.
-func Digest(files []File) (string, error) {
-	hash := sha256.New()
-	err := writeTar(hash, files, time.Unix(0, 0))
-	return fmt.Sprintf("sha256:%x", hash.Sum(nil)), err
 }
 
 // notice matches the files of a module that its licence asks to be passed on.

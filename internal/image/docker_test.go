@@ -44,7 +44,7 @@ func damagedImage(t *testing.T, err error) v1.Image {
 	t.Helper()
 	layers, _, _ := sampleImages(t, "1")
 	layers[1].Open = func() (io.ReadCloser, error) { return nil, err }
-	images, _ := assemble(t, layers)
+	images, _ := assemble(t, inputs(), layers)
 	return images[0]
 }
 

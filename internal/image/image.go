@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -16,29 +17,60 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// Source is where the image's source is, for its annotation.
-const Source = "https://github.com/xavieralpha/derper"
-
-// Prefix of the annotations that say from which lock an image was made; the
-// release is in those of the OCI specification.
+// Prefix of the labels that say from which lock an image was made; the rest is in those of
+// the OCI specification.
 const Prefix = "io.github.xavieralpha.derper."
 
-// Annotations are the image's labels, and the annotations of its manifests and of
-// their index. None names a commit of this project: that would move the digest
-// without moving the image.
+// Names of labels. An image of format 1 has LabelFormat1 in the place of the four before it,
+// and LabelVersion names the release alone.
+const (
+	LabelVersion   = "org.opencontainers.image.version"  // of the image: 1.102.3-r1
+	LabelCommit    = "org.opencontainers.image.revision" // of tailscale, 40 hex digits
+	LabelCreated   = "org.opencontainers.image.created"  // when that was committed
+	LabelSource    = "org.opencontainers.image.source"
+	LabelGo        = Prefix + "go"
+	LabelRoots     = Prefix + "roots"
+	LabelTailscale = Prefix + "tailscale" // v1.102.3
+	LabelFormat    = Prefix + "format"
+	LabelPrograms  = Prefix + "programs" // a list of [lock.Program], in JSON
+	LabelVariant   = Prefix + "variant"  // a [lock.Variant] without suffix and budget, in JSON
+	LabelFormat1   = Prefix + "layer-format"
+)
+
+// Annotations are the labels of the image of the first variant, and the annotations of its
+// manifests and of their index. They name everything that the image is made of, but for
+// sums, which are in public logs. None names a commit of this project: that would move the
+// digest without moving the image.
 func Annotations(in lock.Inputs) map[string]string {
-	return map[string]string{
+	list := map[string]string{
 		"org.opencontainers.image.title":       "derper",
 		"org.opencontainers.image.description": "Tailscale's DERP relay server, with tailscaled of the same revision to verify clients",
 		"org.opencontainers.image.licenses":    "BSD-3-Clause",
-		"org.opencontainers.image.version":     in.Tailscale.Short(),
-		"org.opencontainers.image.revision":    in.Tailscale.Commit,
-		"org.opencontainers.image.source":      Source,
-		"org.opencontainers.image.created":     in.Tailscale.Time.Format(time.RFC3339),
-		Prefix + "go":                          in.Go.Version,
-		Prefix + "roots":                       in.Roots.Version,
-		Prefix + "layer-format":                strconv.Itoa(in.LayerFormat),
+		LabelVersion:                           in.Version(),
+		LabelCommit:                            in.Tailscale.Commit,
+		LabelSource:                            in.Source,
+		LabelCreated:                           in.Tailscale.Time.Format(time.RFC3339),
+		LabelGo:                                in.Go.Version,
+		LabelRoots:                             in.Roots.Version,
 	}
+	if in.Format == 1 {
+		list[LabelFormat1] = "1"
+		return list
+	}
+	in = in.Image()
+	list["org.opencontainers.image.documentation"] = in.Source + "#readme"
+	list[LabelTailscale] = in.Tailscale.Version
+	list[LabelFormat] = strconv.Itoa(in.Format)
+	list[LabelPrograms], list[LabelVariant] = asJSON(in.Programs), asJSON(in.Variant())
+	return list
+}
+
+func asJSON(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return string(data)
 }
 
 // Config is how a container of the image starts. Working folder, ports and the
@@ -48,6 +80,7 @@ func Config(in lock.Inputs) v1.Config {
 	return v1.Config{
 		Env:        append([]string{"PATH=/usr/local/bin"}, setting.Env()...),
 		Entrypoint: []string{"/entrypoint"},
+		User:       in.Variant().User,
 		WorkingDir: "/root",
 		ExposedPorts: map[string]struct{}{
 			"80/tcp":   {},

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"io"
 	"io/fs"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -20,17 +21,17 @@ import (
 var mtime = time.Date(2026, 8, 19, 19, 7, 43, 0, time.UTC)
 
 func inputs() lock.Inputs {
-	return lock.Inputs{
-		Tailscale: lock.Tailscale{
-			Version: "v1.102.3",
-			Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
-			Time:    mtime,
-		},
-		Go:          lock.Go{Version: "go1.26.8"},
-		Roots:       lock.Module{Version: "v0.1.0"},
-		Platforms:   []lock.Platform{"linux/amd64", "linux/arm/v7"},
-		LayerFormat: 1,
+	in := lock.Defaults()
+	in.Tailscale = lock.Tailscale{
+		Version: "v1.102.3",
+		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
+		Time:    mtime,
 	}
+	in.Go = lock.Go{Version: "go1.26.8"}
+	in.Roots = lock.Module{Version: "v0.1.0"}
+	in.Platforms = []lock.Platform{"linux/amd64", "linux/arm/v7"}
+	in.Revision = 1
+	return in
 }
 
 // noise is n bytes of content that compresses a little, always the same.
@@ -94,16 +95,15 @@ func sampleImages(t *testing.T, version string) ([]*Layer, []v1.Image, v1.ImageI
 	for _, l := range samples[version] {
 		layers = append(layers, &l)
 	}
-	images, index := assemble(t, layers)
+	images, index := assemble(t, inputs(), layers)
 	return layers, images, index
 }
 
 // samples keeps the layers of sampleImages, which take a while to compress.
 var samples = map[string][]Layer{}
 
-func assemble(t *testing.T, layers []*Layer) ([]v1.Image, v1.ImageIndex) {
+func assemble(t *testing.T, in lock.Inputs, layers []*Layer) ([]v1.Image, v1.ImageIndex) {
 	t.Helper()
-	in := inputs()
 	var images []v1.Image
 	for _, p := range in.Platforms {
 		img, err := New(in, p, layers)
@@ -122,14 +122,45 @@ func assemble(t *testing.T, layers []*Layer) ([]v1.Image, v1.ImageIndex) {
 // The same inputs give the same digests, for everybody and for ever: who has an
 // image can make it again and compare.
 //
-// The digests of layers may change only together with lock.LayerFormat, in a change
-// that means it. Those of configs, manifests and the index may change, besides,
-// when what New, Config or Index writes changes on purpose, a default of the
+// They may change when what this package writes changes on purpose, a default of the
 // entrypoint included; every image made after that has another digest than the same
 // release had before, so the change is worth a line in its message. A new version
-// of a dependency or of Go is no reason: find out what it changed.
+// of a dependency or of Go is no reason: find out what it changed. Those of format 1
+// are those of images that were published.
 func TestGolden(t *testing.T) {
-	layers, images, index := sampleImages(t, "1")
+	layers, _, _ := sampleImages(t, "1")
+	in := inputs()
+	t.Run("format 2", func(t *testing.T) {
+		golden(t, in, layers, map[string]string{
+			"index":                  "sha256:3304f7e165c58d424982f9b80b816bbce20fcc82922e438c086e1cdf0bf4857e",
+			"linux/amd64: config":    "sha256:a91f9b978cfc3b187af0798bcfa67b5da3b50c91a006e45d974c114c10c1d9ee",
+			"linux/amd64: manifest":  "sha256:fd0338832c1b123da15efe63d5179b40735ea6146e5e1062e5c35988a0fc2122",
+			"linux/arm/v7: config":   "sha256:5720d34d2760832b02f2ae11dd371311706c942557bbd6594508eaab7409218e",
+			"linux/arm/v7: manifest": "sha256:84fca616c8349a9b55d1c4232dbfe09c93db2bc59acb733833555cc232b2f51b",
+		})
+	})
+	in.Format, in.Revision = 1, 0
+	t.Run("format 1", func(t *testing.T) {
+		golden(t, in, layers, map[string]string{
+			"index":                  "sha256:1864365e639632296aaffe4345d6dd0704cbdee890d9f04184b20dddeefd36d9",
+			"linux/amd64: config":    "sha256:a91ba7ace3b6de72985911b63e38501af4737378c473173f4781868012734103",
+			"linux/amd64: manifest":  "sha256:d1f9d243d5189652804a000136f77756e9fa39dc2df38c1320b002576b108ebe",
+			"linux/arm/v7: config":   "sha256:b6406a87b8d1d5e89d6aeef0afd12061c3a89b6bdd0d49d0d946d707465311ff",
+			"linux/arm/v7: manifest": "sha256:96391751ecaeed7ef5061ca2bddf875fc77563da11c9545c95f7aa78e4a468ad",
+		})
+	})
+}
+
+// golden compares what is made of layers, and the layers, with digests.
+func golden(t *testing.T, in lock.Inputs, layers []*Layer, want map[string]string) {
+	t.Helper()
+	maps.Copy(want, map[string]string{
+		"base: DiffID":    "sha256:feaf6dd89f4b704f409d8b1597c019e591b3f7374a03e4be94a1566e3bdb68c1",
+		"base: digest":    "sha256:8d9075965092b6813475adf49728a523568e40b6e5b60c61b8bb0e4b66d53e75",
+		"program: DiffID": "sha256:e234c814faca41f11b4b254041ef1e1b2a0a96112b7dc4954c9c3fcafd1598df",
+		"program: digest": "sha256:9a18cf365b7baa7c0824c0464bbddd824e03f647650097b39e53322827cc6168",
+	})
+	images, index := assemble(t, in, layers)
 	got := map[string]string{}
 	for _, l := range layers {
 		got[l.Name+": DiffID"] = l.Layer.DiffID
@@ -152,17 +183,6 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	got["index"] = digest.String()
-	want := map[string]string{
-		"base: DiffID":           "sha256:feaf6dd89f4b704f409d8b1597c019e591b3f7374a03e4be94a1566e3bdb68c1",
-		"base: digest":           "sha256:8d9075965092b6813475adf49728a523568e40b6e5b60c61b8bb0e4b66d53e75",
-		"index":                  "sha256:1864365e639632296aaffe4345d6dd0704cbdee890d9f04184b20dddeefd36d9",
-		"linux/amd64: config":    "sha256:a91ba7ace3b6de72985911b63e38501af4737378c473173f4781868012734103",
-		"linux/amd64: manifest":  "sha256:d1f9d243d5189652804a000136f77756e9fa39dc2df38c1320b002576b108ebe",
-		"linux/arm/v7: config":   "sha256:b6406a87b8d1d5e89d6aeef0afd12061c3a89b6bdd0d49d0d946d707465311ff",
-		"linux/arm/v7: manifest": "sha256:96391751ecaeed7ef5061ca2bddf875fc77563da11c9545c95f7aa78e4a468ad",
-		"program: DiffID":        "sha256:e234c814faca41f11b4b254041ef1e1b2a0a96112b7dc4954c9c3fcafd1598df",
-		"program: digest":        "sha256:9a18cf365b7baa7c0824c0464bbddd824e03f647650097b39e53322827cc6168",
-	}
 	for what, digest := range got {
 		if want[what] != digest {
 			t.Errorf("%q: %q,", what, digest)
@@ -212,12 +232,18 @@ func TestMetadata(t *testing.T) {
 	want := map[string]string{
 		"org.opencontainers.image.title":     "derper",
 		"org.opencontainers.image.licenses":  "BSD-3-Clause",
-		"org.opencontainers.image.version":   "1.102.3",
+		"org.opencontainers.image.version":   "1.102.3-r1",
 		"org.opencontainers.image.revision":  "53a0d659afa51835dd7a9283873cca44261454f8",
 		"org.opencontainers.image.created":   "2026-08-19T19:07:43Z",
 		"org.opencontainers.image.source":    "https://github.com/xavieralpha/derper",
 		"io.github.xavieralpha.derper.go":    "go1.26.8",
 		"io.github.xavieralpha.derper.roots": "v0.1.0",
+
+		"org.opencontainers.image.documentation": "https://github.com/xavieralpha/derper#readme",
+		"io.github.xavieralpha.derper.tailscale": "v1.102.3",
+		"io.github.xavieralpha.derper.format":    "2",
+		"io.github.xavieralpha.derper.programs":  `[{"package":"tailscale.com/cmd/derper"},{"package":"tailscale.com/cmd/tailscaled"}]`,
+		"io.github.xavieralpha.derper.variant":   `{"name":"default","programs":["tailscaled","derper"]}`,
 	}
 	check := func(where string, got map[string]string) {
 		t.Helper()

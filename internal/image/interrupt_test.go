@@ -25,7 +25,7 @@ func TestLayerThatFails(t *testing.T) {
 		layers, _, _ := sampleImages(t, "2")
 		layers[0] = layer(t, "base", []File{Text("another", "base")}) // so that both are new
 		layers[i].Open = func() (io.ReadCloser, error) { return nil, damaged }
-		_, index := assemble(t, layers)
+		_, index := assemble(t, inputs(), layers)
 		if written, err := WriteLayout(dir, "2", index, false); written || !errors.Is(err, damaged) {
 			t.Errorf("layer %d: %v, %v", i, written, err)
 		}

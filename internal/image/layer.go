@@ -19,10 +19,13 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // A File is a file or folder of a layer.
@@ -32,6 +35,8 @@ type File struct {
 	// Mode has its permissions and, for a folder, fs.ModeDir. Sticky is the
 	// only other bit that is kept.
 	Mode fs.FileMode
+	// Owner is the uid and gid that it belongs to.
+	Owner int
 	// Size is in bytes. Open opens the content; both are for files only.
 	Size int64
 	Open func() (io.ReadCloser, error)
@@ -45,6 +50,34 @@ func Text(name, content string) File {
 	return File{Name: name, Mode: 0o644, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(content)), nil
 	}}
+}
+
+// Entries are the files that a variant has besides. The folders above them that [Etc] has,
+// too, keep their modes: /tmp is everybody's.
+func Entries(list []lock.Entry) (files []File, err error) {
+	for _, e := range list {
+		name, folder := strings.CutSuffix(e.Path, "/")
+		f := Text(name, e.Text)
+		if folder {
+			f = Dir(name, 0)
+		}
+		bits, err := strconv.ParseUint(e.Mode, 8, 16)
+		if err != nil {
+			return nil, fmt.Errorf("file %s: mode: %w", e.Path, err)
+		}
+		if f.Mode, f.Owner = f.Mode.Type()|fs.FileMode(bits)&fs.ModePerm, e.Owner; bits&0o1000 != 0 {
+			f.Mode |= fs.ModeSticky
+		}
+		files = append(files, f)
+	}
+	for _, dir := range Etc() {
+		is := func(f File) bool { return f.Name == dir.Name }
+		below := func(f File) bool { return strings.HasPrefix(f.Name, dir.Name+"/") }
+		if dir.Mode.IsDir() && slices.ContainsFunc(files, below) && !slices.ContainsFunc(files, is) {
+			files = append(files, dir)
+		}
+	}
+	return files, nil
 }
 
 // OnDisk is a file with the content of the named one.
@@ -62,7 +95,7 @@ func OnDisk(name string, perm fs.FileMode, from string) (File, error) {
 // the digest of the tar.
 //
 // Entries are sorted by name; the folders above a file are there, with mode 0755
-// where files does not say otherwise; owner is 0:0 without names; every time is
+// where files does not say otherwise; owners have no names; every time is
 // mtime, in UTC and whole seconds; headers are USTAR where the name fits.
 //
 // The encoder is not the standard library's: what that writes changes between Go
@@ -80,25 +113,6 @@ func WriteLayer(w io.Writer, files []File, mtime time.Time) (diffID string, err 
 	if err != nil {
 		return "", fmt.Errorf("layer: %w", err)
 	}
-	return fmt.Sprintf("sha256:%x", hash.Sum(nil)), nil
-}
-
-// Encoder is the digest of what WriteLayer makes of a sample. Two programs with the
-// same one write the same layers of the same files, so that a cache which they
-// share need not trust that somebody raised a version number.
-func Encoder() (string, error) {
-	// Long enough, and alike enough, for matches at every distance.
-	var text strings.Builder
-	for i := range 1 << 12 {
-		fmt.Fprintf(&text, "%d %x\n", i*i%977, i*i*i%(1<<16))
-	}
-	hash := sha256.New()
-	sample := []File{Dir("tmp", 0o777|fs.ModeSticky), Text("etc/sample", text.String()), Text(strings.Repeat("long/", 60)+"name", "")}
-	diffID, err := WriteLayer(hash, sample, time.Unix(1<<30, 0))
-	if err != nil {
-		return "", err
-	}
-	hash.Write([]byte(diffID))
 	return fmt.Sprintf("sha256:%x", hash.Sum(nil)), nil
 }
 
@@ -123,6 +137,8 @@ func writeEntry(tw *tar.Writer, f File, mtime time.Time) error {
 		Size:     f.Size,
 		Mode:     int64(f.Mode.Perm()),
 		ModTime:  mtime.UTC().Truncate(time.Second),
+		Uid:      f.Owner,
+		Gid:      f.Owner,
 	}
 	if f.Mode&fs.ModeSticky != 0 {
 		hdr.Mode |= 0o1000

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // entries reads a layer with the standard library, which did not write it.
@@ -160,16 +162,26 @@ func TestLayerBytes(t *testing.T) {
 			t.Errorf("%s, backwards: other bytes, DiffID %s, not %s", name, id, wantID)
 		}
 	}
-	digest, err := Digest(files)
+}
+
+// A variant's own files: folders that somebody owns, and texts.
+func TestEntries(t *testing.T) {
+	files, err := Entries([]lock.Entry{
+		{Path: "home/nonroot/", Mode: "0700", Owner: 65532}, {Path: "tmp/shared/", Mode: "01777"}, {Path: "etc/motd", Mode: "0644", Text: "hello\n"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other, err := Digest(backwards); err != nil || other != digest {
-		t.Errorf("Digest depends on the order: %s, %s, %v", digest, other, err)
+	list, content := entries(t, files, mtime)
+	var got []string
+	for _, h := range list {
+		got = append(got, fmt.Sprintf("%s %o %d:%d %q", h.Name, h.Mode, h.Uid, h.Gid, content[h.Name]))
 	}
-	files[0] = Text("etc/hosts", "")
-	if other, err := Digest(files); err != nil || other == digest {
-		t.Errorf("Digest does not depend on the content: %s, %v", other, err)
+	want := []string{
+		`etc/ 755 0:0 ""`, `etc/motd 644 0:0 "hello\n"`, `home/ 755 0:0 ""`, `home/nonroot/ 700 65532:65532 ""`, `tmp/ 1777 0:0 ""`, `tmp/shared/ 1777 0:0 ""`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -167,7 +167,7 @@ func TestUnchangedLayout(t *testing.T) {
 		for _, l := range layers {
 			l.Open = func() (io.ReadCloser, error) { return nil, errors.New("a layer was read") }
 		}
-		_, index := assemble(t, layers)
+		_, index := assemble(t, inputs(), layers)
 		if written, err := WriteLayout(dir, "1", index, verify); written || err != nil {
 			t.Errorf("verify %v: %v, %v", verify, written, err)
 		}

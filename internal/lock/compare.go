@@ -22,11 +22,12 @@ func (d *Difference) Error() string {
 	return fmt.Sprintf("%s differs from the lock: recorded %s, built %s", d.What, d.Locked, d.Built)
 }
 
-// Compare compares a build with the outputs in the lock and returns the first
-// [Difference], from the inside out, as its error. The build may be of some of
+// Compare compares a build of a variant with the outputs in the lock and returns the
+// first [Difference], from the inside out, as its error. The build may be of some of
 // the lock's platforms only; its index is compared when it has them all.
-func (l *Lock) Compare(built *Outputs) error {
-	if l.Outputs == nil {
+func (l *Lock) Compare(variant string, built *Output) error {
+	recorded := l.Outputs[variant]
+	if recorded == nil {
 		return ErrNoOutputs
 	}
 	var first error
@@ -36,7 +37,7 @@ func (l *Lock) Compare(built *Outputs) error {
 		}
 	}
 	for _, built := range built.Platforms {
-		locked, ok := l.Outputs.Platform(built.Platform)
+		locked, ok := recorded.Platform(built.Platform)
 		if !ok {
 			compare(string(built.Platform), "no such platform", built.Manifest)
 			continue
@@ -57,8 +58,8 @@ func (l *Lock) Compare(built *Outputs) error {
 		compare(name+"manifest", locked.Manifest, built.Manifest)
 		compare(name+"attestation", locked.Attestation, built.Attestation)
 	}
-	if len(built.Platforms) == len(l.Outputs.Platforms) {
-		compare("index", l.Outputs.Index, built.Index)
+	if len(built.Platforms) == len(recorded.Platforms) {
+		compare("index", recorded.Index, built.Index)
 	}
 	return first
 }

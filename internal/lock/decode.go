@@ -14,11 +14,11 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// decode reads a document into a lock, and refuses what encoding/json lets pass: keys
+// decode reads a document into what it is a document of, and refuses what encoding/json lets pass: keys
 // that are unknown, repeat or differ in case, null, and a second document. Its errors
 // have the line and column of the piece at fault, and its key.
-func decode(data []byte, l *Lock) error {
-	err := json.Unmarshal(data, l, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(refuseNull)))
+func decode(data []byte, document any) error {
+	err := json.Unmarshal(data, document, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(refuseNull)))
 	var syntax *jsontext.SyntacticError
 	var semantic *json.SemanticError
 	switch {
@@ -67,7 +67,7 @@ func wanted(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return "a time such as 2026-08-19T19:07:43Z"
-	case t.Kind() == reflect.Int:
+	case t.Kind() == reflect.Int, t.Kind() == reflect.Int64:
 		return "a whole number"
 	case t.Kind() == reflect.Slice:
 		return "a list"

@@ -7,6 +7,7 @@
 package lock
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,15 +18,13 @@ import (
 // File is the lock's name in a checkout.
 const File = "versions.json"
 
-// SchemaVersion is the version of the lock's own format that this package reads
-// and writes.
-const SchemaVersion = 1
+// SchemaVersion is the version of the lock's own format that this package writes. It
+// reads version 1, too.
+const SchemaVersion = 2
 
-// LayerFormat is the version of the layer format that this program writes: the
-// set of files of the image, their modes, their order, the tar dialect and the
-// gzip encoder, and of what is attested of them in the index. It changes when the
-// same inputs would give another image.
-const LayerFormat = 1
+// Format is the newest form of the image that this program makes, and what a lock is
+// given whose outputs are recorded. Of the other one, see [Schema1].
+const Format = 2
 
 // Lock is the content of versions.json.
 type Lock struct {
@@ -33,24 +32,44 @@ type Lock struct {
 	Schema int `json:"schema"`
 	// Inputs determines the image down to the last bit.
 	Inputs Inputs `json:"inputs"`
-	// Outputs is what a build of Inputs gave. It is nil in a lock whose inputs
-	// have just changed and that was not built since.
-	Outputs *Outputs `json:"outputs,omitempty"`
-	// Withdrawn are releases that were published and withdrawn, as v1.102.3, which
-	// are not to be published again.
+	// Outputs is what a build of Inputs gave, by variant. It is nil in a lock whose
+	// inputs have just changed and that was not built since.
+	Outputs map[string]*Output `json:"outputs,omitempty"`
+	// Published is the newest image of the release that was published; nil for none.
+	Published *Published `json:"published,omitempty"`
+	// Withdrawn are images that were published and withdrawn, and are not to be
+	// published again: 1.102.3-r1, or v1.102.3 for all images of that release.
 	Withdrawn []string `json:"withdrawn,omitempty"`
+}
+
+// Published is an image that was published: its revision, and the digest of its index
+// by variant.
+type Published struct {
+	Revision int               `json:"revision"`
+	Index    map[string]string `json:"index"`
 }
 
 // Inputs is everything that the image is made of, apart from the entrypoint,
 // whose source is this repository's.
 type Inputs struct {
+	// Source is the address of the repository of the program that makes the image:
+	// this project's, or a fork's. It stands in labels and in provenance.
+	Source    string    `json:"source"`
 	Tailscale Tailscale `json:"tailscale"`
 	Go        Go        `json:"go"`
 	Roots     Module    `json:"roots"`
+	// Programs are those that the variants take theirs from.
+	Programs []Program `json:"programs"`
+	// Variants are the images that are made, the default one first.
+	Variants []Variant `json:"variants"`
 	// Platforms are those of the multi-arch index, in its order.
 	Platforms []Platform `json:"platforms"`
-	// LayerFormat is the [LayerFormat] that the outputs were made with.
-	LayerFormat int `json:"layerFormat"`
+	// Format is the form of the image: which files it has besides the programs, their
+	// order, labels, statements. See [Format].
+	Format int `json:"format"`
+	// Revision counts the images of one release of tailscale, from 0. Nobody edits it,
+	// see [Lock.Revise].
+	Revision int `json:"revision"`
 }
 
 // Tailscale is the upstream release that derper and tailscaled are built from.
@@ -98,8 +117,8 @@ type Module struct {
 // RootsModule is the path of the module whose package bundle has the CA roots.
 const RootsModule = "golang.org/x/crypto/x509roots/fallback"
 
-// Outputs records, by digest, what a build of the inputs gave.
-type Outputs struct {
+// Output records, by digest, what a build of the inputs gave for one variant.
+type Output struct {
 	// Index is the digest of the image index over all platforms.
 	Index string `json:"index"`
 	// Platforms has one entry for each platform of the inputs, in that order.
@@ -136,12 +155,59 @@ type Layer struct {
 	Digest string `json:"digest"`
 }
 
-// IsWithdrawn reports whether the lock's release was withdrawn: no build of it is to be
-// published until there is a newer release.
-func (l *Lock) IsWithdrawn() bool { return slices.Contains(l.Withdrawn, l.Inputs.Tailscale.Version) }
+// Output is what is recorded of the first variant, nil for nothing.
+func (l *Lock) Output() *Output { return l.Outputs[l.Inputs.Variant().Name] }
+
+// Indexes are the digests of the indexes that are recorded, by variant.
+func (l *Lock) Indexes() map[string]string {
+	list := map[string]string{}
+	for name, o := range l.Outputs {
+		list[name] = o.Index
+	}
+	return list
+}
+
+// IsWithdrawn reports whether the lock's image was withdrawn: no build of it is to be
+// published until there is another one.
+//
+// Before outputs are recorded, the revision is not known: only the whole release counts.
+func (l *Lock) IsWithdrawn() bool {
+	return slices.Contains(l.Withdrawn, l.Inputs.Tailscale.Version) || l.Outputs != nil && l.Inputs.ImageVersion().In(l.Withdrawn)
+}
+
+// Begin prepares a lock for recording outputs: the newest format, and the revision of the
+// image that was published, to be compared with it.
+func (l *Lock) Begin() {
+	l.Inputs.Format, l.Inputs.Revision = Format, 0
+	if l.Published != nil {
+		l.Inputs.Revision = l.Published.Revision
+	}
+	l.skipWithdrawn()
+}
+
+// Revise makes the lock that of the next revision if its outputs are not what was
+// published. They are to be made anew then: the revision is in them.
+func (l *Lock) Revise() {
+	if p := l.Published; p != nil && l.Inputs.Revision == p.Revision && !maps.Equal(p.Index, l.Indexes()) {
+		l.Inputs.Revision++
+		l.skipWithdrawn()
+	}
+}
+
+// skipWithdrawn passes over revisions that were withdrawn, and so published, but for the
+// one that the lock knows to be published.
+func (l *Lock) skipWithdrawn() {
+	for _, w := range l.Withdrawn {
+		v, err := ParseImageVersion(w)
+		known := l.Published != nil && v.Revision <= l.Published.Revision
+		if err == nil && w == v.String() && v.Tailscale == l.Inputs.Tailscale.Version && !known {
+			l.Inputs.Revision = max(l.Inputs.Revision, v.Revision+1)
+		}
+	}
+}
 
 // Platform finds the recorded outputs for p.
-func (o *Outputs) Platform(p Platform) (PlatformOutput, bool) {
+func (o *Output) Platform(p Platform) (PlatformOutput, bool) {
 	if o == nil {
 		return PlatformOutput{}, false
 	}

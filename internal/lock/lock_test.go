@@ -29,26 +29,27 @@ func sample() *Lock {
 			Attestation: digest("7"),
 		}
 	}
+	in := Defaults()
+	in.Tailscale = Tailscale{
+		Version: "v1.102.3",
+		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
+		Time:    time.Date(2026, 8, 19, 19, 7, 43, 0, time.UTC),
+		Sum:     sum,
+	}
+	in.Go = Go{Version: "go1.26.8", Sums: map[string]string{
+		"linux/amd64": sum, "linux/arm64": sum, "darwin/amd64": sum, "darwin/arm64": sum,
+	}}
+	in.Roots = Module{Version: "v0.0.0-20261030153154-30a33513ff6d", Sum: sum}
+	in.Platforms = []Platform{"linux/amd64", "linux/arm/v7"}
+	in.Revision = 1
 	return &Lock{
-		Schema: 1,
-		Inputs: Inputs{
-			Tailscale: Tailscale{
-				Version: "v1.102.3",
-				Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
-				Time:    time.Date(2026, 8, 19, 19, 7, 43, 0, time.UTC),
-				Sum:     sum,
-			},
-			Go: Go{Version: "go1.26.8", Sums: map[string]string{
-				"linux/amd64": sum, "linux/arm64": sum, "darwin/amd64": sum, "darwin/arm64": sum,
-			}},
-			Roots:       Module{Version: "v0.0.0-20261030153154-30a33513ff6d", Sum: sum},
-			Platforms:   []Platform{"linux/amd64", "linux/arm/v7"},
-			LayerFormat: 1,
-		},
-		Outputs: &Outputs{
+		Schema: 2,
+		Inputs: in,
+		Outputs: map[string]*Output{Default: {
 			Index:     digest("f"),
 			Platforms: []PlatformOutput{output("linux/amd64", "a"), output("linux/arm/v7", "c")},
-		},
+		}},
+		Published: &Published{Revision: 0, Index: map[string]string{Default: digest("e")}},
 	}
 }
 
@@ -207,13 +208,13 @@ func TestParsePlatforms(t *testing.T) {
 
 func TestOutputsPlatform(t *testing.T) {
 	l := sample()
-	if got, ok := l.Outputs.Platform("linux/arm/v7"); !ok || got.Platform != "linux/arm/v7" {
+	if got, ok := l.Output().Platform("linux/arm/v7"); !ok || got.Platform != "linux/arm/v7" {
 		t.Errorf("linux/arm/v7: %v %v", got, ok)
 	}
-	if _, ok := l.Outputs.Platform("linux/386"); ok {
+	if _, ok := l.Output().Platform("linux/386"); ok {
 		t.Error("linux/386 is found, and is not there")
 	}
-	if _, ok := (*Outputs)(nil).Platform("linux/386"); ok {
+	if _, ok := (*Output)(nil).Platform("linux/386"); ok {
 		t.Error("found among no outputs at all")
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,11 +33,18 @@ func Read(name string) (*Lock, error) {
 	return l, nil
 }
 
-// Parse reads a lock. It refuses unknown and repeated keys, values of a wrong
-// type or form, and anything after the document.
+// Parse reads a lock; one of schema 1 becomes one of schema 2. It refuses unknown and
+// repeated keys, values of a wrong type or form, and anything after the document.
 func Parse(data []byte) (*Lock, error) {
-	l := new(Lock)
-	err := decode(data, l)
+	l, err := new(Lock), error(nil)
+	switch schema := schemaOf(data); {
+	case schema > SchemaVersion:
+		return nil, otherSchema(schema) // whose keys are not known
+	case schema == 1:
+		l, err = parseSchema1(data)
+	default:
+		err = decode(data, l)
+	}
 	if err == nil {
 		err = l.check()
 	}
@@ -43,6 +52,17 @@ func Parse(data []byte) (*Lock, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+func otherSchema(schema int) error {
+	return fmt.Errorf("key \"schema\": expected 1 to %d, got %d: use the program of the revision that wrote the lock", SchemaVersion, schema)
+}
+
+// schemaOf is the schema that a document says it has, 0 if it does not.
+func schemaOf(data []byte) int {
+	var document struct{ Schema int }
+	_ = json.Unmarshal(data, &document) // errors come from decode
+	return document.Schema
 }
 
 var (
@@ -62,9 +82,10 @@ func (l *Lock) check() error {
 		}
 	}
 	if l.Schema != SchemaVersion {
-		return fmt.Errorf("key \"schema\": is %d, this program reads %d; use the program of the revision that wrote it", l.Schema, SchemaVersion)
+		return otherSchema(l.Schema)
 	}
 	in := l.Inputs
+	want(isSource(in.Source), "inputs.source", "expected the address of a repository such as %s, without .git or a slash at its end, got %q", DefaultSource, in.Source)
 	want(isVersion(in.Tailscale.Version), "inputs.tailscale.version", "%q is no module version such as v1.102.3", in.Tailscale.Version)
 	want(gitCommit.MatchString(in.Tailscale.Commit), "inputs.tailscale.commit", "%q is no git commit of 40 hex digits", in.Tailscale.Commit)
 	t := in.Tailscale.Time
@@ -87,21 +108,51 @@ func (l *Lock) check() error {
 		want(err != nil || canonical == p, "inputs.platforms", "%q is written %s", p, canonical)
 		want(!slices.Contains(in.Platforms[:i], p), "inputs.platforms", "duplicate %s", p)
 	}
-	want(!slices.ContainsFunc(l.Withdrawn, func(v string) bool { return !isVersion(v) }),
-		"withdrawn", "%q are not all module versions such as v1.102.3", l.Withdrawn)
-	want(in.LayerFormat > 0, "inputs.layerFormat", "wants a whole number above 0")
-	o := l.Outputs
-	if o == nil {
-		return errors.Join(errs...)
+	want(in.Format > 0 && in.Format <= Format, "inputs.format", "expected 1 to %d, got %d: use the program of the revision that wrote the lock", Format, in.Format)
+	want(in.Revision >= 0 && in.Revision <= maxRevision, "inputs.revision", "expected 0 to %d, got %d", maxRevision, in.Revision)
+	want(!revision.MatchString(in.Tailscale.Version), "inputs.tailscale.version", "%q ends like a revision of an image", in.Tailscale.Version)
+	if in.Format == 1 {
+		old := Format1()
+		want(reflect.DeepEqual(in.Image().Programs, old.Programs) && reflect.DeepEqual(in.Image().Variants, old.Variants) && in.Revision == 0,
+			"inputs.format", "is 1, and an image of that format has the default programs and variant, and no revision: remove \"outputs\" and record them again")
+	}
+	in.checkPrograms(want)
+	in.checkVariants(want)
+	for _, w := range l.Withdrawn {
+		v, err := ParseImageVersion(w)
+		want(err == nil && (w == v.Tailscale || w == v.String()), "withdrawn", "expected a release such as v1.102.3 or an image such as 1.102.3-r1, got %q", w)
 	}
 	isDigest := func(key, s string) {
 		want(anyDigest.MatchString(s), key, "%q is no digest sha256:<64 hex digits>", s)
 	}
-	isDigest("outputs.index", o.Index)
-	want(len(o.Platforms) == len(in.Platforms), "outputs.platforms", "has %d platforms, the inputs have %d", len(o.Platforms), len(in.Platforms))
+	if p := l.Published; p != nil {
+		want(p.Revision >= 0 && p.Revision < maxRevision, "published.revision", "expected 0 to %d, got %d", maxRevision-1, p.Revision)
+		want(len(p.Index) > 0, "published.index", "is empty")
+		for variant, digest := range p.Index {
+			isDigest("published.index."+variant, digest)
+		}
+	}
+	for _, v := range in.Variants {
+		want(l.Outputs == nil || l.Outputs[v.Name] != nil, "outputs", "nothing is recorded of the variant %s: %s", v.Name, recordAgain)
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Outputs)) {
+		want(slices.ContainsFunc(in.Variants, func(v Variant) bool { return v.Name == name }), "outputs", "the variant %s is recorded, and the inputs do not have it: %s", name, recordAgain)
+		l.Outputs[name].check("outputs."+name, in, want, isDigest)
+	}
+	return errors.Join(errs...)
+}
+
+// recordAgain is what to do when outputs are not those of the inputs.
+const recordAgain = `remove "outputs" from the lock, and record them again with --update-lock`
+
+// check checks what is recorded of a variant.
+func (o *Output) check(at string, in Inputs, want wanting, isDigest func(key, s string)) {
+	isDigest(at+".index", o.Index)
+	want(len(o.Platforms) == len(in.Platforms), at+".platforms", "%d platforms are recorded, and the inputs have %d: %s", len(o.Platforms), len(in.Platforms), recordAgain)
 	for i, po := range o.Platforms {
-		key := fmt.Sprintf("outputs.platforms[%d]", i)
+		key := fmt.Sprintf("%s.platforms[%d]", at, i)
 		want(i >= len(in.Platforms) || po.Platform == in.Platforms[i], key+".platform", "is %q, not that of the inputs at this place", po.Platform)
+		want(po.Binaries != nil && po.Layers != nil, key, "lacks binaries or layers")
 		for _, b := range po.Binaries {
 			want(fileName.MatchString(b.Name), key+".binaries", "%q is no file name", b.Name)
 			isDigest(key+".binaries."+b.Name, b.Digest)
@@ -115,7 +166,16 @@ func (l *Lock) check() error {
 		isDigest(key+".manifest", po.Manifest)
 		isDigest(key+".attestation", po.Attestation)
 	}
-	return errors.Join(errs...)
+}
+
+// wanting notes what is wrong with a key's value, unless it is ok.
+type wanting func(ok bool, key, format string, args ...any)
+
+// isSource reports whether s is the address of a repository, as labels have it.
+func isSource(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" &&
+		!strings.HasSuffix(s, "/") && !strings.HasSuffix(s, ".git")
 }
 
 func isVersion(s string) bool { return semver.IsValid(s) && semver.Canonical(s) == s }

@@ -37,7 +37,7 @@ func TestWriteRefusesBadLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := sample()
-	bad.Outputs.Platforms[0].Manifest = ""
+	bad.Output().Platforms[0].Manifest = ""
 	if err := bad.Write(name); err == nil {
 		t.Error("written")
 	}
@@ -69,7 +69,7 @@ func TestWriteOnFullDisk(t *testing.T) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
 	changed := sample()
-	changed.Inputs.LayerFormat = 2
+	changed.Inputs.Revision = 2
 	if err := changed.Write(name); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v, not ENOSPC", err)
 	}

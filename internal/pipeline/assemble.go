@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,12 +14,13 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/progress"
 )
 
 // assemble makes images of layers, their attestations, and the index of both. It reads
 // no blob.
 func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
-	out := &Build{Outputs: &lock.Outputs{}}
+	out := &Build{Output: &lock.Output{}}
 	for _, a := range p.Actions() {
 		out.Runs = append(out.Runs, b.done[a].Run)
 	}
@@ -26,6 +28,13 @@ func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 	for _, pp := range p.Platforms {
 		layers := b.layers(pp)
 		img, err := image.New(b.Inputs, pp.Platform, layers)
+		if err != nil {
+			return nil, err
+		}
+		digest, err := img.Digest()
+		if about := b.result(pp.Attestation).Notes[noteManifest]; err == nil && about != digest.String() {
+			err = fmt.Errorf("%s: is about %s, and the image is %s: a key does not cover what it should", pp.Attestation.ID(), about, digest)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +62,7 @@ func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 		platforms = append(platforms, pp.Platform)
 		out.Images = append(out.Images, img)
 		out.Attestations = append(out.Attestations, attestation)
-		out.Outputs.Platforms = append(out.Outputs.Platforms, record)
+		out.Output.Platforms = append(out.Output.Platforms, record)
 		out.Figures = append(out.Figures, figures)
 	}
 	index, err := image.Index(b.Inputs, platforms, out.Images, out.Attestations...)
@@ -61,14 +70,48 @@ func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 		return nil, err
 	}
 	digest, err := index.Digest()
-	out.Index, out.Outputs.Index = index, digest.String()
-	return out, err
+	out.Index, out.Output.Index = index, digest.String()
+	return out, cmp.Or(err, out.withinBudget(b.Inputs.Variant()))
+}
+
+// A BudgetError says that an image is larger than its variant may be.
+type BudgetError struct {
+	Variant  lock.Variant
+	Platform lock.Platform
+	Bytes    int64 // what a pull transfers
+	// Layer is the largest layer, of so many bytes.
+	Layer      string
+	LayerBytes int64
+}
+
+func (e *BudgetError) Error() string {
+	return fmt.Sprintf("%s: a pull transfers %s, and the budget of the variant %s is %s; the largest layer is %s, with %s",
+		e.Platform, progress.Bytes(e.Bytes), e.Variant.Name, progress.Bytes(e.Variant.Budget), e.Layer, progress.Bytes(e.LayerBytes))
+}
+
+// withinBudget returns a [BudgetError] for the first image that is larger than the variant
+// may be.
+func (b *Build) withinBudget(v lock.Variant) error {
+	for i, f := range b.Figures {
+		if v.Budget == 0 || f.Compressed <= v.Budget {
+			continue
+		}
+		e := &BudgetError{Variant: v, Platform: f.Platform, Bytes: f.Compressed}
+		layers, err := b.Images[i].Layers()
+		for n, l := range layers {
+			if size, _ := l.Size(); size > e.LayerBytes { // of a layer that was written, which is known
+				e.Layer, e.LayerBytes = b.Output.Platforms[i].Layers[n].Name, size
+			}
+		}
+		return cmp.Or(err, error(e))
+	}
+	return nil
 }
 
 // outputs is what the lock records of a platform.
 func (b *Builder) outputs(pp *plan.PlatformPlan, img, attestation v1.Image, layers []*image.Layer) (lock.PlatformOutput, error) {
 	out := lock.PlatformOutput{Platform: pp.Platform}
-	for _, a := range []*plan.Action{pp.Compile, pp.Entrypoint} {
+	for _, a := range pp.Programs() {
 		for name, blob := range b.result(a).Blobs {
 			out.Binaries = append(out.Binaries, lock.Binary{Name: name, Digest: blob.Digest})
 		}

@@ -9,13 +9,10 @@ package pipeline
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,22 +20,18 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/xavieralpha/derper"
-	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
-	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/plan"
 	"github.com/xavieralpha/derper/internal/progress"
-	"github.com/xavieralpha/derper/internal/roots"
 	"github.com/xavieralpha/derper/internal/toolchain"
 )
 
 // Host is the platform that this program runs on, in the lock's words.
 const Host = runtime.GOOS + "/" + runtime.GOARCH
 
-// A Builder builds images.
+// A Builder builds the images of the first variant of its inputs.
 type Builder struct {
 	Inputs  lock.Inputs
 	Cache   *cache.Cache
@@ -81,7 +74,7 @@ type Build struct {
 	// Attestations are the manifests of the images' SBOMs and provenance.
 	Attestations []v1.Image
 	Figures      []Figures // one for each platform
-	Outputs      *lock.Outputs
+	Output       *lock.Output
 	// Runs are in the order of the plan.
 	Runs []Run
 }
@@ -101,41 +94,11 @@ type Figures struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// Sources are the parts of this program that go into the image, by digest.
-var Sources = sync.OnceValues(func() (plan.Sources, error) {
-	entrypoint, err1 := hashTree(derper.EntrypointSource())
-	etc, err2 := image.Digest(image.Etc())
-	encoder, err3 := image.Encoder()
-	statements, err4 := attest.Sample()
-	return plan.Sources{
-		Entrypoint: entrypoint, Roots: digest(roots.Source()), Licence: digest(derper.Licence), Etc: etc, Encoder: encoder, Attestation: statements,
-	}, errors.Join(err1, err2, err3, err4)
-})
-
-func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
-
-// hashTree is the digest of the names and contents of a tree's files.
-func hashTree(tree fs.FS) (string, error) {
-	var lines strings.Builder
-	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := fs.ReadFile(tree, name)
-		fmt.Fprintf(&lines, "%s  %s\n", digest(data), name)
-		return err
-	})
-	return digest([]byte(lines.String())), err
-}
-
-// Plan plans the build of some platforms of the lock on this machine.
+// Plan plans the build of the first variant of the lock for some platforms, on this machine.
 func Plan(in lock.Inputs, platforms []lock.Platform) (*plan.Plan, error) {
 	sources, err := Sources()
 	if err != nil {
 		return nil, err
-	}
-	if in.LayerFormat != lock.LayerFormat {
-		return nil, fmt.Errorf("plan: the lock wants layer format %d, this program writes %d; use the program of the revision that wrote the lock", in.LayerFormat, lock.LayerFormat)
 	}
 	return plan.New(in, sources, platforms, Host)
 }
@@ -167,6 +130,9 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 	compile, work := make(chan struct{}, max(2, runtime.NumCPU()/4)), make(chan struct{}, runtime.NumCPU())
 	made := map[string]chan struct{}{}
 	for _, a := range p.Actions() {
+		if made[a.Result()] != nil {
+			return nil, fmt.Errorf("%s: another action has its key", a.ID())
+		}
 		made[a.Result()] = make(chan struct{})
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -191,7 +157,9 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 	}
 	start(p.Roots, work, b.roots)
 	for _, pp := range p.Platforms {
-		start(pp.Compile, compile, b.compilePrograms)
+		for _, a := range pp.Compile {
+			start(a, compile, b.compilePrograms)
+		}
 		start(pp.Entrypoint, work, b.compileEntrypoint)
 		for _, a := range pp.Layers {
 			start(a, work, b.layer(p.Roots, pp))

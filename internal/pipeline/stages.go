@@ -32,8 +32,10 @@ func (b *Builder) layer(bundle *plan.Action, pp *plan.PlatformPlan) runner {
 			files, err = b.base(ctx, bundle, pp.Compile, work)
 		case plan.Entrypoint:
 			files = []image.File{b.file(ctx, "entrypoint", 0o755, pp.Entrypoint, a.Name)}
+		case plan.Files:
+			files, err = image.Entries(b.Inputs.Variant().Files)
 		default:
-			files = []image.File{b.file(ctx, "usr/local/bin/"+a.Name, 0o755, pp.Compile, a.Name)}
+			files = []image.File{b.file(ctx, "usr/local/bin/"+a.Name, 0o755, pp.Compiled(a.Name), a.Name)}
 		}
 		if err != nil {
 			return nil, err
@@ -61,15 +63,11 @@ func (b *Builder) attest(pp *plan.PlatformPlan) runner {
 	return func(ctx context.Context, a *plan.Action, _ string) (_ *cache.Result, err error) {
 		task := b.Display.Start(a.ID(), "")
 		defer func() { task.End(err) }()
-		sources, err := Sources()
-		if err != nil {
-			return nil, err
-		}
 		img, err := image.New(b.Inputs, pp.Platform, b.layers(pp))
 		if err != nil {
 			return nil, err
 		}
-		sbom, provenance, err := attest.Image(ctx, b.Inputs, sources, pp.Platform, img)
+		sbom, provenance, err := attest.Image(ctx, b.Inputs, pp.Platform, img)
 		if err != nil {
 			for _, layer := range pp.Layers { // what is corrupt fails in many ways, before its end
 				for _, blob := range b.result(layer).Blobs {
@@ -78,7 +76,11 @@ func (b *Builder) attest(pp *plan.PlatformPlan) runner {
 			}
 			return nil, err
 		}
-		r := &cache.Result{Blobs: map[string]cache.Blob{}}
+		digest, err := img.Digest()
+		if err != nil {
+			return nil, err
+		}
+		r := &cache.Result{Blobs: map[string]cache.Blob{}, Notes: map[string]string{noteManifest: digest.String()}}
 		for name, data := range map[string][]byte{plan.SBOM: sbom, plan.Provenance: provenance} {
 			if r.Blobs[name], err = b.Cache.Add(bytes.NewReader(data)); err != nil {
 				return nil, err
@@ -103,10 +105,12 @@ func (b *Builder) layers(pp *plan.PlatformPlan) []*image.Layer {
 	return layers
 }
 
-// Notes of a layer's result: its DiffID, and the size of its files in bytes.
+// Notes of a layer's result: its DiffID, and the size of its files in bytes; and of an
+// attestation's, the digest of the manifest that it is about.
 const (
-	noteDiffID = "diffID"
-	noteSize   = "size"
+	noteDiffID   = "diffID"
+	noteSize     = "size"
+	noteManifest = "manifest"
 )
 
 // file is a file of the image, what an action made.
@@ -142,7 +146,7 @@ func (b *Builder) prepare(ctx context.Context) (_ *toolchain.Toolchain, _ *toolc
 	return b.tool, b.source, nil
 }
 
-// compilePrograms makes derper and tailscaled.
+// compilePrograms makes programs of the release.
 func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
 	_, source, err := b.prepare(ctx)
 	if err != nil {
@@ -230,7 +234,7 @@ func (b *Builder) keep(a *plan.Action, files map[string]string) (_ *cache.Result
 }
 
 // base is the lowest layer: what programs expect of a system, CA roots, licences.
-func (b *Builder) base(ctx context.Context, bundle, compile *plan.Action, work string) ([]image.File, error) {
+func (b *Builder) base(ctx context.Context, bundle *plan.Action, compile []*plan.Action, work string) ([]image.File, error) {
 	files := append(image.Etc(),
 		b.file(ctx, "etc/ssl/certs/ca-certificates.crt", 0o644, bundle, "ca-certificates.crt"),
 		b.file(ctx, "usr/share/ca-certificates/left-out.txt", 0o644, bundle, "left-out.txt"),
@@ -241,17 +245,19 @@ func (b *Builder) base(ctx context.Context, bundle, compile *plan.Action, work s
 	if err != nil {
 		return nil, err
 	}
-	if _, err := b.fetch(ctx, source, compile, work); err != nil {
-		return nil, err
-	}
 	linked := map[module.Version]bool{}
-	for _, program := range b.result(compile).Blobs {
-		modules, err := source.Linked(b.Cache.Path(program))
-		if err != nil {
-			return nil, cmp.Or(b.Cache.Verify(program), err) // what is corrupt says nothing
+	for _, a := range compile {
+		if _, err := b.fetch(ctx, source, a, work); err != nil {
+			return nil, err
 		}
-		for _, m := range modules {
-			linked[m] = true
+		for _, program := range b.result(a).Blobs {
+			modules, err := source.Linked(b.Cache.Path(program))
+			if err != nil {
+				return nil, cmp.Or(b.Cache.Verify(program), err) // what is corrupt says nothing
+			}
+			for _, m := range modules {
+				linked[m] = true
+			}
 		}
 	}
 	for m := range linked {

@@ -1,25 +1,30 @@
 package plan
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// InstallArgs is the command that compiles programs of a tailscale release. Who
-// runs it with the same toolchain and [Settings] gets the image's binaries.
+// InstallArgs is the command that compiles programs of a tailscale release that have the
+// same build tags. Who runs it with the same toolchain and [Settings] gets the image's
+// binaries.
 //
 // The stamps are those of upstream's own release builds; source: tailscale
 // build_dist.sh.
-func InstallArgs(t lock.Tailscale, programs ...string) []string {
+func InstallArgs(t lock.Tailscale, programs ...lock.Program) []string {
 	stamps := []string{
 		"-X tailscale.com/version.shortStamp=" + t.Short(),
 		"-X tailscale.com/version.longStamp=" + t.Long(),
 		"-X tailscale.com/version.gitCommitStamp=" + t.Commit,
 	}
 	args := []string{"go", "install", "-trimpath", "-buildvcs=false", "-ldflags=-s -w " + strings.Join(stamps, " ")}
-	for _, name := range programs {
-		args = append(args, lock.TailscaleModule+"/cmd/"+name+"@"+t.Version)
+	if tags := programs[0].Tags; len(tags) > 0 {
+		args = append(args, "-tags="+strings.Join(tags, ","))
+	}
+	for _, p := range programs {
+		args = append(args, p.Package+"@"+t.Version)
 	}
 	return args
 }
@@ -53,11 +58,14 @@ func Settings(p lock.Platform) []string {
 	}
 }
 
+// special matches a word that a shell may read in another way.
+var special = regexp.MustCompile(`[^A-Za-z0-9_./:=@%+,-]|^$`)
+
 // Shell is the action's command for a POSIX shell, its settings in front.
 func (a *Action) Shell() string {
 	words := append(append([]string{"env"}, a.Env...), a.Args...)
 	for i, word := range words {
-		if strings.ContainsAny(word, " '\"$") {
+		if special.MatchString(word) {
 			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // This is the command that the README shows, by which anybody gets the same
 // binaries.
 func TestInstallArgs(t *testing.T) {
-	got := strings.Join(InstallArgs(inputs().Tailscale, Derper, Tailscaled), "\n")
+	got := strings.Join(InstallArgs(inputs().Tailscale, inputs().Programs...), "\n")
 	const want = `go
 install
 -trimpath
@@ -21,6 +21,30 @@ tailscale.com/cmd/derper@v1.102.3
 tailscale.com/cmd/tailscaled@v1.102.3`
 	if got != want {
 		t.Errorf("%s\nnot\n%s", got, want)
+	}
+}
+
+// Build tags are a part of the command, and programs with others have one of their own.
+func TestTags(t *testing.T) {
+	in := inputs()
+	in.Programs[1].Tags = []string{"ts_omit_aws", "ts_omit_ssh"}
+	args := InstallArgs(in.Tailscale, in.Programs[1])
+	if n := len(args); args[n-2] != "-tags=ts_omit_aws,ts_omit_ssh" || args[n-1] != "tailscale.com/cmd/tailscaled@v1.102.3" {
+		t.Errorf("%q", args)
+	}
+	var compiled []string
+	before, after := keys(t, newPlan(t, inputs(), sources(), host)), keys(t, newPlan(t, in, sources(), host))
+	for id := range after {
+		if strings.HasPrefix(id, "compile ") {
+			compiled = append(compiled, id)
+		}
+	}
+	slices.Sort(compiled)
+	if want := []string{"compile derper linux/amd64", "compile derper linux/arm/v6", "compile tailscaled linux/amd64", "compile tailscaled linux/arm/v6"}; !slices.Equal(compiled, want) {
+		t.Errorf("compiled: %v", compiled)
+	}
+	if before["layer tailscaled linux/amd64"] == after["layer tailscaled linux/amd64"] || before["layer entrypoint linux/amd64"] != after["layer entrypoint linux/amd64"] {
+		t.Error("tags of tailscaled: its layer's key stays, or that of the entrypoint moves")
 	}
 }
 

@@ -1,9 +1,10 @@
 // Package plan says what a build does: it turns a lock and a list of platforms
 // into actions, without doing anything.
 //
-// It promises to be pure: the same lock, platforms and host give the same actions
+// It promises to be pure: the same lock, code, platforms and host give the same actions
 // with the same keys. An action's key covers everything that can change what the
-// action makes, and nothing else: no path, no time, nothing of the environment.
+// action makes, the code that carries it out included, see [Code], and nothing else: no
+// path, no time, nothing of the environment.
 package plan
 
 import (
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/xavieralpha/derper/internal/lock"
 )
@@ -24,8 +26,8 @@ type Action struct {
 	Name string `json:"name,omitempty"`
 	// Platform is what it is done for; empty for all.
 	Platform lock.Platform `json:"platform,omitempty"`
-	// Inputs are what goes in, by digest: h1:… for a module, sha256:… for
-	// sources of this project, action:… for what another action makes.
+	// Inputs are what goes in, by digest: h1:… for a module, sha256:… for a file or a
+	// package of this project, action:… for what another action makes.
 	Inputs map[string]string `json:"inputs"`
 	// Env and Args are the settings and the command, of those that run one.
 	// Places (caches, temporary folders) are no part of them.
@@ -62,17 +64,6 @@ func (a *Action) ID() string {
 	return id
 }
 
-// Sources are what of this project goes into the image, by digest, sha256:….
-type Sources struct {
-	Entrypoint string // the entrypoint's source
-	Roots      string // the source of the program that writes the CA roots
-	Licence    string // this project's licence
-	Etc        string // /etc/passwd and the like, which stand in this program
-	Encoder    string // what this program's tar and gzip make of a sample
-	// Attestation is what this program states about a sample.
-	Attestation string
-}
-
 // A Plan is the actions of a build. Each comes after those it takes from.
 type Plan struct {
 	Roots     *Action         `json:"roots"`
@@ -81,9 +72,10 @@ type Plan struct {
 
 // A PlatformPlan is the actions for one platform.
 type PlatformPlan struct {
-	Platform   lock.Platform `json:"platform"`
-	Compile    *Action       `json:"compile"`
-	Entrypoint *Action       `json:"entrypoint"`
+	Platform lock.Platform `json:"platform"`
+	// Compile has an action for all programs that are compiled with the same tags.
+	Compile    []*Action `json:"compile"`
+	Entrypoint *Action   `json:"entrypoint"`
 	// Layers are lowest first.
 	Layers []*Action `json:"layers"`
 	// Attestation states what the layers hold, and how they were made.
@@ -101,7 +93,16 @@ func (p *Plan) Actions() []*Action {
 
 // Actions lists the platform's actions in an order in which they can run.
 func (p *PlatformPlan) Actions() []*Action {
-	return slices.Concat([]*Action{p.Compile, p.Entrypoint}, p.Layers, []*Action{p.Attestation})
+	return slices.Concat(p.Programs(), p.Layers, []*Action{p.Attestation})
+}
+
+// Programs lists the actions that make programs.
+func (p *PlatformPlan) Programs() []*Action { return append(slices.Clone(p.Compile), p.Entrypoint) }
+
+// Compiled is the action that compiles a program of the plan.
+func (p *PlatformPlan) Compiled(program string) *Action {
+	i := slices.IndexFunc(p.Compile, func(a *Action) bool { return slices.Contains(a.Outputs, program) })
+	return p.Compile[i] // a lock's variants have programs that the lock has
 }
 
 // Names of the image's parts, programs and layers, and of what an attestation has.
@@ -110,92 +111,108 @@ const (
 	Tailscaled = "tailscaled"
 	Entrypoint = "entrypoint"
 	Base       = "base"
+	Files      = "files"
 	SBOM       = "sbom.json"
 	Provenance = "provenance.json"
 )
 
-// Layers are the names of the layers, lowest and least changing first.
-var Layers = []string{Base, Tailscaled, Derper, Entrypoint}
+// Layers are the names of a variant's layers, lowest and least changing first.
+func Layers(v lock.Variant) []string {
+	names := slices.Concat([]string{Base}, v.Programs, []string{Entrypoint})
+	if len(v.Files) > 0 {
+		names = append(names, Files)
+	}
+	return names
+}
 
-// New plans the build of some platforms of the lock on a host, one of
-// [lock.Hosts].
+// New plans the build of the lock's first variant for some of its platforms, on a host,
+// one of [lock.Hosts].
 func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string) (*Plan, error) {
+	if err := sources.complete(); err != nil {
+		return nil, err
+	}
+	return build(in, sources, platforms, host)
+}
+
+// Commands are the actions of a plan that run a command. Only what they run says something,
+// and what it makes: they have no inputs that are sources, and so no keys.
+func Commands(in lock.Inputs, platforms []lock.Platform, host string) ([]*Action, error) {
+	p, err := build(in, nil, platforms, host)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(p.Actions(), func(a *Action) bool { return a.Args == nil }), nil
+}
+
+func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host string) (*Plan, error) {
 	if !slices.Contains(lock.Hosts, host) {
 		return nil, fmt.Errorf("plan: no build on %s: the lock has toolchains for %v", host, lock.Hosts)
 	}
-	with := func(more map[string]string) map[string]string {
-		more[in.Go.Module(host).String()] = in.Go.Sums[host]
-		return more
+	in, err := in.Of(in.Variant().Name)
+	if err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
 	}
-	roots := &Action{
-		Kind: "roots",
-		Inputs: with(map[string]string{
-			lock.RootsModule + "@" + in.Roots.Version: in.Roots.Sum,
-			"generator": sources.Roots,
-		}),
-		Env:     Settings(lock.Platform(host)),
-		Args:    []string{"go", "build", "-trimpath", "-buildvcs=false", "."},
-		Outputs: []string{"ca-certificates.crt", "left-out.txt", "LICENSE"},
+	action := func(kind, name string, platform lock.Platform, inputs map[string]string) *Action {
+		for _, name := range Code[kind] {
+			inputs[name] = sources[name]
+		}
+		return &Action{Kind: kind, Name: name, Platform: platform, Inputs: inputs}
 	}
+	toolchain := func(a *Action, env, args []string, outputs ...string) *Action {
+		a.Inputs[in.Go.Module(host).String()] = in.Go.Sums[host]
+		a.Env, a.Args, a.Outputs = env, args, outputs
+		return a
+	}
+	roots := toolchain(action("roots", "", "", map[string]string{lock.RootsModule + "@" + in.Roots.Version: in.Roots.Sum}),
+		Settings(lock.Platform(host)), []string{"go", "build", "-trimpath", "-buildvcs=false", "."},
+		"ca-certificates.crt", "left-out.txt", "LICENSE")
 	p := &Plan{Roots: roots}
 	for _, platform := range platforms {
 		if !slices.Contains(in.Platforms, platform) {
 			return nil, fmt.Errorf("plan: platform %s is not in the lock: it has %v", platform, in.Platforms)
 		}
 		env := Settings(platform)
-		pp := &PlatformPlan{
-			Platform: platform,
-			Compile: &Action{
-				Kind:     "compile",
-				Platform: platform,
-				Inputs:   with(map[string]string{lock.TailscaleModule + "@" + in.Tailscale.Version: in.Tailscale.Sum}),
-				Env:      env,
-				Args:     InstallArgs(in.Tailscale, Derper, Tailscaled),
-				Outputs:  []string{Derper, Tailscaled},
-			},
-			Entrypoint: &Action{
-				Kind:     "entrypoint",
-				Platform: platform,
-				Inputs:   with(map[string]string{"source": sources.Entrypoint}),
-				Env:      env,
-				// No build ID: it depends on the go line of the go.mod, which is
-				// the toolchain's here and this module's in a checkout.
-				Args:    []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "./entrypoint"},
-				Outputs: []string{Entrypoint},
-			},
-		}
-		for _, name := range Layers {
-			layer := &Action{
-				Kind:     "layer",
-				Name:     name,
-				Platform: platform,
-				Inputs: map[string]string{
-					"format":  strconv.Itoa(in.LayerFormat),
-					"encoder": sources.Encoder,
-					"time":    in.Tailscale.Time.Format("2006-01-02T15:04:05Z"),
-				},
-				Outputs: []string{name + ".tar.gz"},
+		pp := &PlatformPlan{Platform: platform}
+		for _, programs := range alike(in.Programs) {
+			var names []string
+			for _, program := range programs {
+				names = append(names, program.Name())
 			}
+			compile := action("compile", strings.Join(names, "+"), platform, map[string]string{lock.TailscaleModule + "@" + in.Tailscale.Version: in.Tailscale.Sum})
+			pp.Compile = append(pp.Compile, toolchain(compile, env, InstallArgs(in.Tailscale, programs...), names...))
+		}
+		// No build ID: it depends on the go line of the go.mod, which is the
+		// toolchain's here and this module's in a checkout.
+		pp.Entrypoint = toolchain(action("entrypoint", "", platform, map[string]string{}),
+			env, []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "./entrypoint"}, Entrypoint)
+		for _, name := range Layers(in.Variant()) {
+			layer := action("layer", name, platform, map[string]string{
+				"format": strconv.Itoa(in.Format), "time": in.Tailscale.Time.Format("2006-01-02T15:04:05Z"),
+			})
+			layer.Outputs = []string{name + ".tar.gz"}
 			switch name {
 			case Base:
 				layer.Inputs["roots"] = roots.Result()
-				// The notices are those of the modules that the programs link.
-				layer.Inputs["programs"] = pp.Compile.Result()
-				layer.Inputs["etc"] = sources.Etc
-				layer.Inputs["licence"] = sources.Licence
+				// The notices are those of the modules that the programs link, which
+				// the toolchain's package lists.
+				for _, name := range []string{licence, toolchainCode, modules} {
+					layer.Inputs[name] = sources[name]
+				}
+				for _, compile := range pp.Compile {
+					layer.Inputs["programs "+compile.Name] = compile.Result()
+				}
 			case Entrypoint:
-				layer.Inputs[name] = pp.Entrypoint.Result()
+				layer.Inputs["program"] = pp.Entrypoint.Result()
+			case Files:
+				layer.Inputs["files"] = digestOf(in.Variant().Files)
 			default:
-				layer.Inputs[name] = pp.Compile.Result()
+				layer.Inputs["program"] = pp.Compiled(name).Result()
 			}
 			pp.Layers = append(pp.Layers, layer)
 		}
-		pp.Attestation = &Action{
-			Kind:     "attestation",
-			Platform: platform,
-			Inputs:   map[string]string{"statements": sources.Attestation, "lock": lockDigest(in, platform)},
-			Outputs:  []string{SBOM, Provenance},
-		}
+		// All that the lock has of the platform's image stands in its provenance.
+		pp.Attestation = action("attestation", "", platform, map[string]string{"lock": digestOf(in.Image(platform))})
+		pp.Attestation.Outputs = []string{SBOM, Provenance}
 		for _, l := range pp.Layers {
 			pp.Attestation.Inputs["layer "+l.Name] = l.Result()
 		}
@@ -204,11 +221,23 @@ func New(in lock.Inputs, sources Sources, platforms []lock.Platform, host string
 	return p, nil
 }
 
-// lockDigest is the digest of what the lock has as inputs of one platform. All of it stands
-// in the platform's provenance.
-func lockDigest(in lock.Inputs, platform lock.Platform) string {
-	in.Platforms = []lock.Platform{platform}
-	data, err := json.Marshal(in)
+// alike are programs in groups that one command can compile: those with the same tags, in
+// their order.
+func alike(programs []lock.Program) (groups [][]lock.Program) {
+	for _, p := range programs {
+		i := slices.IndexFunc(groups, func(g []lock.Program) bool { return slices.Equal(g[0].Tags, p.Tags) })
+		if i < 0 {
+			i = len(groups)
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], p)
+	}
+	return groups
+}
+
+// digestOf is the digest of a value's JSON.
+func digestOf(v any) string {
+	data, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // strings, numbers, and a time that the lock checks
 	}

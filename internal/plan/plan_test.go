@@ -16,22 +16,25 @@ const host = "linux/amd64"
 var platforms = []lock.Platform{"linux/amd64", "linux/arm/v6"}
 
 func inputs() lock.Inputs {
-	return lock.Inputs{
-		Tailscale: lock.Tailscale{
-			Version: "v1.102.3",
-			Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
-			Time:    time.Date(2026, 8, 19, 19, 7, 43, 0, time.UTC),
-			Sum:     "h1:tailscale",
-		},
-		Go:          lock.Go{Version: "go1.26.8", Sums: map[string]string{host: "h1:go", "darwin/arm64": "h1:go-darwin"}},
-		Roots:       lock.Module{Version: "v0.1.0", Sum: "h1:roots"},
-		Platforms:   []lock.Platform{"linux/amd64", "linux/386", "linux/arm/v6"},
-		LayerFormat: 1,
+	in := lock.Defaults()
+	in.Tailscale = lock.Tailscale{
+		Version: "v1.102.3",
+		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
+		Time:    time.Date(2026, 8, 19, 19, 7, 43, 0, time.UTC),
+		Sum:     "h1:tailscale",
 	}
+	in.Go = lock.Go{Version: "go1.26.8", Sums: map[string]string{host: "h1:go", "darwin/arm64": "h1:go-darwin"}}
+	in.Roots = lock.Module{Version: "v0.1.0", Sum: "h1:roots"}
+	in.Platforms = []lock.Platform{"linux/amd64", "linux/386", "linux/arm/v6"}
+	return in
 }
 
 func sources() Sources {
-	return Sources{Entrypoint: "sha256:entrypoint", Roots: "sha256:roots", Licence: "sha256:licence", Etc: "sha256:etc", Encoder: "sha256:encoder", Attestation: "sha256:attestation"}
+	s := Sources{}
+	for _, name := range Names() {
+		s[name] = "sha256:" + name
+	}
+	return s
 }
 
 func newPlan(t *testing.T, in lock.Inputs, s Sources, host string) *Plan {
@@ -58,25 +61,25 @@ func keys(t *testing.T, p *Plan) map[string]string {
 
 // The keys of a fixed lock are fixed. They may change when what an action makes
 // changes (other flags, another setting, another input), and then they must. They
-// must not when nothing of the kind does: everybody's cache would be worthless, and
-// a release of this program alone would compile everything anew.
+// must not when nothing of the kind does: everybody's cache would be worthless. (The
+// digests of this program's own code are made up here.)
 func TestGoldenKeys(t *testing.T) {
 	want := map[string]string{
-		"compile linux/amd64":           "3adeec2da255da001f0264a9b9a5a477f03ddb848e9c37d804cc0df5b72f107e",
-		"compile linux/arm/v6":          "4b448806a55a02cdaf0c1b3bce4b133bbc9b4ca2a7bd6e090dd6cbf99d510caa",
-		"entrypoint linux/amd64":        "5d7e227fa8626b7f76da75a186e1ea258ec1928e7ff3e9fd80a600f0e238a33e",
-		"entrypoint linux/arm/v6":       "3483b819a93460cfaca2d44636452413caaed1c197e2b010f3d5deb70a3a8762",
-		"attestation linux/amd64":       "8e06b068a344008f14a2f6cf8fdfeafd7f04b01eda635d575c0e5467d5460e77",
-		"attestation linux/arm/v6":      "1ff7a9cf49b342c429fae2855e14ea47a678dd5b42cafc7f68e175a9863e69df",
-		"layer base linux/amd64":        "6c94f9250d4127708dd1e5f3428fe373e48bb1b3da3e6dc94c9e27c141e61c71",
-		"layer base linux/arm/v6":       "b43440fdfbc49eb67dc3405d0b067df667bd4dad36ae426af2dab111d83f1f5d",
-		"layer derper linux/amd64":      "9c233ea5e469e4c72e6f9acf43f48e0a8a751303dcd0a23e1459520ba3e07585",
-		"layer derper linux/arm/v6":     "92f2d1b32de6dd346d797f60db166efa94fc8f8133fcde2f41f70fa7eb309167",
-		"layer entrypoint linux/amd64":  "7decccc6f4ae34186047d4375306d97278b807f866e289f7335607eb2d6935b7",
-		"layer entrypoint linux/arm/v6": "10b55b13104379507a8f51e356fb7c7f51e48cd87355a48ddac1ab7ffba890f3",
-		"layer tailscaled linux/amd64":  "8ba2429b0f813165a725e2dab2bd88ff69e3bc5adb7ca6b58d57f321c8ab9974",
-		"layer tailscaled linux/arm/v6": "a69ac24271f2b7b8de1a71d8ab8dfbc409dc8c308b1bafea9a05d5be1da2be77",
-		"roots":                         "2b792170ae00df28c113acafa8a5efe8063103942b8746e0ff0eafe372510fd9",
+		"compile derper+tailscaled linux/amd64":  "6cddf03f7d406ab90a25be479fa39effca8b1d8825dee1eb5f7b47030cf1c406",
+		"compile derper+tailscaled linux/arm/v6": "e41fbaa9437fc7b37bb4cfb5b659d20f3eaa556594bc629f6c0e801044d31ca4",
+		"entrypoint linux/amd64":                 "fd7d5628f65924f309e6081a89d61dab4ca76579af62040b48d6544de64a7752",
+		"entrypoint linux/arm/v6":                "740bf4b35d20b5ef49b7582b9aca9879bbf72a08962e6c0c2123c17a67cfa0c4",
+		"attestation linux/amd64":                "4584eb57811927835634b583adbd4cad595e5f8bf524617d9cbac05657f4078b",
+		"attestation linux/arm/v6":               "f0f32847b95b47015bdb056f882b3ba88b587a83a5b5d8b1b7fa6aac9b93d41b",
+		"layer base linux/amd64":                 "14ce2102a7523441e738e9ceef3668c72f7cf0d32fbf543d83431bce8b0d9b87",
+		"layer base linux/arm/v6":                "940a9f6f0801676e3e30e7cf5d4d45c3beb83f0436a0f051d870545b899f02aa",
+		"layer derper linux/amd64":               "8a200d473d520cfb1bb7272d36a608b3bc9858dc3b9ce9e0b8d4d938ae025f89",
+		"layer derper linux/arm/v6":              "e1c14f29a6a7d655750d68b3c982e83863ff9481fed1c45c260899fc36c7568c",
+		"layer entrypoint linux/amd64":           "c1f4136df40e48e0cfb66e4228fb3450ff533d1ed53432842471fd899901b350",
+		"layer entrypoint linux/arm/v6":          "2e43357d001c0c0114142788e515e6ac8b7a88d997b6449585baf23a2f2749fe",
+		"layer tailscaled linux/amd64":           "fb5befca3755290f5093763ba116d04cc78ee9933a2937a0d79ce7b2a2d5c2d7",
+		"layer tailscaled linux/arm/v6":          "a5e5783733c59ddda454fd9cddc9cbafa532e021e59c9f0abf3a59808b9203a8",
+		"roots":                                  "9dca9e0c60ff8b8720b1e5fee1ce7ad23bafcd3c31affa4bdd7e07c953093e0a",
 	}
 	got := keys(t, newPlan(t, inputs(), sources(), host))
 	for id, key := range got {
@@ -120,46 +123,75 @@ func TestPure(t *testing.T) {
 	}
 }
 
-// Every input moves the keys of what is made of it, and no other.
+// Every input moves the keys of what is made of it, and no other; so does every source.
 func TestInputsMoveKeys(t *testing.T) {
 	const (
-		compile, entrypoint                 = "compile", "entrypoint"
-		base, tailscaled, derper, ownLayer  = "layer base", "layer tailscaled", "layer derper", "layer entrypoint"
-		attestation                         = "attestation"
-		moved, none, roots, everything, sep = "h1:moved", "", "roots", "*", ", "
+		compile, entrypoint                = "compile derper+tailscaled", "entrypoint"
+		base, tailscaled, derper, ownLayer = "layer base", "layer tailscaled", "layer derper", "layer entrypoint"
+		attestation                        = "attestation"
+		moved, none, roots                 = "h1:moved", "", "roots"
+		everything, sep                    = "*", ", "
 	)
 	programs := strings.Join([]string{compile, base, tailscaled, derper, attestation}, sep)
 	layers := strings.Join([]string{base, tailscaled, derper, ownLayer, attestation}, sep)
-	tests := map[string]struct {
-		change func(*lock.Inputs, *Sources)
+	type test struct {
+		change func(*lock.Inputs, Sources)
 		moves  string
-	}{
-		"Tailscale.Version": {func(in *lock.Inputs, _ *Sources) { in.Tailscale.Version = "v1.102.4" }, programs},
-		"Tailscale.Commit":  {func(in *lock.Inputs, _ *Sources) { in.Tailscale.Commit = strings.Repeat("a", 40) }, programs},
-		"Tailscale.Sum":     {func(in *lock.Inputs, _ *Sources) { in.Tailscale.Sum = moved }, programs},
-		"Tailscale.Time": {func(in *lock.Inputs, _ *Sources) { in.Tailscale.Time = in.Tailscale.Time.Add(time.Second) },
+	}
+	// A field of the lock's inputs moves these.
+	tests := map[string]test{
+		"Source":            {func(in *lock.Inputs, _ Sources) { in.Source = "https://example.com/fork" }, attestation},
+		"Tailscale.Version": {func(in *lock.Inputs, _ Sources) { in.Tailscale.Version = "v1.102.4" }, programs},
+		"Tailscale.Commit":  {func(in *lock.Inputs, _ Sources) { in.Tailscale.Commit = strings.Repeat("a", 40) }, programs},
+		"Tailscale.Sum":     {func(in *lock.Inputs, _ Sources) { in.Tailscale.Sum = moved }, programs},
+		"Tailscale.Time": {func(in *lock.Inputs, _ Sources) { in.Tailscale.Time = in.Tailscale.Time.Add(time.Second) },
 			layers},
-		"Go.Version": {func(in *lock.Inputs, _ *Sources) { in.Go.Version = "go1.26.9" }, everything},
-		"Go.Sums":    {func(in *lock.Inputs, _ *Sources) { in.Go.Sums[host] = moved }, everything},
-		"Go.Sums of another host": {func(in *lock.Inputs, _ *Sources) { in.Go.Sums["darwin/arm64"] = moved },
+		"Go.Version": {func(in *lock.Inputs, _ Sources) { in.Go.Version = "go1.26.9" }, everything},
+		"Go.Sums":    {func(in *lock.Inputs, _ Sources) { in.Go.Sums[host] = moved }, everything},
+		"Go.Sums of another host": {func(in *lock.Inputs, _ Sources) { in.Go.Sums["darwin/arm64"] = moved },
 			attestation},
-		"Roots.Version": {func(in *lock.Inputs, _ *Sources) { in.Roots.Version = "v0.2.0" }, roots + sep + base + sep + attestation},
-		"Roots.Sum":     {func(in *lock.Inputs, _ *Sources) { in.Roots.Sum = moved }, roots + sep + base + sep + attestation},
-		"Platforms": {func(in *lock.Inputs, _ *Sources) { in.Platforms = append(in.Platforms, "linux/s390x") },
+		"Roots.Version": {func(in *lock.Inputs, _ Sources) { in.Roots.Version = "v0.2.0" }, roots + sep + base + sep + attestation},
+		"Roots.Sum":     {func(in *lock.Inputs, _ Sources) { in.Roots.Sum = moved }, roots + sep + base + sep + attestation},
+		"Programs":      {func(in *lock.Inputs, _ Sources) { in.Programs[0].Package = "tailscale.com/other/derper" }, programs},
+		"Programs of no variant": {func(in *lock.Inputs, _ Sources) {
+			in.Programs = append(in.Programs, lock.Program{Package: "tailscale.com/cmd/stunc"})
+		}, none},
+		"Variants": {func(in *lock.Inputs, _ Sources) { in.Variants[0].User = "65532" }, attestation},
+		"Variants' budget and tags": {func(in *lock.Inputs, _ Sources) { in.Variants[0].Budget, in.Variants[0].Suffix = 1, "-x" },
 			none},
-		"LayerFormat": {func(in *lock.Inputs, _ *Sources) { in.LayerFormat = 2 }, layers},
-		"Entrypoint":  {func(_ *lock.Inputs, s *Sources) { s.Entrypoint = moved }, entrypoint + sep + ownLayer + sep + attestation},
-		"Roots":       {func(_ *lock.Inputs, s *Sources) { s.Roots = moved }, roots + sep + base + sep + attestation},
-		"Licence":     {func(_ *lock.Inputs, s *Sources) { s.Licence = moved }, base + sep + attestation},
-		"Etc":         {func(_ *lock.Inputs, s *Sources) { s.Etc = moved }, base + sep + attestation},
-		"Encoder":     {func(_ *lock.Inputs, s *Sources) { s.Encoder = moved }, layers},
-		"Attestation": {func(_ *lock.Inputs, s *Sources) { s.Attestation = moved }, attestation},
+		"Variants besides": {func(in *lock.Inputs, _ Sources) {
+			in.Variants = append(in.Variants, lock.Variant{Name: "debug", Programs: []string{"derper"}})
+		}, none},
+		"Platforms": {func(in *lock.Inputs, _ Sources) { in.Platforms = append(in.Platforms, "linux/s390x") }, none},
+		"Format":    {func(in *lock.Inputs, _ Sources) { in.Format = 3 }, layers},
+		"Revision":  {func(in *lock.Inputs, _ Sources) { in.Revision = 1 }, attestation},
+	}
+	// A source moves these.
+	for name, moves := range map[string]string{
+		"internal/pipeline":                      everything,
+		"internal/toolchain":                     everything,
+		"internal/roots":                         roots + sep + base + sep + attestation,
+		"internal/image":                         layers,
+		"internal/attest":                        attestation,
+		"internal/lock":                          attestation,
+		"internal/plan":                          attestation,
+		"derper.go":                              layers + sep + entrypoint,
+		"entrypoint":                             entrypoint + sep + ownLayer + sep + attestation,
+		"LICENSE":                                base + sep + attestation,
+		"go":                                     layers,
+		"github.com/klauspost/compress":          layers,
+		"github.com/google/go-containerregistry": attestation,
+		"github.com/google/licensecheck":         attestation,
+		"github.com/spdx/tools-golang":           attestation,
+		"golang.org/x/mod":                       base + sep + attestation,
+	} {
+		tests[name] = test{func(_ *lock.Inputs, s Sources) { s[name] = moved }, moves}
 	}
 	before := keys(t, newPlan(t, inputs(), sources(), host))
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			in, s := inputs(), sources()
-			test.change(&in, &s)
+			test.change(&in, s)
 			after := keys(t, newPlan(t, in, s, host))
 			for id, key := range before {
 				kind := id
@@ -173,7 +205,7 @@ func TestInputsMoveKeys(t *testing.T) {
 			}
 		})
 	}
-	// A field that is added to the lock needs a line above.
+	// A field that is added to the lock, and a source that is added, need a line above.
 	var fields func(t reflect.Type, path string) []string
 	fields = func(t reflect.Type, path string) (list []string) {
 		if t.Kind() != reflect.Struct || t == reflect.TypeFor[time.Time]() {
@@ -184,9 +216,20 @@ func TestInputsMoveKeys(t *testing.T) {
 		}
 		return list
 	}
-	for _, name := range append(fields(reflect.TypeFor[lock.Inputs](), ""), fields(reflect.TypeFor[Sources](), "")...) {
+	for _, name := range append(fields(reflect.TypeFor[lock.Inputs](), ""), Names()...) {
 		if _, ok := tests[name]; !ok {
 			t.Errorf("not tested: %s", name)
+		}
+	}
+}
+
+// A plan without the digest of a source would give keys that do not tell.
+func TestMissingSource(t *testing.T) {
+	for _, name := range Names() {
+		s := sources()
+		delete(s, name)
+		if _, err := New(inputs(), s, platforms, host); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("without %s: %v", name, err)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func asError[T error](err error, target *T) bool { return errors.As(err, target)
 // damage changes a byte of a layer in a release's layout.
 func damage(t testing.TB, r *registrytest.Release) {
 	t.Helper()
-	name := filepath.Join(r.Dir, "blobs/sha256", strings.TrimPrefix(r.Lock.Outputs.Platforms[0].Layers[1].Digest, "sha256:"))
+	name := filepath.Join(r.Dir, "blobs/sha256", strings.TrimPrefix(r.Lock.Output().Platforms[0].Layers[1].Digest, "sha256:"))
 	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func damage(t testing.TB, r *registrytest.Release) {
 // lose removes a layer of a release from docker-registry's storage.
 func lose(t testing.TB, dir string, r *registrytest.Release) {
 	t.Helper()
-	hex := strings.TrimPrefix(r.Lock.Outputs.Platforms[0].Layers[1].Digest, "sha256:")
+	hex := strings.TrimPrefix(r.Lock.Output().Platforms[0].Layers[1].Digest, "sha256:")
 	if err := os.RemoveAll(filepath.Join(dir, "docker/registry/v2/blobs/sha256", hex[:2], hex)); err != nil {
 		t.Fatal(err)
 	}

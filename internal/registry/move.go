@@ -12,15 +12,12 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"golang.org/x/mod/semver"
 
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/retry"
 )
-
-// versionAnnotation is where an image says of which version it is.
-const versionAnnotation = "org.opencontainers.image.version"
 
 // moving is the longest that the moving of tags, or their return, may take after the
 // program has been told to stop.
@@ -58,7 +55,7 @@ func (r *target) lookUp(ctx context.Context, p Plan, tag Tag) (*move, error) {
 	if err != nil {
 		return nil, err
 	}
-	if tag.Moves && p.From != (v1.Hash{}) && (found == nil || found.Digest != p.From && found.Digest != to.digest) {
+	if tag.Moves && p.From != nil && (found == nil || !slices.Contains(p.From, found.Digest) && found.Digest != to.digest) {
 		return nil, nil
 	}
 	if found == nil {
@@ -68,8 +65,8 @@ func (r *target) lookUp(ctx context.Context, p Plan, tag Tag) (*move, error) {
 		m.from = to
 		return m, nil
 	}
-	refused := &TagError{Repository: r.String(), Tag: tag.Name, From: found.Digest.String(), To: to.digest.String(), moves: tag.Moves}
-	if !tag.Moves && !p.Retag {
+	refused := &TagError{Repository: r.String(), Tag: tag.Name, From: found.Digest.String(), To: to.digest.String(), Moves: tag.Moves}
+	if !tag.Moves {
 		return nil, refused
 	}
 	if m.from, err = r.read(ctx, r.digest(found.Digest)); err != nil {
@@ -102,11 +99,14 @@ func (m *manifest) version() string {
 		Annotations map[string]string `json:"annotations"`
 	}
 	_ = json.Unmarshal(m.raw, &some) // an image of another kind says nothing
-	return some.Annotations[versionAnnotation]
+	return some.Annotations[image.LabelVersion]
 }
 
+// newer reports whether a is a newer version than b. What is no version is not.
 func newer(a, b string) bool {
-	return semver.IsValid("v"+a) && semver.Compare("v"+a, "v"+b) > 0
+	v, aerr := lock.ParseImageVersion(a)
+	w, berr := lock.ParseImageVersion(b)
+	return aerr == nil && berr == nil && v.Compare(w) > 0
 }
 
 // settled is held for reading while tags move.

@@ -25,29 +25,19 @@ func TestMove(t *testing.T) {
 	push(t, c, planFor(t, old, repositories...))
 	push(t, c, planFor(t, bad, repositories...))
 	oldIndex, badIndex := hash(t, old), hash(t, bad)
-	versions, err := c.Versions(t.Context(), repositories[0])
-	if want := []string{"v1.102.9", "v1.102.10"}; err != nil || !slices.Equal(versions, want) {
-		t.Errorf("versions %v, %v; want %v", versions, err, want)
-	}
-	tags, err := Tags("1.102.9", lock.Stable)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := Plan{Release: ByDigest("v1.102.9", oldIndex), Repositories: repositories, Tags: tags, From: badIndex}
+	tags := Tags(lock.ImageVersion{Tailscale: "v1.102.9"}, "", lock.Stable)
+	p := Plan{Release: ByDigest("1.102.9-r0", oldIndex), Repositories: repositories, Tags: tags, From: []v1.Hash{badIndex}}
 	check := func(latest v1.Hash) {
 		t.Helper()
 		for _, r := range []*registrytest.Registry{a, b} {
-			for tag, want := range map[string]v1.Hash{"latest": latest, "1.102": latest, "1.102.10": badIndex, "v1.102.9": oldIndex} {
+			for tag, want := range map[string]v1.Hash{"latest": latest, "1.102": latest, "1.102.10": badIndex, "1.102.10-r0": badIndex, "1.102.9-r0": oldIndex} {
 				if got := at(t, r, "derper", tag); got != want.String() {
 					t.Errorf("%s: tag %s is at %s, want %s", r.Host, tag, got, want)
 				}
 			}
 		}
 	}
-	if _, err := c.Move(t.Context(), p); err == nil || !strings.Contains(err.Error(), "tag v1.102.9: names a version") {
-		t.Errorf("the tag of a version: %v", err)
-	}
-	p.Tags = slices.DeleteFunc(tags, func(tag Tag) bool { return !tag.Moves })
+	p.Tags = slices.DeleteFunc(tags, func(tag Tag) bool { return tag.Name != "latest" && tag.Name != "1.102" })
 
 	// One registry that takes no tag keeps those of the other where they are.
 	proxy.Refuse(registrytest.Reset, func(q registrytest.Request) bool {
@@ -94,6 +84,27 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// TestVersions guards what counts as an image of a repository: what a revision's tag names,
+// and the tag of a release from before there were revisions; in the order of versions.
+func TestVersions(t *testing.T) {
+	r := registrytest.Memory(t, registrytest.Options{})
+	c := newClient(nil, r)
+	for _, version := range []string{"v1.102.9", "v1.102.9-r9", "v1.102.9-r10", "v1.102.10"} {
+		push(t, c, planFor(t, registrytest.NewRelease(t, version, 100), r.Repository("derper")))
+	}
+	legacy := planFor(t, registrytest.NewRelease(t, "v1.100.0", 100), r.Repository("derper"))
+	legacy.Tags = []Tag{{"v1.100.0", true}, {"1.100.0", true}, {"1.100", true}, {"1.104.5-r1-debug", true}}
+	push(t, c, legacy)
+	got, err := c.Versions(t.Context(), r.Repository("derper"))
+	var tags []string
+	for _, p := range got {
+		tags = append(tags, p.Tag)
+	}
+	if want := []string{"v1.100.0", "1.102.9-r0", "1.102.9-r9", "1.102.9-r10", "1.102.10-r0"}; err != nil || !slices.Equal(tags, want) {
+		t.Errorf("%v, %v; want %v", tags, err, want)
+	}
+}
+
 // TestMoveIncomplete guards that no tag goes to what one repository lacks, or lacks a
 // part of.
 func TestMoveIncomplete(t *testing.T) {
@@ -113,20 +124,20 @@ func TestMoveIncomplete(t *testing.T) {
 			t.Errorf("incomplete: %v, want %q", err, says)
 		}
 		for _, r := range []*registrytest.Registry{a, b} {
-			if got := at(t, r, "derper", "latest"); got != bad.Lock.Outputs.Index {
+			if got := at(t, r, "derper", "latest"); got != bad.Lock.Output().Index {
 				t.Errorf("%s: latest moved to %s", r.Host, got)
 			}
 		}
 	}
-	refused(b.Repository("derper") + ": version 1.102.2 is incomplete: manifest " + old.Lock.Outputs.Index)
+	refused(b.Repository("derper") + ": version 1.102.2 is incomplete: manifest " + old.Lock.Output().Index)
 	p.Repositories = p.Repositories[:1]
 	lose(t, dir, old)
-	refused("it lacks " + old.Lock.Outputs.Platforms[0].Layers[1].Digest)
+	refused("it lacks " + old.Lock.Output().Platforms[0].Layers[1].Digest)
 }
 
 func hash(t testing.TB, r *registrytest.Release) v1.Hash {
 	t.Helper()
-	h, err := v1.NewHash(r.Lock.Outputs.Index)
+	h, err := v1.NewHash(r.Lock.Output().Index)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,11 +21,10 @@ type Plan struct {
 	Release      *Content
 	Repositories []string
 	Tags         []Tag
-	// From leaves moving tags where they are that name another digest than this; zero
+	// From leaves moving tags where they are that name another digest than these; nil
 	// for none.
-	From v1.Hash
-	// Retag lets the tag of a version go on to another digest, and a moving tag
-	// back to an older version.
+	From []v1.Hash
+	// Retag lets moving tags go back to an older version.
 	Retag bool
 	// Verify looks everything over also where all tags are in place already.
 	Verify bool
@@ -130,15 +129,10 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 	return pushed, c.moveAll(ctx, moves)
 }
 
-// Move moves moving tags to an image that all repositories have, whole, as to an older one
-// to go back to. It uploads nothing, and is as careful with the tags as [Client.Push]. The
+// Move moves tags to an image that all repositories have, whole, as to an older one to go
+// back to; a tag that does not move is set where there is none. It uploads nothing, and is as careful with the tags as [Client.Push]. The
 // error is [ErrIncomplete] if a repository lacks something of the image.
 func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
-	for _, t := range p.Tags {
-		if !t.Moves {
-			return &Pushed{}, fmt.Errorf("tag %s: names a version, and does not move", t.Name)
-		}
-	}
 	p.there, p.Retag, p.Verify = true, true, true
 	return c.Push(ctx, p)
 }
@@ -263,12 +257,13 @@ type TagError struct {
 	From, To string
 	// Version is what From is, where From tells.
 	Version string
-	moves   bool
+	// Moves is set for a tag that moves, and only not backwards.
+	Moves bool
 }
 
 func (e *TagError) Error() string {
-	if e.moves {
+	if e.Moves {
 		return fmt.Sprintf("it is at %s, version %s, which is newer", e.From, e.Version)
 	}
-	return fmt.Sprintf("it names %s already, and would name %s", e.From, e.To)
+	return fmt.Sprintf("it names %s for ever, and would name %s", e.From, e.To)
 }

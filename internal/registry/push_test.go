@@ -37,11 +37,8 @@ func planFor(t testing.TB, r *registrytest.Release, repositories ...string) Plan
 	if err != nil {
 		t.Fatal(err)
 	}
-	tags, err := Tags(release.Version, lock.ChannelOf(release.Version))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Plan{Release: release, Repositories: repositories, Tags: tags}
+	v := r.Lock.Inputs.ImageVersion()
+	return Plan{Release: release, Repositories: repositories, Tags: Tags(v, "", lock.ChannelOf(v.Tailscale))}
 }
 
 // push pushes and must work.
@@ -126,10 +123,10 @@ func TestPush(t *testing.T) {
 			p := planFor(t, release, names...)
 			report := push(t, c, p)
 			for i, r := range registries {
-				whole(t, r, "me/derper", release.Lock.Outputs.Index)
-				for _, tag := range []string{"latest", "1.102", "v1.102.3", "1.102.3"} {
-					if got := at(t, r, "me/derper", tag); got != release.Lock.Outputs.Index {
-						t.Errorf("%s: tag %s is at %q, want %s", r.Host, tag, got, release.Lock.Outputs.Index)
+				whole(t, r, "me/derper", release.Lock.Output().Index)
+				for _, tag := range []string{"latest", "1.102", "v1.102.3", "1.102.3", "1.102.3-r0"} {
+					if got := at(t, r, "me/derper", tag); got != release.Lock.Output().Index {
+						t.Errorf("%s: tag %s is at %q, want %s", r.Host, tag, got, release.Lock.Output().Index)
 					}
 				}
 				// Ten blobs: a layer that both platforms share, two of their own, two
@@ -198,10 +195,10 @@ func TestNextRelease(t *testing.T) {
 		t.Errorf("%d blobs uploaded, want 8: the shared layer is there, and the empty config", m.Blobs)
 	}
 	for tag, want := range map[string]*registrytest.Release{
-		"latest": two, "1.102": two, "v1.102.3": two, "1.102.3": two, "v1.102.2": one, "1.102.2": one,
-		"unstable": odd, "v1.103.7": odd, "1.103.7": odd,
+		"latest": two, "1.102": two, "v1.102.3": two, "1.102.3": two, "1.102.3-r0": two, "v1.102.2": one, "1.102.2-r0": one,
+		"unstable": odd, "v1.103.7": odd, "1.103.7": odd, "1.103.7-r0": odd,
 	} {
-		if got := at(t, r, "derper", tag); got != want.Lock.Outputs.Index {
+		if got := at(t, r, "derper", tag); got != want.Lock.Output().Index {
 			t.Errorf("tag %s is at %q, want %s", tag, got, want.Lock.Inputs.Tailscale.Version)
 		}
 	}
@@ -210,7 +207,7 @@ func TestNextRelease(t *testing.T) {
 	}
 }
 
-// TestTagsThatMayNotMove guards what others rely on: a version's tag names one digest
+// TestTagsThatMayNotMove guards what others rely on: a revision's tag names one digest
 // for ever, and latest does not go back. One registry that refuses keeps the tags of
 // all where they are, and nothing is uploaded.
 func TestTagsThatMayNotMove(t *testing.T) {
@@ -221,33 +218,68 @@ func TestTagsThatMayNotMove(t *testing.T) {
 	push(t, c, planFor(t, old, b.Repository("derper")))
 
 	p := planFor(t, other, a.Repository("derper"), b.Repository("derper"))
-	a.Forget()
-	b.Forget()
-	_, err := c.Push(context.Background(), p)
-	var refused *TagError
-	if !asError(err, &refused) || refused.From != old.Lock.Outputs.Index || refused.Repository != b.Repository("derper") {
-		t.Fatalf("another digest of the same version: %v", err)
-	}
-	if n := uploads(a.Requests()) + uploads(b.Requests()); n > 0 {
-		t.Errorf("%d requests of uploads before it was refused", n)
-	}
-	if got := at(t, b, "derper", "latest"); got != old.Lock.Outputs.Index {
-		t.Errorf("latest moved to %s", got)
-	}
-	p.Retag = true
-	push(t, c, p)
-	if got := at(t, b, "derper", "v1.102.3"); got != other.Lock.Outputs.Index {
-		t.Errorf("with Retag, v1.102.3 is at %s", got)
+	for _, p.Retag = range []bool{false, true} { // leave to go back is none to rename
+		a.Forget()
+		b.Forget()
+		_, err := c.Push(context.Background(), p)
+		var refused *TagError
+		if !asError(err, &refused) || refused.Tag != "1.102.3-r0" || refused.From != old.Lock.Output().Index || refused.Repository != b.Repository("derper") {
+			t.Fatalf("another digest of the same revision: %v", err)
+		}
+		if n := uploads(a.Requests()) + uploads(b.Requests()); n > 0 {
+			t.Errorf("%d requests of uploads before it was refused", n)
+		}
+		if got := at(t, b, "derper", "latest"); got != old.Lock.Output().Index {
+			t.Errorf("latest moved to %s", got)
+		}
 	}
 
+	var err error
+	var refused *TagError
 	push(t, c, planFor(t, newer, a.Repository("derper"), b.Repository("derper")))
 	_, err = c.Push(context.Background(), planFor(t, registrytest.NewRelease(t, "v1.102.9", 1000), a.Repository("derper")))
-	if !asError(err, &refused) || refused.Tag != "latest" || refused.Version != "1.104.0" {
+	if !asError(err, &refused) || refused.Tag != "latest" || refused.Version != "1.104.0-r0" {
 		t.Fatalf("latest back to an older version: %v", err)
 	}
 	if got := at(t, a, "derper", "v1.102.9"); got != "" {
 		t.Errorf("v1.102.9 is at %s although latest was refused", got)
 	}
+}
+
+// TestRevisions guards the way of the tags over the revisions of one release: forward
+// without leave, -r10 after -r9, and back only with it; a revision's own stays.
+func TestRevisions(t *testing.T) {
+	r := registrytest.Memory(t, registrytest.Options{})
+	c := newClient(nil, r)
+	index := map[string]string{}
+	check := func(moving string) {
+		t.Helper()
+		for _, tag := range []string{"latest", "1.102", "1.102.3", "v1.102.3"} {
+			if got := at(t, r, "derper", tag); got != index[moving] {
+				t.Errorf("%s is at %s, not at that of %s", tag, got, moving)
+			}
+		}
+		for v, want := range index {
+			if got := at(t, r, "derper", strings.TrimPrefix(v, "v")); got != want {
+				t.Errorf("%s is at %s, not %s", v, got, want)
+			}
+		}
+	}
+	for i, version := range []string{"v1.102.3-r0", "v1.102.3-r9", "v1.102.3-r10"} {
+		release := registrytest.NewRelease(t, version, 1000+i)
+		index[version] = release.Lock.Output().Index
+		push(t, c, planFor(t, release, r.Repository("derper")))
+		check(version)
+	}
+	back := planFor(t, registrytest.NewRelease(t, "v1.102.3-r9", 1001), r.Repository("derper"))
+	var refused *TagError
+	if _, err := c.Push(t.Context(), back); !asError(err, &refused) || !refused.Moves || refused.Version != "1.102.3-r10" {
+		t.Errorf("back from -r10 to -r9: %v", err)
+	}
+	check("v1.102.3-r10")
+	back.Retag = true
+	push(t, c, back)
+	check("v1.102.3-r9")
 }
 
 // TestTagsThatCannotBeRead guards the same while a registry does not say where its
@@ -264,7 +296,7 @@ func TestTagsThatCannotBeRead(t *testing.T) {
 		t.Errorf("pushed: %v", err)
 	}
 	for _, tag := range []string{"v1.102.3", "latest"} {
-		if got := at(t, r, "derper", tag); got != old.Lock.Outputs.Index {
+		if got := at(t, r, "derper", tag); got != old.Lock.Output().Index {
 			t.Errorf("%s moved to %s", tag, got)
 		}
 	}
@@ -291,7 +323,7 @@ func TestDryRun(t *testing.T) {
 		t.Errorf("missing: %+v", got.Missing)
 	}
 	latest := got.Tags[slices.IndexFunc(got.Tags, func(x PushedTag) bool { return x.Tag == "latest" })]
-	if want := (PushedTag{"latest", one.Lock.Outputs.Index, two.Lock.Outputs.Index, true}); latest != want {
+	if want := (PushedTag{"latest", one.Lock.Output().Index, two.Lock.Output().Index, true}); latest != want {
 		t.Errorf("latest: %+v, want %+v", latest, want)
 	}
 }
@@ -303,7 +335,7 @@ func TestMount(t *testing.T) {
 	release := registrytest.NewRelease(t, "v1.102.3", 1000)
 	p := planFor(t, release, r.Repository("one"), r.Repository("two"))
 	push(t, newClient(nil, r), p)
-	whole(t, r, "two", release.Lock.Outputs.Index)
+	whole(t, r, "two", release.Lock.Output().Index)
 	mounted, sent := 0, 0
 	for _, q := range r.Requests() {
 		if q.Method == http.MethodPost && strings.Contains(q.Path, "from=one") && q.Status == http.StatusCreated {
@@ -337,7 +369,7 @@ func TestNewRepository(t *testing.T) {
 		return resp, err
 	})
 	push(t, newClient(base, r), planFor(t, release, r.Repository("derper")))
-	whole(t, r, "derper", release.Lock.Outputs.Index)
+	whole(t, r, "derper", release.Lock.Output().Index)
 	if !refused.Load() {
 		t.Error("nothing was refused: the test tested nothing")
 	}
@@ -373,7 +405,7 @@ func TestRepair(t *testing.T) {
 	if got := report.Repositories[0].Missing.Blobs; got != 1 {
 		t.Errorf("%d blobs missing, want 1", got)
 	}
-	whole(t, r, "derper", release.Lock.Outputs.Index)
+	whole(t, r, "derper", release.Lock.Output().Index)
 }
 
 // TestEmptyLinks guards that a push mends what docker-registry leaves of a push that
@@ -386,7 +418,7 @@ func TestEmptyLinks(t *testing.T) {
 	p := planFor(t, release, r.Repository("derper"))
 	push(t, newClient(nil, r), p)
 	repository := filepath.Join(dir, "docker/registry/v2/repositories/derper")
-	index := release.Lock.Outputs.Index
+	index := release.Lock.Output().Index
 	for what, links := range map[string]string{
 		"of a tag":     "_manifests/tags/v1.102.3/current/link",
 		"of all tags":  "_manifests/tags/*/current/link",

@@ -25,7 +25,7 @@ var (
 // Content is the multi-arch image of a release, which may be pushed: all of it, or only
 // its name.
 type Content struct {
-	// Version is tailscale's, as 1.102.3.
+	// Version is the image's, as 1.102.3-r1.
 	Version string
 	// Digest is the index's.
 	Digest v1.Hash
@@ -40,8 +40,8 @@ func ByDigest(version string, digest v1.Hash) *Content {
 	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}
 }
 
-// Read reads a release from the OCI layout in the folder dir. It must be what the
-// lock records, whole: nothing is published that is not on record, and nobody can
+// Read reads the image of the lock's first variant from the OCI layout in the folder dir. It
+// must be what the lock records, whole: nothing is published that is not on record, and nobody can
 // rebuild what is not.
 //
 // The error is ErrNoLayout, [image.ErrForeign] or ErrIncomplete, [lock.ErrNoOutputs], or a
@@ -61,7 +61,7 @@ func Read(dir string, l *lock.Lock) (_ *Content, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoLayout, err)
 	}
-	if l.Outputs == nil {
+	if l.Output() == nil {
 		return nil, lock.ErrNoOutputs
 	}
 	index, err := opened.Index(ctx)
@@ -79,13 +79,13 @@ func Read(dir string, l *lock.Lock) (_ *Content, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", digest, err)
 	}
-	if list.Annotations[image.Prefix+"layer-format"] == "" {
+	if list.Annotations[image.LabelGo] == "" {
 		return nil, image.ErrForeign
 	}
 	if err := compare(list, digest, l); err != nil {
 		return nil, err
 	}
-	c := &Content{l.Inputs.Tailscale.Short(), digest, content{store: opened}}
+	c := &Content{l.Inputs.Version(), digest, content{store: opened}}
 	if err := c.add(ctx, v1.Descriptor{Digest: digest}); err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func Read(dir string, l *lock.Lock) (_ *Content, err error) {
 
 // compare compares an index with what the lock records.
 func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
-	if want, got := l.Inputs.Tailscale.Short(), list.Annotations[versionAnnotation]; got != want {
+	if want, got := l.Inputs.Version(), list.Annotations[image.LabelVersion]; got != want {
 		return &lock.Difference{What: "version", Locked: want, Built: got}
 	}
 	built := map[lock.Platform]string{}
@@ -121,13 +121,13 @@ func compare(list *v1.IndexManifest, digest v1.Hash, l *lock.Lock) error {
 	if len(lacks) > 0 {
 		return fmt.Errorf("%w: it lacks %s", ErrIncomplete, strings.Join(lacks, ", "))
 	}
-	for _, p := range l.Outputs.Platforms {
+	for _, p := range l.Output().Platforms {
 		if got := built[p.Platform]; got != p.Manifest {
 			return &lock.Difference{What: string(p.Platform) + ": manifest", Locked: p.Manifest, Built: got}
 		}
 	}
-	if got := digest.String(); got != l.Outputs.Index {
-		return &lock.Difference{What: "index", Locked: l.Outputs.Index, Built: got}
+	if got := digest.String(); got != l.Output().Index {
+		return &lock.Difference{What: "index", Locked: l.Output().Index, Built: got}
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 // anything else is named.
 func TestRead(t *testing.T) {
 	r := registrytest.NewRelease(t, "v1.102.3", 1000)
-	if got, err := Read(r.Dir, r.Lock); err != nil || got.Digest.String() != r.Lock.Outputs.Index || got.Version != "1.102.3" {
+	if got, err := Read(r.Dir, r.Lock); err != nil || got.Digest.String() != r.Lock.Output().Index || got.Version != "1.102.3-r0" {
 		t.Fatalf("the release itself: %+v, %v", got, err)
 	}
 	blob := func(r *registrytest.Release, digest string) string {
@@ -38,7 +38,7 @@ func TestRead(t *testing.T) {
 		{"no outputs", func(r *registrytest.Release) { r.Lock.Outputs = nil }, is(lock.ErrNoOutputs), "records no outputs"},
 		{"another image", func(r *registrytest.Release) { other(t, r.Dir) }, is(image.ErrForeign), "is not an image of this project"},
 		{"another version", func(r *registrytest.Release) { r.Lock = registrytest.NewRelease(t, "v1.102.2", 1000).Lock },
-			func(err error) bool { return errors.As(err, &difference) }, "version differs from the lock: recorded 1.102.2, built 1.102.3"},
+			func(err error) bool { return errors.As(err, &difference) }, "version differs from the lock: recorded 1.102.2-r0, built 1.102.3-r0"},
 		{"another build", func(r *registrytest.Release) { r.Lock = registrytest.NewRelease(t, "v1.102.3", 1001).Lock },
 			func(err error) bool { return errors.As(err, &difference) }, "linux/amd64: manifest differs"},
 		{"a platform too few", func(r *registrytest.Release) {
@@ -46,18 +46,18 @@ func TestRead(t *testing.T) {
 		}, is(ErrIncomplete), "it lacks linux/s390x, linux/386"},
 		{"a platform too many", func(r *registrytest.Release) {
 			r.Lock.Inputs.Platforms = r.Lock.Inputs.Platforms[:1]
-			r.Lock.Outputs.Platforms = r.Lock.Outputs.Platforms[:1]
-			r.Lock.Outputs.Index = "sha256:" + strings.Repeat("0", 64)
+			r.Lock.Output().Platforms = r.Lock.Output().Platforms[:1]
+			r.Lock.Output().Index = "sha256:" + strings.Repeat("0", 64)
 		}, func(err error) bool { return errors.As(err, &difference) }, "index differs"},
-		{"no index", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Index)) }, is(ErrIncomplete), "is incomplete"},
-		{"a manifest missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Platforms[1].Manifest)) }, is(ErrIncomplete), "is incomplete"},
-		{"a config missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Platforms[1].Config)) }, is(ErrIncomplete), "is incomplete"},
-		{"a layer missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Outputs.Platforms[1].Layers[1].Digest)) }, is(ErrIncomplete), "is incomplete"},
+		{"no index", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Output().Index)) }, is(ErrIncomplete), "is incomplete"},
+		{"a manifest missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Output().Platforms[1].Manifest)) }, is(ErrIncomplete), "is incomplete"},
+		{"a config missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Output().Platforms[1].Config)) }, is(ErrIncomplete), "is incomplete"},
+		{"a layer missing", func(r *registrytest.Release) { os.Remove(blob(r, r.Lock.Output().Platforms[1].Layers[1].Digest)) }, is(ErrIncomplete), "is incomplete"},
 		{"a layer cut off", func(r *registrytest.Release) {
-			os.Truncate(blob(r, r.Lock.Outputs.Platforms[1].Layers[1].Digest), 10)
+			os.Truncate(blob(r, r.Lock.Output().Platforms[1].Layers[1].Digest), 10)
 		}, is(image.ErrCorrupt), "corrupt: it has 10 bytes"},
 		{"a manifest changed", func(r *registrytest.Release) {
-			name := blob(r, r.Lock.Outputs.Platforms[1].Manifest)
+			name := blob(r, r.Lock.Output().Platforms[1].Manifest)
 			data, _ := os.ReadFile(name)
 			write(name, strings.Replace(string(data), "Tailscale's", "Somebody's ", 1))
 		}, is(image.ErrCorrupt), "corrupt: the content has digest"},
@@ -96,49 +96,48 @@ func other(t testing.TB, dir string) {
 	}
 }
 
-// TestTags guards the names of a release, the same in every registry.
+// TestTags guards the names of an image, the same in every registry.
 func TestTags(t *testing.T) {
 	for _, test := range []struct {
-		version string
-		channel lock.Channel
-		fixed   []string
-		moving  []string
+		version, suffix string
+		channel         lock.Channel
+		fixed, moving   string
 	}{
-		{"1.102.3", lock.Stable, []string{"v1.102.3", "1.102.3"}, []string{"1.102", "latest"}},
-		{"v1.102.0", lock.Stable, []string{"v1.102.0", "1.102.0"}, []string{"1.102", "latest"}},
-		{"1.103.12", lock.Unstable, []string{"v1.103.12", "1.103.12"}, []string{"unstable"}},
-		{"1.102.3-pre", lock.Unstable, []string{"v1.102.3-pre", "1.102.3-pre"}, []string{"unstable"}},
+		{"1.102.3", "", lock.Stable, "1.102.3-r0", "1.102.3 v1.102.3 1.102 latest"},
+		{"v1.102.0-r10", "", lock.Stable, "1.102.0-r10", "1.102.0 v1.102.0 1.102 latest"},
+		{"1.103.12-r1", "", lock.Unstable, "1.103.12-r1", "1.103.12 v1.103.12 unstable"},
+		{"1.102.3-pre", "", lock.Unstable, "1.102.3-pre-r0", "1.102.3-pre v1.102.3-pre unstable"},
+		{"1.104.5-r1", "-debug", lock.Stable, "1.104.5-r1-debug", "1.104.5-debug v1.104.5-debug 1.104-debug latest-debug"},
 	} {
-		if c := lock.ChannelOf(test.version); c != test.channel {
-			t.Errorf("%s is %s, want %s", test.version, c, test.channel)
-		}
-		tags, err := Tags(test.version, test.channel)
+		v, err := lock.ParseImageVersion(test.version)
 		if err != nil {
 			t.Fatal(err)
 		}
+		if c := lock.ChannelOf(v.Tailscale); c != test.channel {
+			t.Errorf("%s is %s, want %s", test.version, c, test.channel)
+		}
 		var fixed, moving []string
-		for _, tag := range tags {
+		for _, tag := range Tags(v, test.suffix, test.channel) {
 			if tag.Moves {
 				moving = append(moving, tag.Name)
 			} else {
 				fixed = append(fixed, tag.Name)
 			}
 		}
-		if !slices.Equal(fixed, test.fixed) || !slices.Equal(moving, test.moving) {
+		if strings.Join(fixed, " ") != test.fixed || strings.Join(moving, " ") != test.moving {
 			t.Errorf("%s: tags %v and %v, want %v and %v", test.version, fixed, moving, test.fixed, test.moving)
 		}
 	}
-	for _, bad := range []string{"", "latest", "1.102", "v1", "1.102.3+build", "1.102.x"} {
-		if _, err := Tags(bad, lock.Stable); err == nil {
-			t.Errorf("version %q is taken", bad)
-		}
-	}
-	named, err := NamedTags("1.102.3", []string{"edge", "v1.102.3", "edge", "1.102.3"})
-	if want := []Tag{{"v1.102.3", false}, {"1.102.3", false}, {"edge", true}}; err != nil || !slices.Equal(named, want) {
+	v := lock.ImageVersion{Tailscale: "v1.102.3", Revision: 1}
+	named, err := NamedTags(v, "", []string{"edge", "v1.102.3", "edge", "1.102.3-r1"})
+	if want := []Tag{{"1.102.3-r1", false}, {"edge", true}, {"v1.102.3", true}}; err != nil || !slices.Equal(named, want) {
 		t.Errorf("named: %v, %v; want %v", named, err, want)
 	}
+	if _, err := NamedTags(v, "", []string{"1.102.3-r2"}); err == nil || !strings.Contains(err.Error(), "another revision") {
+		t.Errorf("the tag of another revision: %v", err)
+	}
 	for _, bad := range []string{"", ".x", "-x", "a b", "a:b", "ä", strings.Repeat("x", 129)} {
-		if _, err := NamedTags("1.102.3", []string{bad}); err == nil {
+		if _, err := NamedTags(v, "", []string{bad}); err == nil {
 			t.Errorf("tag %q is taken", bad)
 		}
 	}

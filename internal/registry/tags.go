@@ -13,41 +13,43 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// A Tag is a name for a release in a repository.
+// A Tag is a name for an image in a repository.
 type Tag struct {
 	Name string
-	// Moves is set for one that goes on to the next release, as latest does. One
-	// that does not move names a version, and only ever one digest.
+	// Moves is set for one that goes on to newer images, as latest and 1.102.3 do. One
+	// that does not move names an image for ever: 1.102.3-r1.
 	Moves bool
 }
 
-// Tags are the names that a release has in every repository: the version's own, then
-// those that move to it.
-func Tags(version string, c lock.Channel) ([]Tag, error) {
-	v, err := canonical(version)
-	if err != nil {
-		return nil, err
-	}
-	tags := []Tag{{Name: v}, {Name: v[1:]}}
+// Tags are the names that an image has in every repository: that of its revision, then
+// those that move to it. They end in the suffix of its variant.
+func Tags(v lock.ImageVersion, suffix string, c lock.Channel) []Tag {
+	release := strings.TrimPrefix(v.Tailscale, "v")
+	moving := []string{release, v.Tailscale}
 	if c == lock.Stable {
-		return append(tags, Tag{Name: semver.MajorMinor(v)[1:], Moves: true}, Tag{Name: "latest", Moves: true}), nil
+		moving = append(moving, semver.MajorMinor(v.Tailscale)[1:], "latest")
+	} else {
+		moving = append(moving, string(lock.Unstable))
 	}
-	return append(tags, Tag{Name: string(lock.Unstable), Moves: true}), nil
+	tags := []Tag{{Name: v.String() + suffix}}
+	for _, name := range moving {
+		tags = append(tags, Tag{Name: name + suffix, Moves: true})
+	}
+	return tags
 }
 
-// NamedTags are tags that somebody chose for a version. Any that is not the version
-// itself moves.
-func NamedTags(version string, names []string) ([]Tag, error) {
-	v, err := canonical(version)
-	if err != nil {
-		return nil, err
-	}
+// NamedTags are tags that somebody chose for an image. One that names a revision must be
+// the image's; any other moves.
+func NamedTags(v lock.ImageVersion, suffix string, names []string) ([]Tag, error) {
 	var own, moving []Tag
 	for _, n := range names {
 		if !validTag.MatchString(n) {
 			return nil, fmt.Errorf("tag %q: wants up to 128 letters, digits, dots, dashes and underscores, the first no dot or dash", n)
 		}
-		tag, list := Tag{Name: n, Moves: n != v && n != v[1:]}, &own
+		tag, list := Tag{Name: n, Moves: n != v.String()+suffix}, &own
+		if tag.Moves && ofRevision.MatchString(n) {
+			return nil, fmt.Errorf("tag %q: names another revision than the image's, %s", n, v)
+		}
 		if tag.Moves {
 			list = &moving
 		}
@@ -58,13 +60,24 @@ func NamedTags(version string, names []string) ([]Tag, error) {
 	return append(own, moving...), nil
 }
 
+// ofRevision matches the tags of revisions, of any variant.
+var ofRevision = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+(-[a-z0-9.]+)?-r[0-9]+(-[a-z][a-z0-9]*)?$`)
+
 // validTag matches what may be a tag.
 // Source: OCI distribution specification, v1.1, pulling manifests.
 var validTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
-// Versions are those that a repository has tags of, as v1.102.3, from the oldest to the
-// newest.
-func (c *Client) Versions(ctx context.Context, repository string) ([]string, error) {
+// A Published is an image that a repository has a name of for good.
+type Published struct {
+	lock.ImageVersion
+	// Tag is that name: 1.102.3-r1, or v1.102.3 of a release that was published when
+	// images had no revisions.
+	Tag string
+}
+
+// Versions are the images of the default variant that a repository has, from the oldest to
+// the newest.
+func (c *Client) Versions(ctx context.Context, repository string) ([]Published, error) {
 	r, err := c.Open(ctx, repository, Pull)
 	if err != nil {
 		return nil, err
@@ -77,19 +90,19 @@ func (c *Client) Versions(ctx context.Context, repository string) ([]string, err
 	if err != nil {
 		return nil, c.failed(r, "tags", err)
 	}
-	tags = slices.DeleteFunc(tags, func(tag string) bool {
-		v, err := canonical(tag)
-		return err != nil || v != tag
-	})
-	semver.Sort(tags)
-	return tags, nil
-}
-
-// canonical is a version with its v.
-func canonical(version string) (string, error) {
-	v := "v" + strings.TrimPrefix(version, "v")
-	if semver.Canonical(v) != v || semver.Build(v) != "" {
-		return "", fmt.Errorf("version %q: is not of the form 1.102.3", version)
+	var list []Published
+	revised := map[string]bool{}
+	for _, tag := range tags {
+		if v, err := lock.ParseImageVersion(tag); err == nil && v.String() == tag {
+			list = append(list, Published{v, tag})
+			revised[v.Tailscale] = true
+		}
 	}
-	return v, nil
+	for _, tag := range tags {
+		if v, err := lock.ParseImageVersion(tag); err == nil && v.Tailscale == tag && !revised[tag] && semver.Prerelease(tag) == "" {
+			list = append(list, Published{v, tag})
+		}
+	}
+	slices.SortFunc(list, func(a, b Published) int { return a.Compare(b.ImageVersion) })
+	return list, nil
 }

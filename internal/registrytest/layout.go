@@ -17,7 +17,6 @@ import (
 	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/plan"
 )
 
 // A Release is a small image as a build leaves it: a layout and the
@@ -28,14 +27,14 @@ type Release struct {
 	Lock          *lock.Lock
 }
 
-// NewRelease makes a release of a version, as v1.102.3, with layers of about so many
+// NewRelease makes a release of a version, as v1.102.3 or v1.102.3-r1, with layers of about so many
 // bytes, for the given platforms or for two. Releases of different versions share
 // their lowest layer.
 func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platform) *Release {
 	t.Helper()
 	dir := t.TempDir()
 	r := &Release{Dir: filepath.Join(dir, "dist"), LockFile: filepath.Join(dir, lock.File)}
-	r.Lock = &lock.Lock{Schema: lock.SchemaVersion, Inputs: inputs(version, platforms), Outputs: &lock.Outputs{}}
+	r.Lock = &lock.Lock{Schema: lock.SchemaVersion, Inputs: inputs(version, platforms), Outputs: map[string]*lock.Output{lock.Default: {}}}
 	var images, attestations []v1.Image
 	for _, p := range r.Lock.Inputs.Platforms {
 		layers := []*image.Layer{
@@ -47,8 +46,8 @@ func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platf
 			t.Fatal(err)
 		}
 		images = append(images, img)
-		attestations = append(attestations, attesttest.Attestation(t, r.Lock.Inputs, plan.Sources{}, p, img))
-		r.Lock.Outputs.Platforms = append(r.Lock.Outputs.Platforms, output(t, p, img, attestations[len(attestations)-1], layers))
+		attestations = append(attestations, attesttest.Attestation(t, r.Lock.Inputs, p, img))
+		r.Lock.Output().Platforms = append(r.Lock.Output().Platforms, output(t, p, img, attestations[len(attestations)-1], layers))
 	}
 	index, err := image.Index(r.Lock.Inputs, r.Lock.Inputs.Platforms, images, attestations...)
 	if err != nil {
@@ -58,7 +57,7 @@ func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platf
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Lock.Outputs.Index = digest.String()
+	r.Lock.Output().Index = digest.String()
 	if _, err := image.WriteLayout(r.Dir, r.Lock.Inputs.Tailscale.Short(), index, false); err != nil {
 		t.Fatal(err)
 	}
@@ -74,13 +73,16 @@ func inputs(version string, platforms []lock.Platform) lock.Inputs {
 	}
 	sum := sha256.Sum256([]byte(version))
 	h1 := "h1:" + base64.StdEncoding.EncodeToString(sum[:])
-	in := lock.Inputs{
-		Tailscale:   lock.Tailscale{Version: version, Commit: hex.EncodeToString(sum[:20]), Time: time.Unix(1_700_000_000, 0).UTC(), Sum: h1},
-		Go:          lock.Go{Version: "go1.26.0", Sums: map[string]string{}},
-		Roots:       lock.Module{Version: "v0.0.0-20261030153154-30a33513ff6d", Sum: h1},
-		Platforms:   platforms,
-		LayerFormat: lock.LayerFormat,
+	v, err := lock.ParseImageVersion(version)
+	if err != nil {
+		panic(err)
 	}
+	in := lock.Defaults()
+	in.Revision = v.Revision
+	in.Tailscale = lock.Tailscale{Version: v.Tailscale, Commit: hex.EncodeToString(sum[:20]), Time: time.Unix(1_700_000_000, 0).UTC(), Sum: h1}
+	in.Go = lock.Go{Version: "go1.26.0", Sums: map[string]string{}}
+	in.Roots = lock.Module{Version: "v0.0.0-20261030153154-30a33513ff6d", Sum: h1}
+	in.Platforms = platforms
 	for _, host := range lock.Hosts {
 		in.Go.Sums[host] = h1
 	}

@@ -18,10 +18,12 @@ import (
 // layout, or as a registry serves it.
 type Image struct {
 	Digest  string
-	Version string // as 1.102.3
-	Commit  string // upstream's, 40 hex digits
-	Go      string // as go1.26.8
-	Roots   string // a module version
+	Version string // as 1.102.3-r1
+	// Tailscale is upstream's version, as v1.102.3.
+	Tailscale string
+	Commit    string // upstream's, 40 hex digits
+	Go        string // as go1.26.8
+	Roots     string // a module version
 	// Platforms are in the index's order.
 	Platforms []Size
 }
@@ -46,10 +48,13 @@ func Describe(index v1.ImageIndex) (*Image, error) {
 	a := manifest.Annotations
 	d := &Image{
 		Digest:  digest.String(),
-		Version: a["org.opencontainers.image.version"],
-		Commit:  a["org.opencontainers.image.revision"],
-		Go:      a[image.Prefix+"go"],
-		Roots:   a[image.Prefix+"roots"],
+		Version: a[image.LabelVersion],
+		Commit:  a[image.LabelCommit],
+		Go:      a[image.LabelGo],
+		Roots:   a[image.LabelRoots],
+	}
+	if v, err := lock.ParseImageVersion(d.Version); err == nil {
+		d.Tailscale = v.Tailscale
 	}
 	for _, desc := range manifest.Manifests {
 		if desc.Platform == nil || !desc.MediaType.IsImage() {
@@ -97,7 +102,7 @@ func (n *Notes) Write(w io.Writer) error {
 func (n *Notes) Inputs() [][3]string {
 	old, now := cmp.Or(n.Before, &Image{}), n.Image
 	return [][3]string{
-		{"tailscale", old.Version, now.Version}, {"commit", "", now.Commit}, {"Go", old.Go, now.Go},
+		{"image", old.Version, now.Version}, {"tailscale", old.Tailscale, now.Tailscale}, {"commit", "", now.Commit}, {"Go", old.Go, now.Go},
 		{"CA roots", old.Roots, now.Roots}, {"index", "", now.Digest},
 	}
 }
@@ -126,10 +131,10 @@ func (n *Notes) Gone() []Size {
 
 // Compare is a link to what upstream changed, "" when it changed nothing.
 func (n *Notes) Compare() string {
-	if n.Before == nil || n.Before.Version == n.Image.Version || n.Before.Version == "" {
+	if n.Before == nil || n.Before.Tailscale == n.Image.Tailscale || n.Before.Tailscale == "" {
 		return ""
 	}
-	return "https://github.com/tailscale/tailscale/compare/v" + n.Before.Version + "...v" + n.Image.Version
+	return "https://github.com/tailscale/tailscale/compare/" + n.Before.Tailscale + "..." + n.Image.Tailscale
 }
 
 var notesTemplate = template.Must(template.New("notes").Funcs(template.FuncMap{"size": progress.Bytes}).Parse(

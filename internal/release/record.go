@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -21,15 +22,12 @@ import (
 
 // record makes the notes of what the first repository has, and writes the release down.
 func (r *Release) record(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
-	tags, err := tagsOf(l)
-	if err != nil {
-		return err
-	}
 	n := &Notes{Repositories: r.Repositories, Changes: r.journal.entries["update"].Changes}
-	if n.Image, err = r.describe(ctx, l.Outputs.Index); err != nil {
+	var err error
+	if n.Image, err = r.describe(ctx, l.Output().Index); err != nil {
 		return err
 	}
-	for _, t := range tags {
+	for _, t := range tagsOf(l.Inputs.ImageVersion()) {
 		n.Tags = append(n.Tags, t.Name)
 	}
 	if before := r.before(l); before != "" {
@@ -54,6 +52,7 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []lock.Platform) e
 	if err := atomicfile.Write(r.path(notesName), b.Bytes()); err != nil {
 		return err
 	}
+	l.Published = &lock.Published{Revision: l.Inputs.Revision, Index: l.Indexes()}
 	return r.Recorder.Record(ctx, l, b.String())
 }
 
@@ -61,11 +60,11 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []lock.Platform) e
 // named, or, where no journal has that, what the lock that is replaced records.
 func (r *Release) before(l *lock.Lock) string {
 	before := r.journal.entries["before"].Before
-	if !r.journal.covers("before", "", digestsOf(l), nil) || before == l.Outputs.Index {
+	if !r.journal.covers("before", "", digestsOf(l), nil) || before == l.Output().Index {
 		before = ""
 	}
-	if old, err := lock.Read(r.LockFile); before == "" && err == nil && old.Outputs != nil && old.Outputs.Index != l.Outputs.Index {
-		before = old.Outputs.Index
+	if old, err := lock.Read(r.LockFile); before == "" && err == nil && old.Output() != nil && old.Output().Index != l.Output().Index {
+		before = old.Output().Index
 	}
 	return before
 }
@@ -91,7 +90,7 @@ func (r *Release) describe(ctx context.Context, digest string) (*Image, error) {
 // the notes stay in the release's folder.
 type LocalRecorder struct{ *Release }
 
-// Recorded reports whether the lock has the release's outputs, and the folder its notes.
+// Recorded reports whether the lock has the image as published, and the folder its notes.
 func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
 	there, err := lock.Read(f.LockFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -101,7 +100,7 @@ func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
 		return false, err
 	}
 	_, noNotes := os.Stat(f.path(notesName))
-	return noNotes == nil && f.journal.covers("record", "", digestsOf(l), f.Repositories) && there.Outputs != nil && there.Outputs.Index == l.Outputs.Index, nil
+	return noNotes == nil && f.journal.covers("record", "", digestsOf(l), f.Repositories) && there.Published != nil && maps.Equal(there.Published.Index, l.Indexes()), nil
 }
 
 // Record replaces the lock, unless somebody else changed it since the release began.
@@ -117,7 +116,7 @@ func (f LocalRecorder) Record(_ context.Context, l *lock.Lock, _ string) error {
 }
 
 // Withdraw writes the lock in which the version is marked.
-func (f LocalRecorder) Withdraw(_ context.Context, l *lock.Lock, _ string) error {
+func (f LocalRecorder) Withdraw(_ context.Context, l *lock.Lock, _ string, _ []string) error {
 	return l.Write(f.LockFile)
 }
 
@@ -130,22 +129,26 @@ type GitHubRecorder struct {
 	LockFile, Branch string
 }
 
-// Recorded reports whether there is a release of the lock's version that names its
+// Recorded reports whether there is a release of the image's version that names its
 // index.
 func (g GitHubRecorder) Recorded(ctx context.Context, l *lock.Lock) (bool, error) {
-	return g.Released(ctx, l.Inputs.Tailscale.Version, l.Outputs.Index)
+	v := l.Inputs.ImageVersion()
+	if done, err := g.Released(ctx, v.String(), l.Output().Index); done || err != nil || v.Revision > 0 {
+		return done, err
+	}
+	return g.Released(ctx, v.Tailscale, l.Output().Index) // from before there were revisions
 }
 
 // Record commits the lock, unless somebody else changed it since the checkout, and
 // makes the release at the commit.
 func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, notes string) error {
-	version := l.Inputs.Tailscale.Version
-	commit, err := g.commit(ctx, l, fmt.Sprintf("lock: tailscale %s\n\n%s", version, l.Outputs.Index))
+	version := l.Inputs.ImageVersion()
+	commit, err := g.commit(ctx, l, fmt.Sprintf("lock: tailscale %s\n\n%s", version, l.Output().Index))
 	if err != nil {
 		return err
 	}
 	_, err = g.Release(ctx, github.ReleaseNotes{
-		Tag: version, Commit: commit, Notes: notes, Index: l.Outputs.Index, Prerelease: lock.ChannelOf(version) == lock.Unstable,
+		Tag: version.String(), Commit: commit, Notes: notes, Index: l.Output().Index, Prerelease: lock.ChannelOf(version.Tailscale) == lock.Unstable,
 	})
 	return err
 }
@@ -171,10 +174,15 @@ func contents(file string, l *lock.Lock) (have, next []byte, err error) {
 	return have, next, err
 }
 
-// Withdraw commits the lock in which the version is marked, and marks the release.
-func (g GitHubRecorder) Withdraw(ctx context.Context, l *lock.Lock, version string) error {
+// Withdraw commits the lock in which the version is marked, and marks the releases.
+func (g GitHubRecorder) Withdraw(ctx context.Context, l *lock.Lock, version string, tags []string) error {
 	if _, err := g.commit(ctx, l, "lock: tailscale "+version+" is withdrawn"); err != nil {
 		return err
 	}
-	return g.Client.Withdraw(ctx, version, "**Withdrawn.** The tags name the release before; this one is not published again.")
+	for _, tag := range tags {
+		if err := g.Client.Withdraw(ctx, tag, "**Withdrawn.** The tags name the image before; this one is not published again."); err != nil {
+			return err
+		}
+	}
+	return nil
 }

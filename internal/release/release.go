@@ -115,9 +115,6 @@ func Named(name string) *Step {
 // Digests names the images of a release: the digest of its index, by variant.
 type Digests map[string]string
 
-// Default is the variant that has no name of its own.
-const Default = "default"
-
 func (d Digests) String() string {
 	text, _ := json.Marshal(map[string]string(d)) // of strings: it cannot fail
 	return string(text)
@@ -129,8 +126,8 @@ func ParseDigests(s string) (Digests, error) {
 	if err := json.Unmarshal([]byte(s), &d); err != nil {
 		return nil, fmt.Errorf("%q: expected a JSON object, variant to digest: %w", s, err)
 	}
-	if d[Default] == "" {
-		return nil, fmt.Errorf("%q: no digest for the variant %s", s, Default)
+	if d[lock.Default] == "" {
+		return nil, fmt.Errorf("%q: no digest for the variant %s", s, lock.Default)
 	}
 	return d, nil
 }
@@ -170,8 +167,9 @@ type Recorder interface {
 	Recorded(ctx context.Context, l *lock.Lock) (bool, error)
 	// Record writes the release down: the lock and the notes.
 	Record(ctx context.Context, l *lock.Lock, notes string) error
-	// Withdraw writes down that a version is withdrawn, as l has it.
-	Withdraw(ctx context.Context, l *lock.Lock, version string) error
+	// Withdraw writes down that a version is withdrawn, as l has it: the images that have
+	// these tags.
+	Withdraw(ctx context.Context, l *lock.Lock, version string, tags []string) error
 }
 
 // A Release is one release, of one channel.
@@ -183,7 +181,7 @@ type Release struct {
 	Renew bool
 	// Again goes through all steps of a release that is published.
 	Again bool
-	// Retag lets the tags of a version go on to another digest.
+	// Retag lets moving tags go back to an older version.
 	Retag bool
 	// Repositories are where it is published.
 	Repositories []string
@@ -292,19 +290,18 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 			return nil, err
 		}
 	}
-	result.Version = l.Inputs.Tailscale.Short()
+	result.Version = l.Inputs.ImageVersion().String()
 	if l.Outputs != nil {
 		result.Images = digestsOf(l)
-		result.Digest = result.Images[Default]
+		result.Digest = result.Images[lock.Default]
 		if r.journal.covers("record", "", result.Images, r.Repositories) {
 			result.Notes = r.path(notesName)
 		}
 	}
-	tags, err := tagsOf(l)
-	for _, t := range tags {
+	for _, t := range tagsOf(l.Inputs.ImageVersion()) {
 		result.Tags = append(result.Tags, t.Name)
 	}
-	return result, err
+	return result, nil
 }
 
 // lock reads the lock of the release.
@@ -316,17 +313,17 @@ func (r *Release) lock() (*lock.Lock, error) {
 	return l, err
 }
 
-func digestsOf(l *lock.Lock) Digests { return Digests{Default: l.Outputs.Index} }
+func digestsOf(l *lock.Lock) Digests { return l.Indexes() }
 
-func tagsOf(l *lock.Lock) ([]registry.Tag, error) {
-	version := l.Inputs.Tailscale.Version
-	return registry.Tags(version, lock.ChannelOf(version))
+// tagsOf are the tags of an image of the default variant.
+func tagsOf(v lock.ImageVersion) []registry.Tag {
+	return registry.Tags(v, "", lock.ChannelOf(v.Tailscale))
 }
 
 // references are the image in each repository, by digest.
 func (r *Release) references(l *lock.Lock) (refs []string) {
 	for _, repository := range r.Repositories {
-		refs = append(refs, repository+"@"+l.Outputs.Index)
+		refs = append(refs, repository+"@"+l.Output().Index)
 	}
 	return refs
 }
@@ -423,7 +420,7 @@ func (r *Release) ready(s *Step) (*lock.Lock, error) {
 		return nil, &OrderError{Step: "build", Folder: r.Folder}
 	}
 	if l.IsWithdrawn() {
-		return nil, fmt.Errorf("%s: %s was withdrawn, and is not published until there is a newer release", r.Folder, l.Inputs.Tailscale.Version)
+		return nil, fmt.Errorf("%s: %s was withdrawn, and is not published until there is another image", r.Folder, l.Inputs.ImageVersion())
 	}
 	have := digestsOf(l)
 	if r.Images != nil && !maps.Equal(have, r.Images) {
@@ -432,7 +429,7 @@ func (r *Release) ready(s *Step) (*lock.Lock, error) {
 	for _, before := range Steps[1:slices.Index(Steps, s)] {
 		for _, part := range before.parts(l.Inputs.Platforms) {
 			if !r.journal.covers(before.Name, part, have, r.repositoriesOf(before.Needs)) {
-				return nil, &OrderError{strings.TrimSuffix(before.Name+" "+string(part), " "), have[Default], r.Folder}
+				return nil, &OrderError{strings.TrimSuffix(before.Name+" "+string(part), " "), have[lock.Default], r.Folder}
 			}
 		}
 	}

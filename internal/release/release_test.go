@@ -33,16 +33,15 @@ func sample(t *testing.T, in lock.Inputs, sizes map[string]int64, order ...strin
 }
 
 func TestNotes(t *testing.T) {
-	in := lock.Inputs{
-		Tailscale: lock.Tailscale{Version: "v1.100.0", Commit: strings.Repeat("a", 40), Time: time.Unix(1, 0)},
-		Go:        lock.Go{Version: "go1.26.7"},
-		Roots:     lock.Module{Version: "v0.0.0-1"},
-	}
+	in := lock.Defaults()
+	in.Tailscale = lock.Tailscale{Version: "v1.100.0", Commit: strings.Repeat("a", 40), Time: time.Unix(1, 0)}
+	in.Go, in.Roots = lock.Go{Version: "go1.26.7"}, lock.Module{Version: "v0.0.0-1"}
+	in.Revision = 2
 	old, err := Describe(sample(t, in, map[string]int64{"linux/amd64": 3e6, "linux/mips": 1e6}, "linux/amd64", "linux/mips"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	in.Tailscale.Version, in.Go.Version = "v1.102.3", "go1.26.8"
+	in.Tailscale.Version, in.Go.Version, in.Revision = "v1.102.3", "go1.26.8", 0
 	now, err := Describe(sample(t, in, map[string]int64{"linux/amd64": 5e6, "linux/arm/v7": 1e6}, "linux/amd64", "linux/arm/v7"))
 	if err != nil {
 		t.Fatal(err)
@@ -60,8 +59,9 @@ func TestNotes(t *testing.T) {
 	}
 	text := b.String()
 	for _, want := range []string{
-		"# derper 1.102.3\n",
-		"| tailscale | `1.100.0` → `1.102.3` |",
+		"# derper 1.102.3-r0\n",
+		"| image | `1.100.0-r2` → `1.102.3-r0` |",
+		"| tailscale | `v1.100.0` → `v1.102.3` |",
 		"| Go | `go1.26.7` → `go1.26.8` |",
 		"| CA roots | `v0.0.0-1` |",
 		"| index | `" + now.Digest + "` |",

@@ -52,14 +52,22 @@ func (r *Release) update(ctx context.Context, before *lock.Lock, _ []lock.Platfo
 			return err
 		}
 	}
-	if before != nil && l.Outputs == nil && reflect.DeepEqual(before.Inputs, l.Inputs) {
-		l.Outputs = before.Outputs
+	if v := l.Inputs.Variants; len(v) > 1 || v[0].Name != lock.Default || v[0].Suffix != "" {
+		return fmt.Errorf("%s: has other variants than %s, and this program releases only that", r.LockFile, lock.Default)
+	}
+	// Another program may give another image.
+	if before != nil && l.Outputs == nil && r.journal.entries["build"].Program == r.Program {
+		was := before.Inputs
+		was.Revision, was.Format = l.Inputs.Revision, l.Inputs.Format // which the step build sets
+		if reflect.DeepEqual(was, l.Inputs) && reflect.DeepEqual(before.Published, l.Published) {
+			l.Inputs, l.Outputs = before.Inputs, before.Outputs
+		}
 	}
 	if err := l.Write(r.path(lockName)); err != nil {
 		return err
 	}
 	if l.IsWithdrawn() {
-		r.say("update: %s was withdrawn, and is not published until there is a newer release", l.Inputs.Tailscale.Version)
+		r.say("update: %s was withdrawn, and is not published until there is another image", l.Inputs.ImageVersion())
 	}
 	e := r.entry(Sources)
 	e.Base, e.Changes = digestOf(old), changes
@@ -95,11 +103,8 @@ func (r *Release) push(ctx context.Context, l *lock.Lock, _ []lock.Platform) err
 // tag moves the tags. What the one that always moves named before is in the journal
 // before anything moves, for the notes.
 func (r *Release) tag(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
-	tags, err := tagsOf(l)
-	if err != nil {
-		return err
-	}
-	e := r.entry(Push)
+	var err error
+	tags, e := tagsOf(l.Inputs.ImageVersion()), r.entry(Push)
 	if !r.journal.covers("before", "", e.Images, nil) {
 		if e.Before, err = r.named(ctx, r.Repositories[0], tags[len(tags)-1].Name); err != nil {
 			return err
@@ -108,7 +113,38 @@ func (r *Release) tag(ctx context.Context, l *lock.Lock, _ []lock.Platform) erro
 			return err
 		}
 	}
+	if err := r.nameBefore(ctx, l); err != nil {
+		return err
+	}
 	return r.pushWith(ctx, l, tags)
+}
+
+// nameBefore gives the image before this one, of the same release of tailscale, the tag of
+// its revision where it has none: it was published when there were no revisions, under tags
+// that now move on.
+func (r *Release) nameBefore(ctx context.Context, l *lock.Lock) error {
+	p := l.Published
+	if p == nil || p.Revision >= l.Inputs.Revision {
+		return nil
+	}
+	digest, err := v1.NewHash(p.Index[lock.Default])
+	if err != nil {
+		return nil // no image of this variant
+	}
+	v := lock.ImageVersion{Tailscale: l.Inputs.Tailscale.Version, Revision: p.Revision}
+	for _, repository := range r.Repositories {
+		if at, err := r.named(ctx, repository, v.String()); err != nil || at != "" {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		_, err := r.Registry.Move(ctx, registry.Plan{Release: registry.ByDigest(v.String(), digest), Repositories: []string{repository}, Tags: tagsOf(v)[:1]})
+		if err != nil && !errors.Is(err, registry.ErrIncomplete) { // it was never there
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *Release) pushWith(ctx context.Context, l *lock.Lock, tags []registry.Tag) error {
@@ -139,16 +175,13 @@ func (r *Release) sign(ctx context.Context, _ *lock.Lock, _ []lock.Platform) err
 // published reports whether the registries have all of the release: its tags are in
 // place everywhere, and what they name is signed.
 func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
-	digest, err := v1.NewHash(l.Outputs.Index)
-	if err != nil {
-		return false, err
-	}
-	tags, err := tagsOf(l)
+	tags := tagsOf(l.Inputs.ImageVersion())
+	digest, err := v1.NewHash(l.Output().Index)
 	if err != nil {
 		return false, err
 	}
 	report, err := r.Registry.Push(ctx, registry.Plan{
-		Release: registry.ByDigest(l.Inputs.Tailscale.Short(), digest), Repositories: r.Repositories, Tags: tags, Retag: r.Retag, DryRun: true,
+		Release: registry.ByDigest(l.Inputs.Version(), digest), Repositories: r.Repositories, Tags: tags, Retag: r.Retag, DryRun: true,
 	})
 	if err != nil {
 		return false, err
@@ -159,7 +192,7 @@ func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
 	}
 	signed, err := r.Signer.Signed(ctx, r.references(l))
 	if err == nil && !signed {
-		r.say("%s: the tags are in place, and the image is not signed by %s", l.Inputs.Tailscale.Version, r.Signer)
+		r.say("%s: the tags are in place, and the image is not signed by %s", l.Inputs.ImageVersion(), r.Signer)
 	}
 	return signed, err
 }

@@ -3,6 +3,7 @@ package release
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -118,9 +119,9 @@ func TestOrder(t *testing.T) {
 		t.Errorf("verified twice: %q", *used)
 	}
 	// The image is another one: nothing was done for it.
-	r.Images = Digests{Default: "sha256:" + strings.Repeat("0", 64)}
+	r.Images = Digests{lock.Default: "sha256:" + strings.Repeat("0", 64)}
 	var mismatch *MismatchError
-	if err := run("test"); !errors.As(err, &mismatch) || !strings.Contains(err.Error(), l.Outputs.Index) {
+	if err := run("test"); !errors.As(err, &mismatch) || !strings.Contains(err.Error(), l.Output().Index) {
 		t.Errorf("another image: %v", err)
 	}
 	r.Images = nil
@@ -131,7 +132,7 @@ func TestOrder(t *testing.T) {
 	if err := run("test"); err == nil || !strings.Contains(err.Error(), "was withdrawn") {
 		t.Errorf("withdrawn: %v", err)
 	}
-	l.Withdrawn, l.Outputs.Index = nil, "sha256:"+strings.Repeat("0", 64)
+	l.Withdrawn, l.Output().Index = nil, "sha256:"+strings.Repeat("0", 64)
 	if err := l.Write(r.path(lockName)); err != nil {
 		t.Fatal(err)
 	}
@@ -183,12 +184,16 @@ func TestUpdateStep(t *testing.T) {
 	}
 	_, real := locked(t, nil)
 	got.Outputs = real.Outputs
+	got.Inputs.Revision++ // as the step build sets it
+	if err := r.journal.put("build", "", entry{Program: r.Program}); err != nil {
+		t.Fatal(err)
+	}
 	if err := got.Write(r.path(lockName)); err != nil {
 		t.Fatal(err)
 	}
 	flags = nil // a later run finds nothing new in them
-	if got := update(true); got.Outputs == nil {
-		t.Error("the outputs of the same inputs are lost")
+	if again := update(true); again.Outputs == nil || again.Inputs.Revision != got.Inputs.Revision {
+		t.Errorf("the outputs of the same inputs are lost, or not of revision %d: %+v", got.Inputs.Revision, again.Inputs)
 	}
 	if got := r.journal.entries["update"].Changes; len(got) != 1 {
 		t.Errorf("what changed in the flags is lost: %q", got)
@@ -230,11 +235,11 @@ func TestRecorderOnGitHub(t *testing.T) {
 	if got := server.File(lock.File); got != string(want) {
 		t.Errorf("main has another lock:\n%s", got)
 	}
-	if got := server.Commits(); len(got) != 2 || got[0] != "lock: tailscale "+l.Inputs.Tailscale.Version {
+	if got := server.Commits(); len(got) != 2 || got[0] != "lock: tailscale "+l.Inputs.Version() {
 		t.Errorf("commits %q", got)
 	}
 	r := server.Releases()
-	if len(r) != 1 || r[0].Tag != l.Inputs.Tailscale.Version || r[0].Prerelease || !strings.Contains(r[0].Body, "what is new") {
+	if len(r) != 1 || r[0].Tag != l.Inputs.Version() || r[0].Prerelease || !strings.Contains(r[0].Body, "what is new") {
 		t.Errorf("releases %+v", r)
 	}
 
@@ -243,7 +248,7 @@ func TestRecorderOnGitHub(t *testing.T) {
 	if err := g.Record(t.Context(), l, "what is new\n"); err != nil {
 		t.Fatal(err)
 	}
-	if r := server.Releases(); len(r) != 2 || r[1].Tag != "v1.105.7" || !r[1].Prerelease || r[1].Latest {
+	if r := server.Releases(); len(r) != 2 || r[1].Tag != "1.105.7-r"+fmt.Sprint(l.Inputs.Revision) || !r[1].Prerelease || r[1].Latest {
 		t.Errorf("releases %+v", r)
 	}
 	if server.File(g.LockFile) == "" || len(server.Commits()) != 3 {
@@ -269,11 +274,11 @@ func TestLocalRecorder(t *testing.T) {
 	if _, err := r.Run(t.Context(), Steps[0]); err != nil {
 		t.Fatal(err)
 	}
-	_, l := locked(t, nil)
+	_, l := locked(t, func(l *lock.Lock) { l.Published = &lock.Published{Revision: l.Inputs.Revision, Index: l.Indexes()} })
 	if got, err := r.Recorder.Recorded(t.Context(), l); got || err != nil {
 		t.Errorf("recorded: %v, %v", got, err)
 	}
-	if err := os.WriteFile(r.path(notesName), []byte(l.Outputs.Index), 0o644); err != nil {
+	if err := os.WriteFile(r.path(notesName), []byte(l.Output().Index), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -299,7 +304,7 @@ func TestLocalRecorder(t *testing.T) {
 }
 
 func TestDigests(t *testing.T) {
-	d := Digests{Default: "sha256:aa", "debug": "sha256:bb"}
+	d := Digests{lock.Default: "sha256:aa", "debug": "sha256:bb"}
 	got, err := ParseDigests(d.String())
 	if err != nil || !maps.Equal(got, d) {
 		t.Errorf("%v, %v", got, err)
@@ -317,7 +322,7 @@ func TestJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := entry{Images: Digests{Default: "sha256:aa"}, Repositories: []string{"a", "b"}, Program: "p", With: "native"}
+	e := entry{Images: Digests{lock.Default: "sha256:aa"}, Repositories: []string{"a", "b"}, Program: "p", With: "native"}
 	if err := j.put("test", "linux/arm/v7", e); err != nil {
 		t.Fatal(err)
 	}
@@ -332,8 +337,8 @@ func TestJournal(t *testing.T) {
 		"the same":               {e, true},
 		"fewer repositories":     {edited(func(e *entry) { e.Repositories = []string{"b"} }), true},
 		"one repository more":    {edited(func(e *entry) { e.Repositories = []string{"b", "c"} }), false},
-		"another image":          {edited(func(e *entry) { e.Images = Digests{Default: "sha256:bb"} }), false},
-		"one variant more":       {edited(func(e *entry) { e.Images = Digests{Default: "sha256:aa", "debug": "sha256:bb"} }), false},
+		"another image":          {edited(func(e *entry) { e.Images = Digests{lock.Default: "sha256:bb"} }), false},
+		"one variant more":       {edited(func(e *entry) { e.Images = Digests{lock.Default: "sha256:aa", "debug": "sha256:bb"} }), false},
 		"another program":        {edited(func(e *entry) { e.Program = "q" }), false},
 		"another container host": {edited(func(e *entry) { e.With = "docker" }), false},
 	} {
@@ -364,7 +369,7 @@ func TestPushCorrupt(t *testing.T) {
 	if err := errors.Join(os.Symlink(built.Dir, r.path(layoutName)), os.Symlink(built.LockFile, r.path(lockName))); err != nil {
 		t.Fatal(err)
 	}
-	blob := filepath.Join(built.Dir, "blobs", "sha256", strings.TrimPrefix(built.Lock.Outputs.Platforms[0].Layers[1].Digest, "sha256:"))
+	blob := filepath.Join(built.Dir, "blobs", "sha256", strings.TrimPrefix(built.Lock.Output().Platforms[0].Layers[1].Digest, "sha256:"))
 	whole, err := os.ReadFile(blob)
 	if err != nil {
 		t.Fatal(err)

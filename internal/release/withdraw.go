@@ -1,13 +1,13 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/mod/semver"
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -24,92 +24,118 @@ type WithdrawnTag struct {
 	// Tag is the tag as REPOSITORY:TAG.
 	Tag string `json:"tag"`
 	// From is the digest that it named, To the one that it names: the same one where it
-	// named another release, or no earlier release has it.
+	// named another image, or no earlier image has it.
 	From string `json:"from"`
 	To   string `json:"to"`
+	// Stays is set for a tag that still names what was withdrawn: no earlier image has it.
+	Stays bool `json:"stays,omitempty"`
 }
 
-// Withdraw moves the tags that move from a release back to the release before it, in
-// all repositories, and marks it in the lock, so that it is not published again until
-// there is a newer one. The tags of the version itself stay. The mark comes first: a
-// withdrawal that is interrupted is finished by running it again, and no schedule
-// publishes the release meanwhile.
+// Withdraw moves the tags that move from an image back to the one before it, in all
+// repositories, and marks it in the lock, so that it is not published again until there is
+// another one. What is withdrawn is one revision, 1.102.3-r1, or, by the version of the
+// release, all its revisions. Their own tags stay. The mark comes first: a withdrawal that
+// is interrupted is finished by running it again, and no schedule publishes the image
+// meanwhile.
 //
-// A tag goes back to the newest earlier release that would have it: 1.104 to another
-// 1.104, latest to the channel's. One that no earlier release has stays where it is.
+// A tag goes back to the newest earlier image that would have it: 1.104 to another
+// 1.104, latest to the channel's. One that no earlier image has stays where it is.
 func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, error) {
 	unlock, err := r.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	version = "v" + strings.TrimPrefix(version, "v")
+	v, err := lock.ParseImageVersion(version)
+	if err != nil {
+		return nil, fmt.Errorf("withdraw: %w", err)
+	}
+	mark := v.Tailscale
+	if strings.TrimPrefix(version, "v") == v.String() {
+		mark = v.String()
+	}
 	l, err := lock.Read(r.LockFile)
 	if err != nil {
 		return nil, err
 	}
-	tags, err := registry.Tags(version, lock.ChannelOf(version))
+	have, err := r.have(ctx)
 	if err != nil {
 		return nil, err
 	}
-	earlier, err := r.earlier(ctx, version, l.Withdrawn)
-	if err != nil {
-		return nil, err
+	isWithdrawn := func(p registry.Published) bool { return p.In([]string{mark}) }
+	var from []v1.Hash
+	var tagged []string
+	for _, p := range have {
+		if isWithdrawn(p) { // the newest is the last
+			digest, err := r.digest(ctx, p)
+			if err != nil {
+				return nil, err
+			}
+			v, from, tagged = p.ImageVersion, append(from, digest), append(tagged, p.Tag)
+		}
 	}
-	withdrawn, err := r.digest(ctx, version)
-	if err != nil {
-		return nil, err
+	if from == nil {
+		return nil, fmt.Errorf("withdraw %s: %s has no such image", version, strings.Join(r.Repositories, " or "))
 	}
-	var plans []registry.Plan // one for each release that tags go back to
-	w := &Withdrawal{Version: strings.TrimPrefix(version, "v")}
-	for _, tag := range tags {
+	earlier := slices.DeleteFunc(have, func(p registry.Published) bool {
+		return p.Compare(v) >= 0 || isWithdrawn(p) || p.In(l.Withdrawn) || lock.ChannelOf(p.Tailscale) != lock.ChannelOf(v.Tailscale)
+	})
+	slices.Reverse(earlier)   // the newest first
+	var plans []registry.Plan // one for each image that tags go back to
+	w := &Withdrawal{Version: strings.TrimPrefix(mark, "v")}
+	for _, tag := range tagsOf(v) {
 		if !tag.Moves {
 			continue
 		}
 		var to *registry.Content
-		i := slices.IndexFunc(earlier, func(v string) bool { // newest first
-			have, _ := registry.Tags(v, lock.ChannelOf(v)) // of a version, which registries have: no error
-			return slices.Contains(have, tag)
-		})
-		if i >= 0 {
-			digest, err := r.digest(ctx, earlier[i])
+		for _, p := range earlier {
+			if !slices.Contains(tagsOf(p.ImageVersion), tag) {
+				continue
+			}
+			digest, err := r.digest(ctx, p)
 			if err != nil {
 				return nil, err
 			}
-			to = registry.ByDigest(earlier[i], digest)
+			if !slices.Contains(from, digest) { // under another name
+				to = registry.ByDigest(p.String(), digest)
+				break
+			}
 		}
 		for _, repository := range r.Repositories {
-			from, err := r.named(ctx, repository, tag.Name)
+			at, err := r.named(ctx, repository, tag.Name)
 			if err != nil {
 				return nil, err
 			}
-			t := WithdrawnTag{Tag: repository + ":" + tag.Name, From: from, To: from}
-			if from == withdrawn.String() && to != nil {
-				t.To = to.Digest.String()
+			t := WithdrawnTag{Tag: repository + ":" + tag.Name, From: at, To: at}
+			if slices.ContainsFunc(from, func(d v1.Hash) bool { return d.String() == at }) {
+				if t.Stays = to == nil; to != nil {
+					t.To = to.Digest.String()
+				}
 			}
 			w.Tags = append(w.Tags, t)
 		}
 		if to == nil {
 			continue
 		}
-		i = slices.IndexFunc(plans, func(p registry.Plan) bool { return p.Release.Version == to.Version })
+		i := slices.IndexFunc(plans, func(p registry.Plan) bool { return p.Release.Version == to.Version })
 		if i < 0 {
 			i = len(plans)
-			plans = append(plans, registry.Plan{Release: to, Repositories: r.Repositories, From: withdrawn})
+			plans = append(plans, registry.Plan{Release: to, Repositories: r.Repositories, From: from})
 		}
 		plans[i].Tags = append(plans[i].Tags, tag)
 	}
-	if len(plans) == 0 {
-		return nil, fmt.Errorf("withdraw %s: no earlier release of its channel is in all of %s; --repo names fewer", version, strings.Join(r.Repositories, ", "))
+	if !slices.Contains(l.Withdrawn, mark) {
+		l.Withdrawn = append(l.Withdrawn, mark)
+		slices.SortFunc(l.Withdrawn, func(a, b string) int {
+			v, _ := lock.ParseImageVersion(a) // of a lock, which is checked
+			w, _ := lock.ParseImageVersion(b)
+			return cmp.Or(v.Compare(w), cmp.Compare(a, b))
+		})
 	}
-	if !slices.Contains(l.Withdrawn, version) {
-		l.Withdrawn = append(l.Withdrawn, version)
-		slices.SortFunc(l.Withdrawn, semver.Compare)
-	}
-	if err := r.Recorder.Withdraw(ctx, l, version); err != nil {
+	if err := r.Recorder.Withdraw(ctx, l, w.Version, tagged); err != nil {
 		return nil, fmt.Errorf("withdraw %s: %w", version, err)
 	}
-	r.say("%s is marked as withdrawn", version)
+	r.say("%s is marked as withdrawn", mark)
 	for _, p := range plans {
 		if _, err := r.Registry.Move(ctx, p); err != nil {
 			return nil, &StepError{"tag", err}
@@ -118,34 +144,25 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 	return w, nil
 }
 
-// earlier are the versions below one, of the same channel, that every repository has a
-// tag of and that were not withdrawn; the newest first.
-func (r *Release) earlier(ctx context.Context, version string, withdrawn []string) ([]string, error) {
-	var common []string
+// have are the images that every repository has, from the oldest to the newest.
+func (r *Release) have(ctx context.Context) (common []registry.Published, err error) {
 	for i, repository := range r.Repositories {
 		have, err := r.Registry.Versions(ctx, repository)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(have, version) {
-			return nil, fmt.Errorf("withdraw %s: %s has no such release", version, repository)
-		}
 		if i == 0 {
 			common = have
 		}
-		common = slices.DeleteFunc(common, func(v string) bool { return !slices.Contains(have, v) })
+		common = slices.DeleteFunc(common, func(p registry.Published) bool { return !slices.Contains(have, p) })
 	}
-	common = slices.DeleteFunc(common, func(v string) bool {
-		return semver.Compare(v, version) >= 0 || lock.ChannelOf(v) != lock.ChannelOf(version) || slices.Contains(withdrawn, v)
-	})
-	slices.SortFunc(common, func(a, b string) int { return semver.Compare(b, a) })
 	return common, nil
 }
 
-// digest is the digest of a version's image, which must be the same in all repositories.
-func (r *Release) digest(ctx context.Context, version string) (digest v1.Hash, err error) {
+// digest is the digest of an image, which must be the same in all repositories.
+func (r *Release) digest(ctx context.Context, p registry.Published) (digest v1.Hash, err error) {
 	for i, repository := range r.Repositories {
-		s, err := r.named(ctx, repository, version)
+		s, err := r.named(ctx, repository, p.Tag)
 		if err != nil {
 			return digest, err
 		}
@@ -154,7 +171,7 @@ func (r *Release) digest(ctx context.Context, version string) (digest v1.Hash, e
 			err = fmt.Errorf("it is %s in %s", digest, r.Repositories[0])
 		}
 		if err != nil {
-			return digest, fmt.Errorf("%s:%s: %q: %w", repository, version, s, err)
+			return digest, fmt.Errorf("%s:%s: %q: %w", repository, p.Tag, s, err)
 		}
 		digest = h
 	}

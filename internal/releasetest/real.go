@@ -28,7 +28,7 @@ func Programs(ctx context.Context, root, dir string) error {
 		return err
 	}
 	defer c.Close()
-	for _, b := range built.Outputs.Platforms[0].Binaries {
+	for _, b := range built.Output.Platforms[0].Binaries {
 		if err := extract(c, b, filepath.Join(dir, b.Name)); err != nil {
 			return fmt.Errorf("%s: %w", b.Name, err)
 		}

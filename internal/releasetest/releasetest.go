@@ -69,7 +69,7 @@ func New(t testing.TB, root string) *Release {
 		sums:   map[module.Version]string{},
 		infos:  map[module.Version][]byte{},
 	}
-	r.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64", "linux/arm/v6"}
+	r.Inputs.Platforms, r.Inputs.Revision = []lock.Platform{"linux/amd64", "linux/arm64", "linux/arm/v6"}, 0
 	for _, host := range lock.Hosts {
 		r.sums[l.Inputs.Go.Module(host)] = l.Inputs.Go.Sums[host]
 	}
@@ -103,6 +103,7 @@ func New(t testing.TB, root string) *Release {
 		"go.sum":                  depSum,
 		"version/version.go":      "package version\n\nvar shortStamp, longStamp, gitCommitStamp string\n\nfunc Long() string { return longStamp }\nfunc Commit() string { return gitCommitStamp }\nfunc Short() string { return shortStamp }\n",
 		"cmd/derper/main.go":      "package main\n\nimport (\n\t\"example.com/dep\"\n\t\"tailscale.com/version\"\n)\n\nfunc main() { println(dep.Name(), version.Long()) }\n",
+		"other/derper/main.go":    "package main\n\nfunc main() { println(\"another program of that name\") }\n",
 		"cmd/tailscaled/main.go":  "package main\n\nimport \"tailscale.com/version\"\n\nfunc main() { println(version.Short(), version.Commit()) }\n",
 		"testdata/LICENSE":        "of test data\n",
 		"internal/unused/LICENSE": "of a folder\n",

@@ -21,12 +21,6 @@ import (
 //go:embed generate/main.go
 var source embed.FS
 
-// Source is the source of the program, an input of the plan.
-func Source() []byte {
-	data, _ := source.ReadFile("generate/main.go") // it is embedded
-	return data
-}
-
 // Make makes the bundle in the folder work and returns the files that it made, by
 // name: ca-certificates.crt, left-out.txt, LICENSE.
 func Make(ctx context.Context, t *toolchain.Toolchain, in lock.Inputs, env, args []string, work string) (_ map[string]string, err error) {

@@ -16,6 +16,8 @@ import (
 	"tailscale.com/util/must"
 
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/probe"
 )
 
@@ -43,10 +45,15 @@ var (
 // caseVersions expects one commit: in derper, in tailscaled and in the label.
 func caseVersions(ctx context.Context, b *bed) {
 	labels := must.Get(b.image.ConfigFile()).Config.Labels
-	label, version := labels["org.opencontainers.image.revision"], labels["org.opencontainers.image.version"]
+	label := labels[image.LabelCommit]
 	if len(label) != 40 {
-		fail("label org.opencontainers.image.revision is %q, wants a commit", label)
+		fail("label %s is %q, wants a commit", image.LabelCommit, label)
 	}
+	v, err := lock.ParseImageVersion(labels[image.LabelVersion])
+	if err != nil {
+		fail("label %s: %w", image.LabelVersion, err)
+	}
+	version := strings.TrimPrefix(v.Tailscale, "v")
 	var errs []error
 	for _, p := range []struct {
 		program string
@@ -68,7 +75,7 @@ func caseVersions(ctx context.Context, b *bed) {
 			errs = append(errs, fmt.Errorf("%s is %q, the label says version %s", p.program, said, version))
 		}
 	}
-	b.note = version + ", commit " + label
+	b.note = labels[image.LabelVersion] + ", commit " + label
 	must.Do(errors.Join(errs...))
 }
 

@@ -71,11 +71,9 @@ func Ours(img v1.Image) error {
 		return fmt.Errorf("image config: %w", err)
 	}
 	c, why := file.Config, ""
-	switch source := c.Labels["org.opencontainers.image.source"]; {
-	case source != image.Source:
-		why = fmt.Sprintf("its label org.opencontainers.image.source is %q", source)
-	case c.Labels[image.Prefix+"layer-format"] == "":
-		why = "it has no label " + image.Prefix + "layer-format"
+	switch {
+	case c.Labels[image.LabelGo] == "":
+		why = "it has no label " + image.LabelGo
 	case !slices.Equal(c.Entrypoint, []string{"/entrypoint"}):
 		why = fmt.Sprintf("its entrypoint is %q", c.Entrypoint)
 	default:

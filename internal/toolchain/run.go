@@ -43,6 +43,9 @@ func (t *Toolchain) places(c command) []string {
 		// Compilers do not live long enough for thrift with memory to pay. It
 		// does not change what they make.
 		"GOGC=400",
+		// No index of what is in a module: it is kept by the module's name, and
+		// believed when what it was made of was damaged, and has been replaced.
+		"GODEBUG=goindex=0",
 		// Nothing is private or excused from the checksum database, and no
 		// version control system is ever asked.
 		"GOPRIVATE=", "GONOPROXY=", "GONOSUMDB=", "GOINSECURE=", "GOVCS=*:off",

@@ -55,6 +55,10 @@ func (s *Source) Fetch(ctx context.Context, env, args []string, work string, lin
 	if packages, ok := s.fetched[key]; ok {
 		return packages, nil
 	}
+	// What is there is verified first: the go command takes it as it is.
+	if err := s.verify(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
 	// A dry run with the final flags loads exactly the modules that the real one
 	// needs. Nothing is fetched when nothing is missing.
 	count := func(text string) {
@@ -159,7 +163,7 @@ func (s *Source) sums() (map[module.Version]string, error) {
 		return nil, err
 	}
 	if !found {
-		return nil, fmt.Errorf("module cache: %s: missing", m)
+		return nil, fmt.Errorf("module cache: %s: %w", m, fs.ErrNotExist)
 	}
 	f, err := os.Open(filepath.Join(s.toolchain.modCache(), m.String(), "go.sum"))
 	if err != nil {

@@ -51,7 +51,7 @@ func changes(from, to lock.Inputs) (list []Change) {
 		{"commit", from.Tailscale.Commit, to.Tailscale.Commit},
 		{"go", from.Go.Version, to.Go.Version},
 		{"roots", from.Roots.Version, to.Roots.Version},
-		{"layer format", fmt.Sprint(from.LayerFormat), fmt.Sprint(to.LayerFormat)},
+		{"image format", fmt.Sprint(from.Format), fmt.Sprint(to.Format)},
 	} {
 		if c.Old == "0" {
 			c.Old = "" // of a new lock
@@ -99,7 +99,10 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if u.New, err = s.companions(ctx, r, version, have); err != nil {
 		return nil, err
 	}
-	u.New.Tailscale, u.New.LayerFormat = proven, lock.LayerFormat
+	u.New.Tailscale, u.New.Format = proven, lock.Format
+	if version != locked {
+		u.New.Revision = 0
+	}
 	switch {
 	case version == locked:
 		err = agree(proven, have.Tailscale)

@@ -49,8 +49,8 @@ func TestNewStable(t *testing.T) {
 	if in.Roots.Version != newRoots {
 		t.Errorf("roots are %+v", in.Roots)
 	}
-	if !slices.Equal(in.Platforms, w.Inputs.Platforms) || in.LayerFormat != lock.LayerFormat {
-		t.Errorf("platforms are %v, layer format is %d", in.Platforms, in.LayerFormat)
+	if !slices.Equal(in.Platforms, w.Inputs.Platforms) || in.Format != lock.Format {
+		t.Errorf("platforms are %v, format is %d", in.Platforms, in.Format)
 	}
 	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: in}).Bytes(); err != nil {
 		t.Errorf("the inputs make no lock: %v", err)

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,18 +20,16 @@ import (
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
-// The names of what an image claims, as package image writes them.
-const (
-	claimVersion     = "org.opencontainers.image.version"
-	claimCommit      = "org.opencontainers.image.revision"
-	claimCreated     = "org.opencontainers.image.created"
-	claimGo          = image.Prefix + "go"
-	claimRoots       = image.Prefix + "roots"
-	claimLayerFormat = image.Prefix + "layer-format"
+// Labels that every image of this project has, and those that it has besides: one of
+// format 1 says less.
+var (
+	labels  = []string{image.LabelVersion, image.LabelCommit, image.LabelCreated, image.LabelSource, image.LabelGo, image.LabelRoots}
+	labels1 = []string{image.LabelFormat1}
+	labels2 = []string{image.LabelFormat, image.LabelTailscale, image.LabelPrograms, image.LabelVariant}
 )
 
 // claims is what an image says it is made of: inputs without their sums.
-func (f *found) claims() (in lock.Inputs, err error) {
+func (f *found) claims() (lock.Inputs, error) {
 	// The same stands in several places, one of which may have been changed: what
 	// most of them say counts, and what another says is found when it is compared.
 	// At a tie it is the index before the images.
@@ -39,7 +38,7 @@ func (f *found) claims() (in lock.Inputs, err error) {
 		places = append(places, img.annotations, img.configFile.Config.Labels)
 	}
 	claim := map[string]string{}
-	for _, name := range []string{claimVersion, claimCommit, claimGo, claimRoots, claimCreated, claimLayerFormat} {
+	for _, name := range slices.Concat(labels, labels1, labels2) {
 		count := map[string]int{}
 		for _, place := range places {
 			if v := place[name]; v != "" {
@@ -51,29 +50,64 @@ func (f *found) claims() (in lock.Inputs, err error) {
 				claim[name] = v
 			}
 		}
+	}
+	var in lock.Inputs
+	want := slices.Concat(labels, labels2)
+	if claim[image.LabelFormat] == "" {
+		in = lock.Format1()
+		want = slices.Concat(labels, labels1)
+		claim[image.LabelFormat], claim[image.LabelTailscale] = claim[image.LabelFormat1], "v"+claim[image.LabelVersion]
+	}
+	for _, name := range want {
 		if claim[name] == "" {
 			return in, fmt.Errorf("%w: nothing in it says %s", image.ErrForeign, name)
 		}
 	}
-	at, err := time.Parse(time.RFC3339, claim[claimCreated])
-	if err != nil {
-		return in, fmt.Errorf("claims %s %s: %w", claimCreated, diff.Printable(claim[claimCreated]), image.ErrForeign)
+	in.Tailscale = lock.Tailscale{Version: claim[image.LabelTailscale], Commit: claim[image.LabelCommit]}
+	in.Source, in.Roots.Version = claim[image.LabelSource], claim[image.LabelRoots]
+	in.Go = lock.Go{Version: claim[image.LabelGo], Sums: map[string]string{}}
+	for name, read := range map[string]func(string) error{
+		image.LabelCreated: func(s string) (err error) {
+			in.Tailscale.Time, err = time.Parse(time.RFC3339, s)
+			in.Tailscale.Time = in.Tailscale.Time.UTC()
+			return err
+		},
+		image.LabelVersion: func(s string) error {
+			v, err := lock.ParseImageVersion(s)
+			in.Revision = v.Revision
+			return err
+		},
+		image.LabelFormat:   func(s string) (err error) { in.Format, err = strconv.Atoi(s); return err },
+		image.LabelPrograms: func(s string) error { return json.Unmarshal([]byte(s), &in.Programs) },
+		image.LabelVariant: func(s string) error {
+			in.Variants = make([]lock.Variant, 1)
+			return json.Unmarshal([]byte(s), &in.Variants[0])
+		},
+	} {
+		if !slices.Contains(want, name) && name != image.LabelFormat {
+			continue
+		}
+		if err := read(claim[name]); err != nil {
+			return in, fmt.Errorf("claims %s %s: %w", name, diff.Printable(claim[name]), image.ErrForeign)
+		}
 	}
-	format, err := strconv.Atoi(claim[claimLayerFormat])
-	if err != nil {
-		return in, fmt.Errorf("claims %s %s: %w", claimLayerFormat, diff.Printable(claim[claimLayerFormat]), image.ErrForeign)
-	}
-	return lock.Inputs{
-		Tailscale:   lock.Tailscale{Version: "v" + claim[claimVersion], Commit: claim[claimCommit], Time: at.UTC()},
-		Go:          lock.Go{Version: claim[claimGo], Sums: map[string]string{}},
-		Roots:       lock.Module{Version: claim[claimRoots]},
-		LayerFormat: format,
-	}, nil
+	return in.Image(), nil
 }
 
 func claimsOf(in lock.Inputs) *Claims {
-	t := in.Tailscale
-	return &Claims{t.Version, t.Commit, t.Time, in.Go.Version, in.Roots.Version, in.LayerFormat}
+	t, v := in.Tailscale, in.Variant()
+	return &Claims{in.Version(), t.Version, t.Commit, t.Time, in.Go.Version, in.Roots.Version, in.Format, in.Source, v, in.Programs}
+}
+
+// Words says of what an image is made besides the release, for people.
+func (c *Claims) Words() string {
+	words := fmt.Sprintf("%s, CA roots %s, format %d, variant %s", c.Go, c.Roots, c.Format, c.Variant.Name)
+	for _, p := range c.Programs {
+		if len(p.Tags) > 0 {
+			words += fmt.Sprintf(", %s with the build tags %s", p.Name(), strings.Join(p.Tags, ","))
+		}
+	}
+	return diff.Printable(words + ", source " + c.Source)
 }
 
 // remake makes a lock's inputs again from what an image claims: every sum comes from
@@ -83,8 +117,8 @@ func claimsOf(in lock.Inputs) *Claims {
 func (j *job) remake(ctx context.Context) error {
 	in, claimed := &j.inputs, j.inputs.Tailscale
 	in.Platforms = j.expected
-	if in.LayerFormat != lock.LayerFormat {
-		return fmt.Errorf("its layers are of format %d, this program writes format %d: verify with the program of the revision that made the image", in.LayerFormat, lock.LayerFormat)
+	if in.Format < 1 || in.Format > lock.Format {
+		return fmt.Errorf("it is an image of format %d, this program makes 1 to %d: verify with the program of the revision that made the image", in.Format, lock.Format)
 	}
 	if err := j.sums(ctx); err != nil {
 		return err
@@ -135,8 +169,61 @@ func (j *job) remake(ctx context.Context) error {
 			commit.Result, commit.Rebuilt, commit.Note = Pass, n.commit, n.by+" names the same"
 		}
 	}
-	j.subject.Inputs = slices.Concat(made, []Check{c, commit}, proof, j.againstLock())
+	j.subject.Inputs = slices.Concat(made, []Check{c, commit, j.source(), j.variant()}, proof, j.againstLock())
 	return nil
+}
+
+// variant checks what an image claims of itself that no public log knows: that it is a
+// variant with these files, this user, these programs. Whoever makes an image could claim
+// any, and it would be made again: it counts only if it is known here.
+func (j *job) variant() Check {
+	v := j.inputs.Variant()
+	c := Check{Level: LevelInput, Name: "variant " + diff.Printable(v.Name), Result: Fail, Image: asJSON(v)}
+	known := []lock.Inputs{lock.Defaults()}
+	by, not := "this program knows", "this program does not know"
+	if j.Lock != nil {
+		known = append(known, j.Lock.Inputs)
+		by, not = "this program or the lock at hand knows", "neither this program nor the lock at hand knows"
+	}
+	for _, in := range known {
+		of, err := in.Of(v.Name)
+		if err != nil {
+			continue
+		}
+		of = of.Image()
+		c.Rebuilt = asJSON(of.Variant())
+		if c.Rebuilt != c.Image || !slices.EqualFunc(of.Programs, j.inputs.Programs, func(p, q lock.Program) bool { return p.Package == q.Package }) {
+			continue
+		}
+		c.Result, c.Note = Pass, "programs, files and user are those that "+by
+		if asJSON(of.Programs) != asJSON(j.inputs.Programs) {
+			// Build tags follow upstream's releases.
+			c.Result, c.Note = Skip, "the programs' build tags are the image's own claim"
+			continue
+		}
+		return c
+	}
+	if c.Result == Fail {
+		c.Note = fmt.Sprintf("the image claims programs, files or a user that %s: %s, %s", not, diff.Printable(c.Image), diff.Printable(asJSON(j.inputs.Programs)))
+	}
+	return c
+}
+
+// source checks the address of the repository that an image claims to be made by.
+func (j *job) source() Check {
+	c := Check{Level: LevelInput, Name: "source", Result: Skip, Image: j.inputs.Source, Note: "the image's own claim: " + diff.Printable(j.inputs.Source)}
+	switch {
+	case j.Lock != nil && j.Lock.Inputs.Source == j.inputs.Source:
+		c.Result, c.Note = Pass, "the lock at hand names the same"
+	case j.inputs.Source == lock.DefaultSource:
+		c.Result, c.Note = Pass, "the repository of this program"
+	}
+	return c
+}
+
+func asJSON(v any) string {
+	data, _ := json.Marshal(v) // strings and numbers
+	return string(data)
 }
 
 // sums asks the checksum database for the sums of all modules of the inputs, of which a
@@ -206,9 +293,25 @@ func (j *job) againstLock() []Check {
 	for _, d := range [][3]string{
 		{"Go", have.Go.Version, j.inputs.Go.Version},
 		{"CA roots", have.Roots.Version, j.inputs.Roots.Version},
+		{"revision", strconv.Itoa(have.Revision), strconv.Itoa(j.inputs.Revision)},
+		{"format", strconv.Itoa(have.Format), strconv.Itoa(j.inputs.Format)},
+		{"source", have.Source, j.inputs.Source},
 	} {
 		if d[1] != d[2] {
 			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
+		}
+	}
+	if mine, err := have.Of(j.inputs.Variant().Name); err == nil && j.sameRelease() {
+		// What the lock says of this very revision contradicts another claim.
+		for _, d := range [][2]string{{asJSON(mine.Image().Programs), asJSON(j.inputs.Programs)}, {asJSON(mine.Image().Variant()), asJSON(j.inputs.Variant())}} {
+			text := fmt.Sprintf("the lock has %s, the image claims %s", d[0], diff.Printable(d[1]))
+			switch {
+			case d[0] == d[1]:
+			case have.Revision == j.inputs.Revision && have.Format == j.inputs.Format:
+				wrong = append(wrong, text)
+			default:
+				other = append(other, text)
+			}
 		}
 	}
 	switch {
@@ -217,7 +320,7 @@ func (j *job) againstLock() []Check {
 	case len(wrong) > 0:
 		c.Result, c.Note, c.Details = Fail, wrong[0], wrong
 	case len(other) > 0:
-		c.Note = "names the same release, but " + strings.Join(other, "; ") + ": the image is of another revision of the lock"
+		c.Note = "names the same release, but " + strings.Join(other, "; ") + ": the image is of another state of the lock"
 	default:
 		c.Result, c.Note = Pass, "names the same inputs with the same sums"
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -15,6 +16,7 @@ import (
 type comparison struct {
 	ctx       context.Context
 	want, got *foundImage
+	names     []string // of the rebuilt image's layers
 	checks    []Check
 	err       error // the first
 
@@ -22,8 +24,8 @@ type comparison struct {
 }
 
 // compareImages compares all of two images, from the inside out.
-func compareImages(ctx context.Context, want, got *foundImage) ([]Check, error) {
-	c := &comparison{ctx: ctx, want: want, got: got, layerDiffers: map[int]bool{}}
+func compareImages(ctx context.Context, in lock.Inputs, want, got *foundImage) ([]Check, error) {
+	c := &comparison{ctx: ctx, want: want, got: got, names: plan.Layers(in.Variant()), layerDiffers: map[int]bool{}}
 	c.layers()
 	c.documents()
 	return c.checks, c.err
@@ -37,8 +39,8 @@ func (c *comparison) layers() {
 	for _, pair := range align(c.want.contents, c.got.contents) {
 		w, g := pair[0], pair[1]
 		name := fmt.Sprintf("layer %d", max(w, g)+1)
-		if w >= 0 && len(c.want.contents) == len(plan.Layers) {
-			name = "layer " + plan.Layers[w]
+		if w >= 0 {
+			name = "layer " + c.names[w]
 		}
 		switch {
 		case g < 0:

@@ -39,7 +39,7 @@ type fixture struct {
 	// attestations are those of images.
 	attestations []v1.Image
 	index        v1.ImageIndex
-	outputs      *lock.Outputs
+	output       *lock.Output
 }
 
 func newFixture(t *testing.T, platforms ...lock.Platform) *fixture {
@@ -65,7 +65,7 @@ func buildFixture(t *testing.T, r *releasetest.Release, platforms ...lock.Platfo
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.images, f.attestations, f.index, f.outputs = built.Images, built.Attestations, built.Index, built.Outputs
+	f.images, f.attestations, f.index, f.output = built.Images, built.Attestations, built.Index, built.Output
 	return f
 }
 
@@ -77,7 +77,7 @@ func (f *fixture) builder() *pipeline.Builder {
 
 // lock is the lock at hand, as it is in a checkout.
 func (f *fixture) lock() *lock.Lock {
-	return &lock.Lock{Schema: lock.SchemaVersion, Inputs: f.release.Inputs, Outputs: f.outputs}
+	return &lock.Lock{Schema: lock.SchemaVersion, Inputs: f.release.Inputs, Outputs: map[string]*lock.Output{lock.Default: f.output}}
 }
 
 func (f *fixture) verifier(t *testing.T) *Verifier {
@@ -119,17 +119,13 @@ func (f *fixture) layout(t *testing.T, platforms []lock.Platform, images []v1.Im
 // an image whose inventory cannot be taken has that of another.
 func (f *fixture) indexOf(t *testing.T, platforms []lock.Platform, images []v1.Image) v1.ImageIndex {
 	t.Helper()
-	sources, err := pipeline.Sources()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var attestations []v1.Image
 	for i, img := range images {
 		platform := platforms[i]
 		if slices.Contains(f.images, img) {
 			platform = f.platforms[slices.Index(f.images, img)]
 		}
-		a := attesttest.Attestation(t, f.release.Inputs, sources, platform, img)
+		a := attesttest.Attestation(t, f.release.Inputs, platform, img)
 		if a == nil {
 			a = f.attestations[0]
 		}
@@ -172,7 +168,7 @@ func (f *fixture) layersOf(t *testing.T) []*image.Layer {
 		if err != nil {
 			t.Fatal(err)
 		}
-		layers = append(layers, &image.Layer{Layer: lock.Layer{Name: plan.Layers[i], DiffID: diffID.String(), Digest: digest.String()}, Bytes: size, Open: l.Compressed})
+		layers = append(layers, &image.Layer{Layer: lock.Layer{Name: plan.Layers(lock.Defaults().Variant())[i], DiffID: diffID.String(), Digest: digest.String()}, Bytes: size, Open: l.Compressed})
 	}
 	return layers
 }
@@ -324,7 +320,7 @@ func goEnv(t *testing.T, name string, env ...string) string {
 
 // ldflags are those that the plan links derper with.
 func (f *fixture) ldflags() string {
-	for _, arg := range plan.InstallArgs(f.release.Inputs.Tailscale, plan.Derper) {
+	for _, arg := range plan.InstallArgs(f.release.Inputs.Tailscale, f.release.Inputs.Programs[0]) {
 		if flags, ok := strings.CutPrefix(arg, "-ldflags="); ok {
 			return flags
 		}

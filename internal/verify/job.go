@@ -41,7 +41,7 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 			if err := want.readLayers(ctx, j.contents); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)
 			}
-			checks, err := compareImages(ctx, want, img)
+			checks, err := compareImages(ctx, j.inputs, want, img)
 			if err != nil {
 				return err
 			}

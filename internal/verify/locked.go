@@ -12,26 +12,33 @@ import (
 
 // Locked verifies the lock at hand, of which name is the file's: it rebuilds what the
 // lock has as inputs, and compares what comes out with what it records, digest by
-// digest. The error is lock.ErrNoOutputs or that of ctx.
+// digest. There is a subject for each variant. The error is lock.ErrNoOutputs or that of
+// ctx.
 func (v *Verifier) Locked(ctx context.Context, name string) (*Report, error) {
 	if v.Lock.Outputs == nil {
 		return nil, lock.ErrNoOutputs
 	}
 	r, end := v.begin()
-	in := v.Lock.Inputs
-	j := &job{Verifier: v, inputs: in, expected: in.Platforms, found: &found{opened: &registry.Image{}}, subject: &Subject{
-		Ref: name, Kind: KindLock, Digest: v.Lock.Outputs.Index,
-		Release: claimsOf(in),
-	}}
-	r.Subjects = []*Subject{j.subject}
-	j.build = j.wanted()
-	if err := j.do(ctx, j.locked); err != nil {
-		return nil, err
+	for _, variant := range v.Lock.Inputs.Variants {
+		in, err := v.Lock.Inputs.Of(variant.Name)
+		if err != nil {
+			return nil, err
+		}
+		recorded := v.Lock.Outputs[variant.Name]
+		j := &job{Verifier: v, inputs: in, expected: in.Platforms, found: &found{opened: &registry.Image{}}, subject: &Subject{
+			Ref: name + variant.Suffix, Kind: KindLock, Digest: recorded.Index,
+			Release: claimsOf(in),
+		}}
+		r.Subjects = append(r.Subjects, j.subject)
+		j.build = j.wanted()
+		if err := j.do(ctx, func(ctx context.Context) error { return j.locked(ctx, recorded) }); err != nil {
+			return nil, err
+		}
 	}
 	return end(), nil
 }
 
-func (j *job) locked(ctx context.Context) error {
+func (j *job) locked(ctx context.Context, recorded *lock.Output) error {
 	s := j.subject
 	if err := j.sums(ctx); err != nil {
 		return err
@@ -45,7 +52,7 @@ func (j *job) locked(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("rebuild: %w", err)
 		}
-		if err := j.lockedOutputs(built); err != nil {
+		if err := j.lockedOutputs(built, recorded); err != nil {
 			return err
 		}
 	}
@@ -53,9 +60,9 @@ func (j *job) locked(ctx context.Context) error {
 }
 
 // lockedOutputs compares what was rebuilt with what the lock records.
-func (j *job) lockedOutputs(built *build) error {
+func (j *job) lockedOutputs(built *build, locked *lock.Output) error {
 	for _, out := range built.outputs {
-		was, _ := j.Lock.Outputs.Platform(out.Platform)
+		was, _ := locked.Platform(out.Platform)
 		p := &PlatformResult{Platform: string(out.Platform), Digest: was.Manifest}
 		compare := func(level Level, name, rebuilt, locked string) {
 			p.Checks = append(p.Checks, recorded(level, name, rebuilt, locked, slices.ContainsFunc(p.Checks, func(inner Check) bool {
@@ -81,7 +88,7 @@ func (j *job) lockedOutputs(built *build) error {
 		p.conclude()
 		j.subject.Platforms = append(j.subject.Platforms, p)
 	}
-	check := Check{Level: LevelIndex, Name: "index", Result: Skip, Image: j.Lock.Outputs.Index,
+	check := Check{Level: LevelIndex, Name: "index", Result: Skip, Image: locked.Index,
 		Note: fmt.Sprintf("%d of its %d platforms were rebuilt", len(j.build), len(j.expected))}
 	if len(j.build) == len(j.expected) {
 		raw, err := j.index(built)

@@ -52,7 +52,7 @@ func (j *job) rebuild(ctx context.Context) (*build, error) {
 		}
 		b.built = append(b.built, out.Images...)
 		b.attested = append(b.attested, out.Attestations...)
-		b.outputs = append(b.outputs, out.Outputs.Platforms...)
+		b.outputs = append(b.outputs, out.Output.Platforms...)
 		if j.Fresh {
 			j.measure()
 			if dir := filepath.Join(j.Cache.Dir(), "go-build"); size(dir) >= compiledLimit {

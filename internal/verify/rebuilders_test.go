@@ -164,7 +164,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		if err := json.Unmarshal(first.Payload, &s); err != nil {
 			t.Fatal(err)
 		}
-		if len(s.Subject) != 3 || "sha256:"+s.Subject[0].Digest["sha256"] != f.outputs.Index || "sha256:"+s.Subject[2].Digest["sha256"] != f.outputs.Platforms[1].Manifest {
+		if len(s.Subject) != 3 || "sha256:"+s.Subject[0].Digest["sha256"] != f.output.Index || "sha256:"+s.Subject[2].Digest["sha256"] != f.output.Platforms[1].Manifest {
 			t.Errorf("is not about the index and its images: %s", first.Payload)
 		}
 		if s.Predicate.Result != "PASSED" || strings.Join(s.Predicate.PassedTests, ",") != "rebuild linux/amd64,rebuild linux/arm64,rebuild index" {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/internal/attest"
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // Result is what became of one check.
@@ -119,12 +120,16 @@ type Subject struct {
 
 // Claims are what an image claims to be made of, and for a lock its inputs.
 type Claims struct {
-	Version     string    `json:"version"`
-	Commit      string    `json:"commit"`
-	Time        time.Time `json:"time"`
-	Go          string    `json:"go"`
-	Roots       string    `json:"roots"`
-	LayerFormat int       `json:"layerFormat"`
+	Version   string         `json:"version"`   // of the image, as 1.102.3-r1
+	Tailscale string         `json:"tailscale"` // as v1.102.3
+	Commit    string         `json:"commit"`
+	Time      time.Time      `json:"time"`
+	Go        string         `json:"go"`
+	Roots     string         `json:"roots"`
+	Format    int            `json:"format"`
+	Source    string         `json:"source"`
+	Variant   lock.Variant   `json:"variant"`
+	Programs  []lock.Program `json:"programs"`
 }
 
 // A PlatformResult is what was found about one platform.

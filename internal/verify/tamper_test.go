@@ -42,8 +42,8 @@ func TestTampering(t *testing.T) {
 	t.Run("nothing", func(t *testing.T) {
 		s := f.verify(t, f.layoutOf(t, f.index))
 		wantVerified(t, s)
-		if s.Digest != f.outputs.Index {
-			t.Errorf("is about %s, not %s", s.Digest, f.outputs.Index)
+		if s.Digest != f.output.Index {
+			t.Errorf("is about %s, not %s", s.Digest, f.output.Index)
 		}
 		for _, p := range s.Platforms {
 			if p.Result != Pass || p.Count(Pass, LevelBinary) != 3 || p.Count(Pass, LevelEntry) < 10 || p.Count(Pass, LevelCompression) != 4 {
@@ -257,7 +257,7 @@ func TestTampering(t *testing.T) {
 		".config.Env: image the same values in another order")
 	config("a label", func(c *v1.ConfigFile) { c.Config.Labels["org.opencontainers.image.licenses"] = "none" },
 		`.config.Labels["org.opencontainers.image.licenses"]: image "none"`)
-	config("the label of the release", func(c *v1.ConfigFile) { c.Config.Labels[claimVersion] = "1.0.1" },
+	config("the label of the release", func(c *v1.ConfigFile) { c.Config.Labels[image.LabelVersion] = "1.0.1" },
 		`.config.Labels["org.opencontainers.image.version"]: image "1.0.1"`)
 	config("entrypoint", func(c *v1.ConfigFile) { c.Config.Entrypoint = []string{"/usr/local/bin/derper"} },
 		`.config.Entrypoint[0]: image "/usr/local/bin/derper", rebuilt "/entrypoint"`)
@@ -389,7 +389,7 @@ func TestTampering(t *testing.T) {
 	})
 	t.Run("rewritten JSON", func(t *testing.T) {
 		dir := f.layoutOf(t, f.index)
-		rewriteIndex(t, dir, f.outputs.Index)
+		rewriteIndex(t, dir, f.output.Index)
 		s := f.verify(t, dir)
 		wantFirst(t, s, LevelIndex, "the same values, written in another way")
 		wantOnly(t, s)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,16 +51,16 @@ func TestSources(t *testing.T) {
 		}
 		s := f.verify(t, tag)
 		wantVerified(t, s)
-		if says := strings.Join(s.MeansNot, "\n"); !strings.Contains(says, "what the tag will name next: this is about "+f.outputs.Index) {
+		if says := strings.Join(s.MeansNot, "\n"); !strings.Contains(says, "what the tag will name next: this is about "+f.output.Index) {
 			t.Errorf("does not warn of a tag:\n%s", says)
 		}
-		s = f.verify(t, r.Repository("derper")+"@"+f.outputs.Index)
+		s = f.verify(t, r.Repository("derper")+"@"+f.output.Index)
 		wantVerified(t, s)
 		if says := strings.Join(s.MeansNot, "\n"); strings.Contains(says, "tag") {
 			t.Errorf("warns of a tag where there is none:\n%s", says)
 		}
 		// One platform's image, by its own digest.
-		s = f.verify(t, r.Repository("derper")+"@"+f.outputs.Platforms[1].Manifest)
+		s = f.verify(t, r.Repository("derper")+"@"+f.output.Platforms[1].Manifest)
 		wantVerified(t, s)
 		if s.Kind != KindImage || len(s.Platforms) != 1 || s.Platforms[0].Platform != "linux/arm64" {
 			t.Errorf("is about a %s of %v", s.Kind, s.Platforms)
@@ -149,7 +150,7 @@ func TestCannotVerify(t *testing.T) {
 	blob := func(dir, digest string) string {
 		return filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))
 	}
-	derper := f.outputs.Platforms[0].Layers[2].Digest
+	derper := f.output.Platforms[0].Layers[2].Digest
 
 	t.Run("no such folder", func(t *testing.T) {
 		wantError(t, f.verify(t, "./nowhere"), image.ErrNotFound, "./nowhere: no such file or folder")
@@ -197,7 +198,7 @@ func TestCannotVerify(t *testing.T) {
 	})
 	t.Run("a manifest is another", func(t *testing.T) {
 		dir := layout(t)
-		manifest := f.outputs.Platforms[0].Manifest
+		manifest := f.output.Platforms[0].Manifest
 		data := bytes.ReplaceAll(readAllOf(t, blob(dir, manifest)), []byte("derper"), []byte("DERPER"))
 		writeFile(t, blob(dir, manifest), data)
 		wantError(t, f.verify(t, dir), image.ErrCorrupt, manifest+": corrupt: the content has digest sha256:")
@@ -222,22 +223,29 @@ func TestCannotVerify(t *testing.T) {
 		}
 		return oneImage(t, mutate.Annotations(img, map[string]string{name: value}).(v1.Image))
 	}
-	t.Run("another layer format", func(t *testing.T) {
-		s := f.verify(t, claims(t, claimLayerFormat, "99"))
-		wantError(t, s, nil, "its layers are of format 99, this program writes format 1: verify with the program of the revision")
+	t.Run("another format", func(t *testing.T) {
+		s := f.verify(t, claims(t, image.LabelFormat, "99"))
+		wantError(t, s, nil, "it is an image of format 99, this program makes 1 to 2: verify with the program of the revision")
+	})
+	t.Run("a program from elsewhere", func(t *testing.T) {
+		s := f.verify(t, claims(t, image.LabelPrograms, `[{"package":"example.com/derper"},{"package":"tailscale.com/cmd/tailscaled"}]`))
+		wantError(t, s, image.ErrForeign, "no package of module tailscale.com")
+	})
+	t.Run("no JSON", func(t *testing.T) {
+		wantError(t, f.verify(t, claims(t, image.LabelVariant, "{")), image.ErrForeign, "claims "+image.LabelVariant+" {")
 	})
 	t.Run("a release that is not", func(t *testing.T) {
 		v := f.verifier(t)
 		// Where the proxy does not have it, it is asked for directly, which is here, too.
 		v.Modules = &modproxy.Client{Proxies: f.release.Proxy, SumDB: f.release.SumDB + " " + f.release.Proxy + "/sumdb/sum.example.com", Dir: t.TempDir(), Temp: t.TempDir()}
-		s := f.run(t, v, claims(t, claimVersion, "1.99.99"))
+		s := f.run(t, v, claims(t, image.LabelTailscale, "v1.99.99"))
 		wantError(t, s, nil, "claims to be made of tailscale.com@v1.99.99, which the checksum database does not know")
 	})
 	t.Run("a release that is no version", func(t *testing.T) {
-		wantError(t, f.verify(t, claims(t, claimVersion, "../../x\x1b")), image.ErrForeign, `claims "tailscale.com@v../../x\x1b"`)
+		wantError(t, f.verify(t, claims(t, image.LabelTailscale, "v../../x\x1b")), image.ErrForeign, `claims "tailscale.com@v../../x\x1b"`)
 	})
 	t.Run("a commit that is none", func(t *testing.T) {
-		wantError(t, f.verify(t, claims(t, claimCommit, "abc")), image.ErrForeign, `"abc" is no git commit`)
+		wantError(t, f.verify(t, claims(t, image.LabelCommit, "abc")), image.ErrForeign, `"abc" is no git commit`)
 	})
 	t.Run("module proxy away", func(t *testing.T) {
 		v := f.verifier(t)
@@ -252,6 +260,84 @@ func TestCannotVerify(t *testing.T) {
 		if strings.Contains(r, "v1.99.99.zip") {
 			t.Errorf("asked for %s", r)
 		}
+	}
+}
+
+// TestVariantClaims guards that an image is not what it says only because it says so: it is
+// made again with the files and the user that it claims, bit for bit, and yet is refused
+// unless they are known here.
+func TestVariantClaims(t *testing.T) {
+	r := releasetest.New(t, "../..")
+	r.Inputs.Source, r.Inputs.Revision = "https://example.com/fork", 7
+	r.Inputs.Variants[0].User = "65532"
+	r.Inputs.Variants[0].Files = []lock.Entry{{Path: "etc/ssl/certs/ours.crt", Mode: "0644", Text: "trust us"}}
+	f := buildFixture(t, r, "linux/amd64")
+	ref := f.layoutOf(t, f.index)
+	if s := f.verify(t, ref); s.Verdict != Verified {
+		t.Errorf("with the lock at hand:\n%s", text(s))
+	}
+	v := f.verifier(t)
+	v.Lock, v.Platforms = nil, f.platforms
+	s := f.run(t, v, ref)
+	wantFirst(t, s, LevelInput, "variant default", "files or a user that this program does not know", "ours.crt")
+	if s.Release.Version != "1.102.3-r7" || !strings.Contains(text(s), "https://example.com/fork") {
+		t.Errorf("claims %+v", s.Release)
+	}
+
+	// Build tags follow upstream's releases, and are told.
+	r.Inputs.Variants, r.Inputs.Programs = lock.Defaults().Variants, slices.Clone(r.Inputs.Programs)
+	r.Inputs.Programs[1].Tags = []string{"ts_omit_ssh"}
+	f = buildFixture(t, r, "linux/amd64")
+	v = f.verifier(t)
+	v.Lock, v.Platforms = nil, f.platforms
+	s = f.run(t, v, f.layoutOf(t, f.index))
+	i := slices.IndexFunc(s.Inputs, func(c Check) bool { return c.Name == "variant default" })
+	if i < 0 || s.Inputs[i].Result != Skip || !strings.Contains(text(s), "tailscaled with the build tags ts_omit_ssh") {
+		t.Errorf("build tags:\n%s", text(s))
+	}
+}
+
+// TestLockContradicts guards that the lock of the very revision counts for more than what an
+// image claims, and that a program is no other program of the same name.
+func TestLockContradicts(t *testing.T) {
+	r := releasetest.New(t, "../..")
+	r.Inputs.Platforms = []lock.Platform{"linux/amd64"}
+	honest := &lock.Lock{Schema: lock.SchemaVersion, Inputs: r.Inputs}
+	for name, change := range map[string]func(p *lock.Program){
+		"tags":    func(p *lock.Program) { p.Tags = []string{"x"} },
+		"package": func(p *lock.Program) { p.Package = "tailscale.com/other/derper" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.Inputs.Programs = slices.Clone(honest.Inputs.Programs)
+			change(&r.Inputs.Programs[0])
+			f := buildFixture(t, r, "linux/amd64")
+			ref := f.layoutOf(t, f.index)
+			v := f.verifier(t)
+			v.Lock = honest
+			s := f.run(t, v, ref)
+			if i := slices.IndexFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand }); i < 0 || s.Inputs[i].Result != Fail || s.Verdict != Differs {
+				t.Errorf("with the honest lock:\n%s", text(s))
+			}
+			v.Lock, v.Platforms = nil, f.platforms
+			s = f.run(t, v, ref)
+			if i := slices.IndexFunc(s.Inputs, func(c Check) bool { return c.Name == "variant default" }); i < 0 || (s.Inputs[i].Result == Fail) != (name == "package") {
+				t.Errorf("without a lock:\n%s", text(s))
+			}
+		})
+	}
+}
+
+// TestFormat1 guards that images from before schema 2 of the lock can be verified, from
+// their labels alone.
+func TestFormat1(t *testing.T) {
+	r := releasetest.New(t, "../..")
+	r.Inputs.Format = 1
+	f := buildFixture(t, r)
+	v := f.verifier(t)
+	v.Lock = nil
+	s := f.run(t, v, f.layoutOf(t, f.index))
+	if s.Release == nil || s.Release.Format != 1 || s.Release.Version != "1.102.3" || len(s.Platforms) < 2 || s.Platforms[0].Result != Pass || s.Platforms[1].Result != Pass {
+		t.Errorf("format 1:\n%s", text(s))
 	}
 }
 
@@ -321,19 +407,19 @@ func TestLocked(t *testing.T) {
 	other := "sha256:" + strings.Repeat("0", 64)
 	t.Run("right", func(t *testing.T) { wantVerified(t, verify(t, func(*lock.Lock) {})) })
 	t.Run("binary", func(t *testing.T) {
-		s := verify(t, func(l *lock.Lock) { l.Outputs.Platforms[0].Binaries[0].Digest = other })
+		s := verify(t, func(l *lock.Lock) { l.Output().Platforms[0].Binaries[0].Digest = other })
 		wantFirst(t, s, LevelBinary, "derper on linux/amd64", "the lock records "+other)
 	})
 	t.Run("layer", func(t *testing.T) {
-		s := verify(t, func(l *lock.Lock) { l.Outputs.Platforms[0].Layers[0].DiffID = other })
+		s := verify(t, func(l *lock.Lock) { l.Output().Platforms[0].Layers[0].DiffID = other })
 		wantFirst(t, s, LevelEntry, "layer base on linux/amd64", "the lock records "+other)
 	})
 	t.Run("compression", func(t *testing.T) {
-		s := verify(t, func(l *lock.Lock) { l.Outputs.Platforms[0].Layers[0].Digest = other })
+		s := verify(t, func(l *lock.Lock) { l.Output().Platforms[0].Layers[0].Digest = other })
 		wantFirst(t, s, LevelCompression, "layer base on linux/amd64", "the lock records "+other)
 	})
 	t.Run("index", func(t *testing.T) {
-		s := verify(t, func(l *lock.Lock) { l.Outputs.Index = other })
+		s := verify(t, func(l *lock.Lock) { l.Output().Index = other })
 		wantFirst(t, s, LevelIndex, "the lock records "+other)
 		wantOnly(t, s)
 	})

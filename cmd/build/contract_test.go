@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/releasetest"
+)
+
+// TestContract guards what docs/lock.md promises for good: a later program lets this
+// revision build an image from a lock, with this command line and these exit codes.
+// Whatever else changes, this test may only grow.
+func TestContract(t *testing.T) {
+	r := releasetest.New(t, "../..")
+	t.Setenv("GOPROXY", r.Proxy)
+	t.Setenv("XDG_CACHE_HOME", releasetest.CacheDir(t))
+	defer func(db string) { sumDB = db }(sumDB)
+	sumDB = r.SumDB
+	name := r.Lock(t)
+	output := filepath.Join(t.TempDir(), "layout")
+	build := func(want int, args ...string) string {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		if code := run(context.Background(), args, &stdout, &stderr); code != want {
+			t.Fatalf("%q: exit code %d, want %d: %s", args, code, want, &stderr)
+		}
+		return stdout.String()
+	}
+	args := []string{"--lock", name, "--platform", "linux/arm64", "--output", output}
+	build(0, args...)
+	opened, err := image.Open(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := opened.Index(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := index.IndexManifest()
+	if err != nil || len(list.Manifests) != 2 || list.Manifests[0].Platform.Architecture != "arm64" {
+		t.Errorf("the layout has %+v, %v", list, err)
+	}
+	// A lock of one variant only, which is none that the program knows, is built.
+	l, err := lock.Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Inputs.Variants = []lock.Variant{{Name: "other", Programs: []string{"derper"}, Files: []lock.Entry{{Path: "etc/motd", Mode: "0644", Text: "hello\n"}}}}
+	other := filepath.Join(t.TempDir(), "other.json")
+	if err := l.Write(other); err != nil {
+		t.Fatal(err)
+	}
+	build(0, "--lock", other, "--platform", "linux/arm64", "--output", output)
+
+	build(1, "--lock", name+".none", "--platform", "linux/arm64", "--output", output)
+	build(2, "--lock", name, "--platform", "linux/mips", "--output", output)
+	build(0, "--lock", name, "--platform", "all", "--output", output, "--update-lock")
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err = lock.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	derper := l.Output().Platforms[1].Binaries[0].Digest
+	if err := os.WriteFile(name, []byte(strings.Replace(string(data), derper, "sha256:"+strings.Repeat("0", 64), 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	build(3, args...)
+}
+
+// TestSchema1 guards that the image of a lock of schema 1 can be made, bit for bit: that of
+// v1.102.3 is in registries. What is compared are digests that a program of schema 1
+// recorded.
+func TestSchema1(t *testing.T) {
+	const old = "../../internal/lock/testdata/schema1.json"
+	dist := filepath.Join(t.TempDir(), "dist")
+	var stdout, stderr bytes.Buffer
+	if code := run(context.Background(), []string{"--lock", old, "--output", dist, "--json"}, &stdout, &stderr); code != cli.ExitOK {
+		t.Fatalf("exit code %d: %s", code, &stderr)
+	}
+	var r imageResult
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(stderr.String(), "nothing to compare with") {
+		t.Errorf("it was compared with nothing: %s", &stderr)
+	}
+	// Its labels are all that is needed to verify it.
+	stdout.Reset()
+	code := run(context.Background(), []string{"verify", "--lock", old, "--trust-cache", "--platform", "host", dist}, &stdout, &stderr)
+	if want := "PASS  image  " + string(r.Platforms[0].Platform); code != cli.ExitOK || !strings.Contains(stdout.String(), want) {
+		t.Errorf("exit code %d: %s%s", code, &stdout, &stderr)
+	}
+}

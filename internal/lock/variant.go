@@ -1,0 +1,176 @@
+package lock
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"golang.org/x/mod/module"
+
+	"github.com/xavieralpha/derper"
+)
+
+// DefaultSource is the address of this project's repository.
+const DefaultSource = "https://" + derper.Module
+
+// Default is the name of the variant that has no suffix.
+const Default = "default"
+
+// A Program is a program of a tailscale release.
+type Program struct {
+	// Package is the path of its package, as tailscale.com/cmd/derper. The last
+	// element is the program's name.
+	Package string `json:"package"`
+	// Tags are the build tags that it is compiled with, sorted.
+	Tags []string `json:"buildTags,omitempty"`
+}
+
+// Name is the program's name, and that of its file.
+func (p Program) Name() string { return path.Base(p.Package) }
+
+// A Variant is one of the images that are made of the inputs.
+type Variant struct {
+	Name string `json:"name"`
+	// Programs are the names of those in it, in the order of their layers, lowest and
+	// least changing first.
+	Programs []string `json:"programs"`
+	// Files are in a layer of their own, on top of the others.
+	Files []Entry `json:"files,omitempty"`
+	// User is the uid, or uid:gid, that a container runs as; "" for root.
+	User string `json:"user,omitempty"`
+	// Suffix is what its tags end in, as -debug; "" for the default.
+	Suffix string `json:"suffix,omitempty"`
+	// Budget is the most that a pull of one platform may transfer, in bytes; 0 for any.
+	Budget int64 `json:"budgetBytes,omitempty"`
+}
+
+// An Entry is a file of a variant, or a folder.
+type Entry struct {
+	// Path is from the root, without a slash in front. That of a folder ends in one.
+	Path string `json:"path"`
+	// Mode is in octal, as 0755 or, sticky, 01777.
+	Mode string `json:"mode"`
+	// Owner is the uid and gid that it belongs to.
+	Owner int `json:"owner,omitempty"`
+	// Text is what is in a file.
+	Text string `json:"text,omitempty"`
+}
+
+// Defaults are the inputs of a lock that nobody has written yet, without releases.
+func Defaults() Inputs {
+	return Inputs{
+		Source:    DefaultSource,
+		Programs:  []Program{{Package: TailscaleModule + "/cmd/derper"}, {Package: TailscaleModule + "/cmd/tailscaled"}},
+		Variants:  []Variant{{Name: Default, Programs: []string{"tailscaled", "derper"}, Budget: 22_000_000}},
+		Platforms: slices.Clone(Known),
+		Format:    Format,
+	}
+}
+
+// Variant is the first variant.
+func (in Inputs) Variant() Variant {
+	if len(in.Variants) == 0 {
+		return Variant{}
+	}
+	return in.Variants[0]
+}
+
+// Of are the inputs of one variant: that variant alone, with its programs.
+func (in Inputs) Of(variant string) (Inputs, error) {
+	i := slices.IndexFunc(in.Variants, func(v Variant) bool { return v.Name == variant })
+	if i < 0 {
+		return in, fmt.Errorf("the lock has no variant %q", variant)
+	}
+	in.Variants = in.Variants[i : i+1 : i+1]
+	in.Programs = slices.DeleteFunc(slices.Clone(in.Programs), func(p Program) bool {
+		return !slices.Contains(in.Variants[0].Programs, p.Name())
+	})
+	return in, nil
+}
+
+// Image are the inputs that decide what the first variant's image is, for one platform or
+// for all: without the names of its tags, and without its budget.
+func (in Inputs) Image(platforms ...Platform) Inputs {
+	if of, err := in.Of(in.Variant().Name); err == nil {
+		in = of
+	}
+	in.Variants = slices.Clone(in.Variants)
+	for i := range in.Variants {
+		in.Variants[i].Suffix, in.Variants[i].Budget = "", 0
+	}
+	if len(platforms) > 0 {
+		in.Platforms = platforms
+	}
+	return in
+}
+
+// taken are the names of layers that hold no program of the lock, see package plan.
+var taken = []string{"base", "entrypoint", "files"}
+
+var (
+	buildTag = regexp.MustCompile(`^[A-Za-z0-9_.]+$`)
+	octal    = regexp.MustCompile(`^0[01]?[0-7]{3}$`)
+	user     = regexp.MustCompile(`^[0-9]+(:[0-9]+)?$`)
+	suffix   = regexp.MustCompile(`^(-[a-z][a-z0-9]*)?$`)
+)
+
+func (in Inputs) checkPrograms(want wanting) {
+	want(len(in.Programs) > 0, "inputs.programs", "is empty")
+	for i, p := range in.Programs {
+		key := fmt.Sprintf("inputs.programs[%d]", i)
+		want(strings.HasPrefix(p.Package, TailscaleModule+"/") && module.CheckImportPath(p.Package) == nil && fileName.MatchString(p.Name()),
+			key+".package", "%q is no package of module %s", p.Package, TailscaleModule)
+		want(!slices.Contains(taken, p.Name()), key+".package", "%s is the name of another layer", p.Name())
+		want(!slices.ContainsFunc(in.Programs[:i], func(q Program) bool { return q.Name() >= p.Name() }),
+			key+".package", "%s is out of order: programs are sorted by their names, each once", p.Name())
+		for _, tag := range p.Tags {
+			want(buildTag.MatchString(tag), key+".buildTags", "%q is no build tag", tag)
+		}
+		want(p.Tags == nil || len(p.Tags) > 0, key+".buildTags", "is empty: leave it out")
+		want(slices.IsSorted(p.Tags) && len(slices.Compact(slices.Clone(p.Tags))) == len(p.Tags), key+".buildTags", "are not sorted, each once")
+	}
+}
+
+func (in Inputs) checkVariants(want wanting) {
+	want(len(in.Variants) > 0, "inputs.variants", "is empty")
+	for i, v := range in.Variants {
+		key := fmt.Sprintf("inputs.variants[%d]", i)
+		others := in.Variants[:i]
+		want(fileName.MatchString(v.Name), key+".name", "%q is no name", v.Name)
+		want(!slices.ContainsFunc(others, func(o Variant) bool { return o.Name == v.Name }), key+".name", "duplicate %s", v.Name)
+		want(suffix.MatchString(v.Suffix), key+".suffix", "%q is no end of a tag such as -debug", v.Suffix)
+		want(!slices.ContainsFunc(others, func(o Variant) bool { return o.Suffix == v.Suffix }), key+".suffix", "duplicate %q", v.Suffix)
+		want(!revision.MatchString(v.Suffix), key+".suffix", "%q reads as a revision", v.Suffix)
+		want(slices.Contains(v.Programs, "derper"), key+".programs", "there is no derper among them")
+		for n, name := range v.Programs {
+			want(slices.ContainsFunc(in.Programs, func(p Program) bool { return p.Name() == name }), key+".programs", "%q is not among inputs.programs", name)
+			want(!slices.Contains(v.Programs[:n], name), key+".programs", "duplicate %s", name)
+		}
+		want(v.User == "" || user.MatchString(v.User), key+".user", "%q is neither a uid nor uid:gid", v.User)
+		want(v.Files == nil || len(v.Files) > 0, key+".files", "is empty: leave it out")
+		want(v.Budget >= 0, key+".budgetBytes", "is below 0")
+		for n, f := range v.Files {
+			at := fmt.Sprintf("%s.files[%d]", key, n)
+			f.check(at, want)
+			want(f.Path != "entrypoint" && !slices.ContainsFunc(v.Programs, func(p string) bool { return f.Path == "usr/local/bin/"+p }),
+				at+".path", "%s is a program of the image", f.Path)
+			want(!slices.ContainsFunc(v.Files[:n], func(o Entry) bool { return strings.TrimSuffix(o.Path, "/") == strings.TrimSuffix(f.Path, "/") }),
+				at+".path", "duplicate %s", f.Path)
+			want(!slices.ContainsFunc(v.Files, func(o Entry) bool { return strings.HasPrefix(f.Path, o.Path+"/") }),
+				at+".path", "%s is below a file", f.Path)
+		}
+	}
+}
+
+func (e Entry) check(key string, want wanting) {
+	name, folder := strings.CutSuffix(e.Path, "/")
+	want(fs.ValidPath(name) && name != "." && !strings.ContainsFunc(name, unicode.IsControl) && !strings.HasPrefix(path.Base(name), ".wh."), key+".path", "expected a path from the root of the image, without a slash in front, got %q", e.Path)
+	want(e.Owner >= 0, key+".owner", "is below 0")
+	want(octal.MatchString(e.Mode), key+".mode", "%q is no mode in octal such as 0755", e.Mode)
+	want(!strings.HasPrefix(e.Text, "\x7fELF"), key+".text", "is a program")
+	want(e.Text == "" || !folder, key+".text", "stands beside a folder")
+}

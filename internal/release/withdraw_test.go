@@ -1,0 +1,185 @@
+package release
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/xavieralpha/derper/internal/github"
+	"github.com/xavieralpha/derper/internal/githubtest"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/registrytest"
+)
+
+// published pushes an image of a version, with the tags that it has or with others.
+func published(t *testing.T, repository, version string, tags ...registry.Tag) *registrytest.Release {
+	t.Helper()
+	b := registrytest.NewRelease(t, version, 1000)
+	c, err := registry.Read(b.Dir, b.Lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tags == nil {
+		tags = tagsOf(b.Lock.Inputs.ImageVersion())
+	}
+	if _, err := (&registry.Client{}).Push(t.Context(), registry.Plan{Release: c, Repositories: []string{repository}, Tags: tags}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestWithdrawRevision guards where tags go when a revision is withdrawn: to the newest
+// image before it that has them, and nowhere if there is none; it is marked in any case.
+func TestWithdrawRevision(t *testing.T) {
+	moving := func(names ...string) (tags []registry.Tag) {
+		for _, n := range names {
+			tags = append(tags, registry.Tag{Name: n, Moves: true})
+		}
+		return tags
+	}
+	index := func(b *registrytest.Release) string { return b.Lock.Output().Index }
+	for _, test := range []struct {
+		name, withdraw string
+		push           func(repository string) (last *registrytest.Release, want map[string]string)
+		marks          string
+	}{
+		{"to the revision before", "1.102.3-r10", func(r string) (*registrytest.Release, map[string]string) {
+			published(t, r, "v1.102.3")
+			nine := index(published(t, r, "v1.102.3-r9"))
+			bad := published(t, r, "v1.102.3-r10")
+			return bad, map[string]string{"latest": nine, "1.102": nine, "1.102.3": nine, "v1.102.3": nine, "1.102.3-r10": index(bad)}
+		}, "1.102.3-r10"},
+		{"all revisions of a release", "v1.102.3", func(r string) (*registrytest.Release, map[string]string) {
+			old := index(published(t, r, "v1.102.2-r4"))
+			published(t, r, "v1.102.3")
+			bad := published(t, r, "v1.102.3-r1")
+			return bad, map[string]string{"latest": old, "1.102": old, "1.102.3": index(bad), "v1.102.3": index(bad), "1.102.2": old}
+		}, "v1.102.3"},
+		{"the first image", "1.102.3-r0", func(r string) (*registrytest.Release, map[string]string) {
+			bad := published(t, r, "v1.102.3")
+			return bad, map[string]string{"latest": index(bad), "1.102.3": index(bad)}
+		}, "1.102.3-r0"},
+		{"not to the same image under another name", "1.102.3-r0", func(r string) (*registrytest.Release, map[string]string) {
+			old := index(published(t, r, "v1.102.2"))
+			bad := published(t, r, "v1.102.3")
+			published(t, r, "v1.102.3", moving("v1.102.3-candidate")...)
+			return bad, map[string]string{"latest": old, "1.102": old}
+		}, "1.102.3-r0"},
+		{"to an image from before revisions", "1.102.3-r1", func(r string) (*registrytest.Release, map[string]string) {
+			old := published(t, r, "v1.102.3", moving("v1.102.3", "1.102.3", "1.102", "latest")...)
+			bad := registrytest.NewRelease(t, "v1.102.3-r1", 1000)
+			bad.Lock.Published = &lock.Published{Index: old.Lock.Indexes()}
+			if err := bad.Lock.Write(bad.LockFile); err != nil {
+				t.Fatal(err)
+			}
+			rel, _ := fake(t, bad.LockFile)
+			rel.Repositories, rel.Registry = []string{r}, &registry.Client{}
+			for range 2 { // the second time the tag is there
+				if err := rel.nameBefore(t.Context(), bad.Lock); err != nil {
+					t.Fatal(err)
+				}
+			}
+			published(t, r, "v1.102.3-r1")
+			return bad, map[string]string{"latest": index(old), "1.102": index(old), "1.102.3": index(old), "v1.102.3": index(old), "1.102.3-r0": index(old)}
+		}, "1.102.3-r1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			repository := registrytest.Memory(t, registrytest.Options{}).Repository("derper")
+			last, want := test.push(repository)
+			r, _ := fake(t, last.LockFile)
+			r.Repositories, r.Registry = []string{repository}, &registry.Client{}
+			for range 2 { // the second time it is all done
+				if _, err := r.Withdraw(t.Context(), test.withdraw); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for tag, digest := range want {
+				if got, err := r.named(t.Context(), repository, tag); err != nil || got != digest {
+					t.Errorf("%s is at %s, %v, not at %s", tag, got, err, digest)
+				}
+			}
+			if l, err := lock.Read(last.LockFile); err != nil || !slices.Equal(l.Withdrawn, []string{test.marks}) || !l.IsWithdrawn() {
+				t.Errorf("marked: %v, %v", l.Withdrawn, err)
+			}
+		})
+	}
+}
+
+// TestNameBefore guards that an image which a repository never had is no obstacle.
+func TestNameBefore(t *testing.T) {
+	repository := registrytest.Memory(t, registrytest.Options{}).Repository("derper")
+	b := published(t, repository, "v1.102.3-r1")
+	b.Lock.Published = &lock.Published{Index: map[string]string{lock.Default: "sha256:" + strings.Repeat("0", 64)}}
+	r, _ := fake(t, b.LockFile)
+	r.Repositories, r.Registry = []string{repository}, &registry.Client{}
+	if err := r.nameBefore(t.Context(), b.Lock); err != nil {
+		t.Error(err)
+	}
+	if got, err := r.named(t.Context(), repository, "1.102.3-r0"); got != "" || err != nil {
+		t.Errorf("1.102.3-r0 is at %s, %v", got, err)
+	}
+}
+
+// TestAfterWithdrawal guards that the next image of the release is published: before it is
+// built, its revision is not known.
+func TestAfterWithdrawal(t *testing.T) {
+	name, _ := locked(t, func(l *lock.Lock) {
+		l.Published = &lock.Published{Revision: l.Inputs.Revision, Index: l.Indexes()}
+		l.Withdrawn = []string{l.Inputs.Version()}
+		l.Outputs, l.Inputs.Go.Version = nil, "go1.26.99" // what build update --version writes
+	})
+	r, _ := fake(t, name)
+	if result, err := r.Run(t.Context(), Steps[0]); err != nil || !result.Needed || result.Withdrawn {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
+
+// TestOtherVariants guards that a release does not publish one variant under the tags of
+// another, nor leave one out.
+func TestOtherVariants(t *testing.T) {
+	for _, change := range []func(l *lock.Lock){
+		func(l *lock.Lock) { l.Inputs.Variants[0].Suffix = "-debug" },
+		func(l *lock.Lock) { l.Inputs.Variants[0].Name = "debug" },
+		func(l *lock.Lock) {
+			l.Inputs.Variants = append(l.Inputs.Variants, lock.Variant{Name: "debug", Suffix: "-debug", Programs: []string{"derper"}})
+		},
+	} {
+		name, _ := locked(t, func(l *lock.Lock) { l.Outputs = nil; change(l) })
+		r, _ := fake(t, name)
+		if _, err := r.Run(t.Context(), Steps[0]); err == nil || !strings.Contains(err.Error(), "other variants than default") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// TestPublishedBeforeRevisions guards that a release which was published under its version
+// alone is not published once more.
+func TestPublishedBeforeRevisions(t *testing.T) {
+	data, err := os.ReadFile("../lock/testdata/schema1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, lock.File), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l, err := lock.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := githubtest.New(t, map[string]string{lock.File: string(data)})
+	c := &github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}
+	if _, err := c.Release(t.Context(), github.ReleaseNotes{Tag: "v1.102.3", Notes: "x", Index: l.Output().Index, Commit: "main"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	r, _ := fake(t, lock.File)
+	r.Recorder = GitHubRecorder{c, lock.File, "main"}
+	if result, err := r.Run(t.Context(), Steps[0]); err != nil || result.Needed {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
