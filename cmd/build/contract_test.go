@@ -75,7 +75,14 @@ func TestContract(t *testing.T) {
 	if err := os.WriteFile(name, []byte(strings.Replace(string(data), derper, "sha256:"+strings.Repeat("0", 64), 1)), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	before, err := os.ReadFile(filepath.Join(output, "index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	build(3, args...)
+	if after, err := os.ReadFile(filepath.Join(output, "index.json")); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the layout is not as it was: %v", err)
+	}
 }
 
 // TestSchema1 guards that the image of a lock of schema 1 can be made, bit for bit: that of

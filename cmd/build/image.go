@@ -119,20 +119,12 @@ func (o *buildOptions) build(ctx context.Context, use ...func(*pipeline.Build) e
 	if n := len(o.lock.Inputs.Variants); o.update && n > 1 {
 		return nil, false, fmt.Errorf("%s: has %d variants, and this program records one", o.lockFile, n)
 	}
-	if o.update {
-		// As the newest image that was published: what differs from it is the next one.
-		o.lock.Begin()
-		builder.Inputs = o.lock.Inputs
-		if built, err = builder.Build(ctx, o.chosen); err != nil {
-			return nil, false, err
-		}
-		o.lock.Outputs = map[string]*lock.Output{variant: built.Output}
-		o.lock.Revise()
-		builder.Inputs = o.lock.Inputs
-	}
 	deliver := func(built *pipeline.Build) error {
 		if o.update {
-			o.lock.Outputs[variant] = built.Output
+			o.lock.Outputs = map[string]*lock.Output{variant: built.Output}
+			if o.lock.Revise(); o.lock.Inputs.Revision != builder.Inputs.Revision {
+				return nil // it is another image than the published one, and made anew below
+			}
 			if err := o.lock.Write(o.lockFile); err != nil {
 				return err
 			}
@@ -151,7 +143,28 @@ func (o *buildOptions) build(ctx context.Context, use ...func(*pipeline.Build) e
 		changed = changed || written
 		return err
 	}
-	built, err = builder.Build(ctx, o.chosen, append([]func(*pipeline.Build) error{deliver}, use...)...)
+	if o.update {
+		// As the newest image that was published: what differs from it is the next one.
+		o.lock.Begin()
+		builder.Inputs = o.lock.Inputs
+	}
+	all := func(built *pipeline.Build) error {
+		err := deliver(built)
+		for _, use := range use {
+			if err == nil && o.lock.Inputs.Revision == builder.Inputs.Revision {
+				err = use(built)
+			}
+		}
+		return err
+	}
+	if built, err = builder.Build(ctx, o.chosen, all); err != nil || o.lock.Inputs.Revision == builder.Inputs.Revision {
+		return built, changed, err
+	}
+	first := built
+	builder.Inputs = o.lock.Inputs
+	if built, err = builder.Build(ctx, o.chosen, all); err == nil {
+		built.After(first)
+	}
 	return built, changed, err
 }
 

@@ -98,7 +98,14 @@ func runPush(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return cli.Usage("push: %w", err)
 	}
-	report, err := (&registry.Client{Keychain: keychain, Display: display}).Push(ctx, p)
+	client := &registry.Client{Keychain: keychain, Display: display}
+	if len(tags) == 0 && !*byDigest && !p.DryRun {
+		err = client.NameBefore(ctx, l, p.Repositories)
+	}
+	var report *registry.Pushed
+	if err == nil {
+		report, err = client.Push(ctx, p)
+	}
 	if err != nil {
 		return explain(err, pushHints)
 	}

@@ -37,8 +37,7 @@ type release struct {
 func mark(index string) string { return "<!-- index: " + index + " -->" }
 
 // Release creates a release and returns its address. If there is one with that tag and
-// another index, its notes are replaced; the git tag stays where it is, because Go's module proxies
-// never forget what a tag named first.
+// another index, its notes are replaced; the git tag stays where it is.
 func (c *Client) Release(ctx context.Context, r ReleaseNotes) (address string, err error) {
 	return do(ctx, c, func() (string, error) {
 		want := release{

@@ -170,39 +170,41 @@ func (l *Lock) Indexes() map[string]string {
 // IsWithdrawn reports whether the lock's image was withdrawn: no build of it is to be
 // published until there is another one.
 //
-// Before outputs are recorded, the revision is not known: only the whole release counts.
+// Before outputs are recorded, the revision is not known. A revision that was withdrawn and
+// that the lock does not know to be published may be what they would give.
 func (l *Lock) IsWithdrawn() bool {
-	return slices.Contains(l.Withdrawn, l.Inputs.Tailscale.Version) || l.Outputs != nil && l.Inputs.ImageVersion().In(l.Withdrawn)
+	if l.Outputs != nil || slices.Contains(l.Withdrawn, l.Inputs.Tailscale.Version) {
+		return l.Inputs.ImageVersion().In(l.Withdrawn)
+	}
+	return l.withdrawn() >= 0 && (l.Published == nil || l.withdrawn() > l.Published.Revision)
+}
+
+// withdrawn is the newest revision of the lock's release that was withdrawn, -1 for none.
+func (l *Lock) withdrawn() int {
+	newest := -1
+	for _, w := range l.Withdrawn {
+		if v, err := ParseImageVersion(w); err == nil && w == v.String() && v.Tailscale == l.Inputs.Tailscale.Version {
+			newest = max(newest, v.Revision)
+		}
+	}
+	return newest
 }
 
 // Begin prepares a lock for recording outputs: the newest format, and the revision of the
-// image that was published, to be compared with it.
+// image that was published, to be compared with it. A revision that was withdrawn was
+// published, whatever the lock knows.
 func (l *Lock) Begin() {
-	l.Inputs.Format, l.Inputs.Revision = Format, 0
+	l.Inputs.Format, l.Inputs.Revision = Format, l.withdrawn()+1
 	if l.Published != nil {
 		l.Inputs.Revision = l.Published.Revision
 	}
-	l.skipWithdrawn()
 }
 
 // Revise makes the lock that of the next revision if its outputs are not what was
 // published. They are to be made anew then: the revision is in them.
 func (l *Lock) Revise() {
 	if p := l.Published; p != nil && l.Inputs.Revision == p.Revision && !maps.Equal(p.Index, l.Indexes()) {
-		l.Inputs.Revision++
-		l.skipWithdrawn()
-	}
-}
-
-// skipWithdrawn passes over revisions that were withdrawn, and so published, but for the
-// one that the lock knows to be published.
-func (l *Lock) skipWithdrawn() {
-	for _, w := range l.Withdrawn {
-		v, err := ParseImageVersion(w)
-		known := l.Published != nil && v.Revision <= l.Published.Revision
-		if err == nil && w == v.String() && v.Tailscale == l.Inputs.Tailscale.Version && !known {
-			l.Inputs.Revision = max(l.Inputs.Revision, v.Revision+1)
-		}
+		l.Inputs.Revision = max(p.Revision, l.withdrawn()) + 1
 	}
 }
 

@@ -114,7 +114,7 @@ func (l *Lock) check() error {
 	if in.Format == 1 {
 		old := Format1()
 		want(reflect.DeepEqual(in.Image().Programs, old.Programs) && reflect.DeepEqual(in.Image().Variants, old.Variants) && in.Revision == 0,
-			"inputs.format", "is 1, and an image of that format has the default programs and variant, and no revision: remove \"outputs\" and record them again")
+			"inputs.format", "is 1, and an image of that format has the default programs and variant, and no revision: set it to 2, remove \"outputs\", and record them again with --update-lock")
 	}
 	in.checkPrograms(want)
 	in.checkVariants(want)
@@ -128,8 +128,8 @@ func (l *Lock) check() error {
 	if p := l.Published; p != nil {
 		want(p.Revision >= 0 && p.Revision < maxRevision, "published.revision", "expected 0 to %d, got %d", maxRevision-1, p.Revision)
 		want(len(p.Index) > 0, "published.index", "is empty")
-		for variant, digest := range p.Index {
-			isDigest("published.index."+variant, digest)
+		for _, variant := range slices.Sorted(maps.Keys(p.Index)) {
+			isDigest("published.index."+variant, p.Index[variant])
 		}
 	}
 	for _, v := range in.Variants {

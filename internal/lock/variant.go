@@ -156,8 +156,8 @@ func (in Inputs) checkVariants(want wanting) {
 		for n, f := range v.Files {
 			at := fmt.Sprintf("%s.files[%d]", key, n)
 			f.check(at, want)
-			want(f.Path != "entrypoint" && !slices.ContainsFunc(v.Programs, func(p string) bool { return f.Path == "usr/local/bin/"+p }),
-				at+".path", "%s is a program of the image", f.Path)
+			want(!slices.ContainsFunc(append([]string{"entrypoint"}, v.Programs...), f.hides),
+				at+".path", "%s hides a program of the image", f.Path)
 			want(!slices.ContainsFunc(v.Files[:n], func(o Entry) bool { return strings.TrimSuffix(o.Path, "/") == strings.TrimSuffix(f.Path, "/") }),
 				at+".path", "duplicate %s", f.Path)
 			want(!slices.ContainsFunc(v.Files, func(o Entry) bool { return strings.HasPrefix(f.Path, o.Path+"/") }),
@@ -166,9 +166,18 @@ func (in Inputs) checkVariants(want wanting) {
 	}
 }
 
+// hides reports whether an entry stands in the place of a program, or of a folder above it.
+func (e Entry) hides(program string) bool {
+	if program != "entrypoint" {
+		program = "usr/local/bin/" + program
+	}
+	name, folder := strings.CutSuffix(e.Path, "/")
+	return name == program || strings.HasPrefix(name, program+"/") || !folder && strings.HasPrefix(program, name+"/")
+}
+
 func (e Entry) check(key string, want wanting) {
 	name, folder := strings.CutSuffix(e.Path, "/")
-	want(fs.ValidPath(name) && name != "." && !strings.ContainsFunc(name, unicode.IsControl) && !strings.HasPrefix(path.Base(name), ".wh."), key+".path", "expected a path from the root of the image, without a slash in front, got %q", e.Path)
+	want(fs.ValidPath(name) && name != "." && !strings.ContainsFunc(name, unicode.IsControl) && !strings.Contains("/"+name, "/.wh."), key+".path", "expected a path from the root of the image, without a slash in front, got %q", e.Path)
 	want(e.Owner >= 0, key+".owner", "is below 0")
 	want(octal.MatchString(e.Mode), key+".mode", "%q is no mode in octal such as 0755", e.Mode)
 	want(!strings.HasPrefix(e.Text, "\x7fELF"), key+".text", "is a program")

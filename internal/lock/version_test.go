@@ -37,14 +37,30 @@ func TestVersionOrder(t *testing.T) {
 			t.Errorf("%s is read as %v, %v", s, got, err)
 		}
 	}
-	for _, bad := range []string{"", "latest", "1.102", "1.102.x-r1", "1.102.3+build", "1.102.3+build-r1", "-r1", "1.102.3-r1-debug-r", "1.102.3-r1\n"} {
-		if v, err := ParseImageVersion(bad); err == nil && v.String() == strings.TrimPrefix(bad, "v") {
+	for _, bad := range []string{"", "latest", "1.102", "1.102.x-r1", "1.102.3+build", "1.102.3+build-r1", "-r1", "1.102.3-r1\n", "v", "vv1.102.3"} {
+		if v, err := ParseImageVersion(bad); err == nil {
 			t.Errorf("%q is read as %v", bad, v)
 		}
 	}
 }
 
 func TestWithdrawn(t *testing.T) {
+	// Before outputs are recorded: what they would give may be what was withdrawn, unless it
+	// is known to be published.
+	for _, test := range []struct {
+		published int
+		withdrawn string
+		want      bool
+	}{{-1, "1.102.3-r0", true}, {-1, "1.102.2-r0", false}, {0, "1.102.3-r1", true}, {1, "1.102.3-r1", false}, {1, "v1.102.3", true}} {
+		l := sample()
+		l.Outputs, l.Withdrawn = nil, []string{test.withdrawn}
+		if l.Published.Revision = test.published; test.published < 0 {
+			l.Published = nil
+		}
+		if got := l.IsWithdrawn(); got != test.want {
+			t.Errorf("published %d, withdrawn %s: %v", test.published, test.withdrawn, got)
+		}
+	}
 	l := sample() // 1.102.3-r1
 	for _, withdrawn := range []string{"v1.102.3", "1.102.3-r1"} {
 		if l.Withdrawn = []string{withdrawn}; !l.IsWithdrawn() {
@@ -86,6 +102,9 @@ func TestRevision(t *testing.T) {
 	l.Withdrawn = []string{"1.102.3-r4", "1.102.2-r9", "v1.102.2"}
 	if got := build(l, digest("1")); got != 5 {
 		t.Errorf("-r4 was withdrawn: revision %d", got)
+	}
+	if got := build(l, published); got != 1 {
+		t.Errorf("-r4 was withdrawn, and what is published is the same: revision %d", got)
 	}
 	l.Withdrawn = []string{"1.102.3-r1"}
 	if got := build(l, published); got != 1 {

@@ -143,13 +143,7 @@ func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, digest string) (F
 		out.Uncompressed += size
 	}
 	for _, a := range pp.Actions() {
-		name := strings.TrimSuffix(a.ID(), " "+string(pp.Platform))
-		if run := b.done[a].Run; run.Cached {
-			out.Cached = append(out.Cached, name)
-		} else {
-			out.Built = append(out.Built, name)
-			out.Seconds += run.Seconds
-		}
+		out.count(b.done[a].Run)
 	}
 	return out, nil
 }

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,6 +79,37 @@ type Build struct {
 	Output       *lock.Output
 	// Runs are in the order of the plan.
 	Runs []Run
+}
+
+// After adds what was done for an earlier build of the same command: what that has made is
+// in the cache for this one.
+func (b *Build) After(first *Build) {
+	for i, run := range b.Runs {
+		j := slices.IndexFunc(first.Runs, func(r Run) bool { return r.Key == run.Key && !r.Cached })
+		if run.Cached && j >= 0 {
+			b.Runs[i] = first.Runs[j]
+		}
+	}
+	for i := range b.Figures {
+		f := &b.Figures[i]
+		f.Built, f.Cached, f.Seconds = nil, nil, 0
+		for _, run := range b.Runs {
+			f.count(run)
+		}
+	}
+}
+
+// count counts an action of the platform.
+func (f *Figures) count(run Run) {
+	name, mine := strings.CutSuffix(run.Action, " "+string(f.Platform))
+	switch {
+	case !mine:
+	case run.Cached:
+		f.Cached = append(f.Cached, name)
+	default:
+		f.Built = append(f.Built, name)
+		f.Seconds += run.Seconds
+	}
 }
 
 // Figures are what came out for one platform, in figures.

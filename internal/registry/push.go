@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 )
 
@@ -135,6 +136,38 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
 	p.there, p.Retag, p.Verify = true, true, true
 	return c.Push(ctx, p)
+}
+
+// NameBefore gives the image that was published before the lock's, of the same release of
+// tailscale, the tag of its revision where it has none: it was published when there were no
+// revisions, under tags that now move on. It is for the default variant. A repository that
+// does not have the image is left as it is.
+func (c *Client) NameBefore(ctx context.Context, l *lock.Lock, repositories []string) error {
+	p := l.Published
+	if p == nil || p.Revision >= l.Inputs.Revision {
+		return nil
+	}
+	digest, err := v1.NewHash(p.Index[lock.Default])
+	if err != nil {
+		return nil // no image of this variant
+	}
+	v := lock.ImageVersion{Tailscale: l.Inputs.Tailscale.Version, Revision: p.Revision}
+	for _, repository := range repositories {
+		opened, err := c.Open(ctx, repository+":"+v.String(), Pull)
+		if err == nil {
+			_, err = opened.Resolve(ctx)
+		}
+		if NotFound(err) {
+			plan := Plan{Release: ByDigest(v.String(), digest), Repositories: []string{repository}, Tags: []Tag{{Name: v.String()}}}
+			if _, err = c.Move(ctx, plan); errors.Is(err, ErrIncomplete) {
+				err = nil // it was never there
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A target is a repository with what it is to have, what it lacks of that, and where its

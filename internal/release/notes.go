@@ -165,7 +165,7 @@ No longer there: {{.Platform}}
 Build it yourself and compare:
 
 ` + "```sh" + `
-go run github.com/xavieralpha/derper/cmd/build@latest verify {{index .Repositories 0}}@{{.Image.Digest}}
+go run github.com/xavieralpha/derper/cmd/build@main verify {{index .Repositories 0}}@{{.Image.Digest}}
 ` + "```" + `
 {{if .Verify}}
 Who made it, and of what:

@@ -180,6 +180,11 @@ func (g GitHubRecorder) Withdraw(ctx context.Context, l *lock.Lock, version stri
 		return err
 	}
 	for _, tag := range tags {
+		if v, err := lock.ParseImageVersion(tag); err == nil && v.Revision == 0 {
+			tags = append(tags, v.Tailscale) // from before there were revisions
+		}
+	}
+	for _, tag := range tags {
 		if err := g.Client.Withdraw(ctx, tag, "**Withdrawn.** The tags name the image before; this one is not published again."); err != nil {
 			return err
 		}

@@ -290,7 +290,12 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 			return nil, err
 		}
 	}
-	result.Version = l.Inputs.ImageVersion().String()
+	v := l.Inputs.ImageVersion()
+	tags := tagsOf(v)
+	result.Version = v.String()
+	if l.Outputs == nil { // which revision it is, the step build says
+		result.Version, tags = l.Inputs.Tailscale.Short(), tags[1:]
+	}
 	if l.Outputs != nil {
 		result.Images = digestsOf(l)
 		result.Digest = result.Images[lock.Default]
@@ -298,7 +303,7 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 			result.Notes = r.path(notesName)
 		}
 	}
-	for _, t := range tagsOf(l.Inputs.ImageVersion()) {
+	for _, t := range tags {
 		result.Tags = append(result.Tags, t.Name)
 	}
 	return result, nil

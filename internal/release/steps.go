@@ -113,38 +113,10 @@ func (r *Release) tag(ctx context.Context, l *lock.Lock, _ []lock.Platform) erro
 			return err
 		}
 	}
-	if err := r.nameBefore(ctx, l); err != nil {
+	if err := r.Registry.NameBefore(ctx, l, r.Repositories); err != nil {
 		return err
 	}
 	return r.pushWith(ctx, l, tags)
-}
-
-// nameBefore gives the image before this one, of the same release of tailscale, the tag of
-// its revision where it has none: it was published when there were no revisions, under tags
-// that now move on.
-func (r *Release) nameBefore(ctx context.Context, l *lock.Lock) error {
-	p := l.Published
-	if p == nil || p.Revision >= l.Inputs.Revision {
-		return nil
-	}
-	digest, err := v1.NewHash(p.Index[lock.Default])
-	if err != nil {
-		return nil // no image of this variant
-	}
-	v := lock.ImageVersion{Tailscale: l.Inputs.Tailscale.Version, Revision: p.Revision}
-	for _, repository := range r.Repositories {
-		if at, err := r.named(ctx, repository, v.String()); err != nil || at != "" {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		_, err := r.Registry.Move(ctx, registry.Plan{Release: registry.ByDigest(v.String(), digest), Repositories: []string{repository}, Tags: tagsOf(v)[:1]})
-		if err != nil && !errors.Is(err, registry.ErrIncomplete) { // it was never there
-			return err
-		}
-	}
-	return nil
 }
 
 func (r *Release) pushWith(ctx context.Context, l *lock.Lock, tags []registry.Tag) error {

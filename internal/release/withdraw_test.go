@@ -78,7 +78,7 @@ func TestWithdrawRevision(t *testing.T) {
 			rel, _ := fake(t, bad.LockFile)
 			rel.Repositories, rel.Registry = []string{r}, &registry.Client{}
 			for range 2 { // the second time the tag is there
-				if err := rel.nameBefore(t.Context(), bad.Lock); err != nil {
+				if err := rel.Registry.NameBefore(t.Context(), bad.Lock, rel.Repositories); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -116,7 +116,7 @@ func TestNameBefore(t *testing.T) {
 	b.Lock.Published = &lock.Published{Index: map[string]string{lock.Default: "sha256:" + strings.Repeat("0", 64)}}
 	r, _ := fake(t, b.LockFile)
 	r.Repositories, r.Registry = []string{repository}, &registry.Client{}
-	if err := r.nameBefore(t.Context(), b.Lock); err != nil {
+	if err := r.Registry.NameBefore(t.Context(), b.Lock, r.Repositories); err != nil {
 		t.Error(err)
 	}
 	if got, err := r.named(t.Context(), repository, "1.102.3-r0"); got != "" || err != nil {

@@ -191,11 +191,10 @@ func (j *job) variant() Check {
 			continue
 		}
 		of = of.Image()
-		c.Rebuilt = asJSON(of.Variant())
-		if c.Rebuilt != c.Image || !slices.EqualFunc(of.Programs, j.inputs.Programs, func(p, q lock.Program) bool { return p.Package == q.Package }) {
+		if asJSON(of.Variant()) != c.Image || !slices.EqualFunc(of.Programs, j.inputs.Programs, func(p, q lock.Program) bool { return p.Package == q.Package }) {
 			continue
 		}
-		c.Result, c.Note = Pass, "programs, files and user are those that "+by
+		c.Result, c.Rebuilt, c.Note = Pass, c.Image, "programs, files and user are those that "+by
 		if asJSON(of.Programs) != asJSON(j.inputs.Programs) {
 			// Build tags follow upstream's releases.
 			c.Result, c.Note = Skip, "the programs' build tags are the image's own claim"
