@@ -243,8 +243,8 @@ func TestKilledPush(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				if seen++; seen == n {
+					close(killed) // first: it may be gone, and waited for, a moment later
 					cmd.Process.Kill()
-					close(killed)
 				}
 				if seen >= n {
 					panic(http.ErrAbortHandler) // what was on its way does not arrive

@@ -35,7 +35,7 @@ import (
 )
 
 // The digests of what is stated about a small image that never changes. They may change
-// with the layer format, the image's config, the plan, or what the statements say, and
+// with the image's format, its config, the plan, or what the statements say, and
 // then all provenance and SBOMs do; anything else that changes them breaks the promise that the same lock
 // gives the same bytes.
 func TestGolden(t *testing.T) {

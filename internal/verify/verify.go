@@ -1,19 +1,21 @@
 // Package verify rebuilds images and says whether they are what was rebuilt.
 //
-// Its contract. An image names in its own annotations what it was made of: a release
-// of tailscale, a Go, a set of CA roots, a layer format. Nothing else of it is taken
-// on trust. The inputs are made again from these names alone, with every sum from the
+// Its contract. An image names in its own labels what it was made of: a release of
+// tailscale, a Go, a set of CA roots, programs, a variant, a format. Nothing else of it is
+// taken on trust. The inputs are made again from these names alone, with every sum from the
 // Go checksum database; the image is built from them, and all that the registry, the
 // layout or the archive has is read and compared with it, bit for bit: every file of
 // every layer, the layers, the config, the manifest, the attestation, the index. No difference is
 // allowed for. A report says of each of them PASS, FAIL or SKIP; SKIP is said, with a
 // reason, and never counts as PASS.
 //
-// What an image claims besides is compared like all of it. Two claims cannot be made
-// again from the checksum database, which does not know them: the commit, which is
-// stamped into the programs, and the commit's time. The time is the module proxy's
-// word; for the commit, the report says what confirms it, which a proof from upstream's
-// git repository does.
+// What an image claims besides is compared like all of it. Some claims cannot be made
+// again from the checksum database, which does not know them. The commit's time is the
+// module proxy's word. For the commit, which is stamped into the programs, the report says
+// what confirms it, which a proof from upstream's git repository does. Files, user and
+// programs of a variant pass only if this program or the lock at hand knows them, since
+// any could be claimed and would be made again. Build tags and the source's address are
+// reported as claims unless they are known.
 //
 // Where things differ, an explanation begins at the innermost of them, since all that
 // is around it then differs, too. It is exact about what differs. Why it does is read
