@@ -22,8 +22,8 @@ const File = "versions.json"
 // reads version 1, too.
 const SchemaVersion = 2
 
-// Format is the newest form of the image that this program makes, and what a lock is
-// given whose outputs are recorded. Of the other one, see [Schema1].
+// Format is the newest form of the image that this program makes. A lock whose outputs are
+// recorded gets it. The other form is that of [Format1].
 const Format = 2
 
 // Lock is the content of versions.json.
@@ -53,7 +53,7 @@ type Published struct {
 // whose source is this repository's.
 type Inputs struct {
 	// Source is the address of the repository of the program that makes the image:
-	// this project's, or a fork's. It stands in labels and in provenance.
+	// this project's, or a fork's. Labels and provenance name it.
 	Source    string    `json:"source"`
 	Tailscale Tailscale `json:"tailscale"`
 	Go        Go        `json:"go"`
@@ -67,8 +67,8 @@ type Inputs struct {
 	// Format is the form of the image: which files it has besides the programs, their
 	// order, labels, statements. See [Format].
 	Format int `json:"format"`
-	// Revision counts the images of one release of tailscale, from 0. Nobody edits it,
-	// see [Lock.Revise].
+	// Revision is the number of the image among those of one release of tailscale, from
+	// 0. The program sets it: see [Lock.Begin] and [Lock.Revise].
 	Revision int `json:"revision"`
 }
 
@@ -201,7 +201,7 @@ func (l *Lock) Begin() {
 }
 
 // Revise makes the lock that of the next revision if its outputs are not what was
-// published. They are to be made anew then: the revision is in them.
+// published. The outputs must be rebuilt then: the revision is in them.
 func (l *Lock) Revise() {
 	if p := l.Published; p != nil && l.Inputs.Revision == p.Revision && !maps.Equal(p.Index, l.Indexes()) {
 		l.Inputs.Revision = max(p.Revision, l.withdrawn()) + 1

@@ -166,7 +166,7 @@ func (in Inputs) checkVariants(want wanting) {
 	}
 }
 
-// hides reports whether an entry stands in the place of a program, or of a folder above it.
+// hides reports whether an entry would hide a program, or a folder above it.
 func (e Entry) hides(program string) bool {
 	if program != "entrypoint" {
 		program = "usr/local/bin/" + program

@@ -24,7 +24,7 @@ const (
 // Code says for each kind of action which sources decide what it makes, besides the inputs
 // that are the lock's. They are a part of its key. What only moves bytes that are checked
 // by their digests (cache, modproxy) is no such source, and neither is this package: what
-// it decides stands in the action itself.
+// it decides is a part of the action itself.
 //
 // Tests hold it to be complete: each package that package pipeline needs is in it or known
 // to decide nothing.

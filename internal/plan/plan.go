@@ -210,7 +210,7 @@ func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host stri
 			}
 			pp.Layers = append(pp.Layers, layer)
 		}
-		// All that the lock has of the platform's image stands in its provenance.
+		// All that the lock has of the platform's image is in its provenance.
 		pp.Attestation = action("attestation", "", platform, map[string]string{"lock": digestOf(in.Image(platform))})
 		pp.Attestation.Outputs = []string{SBOM, Provenance}
 		for _, l := range pp.Layers {

@@ -131,8 +131,9 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 }
 
 // Move moves tags to an image that all repositories have, whole, as to an older one to go
-// back to; a tag that does not move is set where there is none. It uploads nothing, and is as careful with the tags as [Client.Push]. The
-// error is [ErrIncomplete] if a repository lacks something of the image.
+// back to; a tag that does not move is set where there is none. It uploads nothing, and is
+// as careful with the tags as [Client.Push]. The error is [ErrIncomplete] if a repository
+// lacks something of the image.
 func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
 	p.there, p.Retag, p.Verify = true, true, true
 	return c.Push(ctx, p)

@@ -175,7 +175,7 @@ func (j *job) remake(ctx context.Context) error {
 
 // variant checks what an image claims of itself that no public log knows: that it is a
 // variant with these files, this user, these programs. Whoever makes an image could claim
-// any, and it would be made again: it counts only if it is known here.
+// any, and the rebuild would follow: a claim counts only if it is known here.
 func (j *job) variant() Check {
 	v := j.inputs.Variant()
 	c := Check{Level: LevelInput, Name: "variant " + diff.Printable(v.Name), Result: Fail, Image: asJSON(v)}
