@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xavieralpha/derper/internal/workflowtest"
+	"github.com/xavieralpha/derper/internal/testing/workflowtest"
 )
 
 // TestWorkflowCommands guards the workflows' command lines that start this program:

@@ -11,9 +11,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/xavieralpha/derper/internal/freeport"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // The programs under test are real: derper, tailscaled and the entrypoint as the

@@ -17,9 +17,9 @@ import (
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/registrytest"
-	"github.com/xavieralpha/derper/internal/releasetest"
-	"github.com/xavieralpha/derper/internal/sigstoretest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
 )
 
 // What must never be seen.

@@ -12,7 +12,7 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // TestContract guards what docs/lock.md promises for good: a later program lets this

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // TestFullDisk guards a disk that fills up: a message that says so, a non-zero exit

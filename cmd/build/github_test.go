@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/xavieralpha/derper/internal/cli"
-	"github.com/xavieralpha/derper/internal/githubtest"
+	"github.com/xavieralpha/derper/internal/testing/githubtest"
 )
 
 // gitHub is a GitHub, in a workflow's environment, with a checkout as the working

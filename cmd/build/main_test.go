@@ -12,8 +12,8 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/releasetest"
 	"github.com/xavieralpha/derper/internal/suite"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // testSumDB names the variable by which a test's build learns of the test's

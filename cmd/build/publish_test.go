@@ -23,8 +23,8 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // releasing is a folder to release from: the real lock, for this machine's platform

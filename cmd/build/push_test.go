@@ -26,7 +26,7 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // pusher runs build push as a process of its own, to two registries.

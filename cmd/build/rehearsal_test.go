@@ -25,13 +25,13 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
-	"github.com/xavieralpha/derper/internal/githubtest"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/release"
-	"github.com/xavieralpha/derper/internal/releasetest"
-	"github.com/xavieralpha/derper/internal/sigstoretest"
 	"github.com/xavieralpha/derper/internal/suite"
+	"github.com/xavieralpha/derper/internal/testing/githubtest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
 )
 
 // Variables by which the program of a rehearsal learns where things are, and what

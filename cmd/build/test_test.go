@@ -28,7 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/cli"
-	"github.com/xavieralpha/derper/internal/testlock"
+	"github.com/xavieralpha/derper/internal/testing/testlock"
 )
 
 // layoutOf is the OCI layout of one image, said to be for this machine.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/release"
-	"github.com/xavieralpha/derper/internal/workflowtest"
+	"github.com/xavieralpha/derper/internal/testing/workflowtest"
 )
 
 // samples are values of the variables in workflows.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/xavieralpha/derper/entrypoint/relay"
 	"github.com/xavieralpha/derper/entrypoint/setting"
-	"github.com/xavieralpha/derper/internal/freeport"
+	"github.com/xavieralpha/derper/internal/testing/freeport"
 )
 
 // free is an environment in which a relay could start.

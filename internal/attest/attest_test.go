@@ -27,11 +27,11 @@ import (
 	"github.com/spdx/tools-golang/spdxlib"
 
 	"github.com/xavieralpha/derper/internal/attest"
-	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/attesttest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // The digests of what is stated about a small image that never changes. They may change

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/attest"
-	"github.com/xavieralpha/derper/internal/attesttest"
+	"github.com/xavieralpha/derper/internal/testing/attesttest"
 )
 
 // TestEmbedded reads what stands beside the images in an index in the way that docker

@@ -26,7 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/xavieralpha/derper/internal/testlock"
+	"github.com/xavieralpha/derper/internal/testing/testlock"
 )
 
 // helperEnv makes this test binary a tester that starts a container and waits to be

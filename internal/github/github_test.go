@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xavieralpha/derper/internal/githubtest"
+	"github.com/xavieralpha/derper/internal/testing/githubtest"
 )
 
 const lockFile = "versions.json"

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xavieralpha/derper/internal/freeport"
+	"github.com/xavieralpha/derper/internal/testing/freeport"
 )
 
 // TestDerper probes the real thing: derper of the tailscale version in our go.mod, built as upstream says.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // TestFullDisk guards a registry whose disk, a small file system, is full from some

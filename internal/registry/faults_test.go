@@ -21,7 +21,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/redact"
-	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // oldIndex is what the moving tags point at before a push.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // TestRead guards that only what the lock records is read, and that the reason for

@@ -21,8 +21,8 @@ import (
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/redact"
-	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/stall"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // TestPlainHTTP guards that nothing goes over a line that is not encrypted because an

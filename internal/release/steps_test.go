@@ -14,11 +14,11 @@ import (
 	"testing"
 
 	"github.com/xavieralpha/derper/internal/github"
-	"github.com/xavieralpha/derper/internal/githubtest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/githubtest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // locked writes the lock of this repository to a file, changed by edit.

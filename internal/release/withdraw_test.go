@@ -8,10 +8,10 @@ import (
 	"testing"
 
 	"github.com/xavieralpha/derper/internal/github"
-	"github.com/xavieralpha/derper/internal/githubtest"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/githubtest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // published pushes an image of a version, with the tags that it has or with others.

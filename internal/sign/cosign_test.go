@@ -22,10 +22,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/attest"
-	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/registrytest"
-	"github.com/xavieralpha/derper/internal/sigstoretest"
+	"github.com/xavieralpha/derper/internal/testing/attesttest"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
 )
 
 // cosignVersion is the cosign that must be able to read what is pushed.

@@ -22,8 +22,8 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 
 	"github.com/xavieralpha/derper/internal/attest"
-	"github.com/xavieralpha/derper/internal/attesttest"
-	"github.com/xavieralpha/derper/internal/sigstoretest"
+	"github.com/xavieralpha/derper/internal/testing/attesttest"
+	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
 )
 
 const identity = "https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main"

@@ -31,9 +31,9 @@ import (
 	"tailscale.com/types/logger"
 
 	"github.com/xavieralpha/derper/internal/container"
-	"github.com/xavieralpha/derper/internal/freeport"
 	"github.com/xavieralpha/derper/internal/probe"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 var (

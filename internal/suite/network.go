@@ -21,8 +21,8 @@ import (
 	"tailscale.com/util/must"
 
 	"github.com/xavieralpha/derper/internal/container"
-	"github.com/xavieralpha/derper/internal/freeport"
 	"github.com/xavieralpha/derper/internal/probe"
+	"github.com/xavieralpha/derper/internal/testing/freeport"
 )
 
 // networkCases are about several containers.

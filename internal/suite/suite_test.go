@@ -20,8 +20,8 @@ import (
 	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/probe"
-	"github.com/xavieralpha/derper/internal/releasetest"
-	"github.com/xavieralpha/derper/internal/testlock"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/testlock"
 )
 
 func TestMain(m *testing.M) {

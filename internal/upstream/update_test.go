@@ -15,7 +15,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // A world is upstream on loopback: a git repository, a module proxy and a checksum

@@ -17,7 +17,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/gzip"
 
-	"github.com/xavieralpha/derper/internal/attesttest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -25,7 +24,8 @@ import (
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/plan"
 	"github.com/xavieralpha/derper/internal/progress"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/attesttest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // fixture is a small release and the images that were built of it.

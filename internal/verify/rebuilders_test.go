@@ -17,8 +17,8 @@ import (
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/registrytest"
 	"github.com/xavieralpha/derper/internal/sign"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
 // TestRebuilders guards that only attestations count that are about this image, of

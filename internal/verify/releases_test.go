@@ -17,7 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // releases are versions of the real tailscale, for bench/releases.

@@ -23,13 +23,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
 
-	"github.com/xavieralpha/derper/internal/freeport"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/registrytest"
-	"github.com/xavieralpha/derper/internal/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/upstream"
 )
 

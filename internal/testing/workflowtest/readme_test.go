@@ -14,7 +14,7 @@ import (
 const hubLimit = 25000
 
 func TestREADMEFitsDockerHub(t *testing.T) {
-	if size := len(read(t, "../../README.md")); size > hubLimit {
+	if size := len(read(t, "../../../README.md")); size > hubLimit {
 		t.Errorf("README.md has %d bytes, and Docker Hub takes %d: move a part of it to docs/", size, hubLimit)
 	}
 }
@@ -28,12 +28,12 @@ var (
 // TestLinks guards that what a document links to in this repository is there, the
 // heading too.
 func TestLinks(t *testing.T) {
-	documents, err := filepath.Glob("../../docs/*.md")
+	documents, err := filepath.Glob("../../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := 0
-	for _, name := range append(documents, "../../README.md") {
+	for _, name := range append(documents, "../../../README.md") {
 		for _, m := range link.FindAllStringSubmatch(read(t, name), -1) {
 			path, anchor, _ := strings.Cut(m[1], "#")
 			if strings.Contains(path, "://") {

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"github.com/xavieralpha/derper/internal/freeport"
+	"github.com/xavieralpha/derper/internal/testing/freeport"
 )
 
 // Docker runs docker-registry on a free port until the test ends.

@@ -11,7 +11,7 @@ import (
 // policy is what this repository's workflows may do. Who adds to it widens what a
 // stolen token or a bad change can do.
 var policy = &Policy{
-	Root: "../..",
+	Root: "../../..",
 	// Each commit was compared with the tag, in the workflows of several unrelated projects.
 	Actions: map[string]string{
 		"actions/checkout":                  "de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2",
@@ -63,7 +63,7 @@ var dockerHub = []string{"DOCKERHUB_USERNAME", "DOCKERHUB_TOKEN"}
 
 func load(t *testing.T) []*File {
 	t.Helper()
-	files, err := Load("../..")
+	files, err := Load("../../..")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,123 @@
+// Package need is how tests say what they need of a machine. On a machine without it, a
+// test is skipped in one line that names what to install or to do. Where the variable
+// DERPER_TESTS is set, which .ci/run and .ci/weekly do, such a test fails instead: there,
+// no test is left out by mistake.
+//
+// Nothing else skips a test.
+package need
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Variable names the tests that are run: those that a machine with nothing but Go can run
+// in a few minutes where it is not set; all but the longest with the value gate, all with
+// weekly.
+const Variable = "DERPER_TESTS"
+
+// Values of Variable.
+const (
+	Gate   = "gate"
+	Weekly = "weekly"
+)
+
+// level is the value of Variable.
+func level(t testing.TB) string {
+	t.Helper()
+	value := os.Getenv(Variable)
+	if !slices.Contains([]string{"", Gate, Weekly}, value) {
+		t.Fatalf("%s is %q, expected %s or %s", Variable, value, Gate, Weekly)
+	}
+	return value
+}
+
+// Missing skips the test, or fails it where Variable is set: the machine lacks what it
+// needs, and do says what to install or to do.
+func Missing(t testing.TB, what, do string) {
+	t.Helper()
+	line := fmt.Sprintf("needs %s: %s", what, do)
+	if level(t) != "" {
+		t.Fatalf("%s (%s is set: nothing may be left out)", line, Variable)
+	}
+	t.Skip(line)
+}
+
+// Minutes skips a test that takes minutes, what says of which work, unless Variable is set.
+func Minutes(t testing.TB, what string) {
+	t.Helper()
+	if level(t) == "" {
+		t.Skipf("needs minutes (%s): set %s=%s, as .ci/run does", what, Variable, Gate)
+	}
+}
+
+// AWeek skips a test that is not worth its time with each change, what says of which work,
+// unless Variable has the value Weekly.
+func AWeek(t testing.TB, what string) {
+	t.Helper()
+	if level(t) != Weekly {
+		t.Skipf("needs much time (%s): set %s=%s, as .ci/weekly does", what, Variable, Weekly)
+	}
+}
+
+// Linux is for what only Linux has.
+func Linux(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		Missing(t, "Linux", "run it there, or in a container")
+	}
+}
+
+// Root is for what takes root; why says what does.
+func Root(t testing.TB, why string) {
+	t.Helper()
+	Linux(t)
+	if os.Getuid() != 0 {
+		Missing(t, "root, "+why, "run the tests as root")
+	}
+}
+
+// Program is the path of a program, which a Debian package has.
+func Program(t testing.TB, name, debian string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		Missing(t, name, "install Debian's package "+debian)
+	}
+	return path
+}
+
+// docker asks for Docker once.
+var docker = sync.OnceValue(func() error {
+	out, err := exec.Command("docker", "version").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+})
+
+// Docker is for what needs a Docker that runs.
+func Docker(t testing.TB) {
+	t.Helper()
+	if err := docker(); err != nil {
+		Missing(t, "Docker", "install docker.io and start dockerd")
+	}
+}
+
+// Browser is the path of a browser that needs no screen.
+func Browser(t testing.TB) string {
+	t.Helper()
+	for _, name := range []string{"chromium-headless-shell", "chromium", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	Missing(t, "a browser", "install chromium-headless-shell")
+	return ""
+}
