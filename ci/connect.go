@@ -26,10 +26,6 @@ const (
 	sessionVariable = "DAGGER_SESSION_PORT"              // set by dagger run
 )
 
-// patience is how long an engine that is said to run has to answer. Left alone, the
-// SDK waits for five minutes.
-var patience = 8 * time.Second
-
 const installHint = "install the Dagger CLI " + wanted + " (https://docs.dagger.io/install), or name it with " + cliVariable +
 	"; go run ./cmd/build builds the same image without Dagger"
 
@@ -37,15 +33,15 @@ const engineHint = "start an engine " + wanted + ", or name one that runs with "
 
 // connect connects to the engine: through the session that dagger run made, or else
 // through the CLI and to the engine that Dagger's variables name.
-func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
+func (e env) connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
 	running := os.Getenv(sessionVariable) != ""
 	provided := os.Getenv(runnerVariable) != ""
 	if !running {
-		name, err := findCLI(ctx)
+		name, err := e.findCLI(ctx)
 		if err != nil {
 			return nil, cli.Failed(err, installHint)
 		}
-		if err := reachable(ctx, os.Getenv(runnerVariable)); err != nil {
+		if err := e.reachable(ctx, os.Getenv(runnerVariable)); err != nil {
 			return nil, cli.Failed(err, engineHint)
 		}
 		// The SDK looks for no CLI in PATH: it would download one.
@@ -66,7 +62,7 @@ func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
 	}()
 	var late <-chan time.Time
 	if running || provided {
-		late = time.After(patience) // an engine that Dagger starts itself may have to be fetched
+		late = time.After(e.patience) // an engine that Dagger starts itself may have to be fetched
 	}
 	select {
 	case err := <-answer:
@@ -85,25 +81,25 @@ func connect(ctx context.Context, stderr io.Writer) (*dagger.Client, error) {
 		if running {
 			where = "the other end of the session that dagger run made"
 		}
-		return nil, cli.Failed(fmt.Errorf("dagger: the engine at %s did not answer within %v", where, patience), engineHint)
+		return nil, cli.Failed(fmt.Errorf("dagger: the engine at %s did not answer within %v", where, e.patience), engineHint)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
 // findCLI finds the CLI and checks its version.
-func findCLI(ctx context.Context) (string, error) {
+func (e env) findCLI(ctx context.Context) (string, error) {
 	name, err := exec.LookPath(cmp.Or(os.Getenv(cliVariable), "dagger"))
 	if err != nil {
 		return "", fmt.Errorf("dagger: no CLI: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, e.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, "version")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
-		return "", fmt.Errorf("dagger: %s version did not answer within %v", name, patience)
+		return "", fmt.Errorf("dagger: %s version did not answer within %v", name, e.patience)
 	}
 	if err != nil {
 		return "", fmt.Errorf("dagger: %s version: %w", name, err)
@@ -146,7 +142,7 @@ var starters = []string{"docker", "podman", "nerdctl", "finch", "container"}
 
 // reachable reports whether there is anything at the address of an engine; "" stands
 // for one that the CLI starts.
-func reachable(ctx context.Context, address string) error {
+func (e env) reachable(ctx context.Context, address string) error {
 	if address == "" {
 		for _, name := range starters {
 			if _, err := exec.LookPath(name); err == nil {
@@ -165,7 +161,7 @@ func reachable(ctx context.Context, address string) error {
 		if scheme == "unix" {
 			where = u.Path
 		}
-		d := net.Dialer{Timeout: patience / 2}
+		d := net.Dialer{Timeout: e.patience / 2}
 		c, err := d.DialContext(ctx, scheme, where)
 		if err != nil {
 			return fmt.Errorf("dagger: no engine: %w", err)

@@ -45,12 +45,10 @@ func silent(t *testing.T, network, address string) net.Addr {
 // TestNoEngine guards against a download, a wait of minutes, or a message that leaves
 // people alone, where the CLI or the engine is missing, of another release, or dead.
 func TestNoEngine(t *testing.T) {
-	if patience >= 10*time.Second {
-		t.Fatalf("patience: %v", patience)
+	if p := standard().patience; p >= 10*time.Second {
+		t.Fatalf("patience: %v", p)
 	}
-	old := patience
-	patience = 4 * time.Second
-	t.Cleanup(func() { patience = old })
+	e := env{patience: 2 * time.Second}
 	fakeCLI := func(text string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) { script(t, filepath.Join(dir, "dagger"), text) }
 	}
@@ -103,9 +101,9 @@ func TestNoEngine(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			test.set(t, surroundings(t))
 			// Many times what the program allows for itself, in case the machine is busy.
-			ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*e.patience)
 			defer cancel()
-			_, err := connect(ctx, os.Stderr)
+			_, err := e.connect(ctx, os.Stderr)
 			if err == nil {
 				t.Fatal("connected")
 			}

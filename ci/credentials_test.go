@@ -15,10 +15,10 @@ func TestRegistries(t *testing.T) {
 	for _, test := range []struct{ command, passed, want string }{
 		{"release", "", "index.docker.io ghcr.io"},
 		{"release", "--key /secrets/key", "index.docker.io ghcr.io"},
-		{"release", "--repo registry.example.com:5000/derper --repo=quay.io/a/derper,quay.io/b/derper", "registry.example.com:5000 quay.io"},
-		{"release", "--repo http://10.87.0.1:5000/derper", "10.87.0.1:5000"},
+		{"release", "--to registry.example.com:5000/derper --to=quay.io/a/derper,quay.io/b/derper", "registry.example.com:5000 quay.io"},
+		{"release", "--to http://10.87.0.1:5000/derper", "10.87.0.1:5000"},
 		{"release", "--key keys/cosign.key --trusted-root sigstore/root.json", "index.docker.io ghcr.io"},
-		{"release", "--unsigned --repo ghcr.io/a/b --folder some/folder", "ghcr.io"},
+		{"release", "--unsigned --to ghcr.io/a/b --folder some/folder", "ghcr.io"},
 		{"verify", "", ""},
 		{"verify", "--html out/report.html --rebuilder keys/alice.pub ghcr.io/a/b", "ghcr.io"},
 		{"verify", "--source camllia/derper", "index.docker.io"},
@@ -37,7 +37,7 @@ func TestRegistries(t *testing.T) {
 
 func TestVariables(t *testing.T) {
 	t.Setenv("127_0_0_1_5000_PASSWORD", "secret")
-	o := &options{command: "release", passed: []string{"--repo", "camllia/derper,registry.example.com:5000/derper", "--repo=http://client.localhost:5000/derper"}}
+	o := &options{command: "release", passed: []string{"--to", "camllia/derper,registry.example.com:5000/derper", "--to=http://client.localhost:5000/derper"}}
 	want := map[string]string{
 		"DOCKER_IO_USERNAME": "DOCKER_IO_USERNAME", "DOCKER_IO_PASSWORD": "DOCKER_IO_PASSWORD",
 		"REGISTRY_EXAMPLE_COM_5000_USERNAME": "REGISTRY_EXAMPLE_COM_5000_USERNAME",
@@ -66,7 +66,7 @@ func TestCredentials(t *testing.T) {
 	script(t, filepath.Join(theirs, "docker-credential-test"), `echo '{"Username": "helped", "Secret": "helppass"}'`)
 	t.Setenv("PATH", theirs+":"+os.Getenv("PATH"))
 
-	o := &options{command: "release", passed: []string{"--repo",
+	o := &options{command: "release", passed: []string{"--to",
 		"camllia/derper,registry.example.com/derper,helped.example.com/derper,open.example.com/derper,http://client.localhost:5000/derper"}}
 	given, err := dockerConfig(authn.DefaultKeychain, registries(o))
 	if err != nil {

@@ -1,3 +1,8 @@
+//go:build engine
+
+// These tests need a Dagger Engine, which not every machine can have. Whoever has one runs
+// them with .ci/engine.
+
 package main
 
 import (
@@ -25,37 +30,6 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 )
-
-// engineTests need an engine. Where none is reachable they are counted and named: see
-// [TestEngine].
-var engineTests = []struct {
-	name string
-	run  func(t *testing.T)
-}{
-	{"digests", testDigests},
-	{"unchanged", testUnchanged},
-	{"entrypoint", testEntrypoint},
-	{"service", testService},
-	{"release", testRelease},
-	{"killed", testKilled},
-}
-
-// TestEngine runs the tests that need an engine. Which one, Dagger's variables say.
-func TestEngine(t *testing.T) {
-	client, err := connect(t.Context(), os.Stderr)
-	if err != nil {
-		var names []string
-		for _, test := range engineTests {
-			names = append(names, test.name)
-		}
-		fmt.Printf("NOT RUN: %d tests of the pipeline need a Dagger Engine %s: %s\nNOT RUN: %v\n", len(names), wanted, strings.Join(names, ", "), err)
-		return
-	}
-	client.Close()
-	for _, test := range engineTests {
-		t.Run(test.name, test.run)
-	}
-}
 
 // platforms are those that the tests build; the second is nobody's in a hurry.
 const platforms = "linux/amd64,linux/arm64"
@@ -91,9 +65,9 @@ func readReport(t *testing.T, name string, v any) {
 	}
 }
 
-// testDigests: what the engine builds is what the lock records, and what comes to the
+// TestEngineDigests: what the engine builds is what the lock records, and what comes to the
 // client is that.
-func testDigests(t *testing.T) {
+func TestEngineDigests(t *testing.T) {
 	dir := t.TempDir()
 	pipe(t, dir, checkedIn, "build", "--platform", platforms)
 	var s said
@@ -119,9 +93,9 @@ func testDigests(t *testing.T) {
 	}
 }
 
-// testUnchanged: where nothing changed, nothing runs: the reports are those of the run
+// TestEngineUnchanged: where nothing changed, nothing runs: the reports are those of the run
 // before, to the time that was taken.
-func testUnchanged(t *testing.T) {
+func TestEngineUnchanged(t *testing.T) {
 	dir := t.TempDir()
 	pipe(t, dir, checkedIn, "build", "--platform", platforms)
 	before, err := os.ReadFile(dir + "/reports/build.json")
@@ -138,9 +112,9 @@ func testUnchanged(t *testing.T) {
 	}
 }
 
-// testEntrypoint: a change in the entrypoint's source has the entrypoint compiled, and
+// TestEngineEntrypoint: a change in the entrypoint's source has the entrypoint compiled, and
 // nothing else.
-func testEntrypoint(t *testing.T) {
+func TestEngineEntrypoint(t *testing.T) {
 	dir, out := t.TempDir(), t.TempDir()
 	list, err := exec.Command("git", "-C", "..", "ls-files", "-z").Output()
 	if err != nil {
@@ -190,8 +164,8 @@ func testEntrypoint(t *testing.T) {
 	}
 }
 
-// testService: the image runs as a service and does what clients need of it.
-func testService(t *testing.T) {
+// TestEngineService: the image runs as a service and does what clients need of it.
+func TestEngineService(t *testing.T) {
 	dir := t.TempDir()
 	pipe(t, dir, checkedIn, "test", "--platform", platforms)
 	var probe struct {
@@ -260,14 +234,14 @@ func loopbackRegistry(t *testing.T, watch func(*http.Request)) (repository name.
 	return repository
 }
 
-// testRelease: a release goes to a registry on this machine's loopback, with the digest
+// TestEngineRelease: a release goes to a registry on this machine's loopback, with the digest
 // that was built; the second time there is nothing to do.
-func testRelease(t *testing.T) {
+func TestEngineRelease(t *testing.T) {
 	file, digest := small(t)
 	repository := loopbackRegistry(t, func(*http.Request) {})
 	dir := t.TempDir()
 	for _, published := range []bool{true, false} {
-		pipe(t, dir, file, "release", "--", "--unsigned", "--repo", repository.Name())
+		pipe(t, dir, file, "release", "--", "--unsigned", "--to", repository.Name())
 		var r struct{ Needed bool }
 		if readReport(t, dir+"/reports/release-update.json", &r); r.Needed != published {
 			t.Errorf("needed: %v, want %v", r.Needed, published)
@@ -287,9 +261,9 @@ func testRelease(t *testing.T) {
 	}
 }
 
-// testKilled: a client that is killed in the middle of a push leaves nothing published,
+// TestEngineKilled: a client that is killed in the middle of a push leaves nothing published,
 // and the next run publishes.
-func testKilled(t *testing.T) {
+func TestEngineKilled(t *testing.T) {
 	file, digest := small(t)
 	reached, over := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -309,7 +283,7 @@ func testKilled(t *testing.T) {
 	}
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), ci, "release", "--lock", file, "--output", dir+"/dist", "--reports", dir+"/reports",
-		"--", "--unsigned", "--repo", repository.Name())
+		"--", "--unsigned", "--to", repository.Name())
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -329,7 +303,7 @@ func testKilled(t *testing.T) {
 	if tags, err := remote.List(repository); err == nil && len(tags) > 0 {
 		t.Errorf("published by a client that was killed: %v", tags)
 	}
-	pipe(t, dir, file, "release", "--", "--unsigned", "--repo", repository.Name())
+	pipe(t, dir, file, "release", "--", "--unsigned", "--to", repository.Name())
 	if head, err := remote.Head(repository.Tag("latest")); err != nil || head.Digest.String() != digest {
 		t.Errorf("latest: %v %v, want %s", head, err, digest)
 	}

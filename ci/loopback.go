@@ -20,7 +20,7 @@ import (
 const clientName = registry.EngineLoopback
 
 // switches are the flags of build that have no value of their own.
-var switches = []string{"again", "github", "json", "keyless", "retag", "source", "trust-cache", "unsigned", "update", "verify-cache"}
+var switches = []string{"again", "github", "h", "help", "json", "keyless", "q", "quiet", "retag", "source", "trust-cache", "unsigned", "update", "verify-cache"}
 
 // eachPassed calls f with the name and the value of each flag among the arguments that
 // are passed on, and with "" and each argument that belongs to none. What f returns takes
@@ -44,11 +44,11 @@ func (o *options) eachPassed(f func(name, value string) string) {
 }
 
 // eachReference calls f with each reference to a registry among the arguments that are
-// passed on: the repositories of --repo, and what verify is to verify. What f returns
+// passed on: the repositories of --to, and what verify is to verify. What f returns
 // takes its place. Nothing else is a reference, whatever it looks like.
 func (o *options) eachReference(f func(ref string) string) {
 	o.eachPassed(func(name, value string) string {
-		if name != "repo" && (name != "" || o.command != "verify") {
+		if name != "to" && (name != "" || o.command != "verify") {
 			return value
 		}
 		words := strings.Split(value, ",")

@@ -14,12 +14,12 @@ func TestLoopback(t *testing.T) {
 		ports        []int
 	}{
 		{"--html 127.0.0.1:5000/derper x/y", "--html 127.0.0.1:5000/derper x/y", nil}, // a folder
-		{"--repo 127.0.0.1:5000/derper", "--repo http://client.localhost:5000/derper", []int{5000}},
-		{"--repo=http://localhost:5000/a,http://localhost:5001/b", "--repo=http://client.localhost:5000/a,http://client.localhost:5001/b", []int{5000, 5001}},
-		{"--repo localhost:5000/a --repo [::1]:5000/b", "--repo http://client.localhost:5000/a --repo http://client.localhost:5000/b", []int{5000}},
+		{"--to 127.0.0.1:5000/derper", "--to http://client.localhost:5000/derper", []int{5000}},
+		{"--to=http://localhost:5000/a,http://localhost:5001/b", "--to=http://client.localhost:5000/a,http://client.localhost:5001/b", []int{5000, 5001}},
+		{"--to localhost:5000/a --to [::1]:5000/b", "--to http://client.localhost:5000/a --to http://client.localhost:5000/b", []int{5000}},
 		{"127.0.0.1:5000/derper:latest", "http://client.localhost:5000/derper:latest", []int{5000}},
-		{"--repo ghcr.io/a/derper,10.0.0.1:5000/derper --unsigned", "--repo ghcr.io/a/derper,10.0.0.1:5000/derper --unsigned", nil},
-		{"--repo localhost/derper", "--repo localhost/derper", nil}, // a name of Docker Hub's
+		{"--to ghcr.io/a/derper,10.0.0.1:5000/derper --unsigned", "--to ghcr.io/a/derper,10.0.0.1:5000/derper --unsigned", nil},
+		{"--to localhost/derper", "--to localhost/derper", nil}, // a name of Docker Hub's
 		{"--identity https://github.com/a/b/.github/workflows/x.yml@refs/heads/main", "--identity https://github.com/a/b/.github/workflows/x.yml@refs/heads/main", nil},
 	} {
 		o := &options{command: "verify", passed: strings.Fields(test.passed)}

@@ -17,12 +17,12 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
@@ -32,18 +32,33 @@ import (
 // wanted is the release of Dagger whose API this program speaks, that of its SDK.
 const wanted = "v0.21.8"
 
-// Exit codes are build's, and what a command of build ended with is passed on.
-var ci = &cli.Program{
-	Name: "ci", Self: "go run ./ci", Start: start,
-	Kept: func([]string) string {
-		return "what was finished is kept in the engine; the next run goes on from there"
-	},
-	// The engine stops what runs when its client is gone, so nothing is lost when
-	// taking leave of it takes too long.
-	Leave: func([]string) { time.Sleep(10 * time.Second) },
+func main() { standard().program().Main() }
+
+// An env is what the program finds around it that a test has otherwise.
+type env struct {
+	// patience is how long an engine that is said to run has to answer. Left alone, the
+	// SDK waits for five minutes.
+	patience time.Duration
+	// carryOut carries out a command line.
+	carryOut func(e env, ctx context.Context, o *options, stdout, stderr io.Writer) error
 }
 
-func main() { ci.Main() }
+// standard is the environment of the program that people run.
+func standard() env { return env{patience: 8 * time.Second, carryOut: env.start} }
+
+// program is the command line in an environment. Exit codes are build's, and what a
+// command of build ended with is passed on.
+func (e env) program() *cli.Program {
+	return &cli.Program{
+		Self: "go run ./ci", Root: e.commands,
+		Kept: func(string) string {
+			return "what was finished is kept in the engine; the next run goes on from there"
+		},
+		// The engine stops what runs when its client is gone, so nothing is lost when
+		// taking leave of it takes too long.
+		Leave: func(string) { time.Sleep(10 * time.Second) },
+	}
+}
 
 // options are the command line.
 type options struct {
@@ -59,66 +74,93 @@ type options struct {
 	ports     []int  // of this machine's loopback, for registries among what is passed on
 }
 
-type command struct{ name, summary string }
-
-// commands names what the pipeline does, and what it hands arguments on to.
-var commands = []command{
-	{"build", "build the image: a container for each platform, then the layout; what happens when no command is named"},
-	{"test", "build it, ask it as a service what clients need of it, and run build test in a container"},
-	{"verify", "run build verify in a container; arguments after -- are for it"},
-	{"release", "build it, ask it as a service, and run build release in a container; arguments after -- are for it"},
-}
-
-// parse reads the command line.
-func parse(args []string, stdout io.Writer) (*options, error) {
-	o := &options{command: "build"}
-	f := flag.NewFlagSet("ci", flag.ContinueOnError)
+// commands is the command without a name, which builds, with all others below it.
+func (e env) commands(stdout, stderr io.Writer) *cobra.Command {
+	o := &options{}
+	run := func(c *cobra.Command, args []string) error {
+		o.command, o.passed = c.Name(), nil
+		if c == c.Root() {
+			o.command = "build"
+		}
+		if n := c.ArgsLenAtDash(); n >= 0 {
+			o.passed = args[n:]
+		}
+		if err := o.complete(); err != nil {
+			return err
+		}
+		return e.carryOut(e, c.Context(), o, stdout, stderr)
+	}
+	root := &cobra.Command{
+		Use:  "ci [COMMAND] [flags] [-- ARGUMENTS OF BUILD]",
+		Long: "ci carries out the stages of the build on a Dagger Engine.",
+		Example: `  go run ./ci build --platform linux/amd64,linux/arm64
+  dagger run go run ./ci release -- --key cosign.key --to registry.example.com/derper`,
+		Annotations: map[string]string{cli.After: fmt.Sprintf(`It needs the Dagger CLI %s and an engine of that release; docs/dagger.md says
+how to reach one. The exit code is that of the command of build that failed,
+%d when it was interrupted.`, wanted, cli.ExitInterrupted)},
+		Args: beforeDash(cli.Unknown), RunE: run,
+	}
+	f := root.PersistentFlags()
 	f.StringVar(&o.lockFile, "lock", lock.File, "the lock `file`")
 	f.StringVar(&o.asked, "platform", "all", "`platforms`, separated by commas; host is this machine's, all is every one in the lock")
 	f.StringVar(&o.output, "output", "dist", "`folder` for the OCI layout")
 	f.StringVar(&o.reports, "reports", "reports", "`folder` for the steps' reports")
-	f.Usage = func() { usage(stdout, f) }
-	if i := slices.Index(args, "--"); i >= 0 {
-		args, o.passed = args[:i], args[i+1:]
+	for _, c := range []*cobra.Command{
+		{Use: "build", Short: "build the image; the default when no command is named",
+			Long:    "build builds the image: a container for each platform, then one for the layout.",
+			Example: "  go run ./ci build --platform host"},
+		{Use: "test", Short: "build the image, and test it",
+			Long: `test builds the image, asks it as a service what clients need of it, and runs
+build test in a container.`,
+			Example: "  go run ./ci test --platform linux/amd64"},
+		{Use: "verify", Short: "rebuild an image and say whether it is the same",
+			Long:    "verify runs build verify in a container; arguments after -- are for it.",
+			Example: "  go run ./ci verify -- docker.io/camllia/derper:latest"},
+		{Use: "release", Short: "build and test the image, and publish it",
+			Long: `release builds the image, asks it as a service what clients need of it, and runs
+build release in a container, step by step; arguments after -- are for it.`,
+			Example: "  go run ./ci release -- --key cosign.key --to registry.example.com/derper"},
+	} {
+		c.Args, c.RunE = beforeDash(cli.None), run
+		root.AddCommand(c)
 	}
-	rest, err := cli.Parse(f, args)
-	if err != nil {
-		return nil, err
+	return root
+}
+
+// beforeDash checks only the arguments before --: what comes after is for build.
+func beforeDash(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if n := c.ArgsLenAtDash(); n >= 0 {
+			args = args[:n]
+		}
+		return check(c, args)
 	}
-	if len(rest) > 0 {
-		o.command = rest[0]
-	}
-	switch {
-	case !slices.ContainsFunc(commands, func(c command) bool { return c.name == o.command }):
-		return nil, cli.Usage("unknown command %q", o.command)
-	case len(rest) > 1:
-		return nil, cli.Usage("unexpected argument %q: what build %s is to get comes after --", rest[1], o.command)
-	case len(o.passed) > 0 && (o.command == "build" || o.command == "test"):
-		return nil, cli.Usage("%s takes no arguments after --", o.command)
+}
+
+// complete checks the command line, and reads what it names.
+func (o *options) complete() error {
+	if len(o.passed) > 0 && (o.command == "build" || o.command == "test") {
+		return cli.Usage("%s takes no arguments after --", o.command)
 	}
 	if err := o.take(); err != nil {
-		return nil, err
+		return err
 	}
 	l, err := lock.Read(o.lockFile)
 	if err != nil {
-		return nil, cli.Failed(err, "run it in a checkout, or name the lock with --lock")
+		return cli.Failed(err, "run it in a checkout, or name the lock with --lock")
 	}
 	o.release = l.Inputs.Tailscale.Short()
 	if o.platforms, err = lock.ParsePlatforms(o.asked, l.Inputs.Platforms); err != nil {
-		return nil, cli.Usage("--platform: %w", err)
+		return cli.Usage("--platform: %w", err)
 	}
 	if o.command == "release" && len(o.platforms) < len(l.Inputs.Platforms) {
-		return nil, cli.Usage("a release has all platforms of the lock: leave out --platform")
+		return cli.Usage("a release has all platforms of the lock: leave out --platform")
 	}
-	return o, nil
+	return nil
 }
 
-// start carries out the command line.
-func start(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	o, err := parse(args, stdout)
-	if err != nil {
-		return err
-	}
+// start carries out the command line on an engine.
+func (e env) start(ctx context.Context, o *options, stdout, stderr io.Writer) (err error) {
 	if o.command != "verify" {
 		if err := image.CheckLayout(o.output); err != nil { // before, and not after minutes of work
 			return cli.Failed(err, "name another folder with --output, or remove this one yourself")
@@ -129,29 +171,10 @@ func start(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	client, err := connect(ctx, stderr)
+	client, err := e.connect(ctx, stderr)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	return carryOut(ctx, client, o, stdout, stderr)
-}
-
-func usage(w io.Writer, f *flag.FlagSet) {
-	fmt.Fprintf(w, "ci carries out the stages of the build on a Dagger Engine.\n\n"+
-		"usage: go run ./ci [command] [flags] [-- arguments of build]\n\n")
-	for _, c := range commands {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
-	}
-	fmt.Fprintln(w)
-	f.SetOutput(w)
-	f.PrintDefaults()
-	fmt.Fprintf(w, `
-examples:
-  go run ./ci build --platform linux/amd64,linux/arm64
-  dagger run go run ./ci release -- --key cosign.key --repo registry.example.com/derper
-
-It wants the Dagger CLI %s and an engine of that release; docs/dagger.md says how to reach one.
-The exit code is that of the command of build that failed, %d when it was interrupted.
-`, wanted, cli.ExitInterrupted)
 }

@@ -15,7 +15,21 @@ import (
 )
 
 // run runs a command line in this process.
-var run = ci.Run
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return standard().program().Run(ctx, args, stdout, stderr)
+}
+
+// parse is what a command line means.
+func parse(args []string) (parsed *options, err error) {
+	e := env{carryOut: func(_ env, _ context.Context, o *options, _, _ io.Writer) error {
+		parsed = o
+		return nil
+	}}
+	p := e.program()
+	p.Explain = func(given error) error { err = given; return given }
+	p.Run(context.Background(), args, io.Discard, io.Discard)
+	return parsed, err
+}
 
 const checkedIn = "../" + lock.File
 
@@ -29,7 +43,7 @@ func TestParse(t *testing.T) {
 		{"test --platform linux/arm64", ""},
 		{"--platform linux/arm64 test", ""},
 		{"verify -- registry.example.com/derper:latest", ""},
-		{"release -- --repo registry.example.com/derper", ""},
+		{"release -- --to registry.example.com/derper", ""},
 		{"publish", `unknown command "publish"`},
 		{"build dist", `unexpected argument "dist"`},
 		{"build -- --explain", "build takes no arguments after --"},
@@ -41,14 +55,14 @@ func TestParse(t *testing.T) {
 		{"release -- --key", "--key: no file given"},
 		{"release -- --key nowhere.key", "nowhere.key"},
 		{"release --platform linux/amd64", "a release has all platforms"},
-		{"--load", "not defined: -load"},
+		{"--load", "unknown flag: --load"},
 		{"--lock nowhere.json", "nowhere.json"},
 	} {
 		args := strings.Fields(test.args)
 		if !strings.Contains(test.args, "--lock") {
 			args = append([]string{"--lock", checkedIn}, args...)
 		}
-		_, err := parse(args, io.Discard)
+		_, err := parse(args)
 		switch {
 		case err == nil && test.want != "":
 			t.Errorf("%q: no error, want %q", test.args, test.want)
@@ -63,14 +77,14 @@ func TestParsePlatforms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := parse([]string{"--lock", checkedIn}, io.Discard)
+	o, err := parse([]string{"--lock", checkedIn})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(o.platforms) != len(l.Inputs.Platforms) {
 		t.Errorf("all: %v, the lock has %v", o.platforms, l.Inputs.Platforms)
 	}
-	o, err = parse([]string{"--lock", checkedIn, "--platform", "linux/s390x, linux/arm,linux/s390x"}, io.Discard)
+	o, err = parse([]string{"--lock", checkedIn, "--platform", "linux/s390x, linux/arm,linux/s390x"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +108,8 @@ func TestKey(t *testing.T) {
 	if err := os.WriteFile(file, []byte("the key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"--key", file}, {"--key=" + file}, {"-key", file}} {
-		o, err := parse(append([]string{"release", "--lock", checkedIn, "--"}, args...), io.Discard)
+	for _, args := range [][]string{{"--key", file}, {"--key=" + file}} {
+		o, err := parse(append([]string{"release", "--lock", checkedIn, "--"}, args...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +126,10 @@ func TestHelp(t *testing.T) {
 	if code := run(context.Background(), []string{"test", "-h"}, &stdout, &stderr); code != cli.ExitOK || stderr.Len() > 0 {
 		t.Errorf("exit code %d, stderr %q", code, &stderr)
 	}
-	for _, want := range []string{"verify", "release", "-platform", wanted, "dagger run go run ./ci"} {
+	if code := run(context.Background(), []string{"-h"}, &stdout, &stderr); code != cli.ExitOK || stderr.Len() > 0 {
+		t.Errorf("exit code %d, stderr %q", code, &stderr)
+	}
+	for _, want := range []string{"verify", "release", "--platform", wanted, "dagger run go run ./ci"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("help has no %q:\n%s", want, &stdout)
 		}

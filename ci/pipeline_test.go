@@ -83,10 +83,10 @@ func TestPrivileges(t *testing.T) {
 // TestPassedOn guards against arguments that get lost, and against some that lead the
 // release away from what the engine built.
 func TestPassedOn(t *testing.T) {
-	p := compose(options3("release", "--repo", "registry.example.com/derper", "--cache", "/nowhere"), "linux/amd64")
+	p := compose(options3("release", "--to", "registry.example.com/derper", "--cache", "/nowhere"), "linux/amd64")
 	for i, s := range release.Steps {
 		got := p.after[len(p.after)-len(release.Steps)+i]
-		want := []string{"release", "--step", s.Name, "--repo", "registry.example.com/derper", "--cache", "/nowhere",
+		want := []string{"release", "--step", s.Name, "--to", "registry.example.com/derper", "--cache", "/nowhere",
 			"--lock", lockFile, "--cache", cacheDir, "--folder", releaseDir, "--json"}
 		if !slices.Equal(got.args, want) {
 			t.Errorf("%s %v, want %v", got.name, got.args, want)

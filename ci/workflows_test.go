@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"strings"
 	"testing"
 
@@ -32,7 +31,7 @@ func TestWorkflowCommands(t *testing.T) {
 				continue
 			}
 			seen++
-			if _, err := parse(strings.Fields(rest), io.Discard); err != nil {
+			if _, err := parse(strings.Fields(rest)); err != nil {
 				t.Errorf("%s: %s: %v", c.Where, rest, err)
 			}
 		}

@@ -22,14 +22,14 @@ func TestContract(t *testing.T) {
 	r := releasetest.New(t, "../..")
 	t.Setenv("GOPROXY", r.Proxy)
 	t.Setenv("XDG_CACHE_HOME", releasetest.CacheDir(t))
-	defer func(db string) { sumDB = db }(sumDB)
-	sumDB = r.SumDB
+	e := standard()
+	e.sumDB = r.SumDB
 	name := r.Lock(t)
 	output := filepath.Join(t.TempDir(), "layout")
 	build := func(want int, args ...string) string {
 		t.Helper()
 		var stdout, stderr bytes.Buffer
-		if code := run(context.Background(), args, &stdout, &stderr); code != want {
+		if code := e.program().Run(t.Context(), args, &stdout, &stderr); code != want {
 			t.Fatalf("%q: exit code %d, want %d: %s", args, code, want, &stderr)
 		}
 		return stdout.String()

@@ -121,30 +121,3 @@ func TestGitHubErrors(t *testing.T) {
 		t.Errorf("stderr:\n%s", stderr)
 	}
 }
-
-// TestOutputs guards against a value that would be taken for another output.
-func TestOutputs(t *testing.T) {
-	t.Setenv("GITHUB_OUTPUT", filepath.Join(t.TempDir(), "output"))
-	if err := setOutputs("a", "1", "b", "2"); err != nil {
-		t.Fatal(err)
-	}
-	if err := setOutputs("c", "1\nreleased=true"); err == nil {
-		t.Error("a value of two lines is taken")
-	}
-	if got := outputs(t); got != "a=1\nb=2\n" {
-		t.Errorf("%q", got)
-	}
-	t.Setenv("GITHUB_OUTPUT", "")
-	if err := setOutputs("a", "1"); err != nil {
-		t.Errorf("outside of a workflow: %v", err)
-	}
-	t.Setenv("GITHUB_STEP_SUMMARY", filepath.Join(t.TempDir(), "summary"))
-	for range 2 {
-		if err := addSummary("# text\n"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if data, err := os.ReadFile(os.Getenv("GITHUB_STEP_SUMMARY")); string(data) != "# text\n\n# text\n\n" {
-		t.Errorf("%q, %v", data, err)
-	}
-}

@@ -50,6 +50,8 @@ func explain(err error, list hints) error {
 		case !h.fits(err):
 		case as[*lock.Difference](err), as[*release.MismatchError](err):
 			return cli.Coded(cli.ExitDiffers, err, h.text)
+		case errors.Is(err, sign.ErrReference):
+			return cli.Coded(cli.ExitUsage, err, h.text)
 		default:
 			return cli.Failed(err, h.text)
 		}
@@ -62,7 +64,7 @@ var generalHints = hints{
 	{as[*upstream.MissingError], "a release that was made just now takes some time to be everywhere: try again later"},
 	{as[*upstream.Disagreement], "a tag was moved, or a source was tampered with: find out why before you go on"},
 	{as[*upstream.DowngradeError], "--allow-downgrade goes back, --version names one release"},
-	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --repository"},
+	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --source-repo"},
 	{as[*modproxy.SumError], "nothing of it was used; the lock or what was fetched has been tampered with, or the lock is wrong"},
 	{is(syscall.ENOSPC), "free space on the disk, or name another place with --cache and --output; what was finished is kept"},
 	{as[*pipeline.BudgetError], "find out what grew; when it is meant, raise budgetBytes in the lock's inputs.variants"},
@@ -73,6 +75,8 @@ var generalHints = hints{
 	{is(image.ErrNoDocker), "install Docker, or write an archive with --tarball FILE"},
 	{is(modproxy.ErrUnreachable), "check the network, or set GOPROXY to a module proxy that can be reached"},
 	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY"},
+	{is(sign.ErrReference), "name the folder of a layout, or REPOSITORY@sha256:..."},
+	{is(registry.ErrNoLayout), "make it with " + self() + " --platform all"},
 	{is(sign.ErrNotThere), "push it first; what is signed is what is there"},
 	{is(sign.ErrUnverified), "do not trust the image; or name another key, or another identity"},
 	{is(verify.ErrRebuilders), "ask others to rebuild it: " + self() + " verify --attest KEY REF"},

@@ -2,12 +2,17 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/cli"
@@ -20,16 +25,20 @@ import (
 // checksum database. The program itself has no such variable.
 const testSumDB = "DERPER_TEST_SUMDB"
 
-// run runs a command line in this process.
-var run = program.Run
+// run runs a command line in this process, in the environment that people have.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return standard().program().Run(ctx, args, stdout, stderr)
+}
 
 func TestMain(m *testing.M) {
 	suite.Init()
 	testscript.Main(m, map[string]func(){
 		"build": func() {
-			sumDB = os.Getenv(testSumDB)
-			rehearse()
-			main()
+			e := standard()
+			e.sumDB = os.Getenv(testSumDB)
+			rehearse(&e)
+			suite.Init() // as main does
+			e.program().Main()
 		},
 	})
 }
@@ -111,15 +120,113 @@ func tamper(ts *testscript.TestScript, _ bool, _ []string) {
 	r.Tamper(ts.Value("t").(testing.TB), module.Version{Path: lock.TailscaleModule, Version: r.Inputs.Tailscale.Version})
 }
 
-// TestHelpHasExamples keeps -h of every command useful.
-func TestHelpHasExamples(t *testing.T) {
-	for _, c := range commands {
+// TestHelp keeps -h of every command useful: with an example, with two dashes before long
+// flags, and no wider than a terminal.
+func TestHelp(t *testing.T) {
+	seen := 0
+	var look func(c *cobra.Command, path []string)
+	look = func(c *cobra.Command, path []string) {
+		seen++
 		var stdout, stderr strings.Builder
-		if code := run(context.Background(), []string{c.name, "-h"}, &stdout, &stderr); code != cli.ExitOK {
-			t.Errorf("%s -h: exit code %d: %s", c.name, code, stderr.String())
+		if code := run(t.Context(), append(path, "-h"), &stdout, &stderr); code != cli.ExitOK || stderr.Len() > 0 {
+			t.Errorf("%q -h: exit code %d: %s", path, code, &stderr)
 		}
-		if !strings.Contains(stdout.String(), "\nexample:\n  build ") {
-			t.Errorf("%s -h shows no example:\n%s", c.name, stdout.String())
+		text := stdout.String()
+		if !strings.Contains(text, "\nexample:\n  ") || !strings.Contains(text, "\nusage: build") {
+			t.Errorf("%q -h shows no example or usage:\n%s", path, text)
+		}
+		if m := regexp.MustCompile(`(?m)[ (]-[a-z]{2,}`).FindString(text); m != "" {
+			t.Errorf("%q -h shows a long flag with one dash: %q", path, m)
+		}
+		for line := range strings.Lines(text) {
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 && !strings.Contains(line, "://") && !strings.HasPrefix(line, "  build") {
+				t.Errorf("%q -h has a line of %d columns:\n%s", path, n, line)
+			}
+		}
+		for _, sub := range c.Commands() {
+			look(sub, append(slices.Clone(path), sub.Name()))
+		}
+	}
+	look(standard().commands(io.Discard, io.Discard), nil)
+	if seen < 18 {
+		t.Errorf("only %d commands seen", seen)
+	}
+}
+
+// TestUsage guards what people meet who mistype: an exit code of its own, nothing on stdout,
+// and a hint that helps.
+func TestUsage(t *testing.T) {
+	for line, want := range map[string]string{
+		"tset":                      "build: unknown command \"tset\"\nhint: did you mean test?\n",
+		"puhs --dry-run":            "build: unknown command \"puhs\"\nhint: did you mean push?\n",
+		"nonsense":                  "build: unknown command \"nonsense\"\nhint: SELF -h shows how it is used\n",
+		"cache prnue":               "build: unknown command \"cache prnue\"\nhint: did you mean prune?\n",
+		"cache":                     "build: cache: no command given, expected prune\nhint: SELF cache -h shows how it is used\n",
+		"help tset":                 "build: unknown command \"tset\"\nhint: did you mean test?\n",
+		"-lock x":                   "build: unknown flag -lock\nhint: a long flag has two dashes: --lock\n",
+		"push -dry-run":             "build: unknown flag -dry-run\nhint: a long flag has two dashes: --dry-run\n",
+		"push --to a/b -lock=x":     "build: unknown flag -lock\nhint: a long flag has two dashes: --lock\n",
+		"verify -html report.html":  "build: unknown flag -html\nhint: a long flag has two dashes: --html\n",
+		"-help":                     "build: unknown flag -help\nhint: a long flag has two dashes: --help\n",
+		"test -x":                   "build: unknown shorthand flag: 'x' in -x\nhint: SELF test -h shows how it is used\n",
+		"test --platfrom all":       "build: unknown flag: --platfrom\nhint: SELF test -h shows how it is used\n",
+		"push --lock":               "build: flag needs an argument: --lock\nhint: SELF push -h shows how it is used\n",
+		"image dist":                "build: image: unexpected argument \"dist\"\nhint: SELF image -h shows how it is used\n",
+		"push a b":                  "build: push: unexpected argument \"b\": 2 layouts given, expected one\nhint: SELF push -h shows how it is used\n",
+		"push --to=":                "build: --to names no repository\nhint: SELF push -h shows how it is used\n",
+		"push --to UPPER/case":      "build: --to: ",
+		"completion tcsh":           "build: completion: unknown shell \"tcsh\", expected one of bash, zsh, fish\nhint: SELF completion -h shows how it is used\n",
+		"probe --timeout 1 a.b":     "build: invalid argument \"1\" for \"--timeout\" flag: ",
+		"release --step polish":     "build: --step: \"polish\" is not a step of a release\nhint: SELF release -h shows how it is used\n",
+		"push --repo a.example/b":   "build: unknown flag: --repo\nhint: SELF push -h shows how it is used\n",
+		"update --repository /some": "build: unknown flag: --repository\nhint: SELF update -h shows how it is used\n",
+	} {
+		var stdout, stderr strings.Builder
+		code := run(t.Context(), strings.Fields(line), &stdout, &stderr)
+		if want := strings.ReplaceAll(want, "SELF", self()); code != cli.ExitUsage || stdout.Len() > 0 || !strings.HasPrefix(stderr.String(), want) {
+			t.Errorf("build %s: exit code %d, said\n%s%s, want\n%s", line, code, &stdout, &stderr, want)
+		}
+	}
+}
+
+// TestVersion guards what a report of a fault is worth nothing without.
+func TestVersion(t *testing.T) {
+	for line, want := range map[string]string{
+		"version":        "\ngo      go1.",
+		"--version":      "build ",
+		"version --json": "\"imageFormat\": 2",
+	} {
+		var stdout, stderr strings.Builder
+		if code := run(t.Context(), strings.Fields(line), &stdout, &stderr); code != cli.ExitOK || !strings.Contains(stdout.String(), want) {
+			t.Errorf("build %s: exit code %d: %s%s", line, code, &stdout, &stderr)
+		}
+	}
+}
+
+// TestCompletion guards the scripts, and that values of flags are completed, too.
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		var stdout, stderr strings.Builder
+		if code := run(t.Context(), []string{"completion", shell}, &stdout, &stderr); code != cli.ExitOK || !strings.Contains(stdout.String(), "build __complete") && !strings.Contains(stdout.String(), "__complete ") {
+			t.Errorf("%s: exit code %d: %s", shell, code, &stderr)
+		}
+	}
+	for line, want := range map[string]string{
+		"pu":                            "push\t",
+		"push --dry":                    "--dry-run\t",
+		"test --platform linux/a":       "linux/arm64\n",
+		"release --step s":              "sign\n",
+		"update --channel u":            "unstable\n",
+		"completion f":                  "fish\n",
+		"help cach":                     "cache\t",
+		"cache ":                        "prune\t",
+		"release --runner dock":         "docker\n",
+		"image --platform=linux/riscv6": "linux/riscv64\n",
+	} {
+		var stdout, stderr strings.Builder
+		code := run(t.Context(), append([]string{"__complete"}, strings.Split(line, " ")...), &stdout, &stderr)
+		if code != cli.ExitOK || !strings.Contains(stdout.String(), want) {
+			t.Errorf("%s: exit code %d, want %q: %s%s", line, code, want, &stdout, &stderr)
 		}
 	}
 }

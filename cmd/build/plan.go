@@ -1,9 +1,9 @@
 package main
 
 import (
-	"context"
-	"io"
+	"github.com/spf13/cobra"
 
+	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -43,29 +43,51 @@ source   {{.Inputs.Source}}
 {{end}}{{with .Command}}    $ {{.}}
 {{end}}{{end}}`
 
-func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
-	flags := newFlags("plan [flags]", "plan prints what a build would do, without doing it: which image of which variant, under which\ntags, of which inputs; and the actions with their keys, their inputs, and their commands. Who runs those of the\nkind compile with the pinned Go gets the programs of the image. A key is the SHA-256 of the action in compact JSON.",
-		"  build plan --platform all --json", stdout)
+func newPlan(e *env) *cobra.Command {
 	var in inputFlags
-	in.register(flags)
-	flags.BoolVar(&flags.asJSON, "json", false, "print all of it as JSON")
-	if _, err := flags.parse(args, nil); err != nil {
-		return err
+	c := &cobra.Command{
+		Use:   "plan",
+		Short: "print which image a build makes, and how",
+		Long: `plan prints what a build would do, without doing it: which image of which
+variant, under which tags, of which inputs; and the actions with their keys,
+their inputs, and their commands. Who runs those of the kind compile with the
+pinned Go gets the programs of the image. A key is the SHA-256 of the action in
+compact JSON.`,
+		Example: "  build plan --platform all --json",
+		Args:    cli.None,
 	}
-	l, platforms, err := in.read()
-	if err != nil {
-		return err
+	in.registerLock(c)
+	in.registerPlatforms(c, "host", "in the lock")
+	out := newPrinter(e, c)
+	c.RunE = func(*cobra.Command, []string) error {
+		l, platforms, err := in.read()
+		if err != nil {
+			return err
+		}
+		r, err := planOf(l, platforms)
+		if err != nil {
+			return err
+		}
+		return out.print(r, planText)
 	}
+	return c
+}
+
+// planOf is the plan for platforms of a lock.
+func planOf(l *lock.Lock, platforms []lock.Platform) (*planResult, error) {
 	p, err := pipeline.Plan(l.Inputs, platforms)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r := planResult{Version: l.Inputs.Version(), Recorded: l.Output() != nil, Variant: l.Inputs.Variant()}
+	r := &planResult{Version: l.Inputs.Version(), Recorded: l.Output() != nil, Variant: l.Inputs.Variant()}
 	if r.Inputs, err = l.Inputs.Of(r.Variant.Name); err != nil {
-		return err
+		return nil, err
 	}
-	v := l.Inputs.ImageVersion()
-	for _, tag := range registry.Tags(v, r.Variant.Suffix, lock.ChannelOf(v.Tailscale)) {
+	tags, err := registry.Choice{}.Tags(l.Inputs)
+	if err != nil {
+		return nil, err
+	}
+	for _, tag := range tags {
 		r.Tags = append(r.Tags, tag.Name)
 	}
 	for _, a := range p.Actions() {
@@ -75,5 +97,5 @@ func runPlan(_ context.Context, args []string, stdout, _ io.Writer) error {
 		}
 		r.Actions = append(r.Actions, planned)
 	}
-	return flags.print(r, planText)
+	return r, nil
 }

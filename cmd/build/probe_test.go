@@ -5,15 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"tailscale.com/types/key"
 
 	"github.com/xavieralpha/derper/internal/cli"
 )
@@ -46,7 +43,7 @@ func TestProbeBadInput(t *testing.T) {
 		{"--addr nowhere host", "unable to parse IP"},
 		{"--node-key /no/such/file host", "no such file"},
 		{"--node-key " + noKey + " host", "not a node key"},
-		{"--colour host", "flag provided but not defined"},
+		{"--colour host", "unknown flag: --colour"},
 	} {
 		stdout, stderr, err := probeArgs(t, strings.Fields(tt.args)...)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "\nhint: ") {
@@ -63,23 +60,8 @@ func TestProbeBadInput(t *testing.T) {
 
 func TestProbeHelp(t *testing.T) {
 	stdout, stderr, err := probeArgs(t, "-h")
-	if err != nil || stderr != "" || !strings.Contains(stdout, "build probe relay.example.com") || !strings.Contains(stdout, "-cert-name") {
+	if err != nil || stderr != "" || !strings.Contains(stdout, "build probe relay.example.com") || !strings.Contains(stdout, "--cert-name") {
 		t.Errorf("%v\n%s%s", err, stdout, stderr)
-	}
-}
-
-func TestProbeNodeKey(t *testing.T) {
-	k := key.NewNode()
-	b, err := k.MarshalText()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(file, append(b, '\n'), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := readNodeKey(file); err != nil || !got.Equal(k) {
-		t.Errorf("read %v, %v", got, err)
 	}
 }
 
@@ -118,25 +100,8 @@ func TestProbeOfNoRelay(t *testing.T) {
 func TestProbeInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := runProbe(ctx, []string{"127.0.0.1:1"}, new(bytes.Buffer), new(bytes.Buffer))
-	if err == nil || !strings.Contains(err.Error(), "interrupted") {
-		t.Error(err)
-	}
-}
-
-func TestSplitHostPort(t *testing.T) {
-	for in, want := range map[string]string{
-		"relay.example":      "relay.example 0",
-		"relay.example:8443": "relay.example 8443",
-		"192.0.2.7":          "192.0.2.7 0",
-		"192.0.2.7:8443":     "192.0.2.7 8443",
-		"2001:db8::1":        "2001:db8::1 0",
-		"[2001:db8::1]":      "2001:db8::1 0",
-		"[2001:db8::1]:8443": "2001:db8::1 8443",
-	} {
-		host, port, err := splitHostPort(in)
-		if got := fmt.Sprint(host, " ", port); err != nil || got != want {
-			t.Errorf("%s: %s, %v, want %s", in, got, err, want)
-		}
+	var out, errs bytes.Buffer
+	if code := run(ctx, []string{"probe", "127.0.0.1:1"}, &out, &errs); code != cli.ExitInterrupted || !strings.Contains(errs.String(), "interrupted") {
+		t.Errorf("exit code %d: %s", code, &errs)
 	}
 }

@@ -81,7 +81,7 @@ func TestRelease(t *testing.T) {
 		stdout.Reset()
 		stderr.Reset()
 		return run(context.Background(), append([]string{"release", "--lock", lockFile, "--folder", folder,
-			"--repo", one.Repository("derper") + "," + two.Repository("me/derper")}, args...), &stdout, &stderr)
+			"--to", one.Repository("derper") + "," + two.Repository("me/derper")}, args...), &stdout, &stderr)
 	}
 	untagged := func(at string) {
 		t.Helper()
@@ -109,7 +109,7 @@ func TestRelease(t *testing.T) {
 	}
 	key := newKeyFile(t)
 
-	for _, args := range [][]string{{}, {"--key", key, "--unsigned"}, {"--unsigned", "--runner", "podman"}, {"--unsigned", "--channel", "beta"}, {"--unsigned", "--repo", "UPPER/case"}} {
+	for _, args := range [][]string{{}, {"--key", key, "--unsigned"}, {"--unsigned", "--runner", "podman"}, {"--unsigned", "--channel", "beta"}, {"--unsigned", "--to", "UPPER/case"}} {
 		if code := do(args...); code != cli.ExitUsage {
 			t.Errorf("%v: exit code %d: %s", args, code, &stderr)
 		}

@@ -39,7 +39,7 @@ type pusher struct {
 func (p *pusher) command(args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
 	args = append([]string{"push", "--lock", p.release.LockFile, "--json"}, args...)
 	for _, n := range p.names {
-		args = append(args, "--repo", n)
+		args = append(args, "--to", n)
 	}
 	cmd := exec.Command("build", append(args, p.release.Dir)...)
 	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+filepath.Dir(p.release.LockFile))
@@ -355,7 +355,7 @@ func TestPushTLS(t *testing.T) {
 		{"half of the variables", "_PASSWORD is not", cli.ExitUsage, []string{strings.NewReplacer(".", "_", ":", "_").Replace(r.Host) + "_USERNAME=ann"}},
 		{"both", r.Repository("derper") + "@" + p.release.Lock.Output().Index, cli.ExitOK, []string{"SSL_CERT_FILE=" + r.CA, "DOCKER_CONFIG=" + home}},
 	} {
-		cmd := exec.Command("build", "push", "--lock", p.release.LockFile, "--repo", r.Repository("derper"), p.release.Dir)
+		cmd := exec.Command("build", "push", "--lock", p.release.LockFile, "--to", r.Repository("derper"), p.release.Dir)
 		cmd.Env = append(os.Environ(), test.env...)
 		out, _ := cmd.CombinedOutput()
 		if cmd.ProcessState.ExitCode() != test.code || !strings.Contains(string(out), test.says) {
@@ -375,7 +375,7 @@ func TestPushSays(t *testing.T) {
 	release, rebuilt := registrytest.NewRelease(t, "v1.102.3", 1000), registrytest.NewRelease(t, "v1.102.3", 1001)
 	partial, next := registrytest.NewRelease(t, "v1.102.3", 1000, "linux/amd64"), registrytest.NewRelease(t, "v1.102.4", 1000)
 	older, digest := registrytest.NewRelease(t, "v1.102.2", 1000), release.Lock.Output().Index
-	repo := []string{"--repo", r.Repository("derper")}
+	repo := []string{"--to", r.Repository("derper")}
 	for _, test := range []struct {
 		name string
 		args []string
@@ -388,7 +388,7 @@ func TestPushSays(t *testing.T) {
 			[]string{"is incomplete: it lacks linux/arm64", "hint: build all platforms with "}},
 		{"a build that is not on record", append(repo, "--lock", release.LockFile, rebuilt.Dir), cli.ExitDiffers,
 			[]string{"manifest differs from the lock", "hint: only what the lock records is published"}},
-		{"a tag in the repository's name", []string{"--repo", r.Repository("derper:latest")}, cli.ExitUsage, []string{"without tag or digest"}},
+		{"a tag in the repository's name", []string{"--to", r.Repository("derper:latest")}, cli.ExitUsage, []string{"without tag or digest"}},
 		{"two ways to choose tags", append(repo, "--lock", release.LockFile, "--channel", "stable", "--tag", "x", release.Dir), cli.ExitUsage, []string{"--channel chooses tags, and so does --tag"}},
 		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), cli.ExitUsage, []string{`--channel: "beta"`}},
 		{"two layouts", append(repo, "--lock", release.LockFile, "a", "b"), cli.ExitUsage, []string{`unexpected argument "b"`}},

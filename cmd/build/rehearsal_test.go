@@ -27,6 +27,7 @@ import (
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/suite"
 	"github.com/xavieralpha/derper/internal/testing/githubtest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
@@ -46,15 +47,20 @@ const (
 // one in two things. Where tailscale's repository, the checksum database and Sigstore
 // are is the rehearsal's. The step test looks whether the images are whole, and runs
 // none of them: what the small release has for a relay only prints its name.
-func rehearse() {
+func rehearse(e *env) {
 	repository := os.Getenv(testUpstream)
 	if repository == "" {
 		return
 	}
-	upstreamRepository = repository
-	publicSigstore.root, publicSigstore.config, _ = strings.Cut(os.Getenv(testSigstore), string(os.PathListSeparator))
-	real := releaseTools
-	releaseTools = func(o *releaseOptions) release.Tools {
+	e.upstream = repository
+	e.sigstore = func(ctx context.Context, f sigstoreFiles) (*sign.Sigstore, error) {
+		if f == (sigstoreFiles{}) {
+			f.root, f.config, _ = strings.Cut(os.Getenv(testSigstore), string(os.PathListSeparator))
+		}
+		return openSigstore(ctx, f)
+	}
+	real := e.tools
+	e.tools = func(o *releaseOptions) release.Tools {
 		t := real(o)
 		t.Test = func(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
 			switch os.Getenv(testTests) {
@@ -225,7 +231,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 		w.repositories = s.repositories()
 	}
 	artifacts := s.TempDir()
-	repositories := []string{"--repo", strings.Join(w.repositories, ",")}
+	repositories := []string{"--to", strings.Join(w.repositories, ",")}
 	var digests []string
 	for _, step := range release.Steps {
 		parts := [][]string{nil}
@@ -677,13 +683,6 @@ func (s *stage) failAt(f fault, version string) (published string) {
 	return published
 }
 
-func stepNames() (names []string) {
-	for _, s := range release.Steps {
-		names = append(names, s.Name)
-	}
-	return names
-}
-
 // theFork checks that somebody else's registries and GitHub get what the lock has,
 // though there is no new release.
 func (s *stage) theFork() {
@@ -729,7 +728,7 @@ func (s *stage) withdraw() {
 		checkout := s.TempDir()
 		write(s.T, filepath.Join(checkout, lock.File), s.github.File(lock.File))
 		if code, said := s.start(checkout, s.env(s.TempDir(), "GITHUB_TOKEN="+githubtest.Token), "release", "--withdraw", version, "--github",
-			"--repo", strings.Join(s.repositories(), ",")); code != cli.ExitOK {
+			"--to", strings.Join(s.repositories(), ",")); code != cli.ExitOK {
 			s.Fatalf("withdraw: exit code %d\n%s", code, said)
 		}
 	}
@@ -762,7 +761,7 @@ func (s *stage) withdraw() {
 // local runs build release as a whole, in one folder, and signs with a key.
 func (s *stage) local(dir, key string, more ...string) (code int, said string) {
 	s.Helper()
-	return s.start(dir, s.env(dir), append([]string{"release", "--update", "--key", key, "--repo", strings.Join(s.repositories(), ",")}, more...)...)
+	return s.start(dir, s.env(dir), append([]string{"release", "--update", "--key", key, "--to", strings.Join(s.repositories(), ",")}, more...)...)
 }
 
 // newLocal makes a folder for local, with a lock that has been released nowhere.
@@ -856,7 +855,7 @@ func TestUnsigned(t *testing.T) {
 	s := newStage(t)
 	s.next("v1.104.0")
 	dir, key := s.newLocal()
-	if code, said := s.start(dir, s.env(dir), "release", "--update", "--unsigned", "--repo", strings.Join(s.repositories(), ",")); code != cli.ExitOK {
+	if code, said := s.start(dir, s.env(dir), "release", "--update", "--unsigned", "--to", strings.Join(s.repositories(), ",")); code != cli.ExitOK {
 		t.Fatalf("exit code %d\n%s", code, said)
 	}
 	code, said := s.local(dir, key)

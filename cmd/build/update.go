@@ -5,25 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/upstream"
 )
 
-const updateSynopsis = `update finds the newest tailscale release, proves that its git tag and its module are the same
-source, and writes it into the lock, with the Go and the CA roots that go with it and no outputs. The
-module proxy, the checksum database and the git repository must be reached and agree, else nothing is
-changed. A newer Go or newer roots alone are no reason for another image of the same release: they are
-told, and --version with the lock's own release takes them.`
-
-const updateExample = `  build update --check
-  build update --version v1.102.3`
+// channels are tailscale's.
+var channels = []string{string(lock.Stable), string(lock.Unstable)}
 
 // updateResult is what build update says, in JSON but for what only its text has.
 type updateResult struct {
@@ -59,46 +54,68 @@ next: {{self}} --platform all --update-lock{{if ne .LockFile "` + lock.File + `"
 next: {{self}} update{{range .Again}} {{.}}{{end}}
 {{end}}`
 
-func runUpdate(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	flags := newFlags("update [flags]", updateSynopsis, updateExample, stdout)
-	in := inputFlags{platforms: "all"}
-	flags.StringVar(&in.lockFile, "lock", lock.File, "the lock `file`")
-	flags.StringVar(&in.cacheDir, "cache", "", "cache `folder`; default is derper in the user cache directory")
-	var w upstream.Wish
-	channel := flags.String("channel", "stable", "`channel` of which the newest release is taken: stable or unstable")
-	flags.StringVar(&w.Version, "version", "", "take this `version`, such as v1.102.3, be it older or newer")
-	flags.BoolVar(&w.Downgrade, "allow-downgrade", false, "go back when the channel's newest release is older than the lock's")
-	repository := flags.String("repository", upstreamRepository, "`URL` or folder of tailscale's git repository")
-	flags.BoolVar(&in.create, "create", false, "make the lock, with all platforms, when there is none")
-	check := flags.Bool("check", false, fmt.Sprintf("change nothing; the exit code is %d when there is something new", cli.ExitNew))
-	flags.BoolVar(&flags.asJSON, "json", false, "print the result as JSON")
-	_, err := flags.parse(args, nil)
-	if err != nil {
-		return err
+// updateOptions are the flags of build update.
+type updateOptions struct {
+	inputFlags
+	upstream.Wish
+	source string // tailscale's repository
+	create bool   // a lock that does not exist is made
+}
+
+func newUpdate(e *env) *cobra.Command {
+	o := updateOptions{inputFlags: inputFlags{platforms: "all"}}
+	var check bool
+	c := &cobra.Command{
+		Use:   "update",
+		Short: "update the lock to tailscale's newest release",
+		Long: `update finds the newest tailscale release, proves that its git tag and its
+module are the same source, and writes it into the lock, with the Go and the CA
+roots that go with it and no outputs. The module proxy, the checksum database
+and the git repository must be reached and agree, else nothing is changed. A
+newer Go or newer roots alone are no reason for another image of the same
+release: they are named, and --version with the lock's own release accepts them.`,
+		Example: `  build update --check
+  build update --version v1.102.3`,
+		Args: cli.None,
 	}
-	if w.Channel, err = lock.ParseChannel(*channel); err != nil {
-		return cli.Usage("--channel: %w", err)
+	o.registerLock(c)
+	f := c.Flags()
+	f.StringVar(&o.cacheDir, "cache", "", "cache `folder` (default derper in the user cache directory)")
+	f.StringVar((*string)(&o.Channel), "channel", string(lock.Stable), "`channel` of which the newest release is taken: stable or unstable")
+	offer(c, "channel", channels...)
+	f.StringVar(&o.Version, "version", "", "take this `version`, such as v1.102.3, be it older or newer")
+	f.BoolVar(&o.Downgrade, "allow-downgrade", false, "go back when the channel's newest release is older than the lock's")
+	f.StringVar(&o.source, "source-repo", e.upstream, "`URL` or folder of tailscale's git repository")
+	f.BoolVar(&o.create, "create", false, "make the lock, with all platforms, when there is none")
+	f.BoolVar(&check, "check", false, fmt.Sprintf("change nothing; the exit code is %d when there is something new", cli.ExitNew))
+	out := newPrinter(e, c)
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if _, err := lock.ParseChannel(string(o.Channel)); err != nil {
+			return cli.Usage("--channel: %w", err)
+		}
+		return nil
 	}
-	l, u, warnings, err := findUpdate(ctx, &in, w, *repository, stderr)
-	if err != nil {
-		return err
-	}
-	r := resultOf(u, warnings, in.lockFile)
-	r.Written, r.Check = r.New && !*check, *check
-	r.Again = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.TrimLeft(arg, "-") == "check" })
-	if r.Written {
-		if err := l.Write(in.lockFile); err != nil {
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		next, r, err := e.update(c.Context(), &o)
+		if err != nil {
 			return err
 		}
+		r.Written, r.Check = r.New && !check, check
+		r.Again = given(c, "check")
+		if r.Written {
+			if err := next.Write(o.lockFile); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(e.summarize(r), out.print(r, updateText)); err != nil {
+			return err
+		}
+		if r.New && check {
+			return cli.Coded(cli.ExitNew, errors.New("there is something new"), "")
+		}
+		return nil
 	}
-	var text strings.Builder
-	if err := errors.Join(render(&text, updateText, r), addSummary(fenced(text.String())), flags.print(r, updateText)); err != nil {
-		return err
-	}
-	if r.New && *check {
-		return cli.Coded(cli.ExitNew, errors.New("there is something new"), "")
-	}
-	return nil
+	return c
 }
 
 // resultOf is the result of an update, of which nothing is written yet.
@@ -117,42 +134,46 @@ func resultOf(u *upstream.Update, warnings []string, lockFile string) *updateRes
 // list is what JSON has as a list, also if there is nothing in it.
 func list[T any](of []T) []T { return append([]T{}, of...) }
 
-// findUpdate finds out what is new, and returns the lock that takes it.
-func findUpdate(ctx context.Context, in *inputFlags, w upstream.Wish, repository string, stderr io.Writer) (
-	_ *lock.Lock, _ *upstream.Update, warnings []string, err error,
-) {
-	l, _, err := in.read()
-	if in.create && errors.Is(err, fs.ErrNotExist) {
+// summarize adds what an update says to the page of the workflow's run.
+func (e *env) summarize(r *updateResult) error {
+	var text strings.Builder
+	if err := render(&text, updateText, r); err != nil {
+		return err
+	}
+	return e.workflow().AddSummary(github.Fenced(text.String()))
+}
+
+// update finds out what is new, and returns the lock that takes it. Nothing is written.
+func (e *env) update(ctx context.Context, o *updateOptions) (*lock.Lock, *updateResult, error) {
+	l, _, err := o.read()
+	if o.create && errors.Is(err, fs.ErrNotExist) {
 		l, err = &lock.Lock{Schema: lock.SchemaVersion, Inputs: lock.Defaults()}, nil
-		l.Inputs.Source = cmp.Or(githubRepository(), l.Inputs.Source)
+		l.Inputs.Source = cmp.Or(e.workflow().Repository(), l.Inputs.Source)
 	}
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	display := progress.New(stderr)
+	display := e.display()
 	defer display.Close()
-	c, err := in.openCache(display)
+	c, err := o.openCache(display)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	defer c.Close()
-	source := &upstream.Source{Modules: modules(c), Repository: repository, Warn: func(format string, args ...any) {
+	var warnings []string
+	source := &upstream.Source{Modules: e.modules(c), Repository: o.source, Warn: func(format string, args ...any) {
 		warning := fmt.Sprintf(format, args...)
 		warnings = append(warnings, warning)
 		display.Printf("build: update: %s", warning)
 	}}
 	task := display.Start("update: ask the module proxy and "+source.Shown(), "")
-	u, err := source.Update(ctx, l.Inputs, w)
+	u, err := source.Update(ctx, l.Inputs, o.Wish)
 	task.End(err)
 	if err != nil {
 		err = explain(fmt.Errorf("update: %w", err), append(slices.Clone(generalHints), hints{{always, ""}}...))
 		coded, _ := errors.AsType[*cli.Error](err)
 		coded.Hint = strings.TrimPrefix(coded.Hint+"; the lock is as it was", "; ")
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	next := &lock.Lock{Schema: l.Schema, Inputs: u.New, Withdrawn: l.Withdrawn}
-	if u.New.Tailscale.Version == u.Old.Tailscale.Version {
-		next.Published = l.Published
-	}
-	return next, u, warnings, nil
+	return u.Lock(l), resultOf(u, warnings, o.lockFile), nil
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,74 +13,77 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/spf13/cobra"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
-	"github.com/xavieralpha/derper/internal/attest"
-	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
 )
 
-const verifySynopsis = `verify rebuilds images from nothing and says whether they are, bit for bit, what was rebuilt, and
-if not, what differs: from the inside out, a program, a file in a layer, a layer's compression, the
-config, the manifest, the index. A REF is a reference in a registry, the folder of an OCI layout, or an
-archive. The image itself says which release it claims to be; every sum comes from the Go checksum
-database, and no checkout is needed. Without a REF, it rebuilds what the lock has as inputs and
-compares with what the lock records.
-
-With --source, the release is also proven from upstream's git repository: that its tag names the commit,
-and that the commit's tree is the module. With --attest, what was found is signed and attached to the
-image in its registry; with --require N, N of the rebuilders that you name must have done so.
-
-Exit code 0 says that everything asked for was verified, 3 that something differs, 1 that it could not
-be found out.`
-
-const verifyExample = `  build verify docker.io/camllia/derper:latest
-  build verify --platform host --html report.html ghcr.io/xavieralpha/derper@sha256:...
-  build verify --source --require 1 --rebuilder alice.pub camllia/derper
-  build verify`
-
 // verifyOptions are the flags of build verify.
 type verifyOptions struct {
 	inputFlags
-	html, repository, attest   string
-	trustCache, asJSON, source bool
-	require                    int
-	rebuilders                 []string
+	html, source, attest string
+	trustCache, prove    bool
+	require              int
+	rebuilders           []string
 }
 
-// runVerify is build verify. The report goes to stdout, as text or as JSON.
-func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+// newVerify is build verify. The report goes to stdout, as text or as JSON.
+func newVerify(e *env) *cobra.Command {
 	var o verifyOptions
-	flags := newFlags("verify [flags] [REF ...]", verifySynopsis, verifyExample, stdout)
-	flags.StringVar(&o.lockFile, "lock", lock.File, "the lock `file`; where there is one, it must agree about its release")
-	flags.StringVar(&o.platforms, "platform", "all", "`platforms`, separated by commas; host is this machine's, all is every one that there should be")
-	flags.BoolVar(&o.trustCache, "trust-cache", false, "take what was built before, instead of building everything from nothing")
-	flags.StringVar(&o.cacheDir, "cache", "", "cache `folder` that --trust-cache trusts; default is derper in the user cache directory")
-	flags.StringVar(&o.html, "html", "", "also write the report to `file`, as one HTML page")
-	flags.BoolVar(&o.asJSON, "json", false, "print the report as JSON")
-	flags.BoolVar(&o.source, "source", false, "also prove that git tag, commit, module and checksum database agree")
-	flags.StringVar(&o.repository, "repository", upstreamRepository, "`URL` or folder of tailscale's git repository, for --source")
-	flags.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in\nwith the word keyless, and attach it to the image")
-	flags.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
-	flags.Func("rebuilder", "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated", func(s string) error {
-		o.rebuilders = append(o.rebuilders, s)
-		return nil
-	})
-	refs, err := flags.parse(args, o.check)
-	if err != nil {
-		return err
+	c := &cobra.Command{
+		Use:   "verify [flags] [REF ...]",
+		Short: "rebuild an image and say whether it is the same, bit for bit",
+		Long: `verify rebuilds images from nothing and says whether they are, bit for bit, what
+was rebuilt, and if not, what differs: from the inside out, a program, a file in
+a layer, a layer's compression, the config, the manifest, the index. A REF is a
+reference in a registry, the folder of an OCI layout, or an archive. The image
+itself says which release it claims to be; every sum comes from the Go checksum
+database, and no checkout is needed. Without a REF, it rebuilds what the lock
+has as inputs and compares with what the lock records.
+
+With --source, the release is also proven from upstream's git repository: that
+its tag names the commit, and that the commit's tree is the module. With
+--attest, what was found is signed and attached to the image in its registry;
+with --require N, N of the rebuilders that you name must have done so.
+
+Exit code 0 says that everything asked for was verified, 3 that something
+differs, 1 that it could not be found out.`,
+		Example: `  build verify docker.io/camllia/derper:latest
+  build verify --platform host --html report.html ghcr.io/xavieralpha/derper@sha256:...
+  build verify --source --require 1 --rebuilder alice.pub camllia/derper
+  build verify`,
 	}
+	f := c.Flags()
+	f.StringVar(&o.lockFile, "lock", lock.File, "the lock `file`; where there is one, it must agree about its release")
+	o.registerPlatforms(c, "all", "that there should be")
+	f.BoolVar(&o.trustCache, "trust-cache", false, "take what was built before, instead of building everything from nothing")
+	f.StringVar(&o.cacheDir, "cache", "", "cache `folder` that --trust-cache trusts (default derper in the user cache directory)")
+	f.StringVar(&o.html, "html", "", "also write the report to `file`, as one HTML page")
+	f.BoolVar(&o.prove, "source", false, "also prove that git tag, commit, module and checksum database agree")
+	f.StringVar(&o.source, "source-repo", e.upstream, "`URL` or folder of tailscale's git repository, for --source")
+	f.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in with the word keyless, and attach it to the image")
+	f.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
+	f.StringArrayVar(&o.rebuilders, "rebuilder", nil, "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated")
+	out := newPrinter(e, c)
+	c.PreRunE = func(_ *cobra.Command, refs []string) error { return o.check(refs) }
+	c.RunE = func(c *cobra.Command, refs []string) error { return e.runVerify(c.Context(), &o, refs, out) }
+	return c
+}
+
+// runVerify carries out build verify.
+func (e *env) runVerify(ctx context.Context, o *verifyOptions, refs []string, out *printer) error {
 	v := &verify.Verifier{Fresh: !o.trustCache}
+	var err error
 	if o.platforms != "all" {
 		// An image is verified without its lock, so each that is known may be asked for.
-		if v.Platforms, err = lock.ParsePlatforms(o.platforms, lock.Known); err != nil {
-			return cli.Usage("--platform: %w", err)
+		if v.Platforms, err = parsePlatforms(o.platforms, lock.Known); err != nil {
+			return err
 		}
 	}
 	// The lock may be missing where an image is verified.
@@ -97,19 +99,19 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 			return cli.Usage("--html: %w", err)
 		}
 	}
-	if v.Keychain, err = imageKeychain(refs); err != nil {
+	if v.Keychain, err = e.imageKeychain(refs); err != nil {
 		return err
 	}
-	if v.Rebuilders, err = openRebuilders(ctx, o); err != nil {
+	if v.Rebuilders, err = e.openRebuilders(ctx, o); err != nil {
 		return err
 	}
-	signs := signFlags{key: o.attest, keyless: o.attest == "keyless", stderr: stderr}
+	signs := signFlags{env: e, key: o.attest, keyless: o.attest == "keyless"}
 	if o.attest != "" { // before, too: it may ask for a password
 		if err := signs.makeSigner(ctx); err != nil {
 			return err
 		}
 	}
-	report, err := o.verify(ctx, v, refs, stderr)
+	report, err := e.verify(ctx, o, v, refs)
 	if err != nil {
 		return explain(fmt.Errorf("verify: %w", err), verifyHints)
 	}
@@ -121,17 +123,17 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	var text strings.Builder
 	write := report.WriteText
-	if o.asJSON {
+	if out.asJSON {
 		write = report.WriteJSON
 	}
-	err = errors.Join(report.WriteText(&text), addSummary(fenced(text.String())), write(stdout))
+	err = errors.Join(report.WriteText(&text), e.workflow().AddSummary(github.Fenced(text.String())), write(e.stdout))
+	if err == nil && o.attest != "" {
+		err = verify.Attest(ctx, report, signs.signer, &registry.Client{Keychain: v.Keychain}, func(format string, args ...any) {
+			fmt.Fprintf(e.stderr, format+"\n", args...)
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
-	}
-	if o.attest != "" {
-		if err := attestRebuilds(ctx, report, signs.signer, v.Keychain, stderr); err != nil {
-			return err
-		}
 	}
 	return verdict(report)
 }
@@ -155,26 +157,24 @@ func (o *verifyOptions) check(refs []string) error {
 
 // verify verifies images, or the lock if there is none. It builds in an empty cache of
 // its own, or with --trust-cache in the one that builds use.
-func (o *verifyOptions) verify(ctx context.Context, v *verify.Verifier, refs []string, stderr io.Writer) (report *verify.Report, err error) {
+func (e *env) verify(ctx context.Context, o *verifyOptions, v *verify.Verifier, refs []string) (report *verify.Report, err error) {
 	if !o.trustCache {
-		const prefix = "derper-verify-"
-		if left, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*")); err == nil {
-			cache.RemoveUnused(left)
-		}
-		if o.cacheDir, err = os.MkdirTemp("", prefix); err != nil {
+		dir, remove, err := verify.Scratch()
+		if err != nil {
 			return nil, err
 		}
-		defer cache.RemoveAll(o.cacheDir)
+		defer remove()
+		o.cacheDir = dir
 	}
-	v.Display = progress.New(stderr)
+	v.Display = e.display()
 	defer v.Display.Close()
 	if v.Cache, err = o.openCache(v.Display); err != nil {
 		return nil, err
 	}
 	defer v.Cache.Close()
-	v.Modules = modules(v.Cache)
-	if o.source {
-		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.repository, Warn: v.Display.Printf}
+	v.Modules = e.modules(v.Cache)
+	if o.prove {
+		v.Source = &upstream.Source{Modules: v.Modules, Repository: o.source, Warn: v.Display.Printf}
 	}
 	if len(refs) > 0 {
 		return v.References(ctx, refs)
@@ -186,17 +186,17 @@ func (o *verifyOptions) verify(ctx context.Context, v *verify.Verifier, refs []s
 }
 
 // openRebuilders is whom the flags trust to have rebuilt an image.
-func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, error) {
+func (e *env) openRebuilders(ctx context.Context, o *verifyOptions) (verify.Rebuilders, error) {
 	r := verify.Rebuilders{Require: o.require}
 	seen := map[string]bool{}
 	for _, word := range o.rebuilders {
-		key, identity, issuer := word, "", ""
+		t := trustFlags{key: word}
 		if _, err := os.Stat(word); err != nil {
-			if before, after, ok := strings.Cut(word, ","); ok {
-				key, identity, issuer = "", before, after
+			if identity, issuer, ok := strings.Cut(word, ","); ok {
+				t = trustFlags{identity: identity, issuer: issuer}
 			}
 		}
-		trust, err := openTrust(ctx, key, identity, issuer, &sigstoreFlags{})
+		trust, err := e.openTrust(ctx, t)
 		if err != nil {
 			return r, fmt.Errorf("verify: --rebuilder %s: %w", word, err)
 		}
@@ -210,37 +210,12 @@ func openRebuilders(ctx context.Context, o verifyOptions) (verify.Rebuilders, er
 }
 
 // imageKeychain has the credentials for those of these images that are in a registry.
-func imageKeychain(refs []string) (authn.Keychain, error) {
-	return credentials(slices.DeleteFunc(slices.Clone(refs), func(ref string) bool {
+func (e *env) imageKeychain(refs []string) (authn.Keychain, error) {
+	return e.credentials(slices.DeleteFunc(slices.Clone(refs), func(ref string) bool {
 		_, err := os.Stat(ref)
 		_, _, perr := registry.Split(ref)
 		return err == nil || perr != nil // which is said when it is opened
 	}))
-}
-
-// attestRebuilds signs what was found and attaches it to the images.
-func attestRebuilds(ctx context.Context, report *verify.Report, signer *sign.Signer, keychain authn.Keychain, stderr io.Writer) error {
-	client := &registry.Client{Keychain: keychain}
-	for _, s := range report.Subjects {
-		if s.Statement == nil {
-			fmt.Fprintf(stderr, "%s: not attested: it is in no registry, or was not found out about\n", s.Ref)
-			continue
-		}
-		r, err := client.Open(ctx, s.Ref, registry.Push)
-		if err != nil {
-			return fmt.Errorf("verify: attest: %w", err)
-		}
-		done, err := sign.Attach(ctx, []attest.Statement{*s.Statement}, signer, []*registry.Repository{r}, func(int, int) {})
-		if err != nil {
-			return fmt.Errorf("verify: attest %s: %w", s.Ref, err)
-		}
-		what := "attached to"
-		if done[0].Attached == 0 {
-			what = "was there already, attached to"
-		}
-		fmt.Fprintf(stderr, "%s: attestation by %s %s %s\n", s.Ref, signer.Trust, what, s.Digest)
-	}
-	return nil
 }
 
 // verdict is the report as the program's end.

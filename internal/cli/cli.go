@@ -1,16 +1,19 @@
 // Package cli is what the command lines of this repository's programs share: exit codes,
-// errors with a hint, flags that may come in any order, and how a program ends.
+// errors with a hint, the form of the help, and how a program ends.
 package cli
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit codes.
@@ -43,37 +46,19 @@ func Usage(format string, args ...any) error {
 	return Coded(ExitUsage, fmt.Errorf(format, args...), "")
 }
 
-// Parse parses flags before, between and after the arguments, and returns these. For
-// -h it calls f.Usage.
-func Parse(f *flag.FlagSet, args []string) (rest []string, err error) {
-	help := f.Usage
-	f.SetOutput(io.Discard) // what is wrong is in the error
-	f.Usage = func() {}
-	for {
-		switch err := f.Parse(args); {
-		case errors.Is(err, flag.ErrHelp):
-			help()
-			return nil, err
-		case err != nil:
-			return nil, Usage("%w", err)
-		case f.NArg() == 0:
-			return rest, nil
-		}
-		rest, args = append(rest, f.Arg(0)), f.Args()[1:]
-	}
-}
-
 // A Program is a program with a command line.
 type Program struct {
-	// Name begins its messages; Self is how it was started, for commands that a user
-	// can copy.
-	Name, Self string
-	// Start carries out a command line.
-	Start func(ctx context.Context, args []string, stdout, stderr io.Writer) error
-	// Kept is the hint for a command line that was interrupted, "" for none.
-	Kept func(args []string) string
-	// Leave waits, after a signal, for as long as a command line may take to end.
-	Leave func(args []string)
+	// Self is how it was started, for commands that a user can copy.
+	Self string
+	// Root makes the command line, with what its commands write to. Main and Run
+	// give it the form that all programs have.
+	Root func(stdout, stderr io.Writer) *cobra.Command
+	// Explain completes an error, with its hint and its exit code; nil leaves it as it is.
+	Explain func(error) error
+	// Kept is the hint when a command was interrupted, "" for none.
+	Kept func(command string) string
+	// Leave waits, after a signal, for as long as a command may take to end.
+	Leave func(command string)
 }
 
 // Main runs the program for the command line that it was started with.
@@ -82,43 +67,169 @@ func (p *Program) Main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-ctx.Done()
-		stop() // a second signal ends the program at once
-		p.Leave(args)
-		os.Exit(p.interrupted(args, os.Stderr))
+		stop() // a second signal ends the program immediately
+		c, _, _ := p.Root(io.Discard, io.Discard).Find(args)
+		p.Leave(c.Name())
+		os.Exit(p.interrupted(c, os.Stderr))
 	}()
 	os.Exit(p.Run(ctx, args, os.Stdout, os.Stderr))
 }
 
 // Run runs the program and returns its exit code.
 func (p *Program) Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	err := p.Start(ctx, args, stdout, stderr)
+	root := p.Root(stdout, stderr)
+	complete(root, args)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	c, err := root.ExecuteContextC(ctx)
+	if p.Explain != nil {
+		err = p.Explain(err)
+	}
 	coded, ok := errors.AsType[*Error](err)
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil:
 		return ExitOK
 	case ok && coded.Code == ExitNew: // no failure
 		return ExitNew
 	case ctx.Err() != nil:
-		return p.interrupted(args, stderr)
+		return p.interrupted(c, stderr)
 	case !ok:
 		coded = &Error{err, ExitFailed, ""}
 	}
 	hint := coded.Hint
 	if hint == "" && coded.Code == ExitUsage {
-		hint = p.Self + " -h shows how it is used"
+		_, path, _ := strings.Cut(c.CommandPath()+" ", " ")
+		hint = p.Self + " " + path + "-h shows how it is used"
 	}
-	p.say(stderr, err, hint)
+	say(root, stderr, err, hint)
 	return coded.Code
 }
 
-func (p *Program) interrupted(args []string, stderr io.Writer) int {
-	p.say(stderr, "interrupted", p.Kept(args))
+func (p *Program) interrupted(c *cobra.Command, stderr io.Writer) int {
+	say(c.Root(), stderr, "interrupted", p.Kept(c.Name()))
 	return ExitInterrupted
 }
 
-func (p *Program) say(stderr io.Writer, what any, hint string) {
-	fmt.Fprintf(stderr, "%s: %v\n", p.Name, what)
+func say(root *cobra.Command, stderr io.Writer, what any, hint string) {
+	fmt.Fprintf(stderr, "%s: %v\n", root.Name(), what)
 	if hint != "" {
 		fmt.Fprintf(stderr, "hint: %s\n", hint)
+	}
+}
+
+// Check returns what is wrong with a command line, without carrying it out: it parses the
+// flags, and asks the command's own checks, Args and PreRunE.
+func Check(root *cobra.Command, args []string) error {
+	complete(root, args)
+	c, rest, err := root.Find(args)
+	if err == nil {
+		err = c.ParseFlags(rest)
+	}
+	if err != nil {
+		return Usage("%w", err)
+	}
+	words := c.Flags().Args()
+	if err := c.ValidateArgs(words); err != nil || c.PreRunE == nil {
+		return err
+	}
+	return c.PreRunE(c, words)
+}
+
+// complete gives a command line the form that all programs have: their help, their voice,
+// and the command help. args are those that it is going to get.
+func complete(root *cobra.Command, args []string) {
+	cobra.EnableCommandSorting = false // the order of the help means something
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.PersistentFlags().BoolP("help", "h", false, "show this help")
+	root.SetHelpTemplate(helpText)
+	if root.InitDefaultVersionFlag(); root.Version != "" {
+		root.Flags().Lookup("version").Usage = "print the version of this program"
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, args, err) })
+	root.SetHelpCommand(newHelp(root))
+}
+
+// flagError is what is wrong with the flags of a command line. Go's own programs take a
+// long flag with one dash, too, and so did this one.
+func flagError(c *cobra.Command, args []string, err error) error {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() != "" {
+		for _, arg := range args {
+			name, single := strings.CutPrefix(arg, "-")
+			if name, _, _ = strings.Cut(name, "="); !single || len(name) < 2 || name[0] == '-' || c.Flags().Lookup(name) == nil {
+				continue
+			}
+			return Coded(ExitUsage, fmt.Errorf("unknown flag -%s", name), "a long flag has two dashes: --"+name)
+		}
+	}
+	if c == c.Root() && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		return Unknown(c, args) // the flag is that of a command that was mistyped
+	}
+	return Usage("%w", err)
+}
+
+// Group makes c a command that does nothing by itself: one of those below it must be named.
+func Group(c *cobra.Command) *cobra.Command {
+	c.Args = Unknown
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		var names []string
+		for _, sub := range c.Commands() {
+			names = append(names, sub.Name())
+		}
+		return Usage("%s: no command given, expected %s", c.Name(), strings.Join(names, " or "))
+	}
+	return c
+}
+
+// Unknown refuses words that are no command of c, and names the nearest one.
+func Unknown(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	c.SuggestionsMinimumDistance = 2 // edits, of which cobra takes none by itself
+	_, path, _ := strings.Cut(c.CommandPath()+" ", " ")
+	err := fmt.Errorf("unknown command %q", path+args[0])
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		return Coded(ExitUsage, err, "did you mean "+strings.Join(near, " or ")+"?")
+	}
+	return Coded(ExitUsage, err, "")
+}
+
+// None is for a command without arguments.
+func None(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return Usage("%s: unexpected argument %q", c.Name(), args[0])
+	}
+	return nil
+}
+
+// Some is for a command that takes at least one; what is the word for several of them.
+func Some(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return Usage("%s: no %s given", c.Name(), what)
+		}
+		return nil
+	}
+}
+
+// AtMostOne is for a command that takes one, or none.
+func AtMostOne(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return Usage("%s: unexpected argument %q: %d %s given, expected one", c.Name(), args[1], len(args), what)
+		}
+		return nil
+	}
+}
+
+// One is for a command that takes one.
+func One(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return Usage("%s: 0 %s given, expected one", c.Name(), what)
+		}
+		return AtMostOne(what)(c, args)
 	}
 }

@@ -123,11 +123,11 @@ func TestReport(t *testing.T) {
 	for n := range 120 { // more than a page
 		w.server.Open(githubtest.Issue{Title: fmt.Sprint("another ", n)})
 	}
-	w.server.Open(githubtest.Issue{Author: Workflow, Title: "release failed", PullRequest: true})
+	w.server.Open(githubtest.Issue{Author: Bot, Title: "release failed", PullRequest: true})
 	w.server.Open(githubtest.Issue{Author: "stranger", Title: "release failed"})
-	first, err := w.client.Report(t.Context(), Workflow, "release failed", "on Monday")
+	first, err := w.client.Report(t.Context(), Bot, "release failed", "on Monday")
 	w.no(err)
-	second, err := w.client.Report(t.Context(), Workflow, "release failed", "on Tuesday")
+	second, err := w.client.Report(t.Context(), Bot, "release failed", "on Tuesday")
 	w.no(err)
 	issues := w.server.Issues()
 	if len(issues) != 123 {
@@ -166,7 +166,7 @@ func TestWithdraw(t *testing.T) {
 
 func TestReportOfAnyLength(t *testing.T) {
 	w := newWorld(t)
-	_, err := w.client.Report(t.Context(), Workflow, "long", strings.Repeat("ein großer Bericht\n", 10_000))
+	_, err := w.client.Report(t.Context(), Bot, "long", strings.Repeat("ein großer Bericht\n", 10_000))
 	w.no(err)
 	body := w.server.Issues()[0].Body
 	if len(body) > maxBody || !strings.HasSuffix(body, "Bericht\n\n(shortened)\n") {
@@ -267,7 +267,7 @@ func TestFaults(t *testing.T) {
 				return slices.Equal(w.server.Commits(), []string{"lock: v1.2.3", "first commit"})
 			}},
 		"report": {
-			func(w *world) error { _, err := w.client.Report(w.Context(), Workflow, "t", "b"); return err },
+			func(w *world) error { _, err := w.client.Report(w.Context(), Bot, "t", "b"); return err },
 			func(w *world) bool {
 				i := w.server.Issues()
 				return len(i) == 1 && i[0].Body == "b" && len(i[0].Comments) == 0
@@ -386,7 +386,7 @@ func TestWithoutPermission(t *testing.T) {
 	w.client.Token = w.server.Grant(map[string]string{"contents": "read", "issues": "read"})
 	for name, err := range map[string]error{
 		"commit":  second(w.client.Commit(t.Context(), lockChange())),
-		"report":  second(w.client.Report(t.Context(), Workflow, "t", "b")),
+		"report":  second(w.client.Report(t.Context(), Bot, "t", "b")),
 		"release": second(w.client.Release(t.Context(), ReleaseNotes{Tag: "v1", Commit: "main", Index: "i"})),
 	} {
 		if !is(err, 403) {

@@ -10,8 +10,8 @@ import (
 // maxBody is how many characters the body of an issue, a comment or a release may have.
 const maxBody = 65536
 
-// Workflow is the author of what a workflow opens with its own token.
-const Workflow = "github-actions[bot]"
+// Bot is the author of what a workflow opens with its own token.
+const Bot = "github-actions[bot]"
 
 // Report opens an issue and returns its address. If the author, the user that the token
 // belongs to, has one with that title open, it gets a comment: who fails every day

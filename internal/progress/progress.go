@@ -27,6 +27,7 @@ const (
 type Display struct {
 	w     io.Writer
 	width func() int // columns; nil when w is no terminal
+	quiet bool       // tasks are not shown
 
 	mu     sync.Mutex
 	tasks  []*Task
@@ -64,6 +65,11 @@ func New(w io.Writer) *Display {
 	return d
 }
 
+// Quiet shows no tasks, and writes to w nothing but what Printf is given.
+func Quiet(w io.Writer) *Display {
+	return &Display{w: w, quiet: true, closed: make(chan struct{})}
+}
+
 // Close ends the display and wipes its bars away.
 func (d *Display) Close() {
 	close(d.closed)
@@ -98,7 +104,7 @@ func (d *Display) Start(what, unit string) *Task {
 	defer d.mu.Unlock()
 	d.tasks = append(d.tasks, t)
 	line := ""
-	if d.width == nil {
+	if d.width == nil && !d.quiet {
 		line = what + "\n"
 	}
 	d.draw(line)
@@ -129,7 +135,9 @@ func (t *Task) End(err error) {
 	if err != nil {
 		how = "stopped after"
 	}
-	d.draw(fmt.Sprintf("%s: %s %.1fs\n", t.what, how, time.Since(t.began).Seconds()))
+	if !d.quiet {
+		d.draw(fmt.Sprintf("%s: %s %.1fs\n", t.what, how, time.Since(t.began).Seconds()))
+	}
 }
 
 func (d *Display) tick() {

@@ -255,3 +255,18 @@ func TestFileIsNoTerminal(t *testing.T) {
 		t.Errorf("%q", data)
 	}
 }
+
+// Who asked for quiet gets no progress, and every warning all the same.
+func TestQuiet(t *testing.T) {
+	got := new(pieces)
+	d := Quiet(got)
+	task := d.Start("compile linux/amd64", "packages")
+	task.Step()
+	d.Printf("cache: %s is damaged: made again", "x")
+	task.End(nil)
+	d.Start("fetch", "B").End(errors.New("no network"))
+	d.Close()
+	if want := "cache: x is damaged: made again\n"; strings.Join(*got, "") != want {
+		t.Errorf("wrote %q, want %q", *got, want)
+	}
+}

@@ -14,7 +14,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// Errors of Read.
+// Errors of OpenIndex and Read.
 var (
 	// ErrNoLayout says that there is no OCI layout in a folder.
 	ErrNoLayout = errors.New("is not an OCI layout")
@@ -38,6 +38,20 @@ type Content struct {
 func ByDigest(version string, digest v1.Hash) *Content {
 	named := []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
 	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}
+}
+
+// OpenIndex opens the index in the OCI layout in the folder dir. The error is ErrNoLayout if
+// there is none.
+func OpenIndex(ctx context.Context, dir string) (v1.ImageIndex, error) {
+	opened, err := image.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("layout %s: %w: %w", dir, ErrNoLayout, err)
+	}
+	index, err := opened.Index(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("layout %s: %w", dir, err)
+	}
+	return index, nil
 }
 
 // Read reads the image of the lock's first variant from the OCI layout in the folder dir. It

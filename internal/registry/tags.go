@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -58,6 +59,32 @@ func NamedTags(v lock.ImageVersion, suffix string, names []string) ([]Tag, error
 		}
 	}
 	return append(own, moving...), nil
+}
+
+// A Choice says under which names an image is to be found.
+type Choice struct {
+	// Names are chosen by hand; none for those of the channel.
+	Names []string
+	// Channel is stable, unstable or, for what the version says, "".
+	Channel string
+	// None is for no tag at all.
+	None bool
+}
+
+// Tags are the tags that were chosen for the image of a lock's first variant.
+func (c Choice) Tags(in lock.Inputs) ([]Tag, error) {
+	v, suffix := in.ImageVersion(), in.Variant().Suffix
+	if c.None {
+		return nil, nil
+	}
+	if len(c.Names) > 0 {
+		return NamedTags(v, suffix, c.Names)
+	}
+	channel, err := lock.ParseChannel(cmp.Or(c.Channel, string(lock.ChannelOf(v.Tailscale))))
+	if err != nil {
+		return nil, err
+	}
+	return Tags(v, suffix, channel), nil
 }
 
 // ofRevision matches the tags of revisions, of any variant.

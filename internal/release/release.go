@@ -90,7 +90,7 @@ var Steps = []*Step{
 		Needs: Sources, Leaves: []string{lockName, layoutName}, run: (*Release).build},
 	{Name: "test", Does: "test the image on every platform, or on those of --platform",
 		Needs: Layout | Images | Containers, Leaves: []string{testName}, once: true, run: (*Release).test},
-	{Name: "push", Does: "push the image to all repositories by digest and read it back; no tag moves",
+	{Name: "push", Does: "push the image to all repositories by digest, and read it back",
 		Needs: Layout | Images | Push, run: (*Release).push},
 	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
 		Needs: Sources | Images | Pull, once: true, run: (*Release).verify},

@@ -63,6 +63,17 @@ func changes(from, to lock.Inputs) (list []Change) {
 	return list
 }
 
+// Lock is the lock that follows on l, which the update was made for: without outputs. What
+// was published of the same release stays in it, so that its next image gets another
+// revision.
+func (u *Update) Lock(l *lock.Lock) *lock.Lock {
+	next := &lock.Lock{Schema: l.Schema, Inputs: u.New, Withdrawn: l.Withdrawn}
+	if u.New.Tailscale.Version == u.Old.Tailscale.Version {
+		next.Published = l.Published
+	}
+	return next
+}
+
 // Update finds out what a lock's inputs are to become; those of a new lock are its
 // platforms only. Nothing is returned that is
 // not proven. Errors are a [*DowngradeError], those of [Source.Prove], and

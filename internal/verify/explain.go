@@ -114,7 +114,7 @@ func (s *Subject) mean(v *Verifier, tag bool) error {
 		Fresh, Tag, Chosen        bool // Chosen: somebody else than the image chose its inputs
 		Compared, Files, Attested int
 		Skipped                   []string
-	}{Subject: s, Host: program().Host, Fresh: v.Fresh, Tag: tag}
+	}{Subject: s, Host: ThisProgram().Host, Fresh: v.Fresh, Tag: tag}
 	passed := func(c Check) bool { return c.Result == Pass }
 	says.Attested = count(s.Rebuilders, passed)
 	says.Chosen = s.Kind == KindLock || slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && passed(c) })

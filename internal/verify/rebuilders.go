@@ -131,7 +131,7 @@ func (j *job) statement() (*attest.Statement, error) {
 	if !j.Fresh || j.found.opened.Repository == nil || s.Verdict == Unverified {
 		return nil, nil
 	}
-	r := attest.Rebuild{Inputs: j.inputs, Host: program().Host, Version: program().Version}
+	r := attest.Rebuild{Inputs: j.inputs, Host: ThisProgram().Host, Version: ThisProgram().Version}
 	about := []attest.Subject{{Descriptor: j.found.opened.Entries[0]}}
 	for _, p := range s.Platforms {
 		switch p.Result {

@@ -108,7 +108,7 @@ func (v *Verifier) References(ctx context.Context, refs []string) (*Report, erro
 func (v *Verifier) begin() (r *Report, end func() *Report) {
 	v.contents = map[v1.Hash]*diff.Layer{}
 	began := time.Now()
-	r = &Report{Program: program(), Fresh: v.Fresh, Time: began.UTC().Truncate(time.Second)}
+	r = &Report{Program: ThisProgram(), Fresh: v.Fresh, Time: began.UTC().Truncate(time.Second)}
 	return r, func() *Report {
 		v.measure()
 		r.DiskBytes, r.Seconds = v.disk, time.Since(began).Seconds()
@@ -117,8 +117,8 @@ func (v *Verifier) begin() (r *Report, end func() *Report) {
 	}
 }
 
-// program is what is known of the running program.
-func program() Program {
+// ThisProgram is what is known of the running program.
+func ThisProgram() Program {
 	p := Program{Version: "(unknown)", Host: pipeline.Host}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		p.Version = info.Main.Version

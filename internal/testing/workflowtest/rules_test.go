@@ -128,7 +128,7 @@ func TestSpoiled(t *testing.T) {
 		{"ci.yml", "run: go run ./cmd/build test", "run: |\n          go run ./cmd/build test\n          go run ./cmd/build", "not one command of this project"},
 		{"sign.yml", `"$REPOSITORIES"`, "${{ inputs.images }}", "not one command of this project"},
 		{"sign.yml", `"$REPOSITORIES"`, "$REPOSITORIES", "not one command of this project"},
-		{"sign.yml", `--repo "$REPOSITORIES"`, `--unsigned; true`, "not one command of this project"},
+		{"sign.yml", `--to "$REPOSITORIES"`, `--unsigned; true`, "not one command of this project"},
 		{"sign.yml", "      - name: sign and attest\n", "      - name: sign and attest\n        shell: python\n", "a shell or a folder of its own"},
 		{"publish.yml", "needs.update.outputs.release ", "needs.update.outputs.relase ", "actionlint"},
 		{"release.yml", "      lock: versions.json\n", "", "actionlint"}, // the called workflow requires it

@@ -1,0 +1,67 @@
+package suite
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/probe"
+	"github.com/xavieralpha/derper/internal/progress"
+)
+
+// A Report is what came out for the images of a source, one for each platform.
+type Report struct {
+	Source    string     `json:"source"`
+	Passed    bool       `json:"passed"`
+	Platforms []*Results `json:"platforms"`
+}
+
+// Failed counts the cases that failed, of how many, and names the first of them.
+func (r *Report) Failed() (first string, failed, of int) {
+	for _, p := range r.Platforms {
+		for _, row := range p.Rows {
+			if of++; row.Result == probe.Fail {
+				first = cmp.Or(first, row.Name)
+				failed++
+			}
+		}
+	}
+	return first, failed, of
+}
+
+// RunAll tests images one after the other. Rows are written to text as they are known; what
+// the containers of a failed case wrote goes to the display. Both are for people.
+func RunAll(ctx context.Context, cfg Config, source string, images []v1.Image, text io.Writer, display *progress.Display) (*Report, error) {
+	report := &Report{Source: source, Passed: true}
+	for _, img := range images {
+		file, err := img.ConfigFile()
+		if err != nil {
+			return nil, err
+		}
+		task := display.Start(fmt.Sprintf("%s: test with %s", file.Platform(), cfg.Runner), "cases")
+		cfg.Image = img
+		cfg.Progress = func(row Row, done, of int) {
+			task.Set(int64(done), int64(of))
+			fmt.Fprintln(text, row.Text(NameWidth))
+			if row.Result == probe.Fail && row.Log != "" {
+				display.Printf("%s: %s: log of its containers:\n%s", file.Platform(), row.Name, "    "+strings.ReplaceAll(strings.TrimRight(row.Log, "\n"), "\n", "\n    "))
+			}
+		}
+		r, err := Run(ctx, cfg)
+		task.End(err)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintln(text, r.Summary())
+		report.Platforms = append(report.Platforms, r)
+		report.Passed = report.Passed && r.OK()
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return report, nil
+}
