@@ -11,14 +11,13 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // TestLoadedImageAnswers guards --load: what Docker has then is the image that the
 // lock records, and it relays, with its ports published on 127.0.0.1.
 func TestLoadedImageAnswers(t *testing.T) {
-	if err := exec.Command("docker", "info").Run(); err != nil {
-		t.Skip("NOT TESTED: needs Docker: start dockerd; .ci/run does")
-	}
+	need.Docker(t)
 	dir, err := realBuild()
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/testing/chance"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
@@ -87,6 +88,8 @@ func (b *builder) validLayout() (digest string) {
 // killed runs the layout is the old one or the new one, and the next run ends with
 // the same digests as one that nobody disturbed.
 func TestKilledBuild(t *testing.T) {
+	need.Minutes(t, "20 builds that are killed")
+	random := chance.New(t)
 	undisturbed := newBuilder(t)
 	began := time.Now()
 	want := undisturbed.run("--platform", "all")
@@ -105,7 +108,7 @@ func TestKilledBuild(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(rand.N(took))
+		time.Sleep(time.Duration(random.Int64N(int64(took))))
 		_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)
 		if err := cmd.Wait(); err != nil {
 			killed++
@@ -168,6 +171,7 @@ func TestTwoBuildsAtOnce(t *testing.T) {
 // TestInterruptedBuild guards Ctrl-C: the program ends at once with its exit code,
 // and takes its compilers with it.
 func TestInterruptedBuild(t *testing.T) {
+	need.Minutes(t, "a build with an empty build cache")
 	b := newBuilder(t)
 	// A build cache of its own makes the compilers work for a while.
 	if err := os.Remove(filepath.Join(b.cache, "go-build")); err != nil {

@@ -14,12 +14,14 @@ import (
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // TestEditsMoveKeys guards that a cache never gives what the code as it is would not make:
 // a program that is compiled with another line, in any package that decides bytes, has
 // other keys for what that decides; and with a line in another package it has the same.
 func TestEditsMoveKeys(t *testing.T) {
+	need.Minutes(t, "this program compiled 21 times")
 	const (
 		compiled = "roots compile entrypoint base tailscaled derper own attestation"
 		layers   = "layers attestation"

@@ -24,6 +24,7 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -31,9 +32,7 @@ import (
 // only, and without outputs.
 func releasing(t *testing.T) (lockFile, folder string) {
 	t.Helper()
-	if runtime.GOOS != "linux" {
-		t.Skip("NOT TESTED: a release runs the image, which needs Linux")
-	}
+	need.Linux(t)
 	l, err := lock.Read("../../" + lock.File)
 	if err != nil {
 		t.Fatal(err)
@@ -68,6 +67,7 @@ func newKeyFile(t *testing.T) string {
 // TestRelease stops a release at each of its steps in turn: nothing is tagged, and
 // the next run goes on where it stopped.
 func TestRelease(t *testing.T) {
+	need.Minutes(t, "the real image tested several times")
 	aloneWithContainers(t)
 	lockFile, folder := releasing(t)
 	one := registrytest.NewProxy(t, registrytest.Docker(t, registrytest.Options{}))

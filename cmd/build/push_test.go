@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +25,8 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/testing/chance"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -120,6 +121,8 @@ func (p *pusher) whole(t *testing.T, side int, digest string) {
 // no tag that moves has moved before those of the version are in place on both
 // registries; and running it again completes it, with the blobs that arrived before.
 func TestKilledPush(t *testing.T) {
+	need.Minutes(t, "many pushes that are killed")
+	random := chance.New(t)
 	options := registrytest.Options{Username: "ann", Password: pushPassword}
 	registries := []*registrytest.Registry{registrytest.Docker(t, options), registrytest.Memory(t, options)}
 	old, next := registrytest.NewRelease(t, "v1.102.2", 20_000), registrytest.NewRelease(t, "v1.102.3", 300_000)
@@ -195,14 +198,15 @@ func TestKilledPush(t *testing.T) {
 		p, proxies := start(t)
 		cmd, _, _ := p.command()
 		var seen atomic.Int64
-		at := 1 + rand.N(total.Load())
+		at := 1 + random.Int64N(total.Load())
 		if i%5 == 0 { // those that move tags are the last
-			at = total.Load() - rand.N[int64](20)
+			at = total.Load() - random.Int64N(20)
 		}
+		delay := time.Duration(random.Int64N(int64(2 * time.Millisecond)))
 		for _, proxy := range proxies {
 			proxy.Hook(func(registrytest.Request) {
 				if seen.Add(1) == at {
-					time.AfterFunc(rand.N(2*time.Millisecond), func() { cmd.Process.Kill() })
+					time.AfterFunc(delay, func() { cmd.Process.Kill() })
 				}
 			})
 		}

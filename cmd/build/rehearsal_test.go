@@ -30,6 +30,7 @@ import (
 	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/suite"
 	"github.com/xavieralpha/derper/internal/testing/githubtest"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
@@ -579,6 +580,7 @@ func (s *stage) otherIndex(file string) {
 // Sigstore on loopback: from nothing published, through a new release, to nothing new.
 // Then each step fails in its own way and is killed, and the next run finishes.
 func TestRehearsal(t *testing.T) {
+	need.Minutes(t, "a year of releases")
 	s := newStage(t)
 	s.next("v1.104.0")
 	s.next("v1.105.0-pre")
@@ -775,6 +777,7 @@ func (s *stage) newLocal() (dir, key string) {
 // TestResume kills a release on one machine in each of its steps. The next run goes on
 // where that stopped, and leaves a release with its notes.
 func TestResume(t *testing.T) {
+	need.Minutes(t, "a release stopped at each step")
 	s := newStage(t)
 	dir, key := s.newLocal()
 	put := 0

@@ -28,6 +28,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // realBuild builds the image of this repository's lock for this machine, once, with
@@ -48,9 +49,7 @@ var realBuild = sync.OnceValues(func() (string, error) {
 // realImage is the image that realBuild made, unpacked.
 func realImage(t *testing.T) (v1.Image, string) {
 	t.Helper()
-	if runtime.GOOS != "linux" {
-		t.Skip("needs Linux, to run the image's programs")
-	}
+	need.Linux(t)
 	dir, err := realBuild()
 	if err != nil {
 		t.Fatal(err)
@@ -147,6 +146,7 @@ func TestVersions(t *testing.T) {
 // what anybody gets with the command that build plan prints: here with the user's
 // own go command, module cache and build cache.
 func TestBinariesAreThoseOfGoInstall(t *testing.T) {
+	need.Minutes(t, "the real programs compiled again")
 	_, root := realImage(t)
 	l, err := lock.Read("../../" + lock.File)
 	if err != nil {

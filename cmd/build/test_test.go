@@ -28,6 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/testlock"
 )
 
@@ -123,9 +124,7 @@ func TestTestRefuses(t *testing.T) {
 		})
 	}
 	t.Run("no docker", func(t *testing.T) {
-		if os.Getuid() != 0 {
-			t.Skip("NOT TESTED: the docker runner takes root before it looks for Docker")
-		}
+		need.Root(t, "which the docker runner takes before it looks for Docker")
 		t.Setenv("DOCKER_HOST", "unix://"+filepath.Join(t.TempDir(), "none.sock"))
 		var stdout, stderr strings.Builder
 		if code := run(t.Context(), []string{"test", "--runner", "docker", "--run", "versions", dist}, &stdout, &stderr); code != cli.ExitFailed {

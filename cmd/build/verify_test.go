@@ -25,6 +25,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -145,6 +146,7 @@ func TestVerifyExitCodes(t *testing.T) {
 // TestVerifyFromNothing guards the main job as anybody does it: no checkout, no cache,
 // an image in a registry. What was found is attested, and counts for who comes next.
 func TestVerifyFromNothing(t *testing.T) {
+	need.Minutes(t, "an empty cache")
 	v := newVerifier(t)
 	registry := registrytest.Docker(t, registrytest.Options{})
 	ref := registry.Repository("derper") + ":1"
