@@ -26,6 +26,9 @@ func TestWorkflowCommands(t *testing.T) {
 		}
 		for _, c := range list {
 			rest, ours := strings.CutPrefix(strings.Join(c.Words, " "), "go run ./ci ")
+			if len(c.Words) > 0 && c.Words[0] == ".ci/engine" || strings.Join(c.Words, " ") == "bash .ci/engine" {
+				continue // its tests
+			}
 			if !ours {
 				t.Errorf("%s: does not start this program: %q", c.Where, c.Words)
 				continue

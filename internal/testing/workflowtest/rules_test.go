@@ -28,6 +28,8 @@ var policy = &Policy{
 		"description.yml/description": {"contents: read"},
 		"verify.yml/verify":           {"contents: read", "packages: read"},
 		"verify.yml/report":           {"actions: read", "contents: read", "issues: write"},
+		"weekly.yml/check":            {"contents: read"},
+		"weekly.yml/report":           {"actions: read", "contents: read", "issues: write"},
 		// A caller must have what any job of the called workflow has.
 		"release.yml/stable":    {"actions: read", "contents: write", "id-token: write", "issues: write", "packages: write"},
 		"release.yml/unstable":  {"actions: read", "contents: write", "id-token: write", "issues: write", "packages: write"},
@@ -53,8 +55,8 @@ var policy = &Policy{
 		"sign.yml/sign":               dockerHub,
 		"withdraw.yml/withdraw":       dockerHub,
 	},
-	Cached:    []string{"ci.yml/check", "ci.yml/image", "dagger.yml/build", "publish.yml/update"},
-	Cancelled: []string{"ci.yml", "dagger.yml"},
+	Cached:    []string{"ci.yml/check", "ci.yml/image", "dagger.yml/build", "publish.yml/update", "weekly.yml/check"},
+	Cancelled: []string{"ci.yml", "dagger.yml", "weekly.yml"},
 	// Words, some of them "$VARIABLES": nothing that a value could break out of.
 	Run: regexp.MustCompile(`^(go run \./cmd/build|go run \./ci|bash \.ci/[a-z]+|\.ci/[a-z]+)( ([a-zA-Z0-9./_=,-]+|"[a-z/=-]*\$[A-Z]+"))*$`),
 }
