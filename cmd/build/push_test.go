@@ -121,7 +121,7 @@ func (p *pusher) whole(t *testing.T, side int, digest string) {
 // registries; and running it again completes it, with the blobs that arrived before.
 func TestKilledPush(t *testing.T) {
 	options := registrytest.Options{Username: "ann", Password: pushPassword}
-	registries := []*registrytest.Registry{registrytest.Docker(t, options), registrytest.Memory(t, options)}
+	registries := []*registrytest.Registry{registrytest.Distribution(t, options), registrytest.Memory(t, options)}
 	old, next := registrytest.NewRelease(t, "v1.102.2", 20_000), registrytest.NewRelease(t, "v1.102.3", 300_000)
 	number := 0
 	start := func(t *testing.T) (*pusher, []*registrytest.Proxy) {
@@ -311,7 +311,7 @@ func TestPushRealImage(t *testing.T) {
 	options := registrytest.Options{Username: "ann", Password: pushPassword}
 	p := &pusher{
 		release:    &registrytest.Release{Dir: dir, LockFile: lockFile, Lock: l},
-		registries: []*registrytest.Registry{registrytest.Docker(t, options), registrytest.Memory(t, options)},
+		registries: []*registrytest.Registry{registrytest.Distribution(t, options), registrytest.Memory(t, options)},
 	}
 	for _, r := range p.registries {
 		p.names = append(p.names, r.Repository("derper"))
@@ -338,7 +338,7 @@ func TestPushRealImage(t *testing.T) {
 // TestPushTLS guards a registry with a CA of its own, named by SSL_CERT_FILE, and
 // credentials from Docker's configuration.
 func TestPushTLS(t *testing.T) {
-	r := registrytest.Docker(t, registrytest.Options{Username: "ann", Password: pushPassword, TLS: true})
+	r := registrytest.Distribution(t, registrytest.Options{Username: "ann", Password: pushPassword, TLS: true})
 	p := &pusher{release: registrytest.NewRelease(t, "v1.103.1", 1000)}
 	home := t.TempDir()
 	config := `{"auths":{"` + r.Host + `":{"username":"ann","password":"` + pushPassword + `"}}}`
@@ -371,7 +371,7 @@ func TestPushTLS(t *testing.T) {
 // do next.
 func TestPushSays(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
-	r := registrytest.Docker(t, registrytest.Options{})
+	r := registrytest.Distribution(t, registrytest.Options{})
 	release, rebuilt := registrytest.NewRelease(t, "v1.102.3", 1000), registrytest.NewRelease(t, "v1.102.3", 1001)
 	partial, next := registrytest.NewRelease(t, "v1.102.3", 1000, "linux/amd64"), registrytest.NewRelease(t, "v1.102.4", 1000)
 	older, digest := registrytest.NewRelease(t, "v1.102.2", 1000), release.Lock.Output().Index

@@ -146,7 +146,7 @@ func TestVerifyExitCodes(t *testing.T) {
 // an image in a registry. What was found is attested, and counts for who comes next.
 func TestVerifyFromNothing(t *testing.T) {
 	v := newVerifier(t)
-	registry := registrytest.Docker(t, registrytest.Options{})
+	registry := registrytest.Distribution(t, registrytest.Options{})
 	ref := registry.Repository("derper") + ":1"
 	tag, err := name.NewTag(ref)
 	if err != nil {
