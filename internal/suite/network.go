@@ -62,10 +62,11 @@ func caseMesh(ctx context.Context, b *bed) {
 			Volumes: []container.Volume{{Host: dir, Container: "/certs"}},
 		}, open, "HOSTNAME="+name, "CERT_DIR=/certs", "SSL_CERT_FILE=/certs/ca.pem",
 			"MESH_PSK_FILE=/certs/mesh.key", fmt.Sprintf("MESH_WITH=%s:%d", names[other], doors[other].at.Port())))
-		doors[i].open(must.Get(relays[i].Addr(httpsPort)))
 	}
-	for _, c := range relays {
+	// Only now: derper waits five seconds before it tries again to reach one that is not there.
+	for i, c := range relays {
 		c.ready(ctx)
+		doors[i].open(must.Get(c.Addr(httpsPort)))
 	}
 	// It takes a moment until the relays have found each other.
 	b.eventually(ctx, func() { acrossMesh(ctx, relays) })
