@@ -1,10 +1,14 @@
 package derper
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -44,23 +48,74 @@ func TestEntrypointSource(t *testing.T) {
 	}
 }
 
-// TestNoTesting guards against a package for tests that gets into a program.
+// testSupport is the folder of what only tests use.
+const testSupport = "internal/testing"
+
+// TestNoTesting guards against what only tests use getting into a program.
 func TestNoTesting(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-f", `{{if not .Standard}}{{.ImportPath}}: {{join .Imports " "}}{{end}}`, "./cmd/...", "./ci", "./entrypoint").Output()
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}: {{join .Imports " "}}`, "./...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(out)) {
 		name, imports, _ := strings.Cut(line, ": ")
-		if !strings.HasPrefix(name, Module) {
+		if strings.HasPrefix(name, Module+"/"+testSupport+"/") {
 			continue
 		}
 		for used := range strings.FieldsSeq(imports) {
-			ours := strings.HasPrefix(used, Module) && (strings.HasSuffix(used, "test") && path.Base(used) != "attest" || strings.Contains(used, "/internal/testing") || strings.HasSuffix(used, "/testlock"))
-			if used == "testing" || strings.HasPrefix(used, "testing/") || ours {
+			if used == "testing" || strings.HasPrefix(used, "testing/") || strings.HasPrefix(used, Module+"/"+testSupport+"/") {
 				t.Errorf("%s imports %s", name, used)
 			}
 		}
+	}
+}
+
+// TestNoSkip guards against a test that is left out without a word of what it needs: only
+// the package need skips tests.
+func TestNoSkip(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (file == testSupport+"/need" || len(file) > 1 && file[0] == '.'):
+			return fs.SkipDir
+		case !strings.HasSuffix(file, "_test.go") && (path.Ext(file) != ".go" || !strings.HasPrefix(file, testSupport+"/")):
+			return nil
+		}
+		seen++
+		files := token.NewFileSet()
+		parsed, err := parser.ParseFile(files, file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			method, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			of, _ := method.X.(*ast.Ident)
+			switch method.Sel.Name {
+			case "Skip", "Skipf", "SkipNow":
+				t.Errorf("%s: a test is skipped without the package need", files.Position(call.Pos()))
+			case "Short":
+				if of != nil && of.Name == "testing" {
+					t.Errorf("%s: testing.Short leaves out what the package need is to leave out", files.Position(call.Pos()))
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen < 50 {
+		t.Errorf("%d files of tests: this test tests little", seen)
 	}
 }
 
@@ -96,16 +151,19 @@ func TestArchitecture(t *testing.T) {
 				return r, true
 			}
 		}
-		return 0, strings.HasSuffix(name, "test") || strings.HasSuffix(name, "testlock") || strings.Contains(name, "/testdata/")
+		return 0, false
 	}
 	for line := range strings.Lines(string(out)) {
 		name, imports, _ := strings.Cut(line, ": ")
+		if strings.HasPrefix(name, Module+"/"+testSupport+"/") {
+			continue
+		}
 		from, known := place(name)
 		if !known {
 			t.Errorf("%s has no row in docs/architecture.md", name)
 		}
 		for used := range strings.FieldsSeq(imports) {
-			if to, known := place(used); known && strings.HasPrefix(used, Module+"/internal/") && to < from && !strings.HasSuffix(name, "test") {
+			if to, known := place(used); known && strings.HasPrefix(used, Module+"/internal/") && to < from {
 				t.Errorf("%s imports %s, which is above it", name, used)
 			}
 		}

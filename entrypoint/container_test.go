@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // A container is a process tree as Docker makes one: own process IDs, a root
@@ -42,13 +44,12 @@ exec setpriv --no-new-privs unshare --pid --fork --kill-child --mount-proc=/proc
 // not), or read-only-all.
 func runContainer(t *testing.T, volume string, uid int, mode string, env []string, args ...string) *container {
 	t.Helper()
-	for _, tool := range []string{"unshare", "nsenter", "setpriv", "mount"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("NOT TESTED: containers: %v; install util-linux", err)
-		}
+	for _, program := range []string{"unshare", "nsenter", "setpriv"} {
+		need.Program(t, program, "util-linux")
 	}
+	need.Program(t, "mount", "mount")
 	if b, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(b))) != 3 || strings.Fields(string(b))[2] == "1" {
-		t.Skip("NOT TESTED: containers with another user: run the tests as root")
+		need.Missing(t, "root, for containers with another user", "run the tests as root")
 	}
 	// Docker does the same in a container's network namespace.
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0o644); err != nil {

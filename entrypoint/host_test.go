@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // host pretends to be the host's tailscaled, of some version.
@@ -61,9 +63,7 @@ func TestHostTailscaled(t *testing.T) {
 // The mistake it guards: a reminder that comes once and scrolls away, or one
 // that goes on when all is well.
 func TestReminder(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes two minutes and a half")
-	}
+	need.Minutes(t, "waiting for reminders")
 	t.Parallel()
 	const missing = "NO CLIENT IS LET IN: VERIFY_CLIENTS=true, but there is no tailscaled"
 	socket := filepath.Join(t.TempDir(), "s")

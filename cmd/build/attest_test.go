@@ -37,7 +37,7 @@ func TestAttestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			tb := env.T().(testing.TB)
 			release := releasetest.New(tb, "../..")
-			server := registrytest.Docker(tb, registrytest.Options{Username: "user", Password: registryPassword})
+			server := registrytest.Distribution(tb, registrytest.Options{Username: "user", Password: registryPassword})
 			sigstore := sigstoretest.New(tb, "https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main")
 			secrets := []string{keyPassword, registryPassword, sigstore.Bearer, sigstore.IDToken}
 			userName, passwordName := registry.Variables(server.Host)

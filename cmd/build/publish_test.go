@@ -70,7 +70,7 @@ func TestRelease(t *testing.T) {
 	need.Minutes(t, "the real image tested several times")
 	aloneWithContainers(t)
 	lockFile, folder := releasing(t)
-	one := registrytest.NewProxy(t, registrytest.Docker(t, registrytest.Options{}))
+	one := registrytest.NewProxy(t, registrytest.Distribution(t, registrytest.Options{}))
 	two := registrytest.NewProxy(t, registrytest.Memory(t, registrytest.Options{}))
 	reached := func(step string) bool {
 		_, err := os.Stat(filepath.Join(folder, "journal", step+".json"))

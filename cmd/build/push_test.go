@@ -124,7 +124,7 @@ func TestKilledPush(t *testing.T) {
 	need.Minutes(t, "many pushes that are killed")
 	random := chance.New(t)
 	options := registrytest.Options{Username: "ann", Password: pushPassword}
-	registries := []*registrytest.Registry{registrytest.Docker(t, options), registrytest.Memory(t, options)}
+	registries := []*registrytest.Registry{registrytest.Distribution(t, options), registrytest.Memory(t, options)}
 	old, next := registrytest.NewRelease(t, "v1.102.2", 20_000), registrytest.NewRelease(t, "v1.102.3", 300_000)
 	number := 0
 	start := func(t *testing.T) (*pusher, []*registrytest.Proxy) {
@@ -315,7 +315,7 @@ func TestPushRealImage(t *testing.T) {
 	options := registrytest.Options{Username: "ann", Password: pushPassword}
 	p := &pusher{
 		release:    &registrytest.Release{Dir: dir, LockFile: lockFile, Lock: l},
-		registries: []*registrytest.Registry{registrytest.Docker(t, options), registrytest.Memory(t, options)},
+		registries: []*registrytest.Registry{registrytest.Distribution(t, options), registrytest.Memory(t, options)},
 	}
 	for _, r := range p.registries {
 		p.names = append(p.names, r.Repository("derper"))
@@ -342,7 +342,7 @@ func TestPushRealImage(t *testing.T) {
 // TestPushTLS guards a registry with a CA of its own, named by SSL_CERT_FILE, and
 // credentials from Docker's configuration.
 func TestPushTLS(t *testing.T) {
-	r := registrytest.Docker(t, registrytest.Options{Username: "ann", Password: pushPassword, TLS: true})
+	r := registrytest.Distribution(t, registrytest.Options{Username: "ann", Password: pushPassword, TLS: true})
 	p := &pusher{release: registrytest.NewRelease(t, "v1.103.1", 1000)}
 	home := t.TempDir()
 	config := `{"auths":{"` + r.Host + `":{"username":"ann","password":"` + pushPassword + `"}}}`
@@ -375,7 +375,7 @@ func TestPushTLS(t *testing.T) {
 // do next.
 func TestPushSays(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
-	r := registrytest.Docker(t, registrytest.Options{})
+	r := registrytest.Distribution(t, registrytest.Options{})
 	release, rebuilt := registrytest.NewRelease(t, "v1.102.3", 1000), registrytest.NewRelease(t, "v1.102.3", 1001)
 	partial, next := registrytest.NewRelease(t, "v1.102.3", 1000, "linux/amd64"), registrytest.NewRelease(t, "v1.102.4", 1000)
 	older, digest := registrytest.NewRelease(t, "v1.102.2", 1000), release.Lock.Output().Index

@@ -105,7 +105,7 @@ func newStage(t *testing.T) *stage {
 	s := &stage{
 		T:        t,
 		upstream: releasetest.NewRepository(t, releasetest.New(t, "../..")),
-		one:      registrytest.NewProxy(t, registrytest.Docker(t, registrytest.Options{})),
+		one:      registrytest.NewProxy(t, registrytest.Distribution(t, registrytest.Options{})),
 		two:      registrytest.NewProxy(t, registrytest.Memory(t, registrytest.Options{})),
 	}
 	s.upstream.Commit(t, map[string]string{

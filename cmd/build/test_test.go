@@ -57,6 +57,7 @@ func layoutOf(t *testing.T, img v1.Image) string {
 // the test ends.
 func aloneWithContainers(t *testing.T) {
 	t.Helper()
+	need.Namespaces(t)
 	unlock, err := testlock.Containers()
 	if err != nil {
 		t.Fatal(err)

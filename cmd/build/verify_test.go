@@ -148,7 +148,7 @@ func TestVerifyExitCodes(t *testing.T) {
 func TestVerifyFromNothing(t *testing.T) {
 	need.Minutes(t, "an empty cache")
 	v := newVerifier(t)
-	registry := registrytest.Docker(t, registrytest.Options{})
+	registry := registrytest.Distribution(t, registrytest.Options{})
 	ref := registry.Repository("derper") + ":1"
 	tag, err := name.NewTag(ref)
 	if err != nil {

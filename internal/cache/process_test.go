@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // The test program is its own child: with this variable it is a program that uses
@@ -224,12 +226,10 @@ func TestKilledAtAnyPoint(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: a full disk: mounting one takes root")
-	}
+	need.Root(t, "to mount a small disk")
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skipf("NOT TESTED: a full disk: mount: %v", err)
+		need.Missing(t, "a mount", fmt.Sprintf("let the tests mount a tmpfs (%v)", err))
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/testlock"
 )
 
@@ -257,13 +258,11 @@ func nothingLeft(t *testing.T, r Runner) {
 	}
 }
 
-func TestNative(t *testing.T) { testRunner(t, Native()) }
+func TestNative(t *testing.T) { testRunner(t, needed(t, Native())) }
 
 // TestNativeWithoutRoot runs the same tests as nobody. As any other user than root, TestNative is that already.
 func TestNativeWithoutRoot(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("tested by TestNative: this is not root")
-	}
+	need.Root(t, "to become another user")
 	dir, err := os.MkdirTemp("", "nobody-")
 	if err != nil {
 		t.Fatal(err)
@@ -282,15 +281,18 @@ func TestNativeWithoutRoot(t *testing.T) {
 	}
 }
 
-func dockerOrSkip(t *testing.T) Runner {
+// needed is a runner that this machine can use.
+func needed(t *testing.T, r Runner) Runner {
 	t.Helper()
-	if err := (docker{}).ready(t.Context()); err != nil {
-		t.Skipf("NOT TESTED with Docker: %v", err)
+	if r.String() == "docker" {
+		need.Docker(t)
+	} else {
+		need.Namespaces(t)
 	}
-	return Docker()
+	return r
 }
 
-func TestDocker(t *testing.T) { testRunner(t, dockerOrSkip(t)) }
+func TestDocker(t *testing.T) { testRunner(t, needed(t, Docker())) }
 
 // testKeep starts two containers of an image that is kept: what one writes, the other does not see.
 func testKeep(t *testing.T, r Runner) {

@@ -3,6 +3,7 @@ package container
 import (
 	"archive/tar"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -21,6 +22,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 func mustTag(t *testing.T) name.Tag {
@@ -164,10 +167,8 @@ func TestRunnable(t *testing.T) {
 // TestHiddenBinfmt guards against a privileged container, whose /proc is its own, that
 // takes the host's emulators for missing.
 func TestHiddenBinfmt(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: needs root")
-	}
-	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--mount-proc", os.Args[0])
+	need.Root(t, "to hide a mount")
+	cmd := exec.Command(need.Program(t, "unshare", "util-linux"), "--mount", "--pid", "--fork", "--mount-proc", os.Args[0])
 	cmd.Env = append(os.Environ(), helperEnv+"=binfmt")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -196,11 +197,9 @@ func TestForeign(t *testing.T) {
 		for _, r := range []Runner{Native(), Docker()} {
 			t.Run(arch+"/"+r.String(), func(t *testing.T) {
 				if err := Runnable(p); err != nil {
-					t.Skipf("NOT TESTED: %v", err)
+					need.Missing(t, "programs of linux/"+arch+" that run", fmt.Sprintf("run .ci/emulators (%v)", err))
 				}
-				if r.String() == "docker" {
-					dockerOrSkip(t)
-				}
+				needed(t, r)
 				img := image(t, p)
 				hard := Spec{Image: img, Args: []string{"report"}, User: "65532", ReadOnly: true, NoCaps: true, NoNewPrivs: true}
 				if got := parseReport(t, finished(t, r, hard, 0)); got.UID != 65532 || got.PID != 1 {

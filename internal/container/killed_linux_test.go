@@ -46,8 +46,9 @@ func TestKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := Native()
 			if name == "docker" {
-				r = dockerOrSkip(t)
+				r = Docker()
 			}
+			needed(t, r)
 			file := t.TempDir() + "/image.tar"
 			if err := tarball.WriteToFile(file, mustTag(t), image(t, v1.Platform{OS: "linux", Architecture: runtime.GOARCH})); err != nil {
 				t.Fatal(err)
@@ -88,7 +89,7 @@ func TestKilled(t *testing.T) {
 
 // TestShimKilled kills the process between the tester and the container.
 func TestShimKilled(t *testing.T) {
-	c := start(t, Native(), Spec{})
+	c := start(t, needed(t, Native()), Spec{})
 	waitFor(t, c, "serving")
 	c.(*nativeContainer).cmd.Process.Kill()
 	if code, err := c.Wait(within(t, time.Minute)); code != 137 || err != nil {
@@ -108,6 +109,7 @@ func TestShimKilled(t *testing.T) {
 
 // TestMany runs containers side by side, each with the same ports inside.
 func TestMany(t *testing.T) {
+	needed(t, Native())
 	img := image(t, host)
 	var g errgroup.Group
 	for range 10 {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // A layer that cannot be read ends the run, and leaves the old layout.
@@ -46,16 +48,14 @@ func TestLayerThatFails(t *testing.T) {
 // The disk fills up at each step, one after the other: a disk that has room for so
 // many files more. At each, the old layout is there, and the next run goes on.
 func TestFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: a full disk: mounting one takes root")
-	}
+	need.Root(t, "to mount a small disk")
 	for _, old := range []string{"", "1"} {
 		t.Run("after "+old, func(t *testing.T) {
 			steps := 0
 			for ; ; steps++ {
 				disk := t.TempDir()
 				if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, ""); err != nil {
-					t.Skipf("NOT TESTED: a full disk: mount: %v", err)
+					need.Missing(t, "a mount", fmt.Sprintf("let the tests mount a tmpfs (%v)", err))
 				}
 				t.Cleanup(func() {
 					if err := syscall.Unmount(disk, 0); err != nil {
@@ -113,11 +113,7 @@ func fillAtStep(t *testing.T, disk, old string, room uint64) (fits bool) {
 // version after the other, until it is killed.
 const childEnv = "IMAGE_TEST_CHILD"
 
-func TestChild(t *testing.T) {
-	dir := os.Getenv(childEnv)
-	if dir == "" {
-		t.Skip("for TestKilledAtAnyPoint only")
-	}
+func writeForEver(t *testing.T, dir string) {
 	var writers []func() (bool, error)
 	for _, version := range []string{"1", "2"} {
 		_, _, index := sampleImages(t, version)
@@ -135,6 +131,9 @@ func TestChild(t *testing.T) {
 // Whenever a program is killed, there is one of the two layouts, or none yet; and
 // the next run makes it the one it should be.
 func TestKilledAtAnyPoint(t *testing.T) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		writeForEver(t, dir)
+	}
 	dir := filepath.Join(t.TempDir(), "dist")
 	for i := range 20 {
 		if i%5 == 0 { // also while it writes the first
@@ -142,7 +141,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAtAnyPoint$")
 		cmd.Env = append(os.Environ(), childEnv+"="+dir)
 		var said strings.Builder
 		cmd.Stderr = &said

@@ -21,9 +21,6 @@ import (
 
 // TestDerper probes the real thing: derper of the tailscale version in our go.mod, built as upstream says.
 func TestDerper(t *testing.T) {
-	if testing.Short() {
-		t.Skip("NOT TESTED against the real derper: -short leaves out building it")
-	}
 	derper := buildDerper(t)
 	for _, tt := range []struct{ host, listen, home, wantHome string }{
 		{"127.0.0.1", "127.0.0.1", "", HomeDefault},

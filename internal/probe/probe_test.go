@@ -25,6 +25,8 @@ import (
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/key"
 	"tailscale.com/types/logger"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // failed returns the names of the failed checks.
@@ -303,6 +305,7 @@ func TestRelayThatVerifiesClients(t *testing.T) {
 
 // TestRelayThatIsSlow has a rate limit: that is no loss, and the reason must not say so.
 func TestRelayThatIsSlow(t *testing.T) {
+	need.Minutes(t, "sending more than a slow relay takes")
 	t.Parallel()
 	target := (&relay{setup: func(s *derpserver.Server) {
 		s.UpdateRateLimits(derpserver.RateConfig{PerClientRateLimitBytesPerSec: 20_000})

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // openTerminal opens a pseudo terminal of 100 columns.
@@ -16,7 +18,7 @@ func openTerminal(t *testing.T) (master, terminal *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skipf("NOT TESTED: a terminal: %v", err)
+		need.Missing(t, "a pseudo terminal", fmt.Sprintf("mount devpts (%v)", err))
 	}
 	t.Cleanup(func() { master.Close() })
 	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {

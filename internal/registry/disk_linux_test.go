@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -19,14 +20,12 @@ import (
 // the other registry neither, and when there is space again, running it again
 // completes it.
 func TestFullDisk(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("NOT TESTED: needs root, to mount a small file system")
-	}
+	need.Root(t, "to mount a small disk")
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
-		t.Fatal(err)
+		need.Missing(t, "a mount", fmt.Sprintf("let the tests mount a tmpfs (%v)", err))
 	}
-	small := registrytest.Docker(t, registrytest.Options{Dir: filepath.Join(dir, "registry")})
+	small := registrytest.Distribution(t, registrytest.Options{Dir: filepath.Join(dir, "registry")})
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 	filler := filepath.Join(dir, "filler")
 	release := registrytest.NewRelease(t, "v1.102.3", 2000)
@@ -35,7 +34,7 @@ func TestFullDisk(t *testing.T) {
 	completed, gaveUp, half := 0, 0, 0
 	for n := int64(1); ; n++ {
 		r := newRig(t, release, fmt.Sprint("derper", n), small, registrytest.Memory(t, registrytest.Options{}))
-		r.fixed = true
+		r.fixed, r.full = true, true
 		var requests atomic.Int64
 		r.proxies[0].Hook(func(registrytest.Request) {
 			if requests.Add(1) == n {

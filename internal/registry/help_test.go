@@ -31,7 +31,7 @@ func damage(t testing.TB, r *registrytest.Release) {
 	}
 }
 
-// lose removes a layer of a release from docker-registry's storage.
+// lose removes a layer of a release from Distribution's storage.
 func lose(t testing.TB, dir string, r *registrytest.Release) {
 	t.Helper()
 	hex := strings.TrimPrefix(r.Lock.Output().Platforms[0].Layers[1].Digest, "sha256:")

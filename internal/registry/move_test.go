@@ -17,7 +17,7 @@ import (
 // repositories or in none, those that are elsewhere by now stay, tags of versions stay,
 // nothing is uploaded, and where the older release is not whole nothing moves.
 func TestMove(t *testing.T) {
-	a, b := registrytest.Docker(t, registrytest.Options{}), registrytest.Memory(t, registrytest.Options{})
+	a, b := registrytest.Distribution(t, registrytest.Options{}), registrytest.Memory(t, registrytest.Options{})
 	proxy := registrytest.NewProxy(t, b)
 	c := newClient(nil, a, b)
 	repositories := []string{a.Repository("derper"), proxy.Repository("derper")}
@@ -109,7 +109,7 @@ func TestVersions(t *testing.T) {
 // part of.
 func TestMoveIncomplete(t *testing.T) {
 	dir := t.TempDir()
-	a, b := registrytest.Docker(t, registrytest.Options{Dir: dir}), registrytest.Memory(t, registrytest.Options{})
+	a, b := registrytest.Distribution(t, registrytest.Options{Dir: dir}), registrytest.Memory(t, registrytest.Options{})
 	c := newClient(nil, a, b)
 	old, bad := registrytest.NewRelease(t, "v1.102.2", 1000), registrytest.NewRelease(t, "v1.102.3", 1000)
 	push(t, c, planFor(t, old, a.Repository("derper")))

@@ -105,9 +105,9 @@ func TestPush(t *testing.T) {
 		name string
 		a, b *registrytest.Registry
 	}{
-		{"docker and memory", registrytest.Docker(t, basic), registrytest.Memory(t, basic)},
-		{"docker with TLS", registrytest.Docker(t, tls), nil},
-		{"memory with tokens that expire", registrytest.Memory(t, tokens), registrytest.Docker(t, registrytest.Options{})},
+		{"docker and memory", registrytest.Distribution(t, basic), registrytest.Memory(t, basic)},
+		{"docker with TLS", registrytest.Distribution(t, tls), nil},
+		{"memory with tokens that expire", registrytest.Memory(t, tokens), registrytest.Distribution(t, registrytest.Options{})},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			release := registrytest.NewRelease(t, "v1.102.3", 50_000)
@@ -182,7 +182,7 @@ func TestPush(t *testing.T) {
 // TestNextRelease guards which tags go on to a new release: those of the old version
 // stay, and the layer that both share is not sent again.
 func TestNextRelease(t *testing.T) {
-	r := registrytest.Docker(t, registrytest.Options{})
+	r := registrytest.Distribution(t, registrytest.Options{})
 	c := newClient(nil, r)
 	name := r.Repository("derper")
 	one, two := registrytest.NewRelease(t, "v1.102.2", 1000), registrytest.NewRelease(t, "v1.102.3", 1000)
@@ -211,7 +211,7 @@ func TestNextRelease(t *testing.T) {
 // for ever, and latest does not go back. One registry that refuses keeps the tags of
 // all where they are, and nothing is uploaded.
 func TestTagsThatMayNotMove(t *testing.T) {
-	a, b := registrytest.Docker(t, registrytest.Options{}), registrytest.Memory(t, registrytest.Options{})
+	a, b := registrytest.Distribution(t, registrytest.Options{}), registrytest.Memory(t, registrytest.Options{})
 	c := newClient(nil, a, b)
 	old, other := registrytest.NewRelease(t, "v1.102.3", 1000), registrytest.NewRelease(t, "v1.102.3", 1001)
 	newer := registrytest.NewRelease(t, "v1.104.0", 1000)
@@ -305,7 +305,7 @@ func TestTagsThatCannotBeRead(t *testing.T) {
 // TestDryRun guards that it says what is missing and what would move, and does
 // nothing.
 func TestDryRun(t *testing.T) {
-	r := registrytest.Docker(t, registrytest.Options{})
+	r := registrytest.Distribution(t, registrytest.Options{})
 	c := newClient(nil, r)
 	one, two := registrytest.NewRelease(t, "v1.102.2", 1000), registrytest.NewRelease(t, "v1.102.3", 1000)
 	push(t, c, planFor(t, one, r.Repository("derper")))
@@ -331,7 +331,7 @@ func TestDryRun(t *testing.T) {
 // TestMount guards that a registry's second repository gets its blobs from the first,
 // over no line.
 func TestMount(t *testing.T) {
-	r := registrytest.Docker(t, registrytest.Options{Username: "ann", Password: password})
+	r := registrytest.Distribution(t, registrytest.Options{Username: "ann", Password: password})
 	release := registrytest.NewRelease(t, "v1.102.3", 1000)
 	p := planFor(t, release, r.Repository("one"), r.Repository("two"))
 	push(t, newClient(nil, r), p)
@@ -353,7 +353,7 @@ func TestMount(t *testing.T) {
 // TestNewRepository guards the first push to a registry that says of a repository
 // which does not exist that one may not look into it.
 func TestNewRepository(t *testing.T) {
-	r := registrytest.Docker(t, registrytest.Options{})
+	r := registrytest.Distribution(t, registrytest.Options{})
 	release := registrytest.NewRelease(t, "v1.102.3", 1000)
 	var exists atomic.Bool
 	var refused atomic.Bool
@@ -395,7 +395,7 @@ func TestDamagedLayout(t *testing.T) {
 // TestRepair guards that a registry which has lost a blob gets it again.
 func TestRepair(t *testing.T) {
 	dir := t.TempDir()
-	r := registrytest.Docker(t, registrytest.Options{Dir: dir})
+	r := registrytest.Distribution(t, registrytest.Options{Dir: dir})
 	release := registrytest.NewRelease(t, "v1.102.3", 1000)
 	p := planFor(t, release, r.Repository("derper"))
 	push(t, newClient(nil, r), p)
@@ -408,12 +408,12 @@ func TestRepair(t *testing.T) {
 	whole(t, r, "derper", release.Lock.Output().Index)
 }
 
-// TestEmptyLinks guards that a push mends what docker-registry leaves of a push that
+// TestEmptyLinks guards that a push mends what Distribution leaves of a push that
 // filled its disk: links, which say what a repository has, that are empty. Its answer
 // to whoever asks for such a thing is 500.
 func TestEmptyLinks(t *testing.T) {
 	dir := t.TempDir()
-	r := registrytest.Docker(t, registrytest.Options{Dir: dir})
+	r := registrytest.Distribution(t, registrytest.Options{Dir: dir})
 	release := registrytest.NewRelease(t, "v1.102.3", 1000, "linux/amd64")
 	p := planFor(t, release, r.Repository("derper"))
 	push(t, newClient(nil, r), p)
@@ -429,7 +429,7 @@ func TestEmptyLinks(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			found, err := filepath.Glob(filepath.Join(repository, links))
 			if err != nil || len(found) == 0 {
-				t.Fatalf("no link of docker-registry is at %s: %v", links, err)
+				t.Fatalf("no link of Distribution is at %s: %v", links, err)
 			}
 			for _, link := range found {
 				if err := os.Truncate(link, 0); err != nil {

@@ -39,9 +39,9 @@ func ofType(kind string) func(*v1.Manifest) bool {
 func TestAttach(t *testing.T) {
 	ctx := context.Background()
 	for name, r := range map[string]*registrytest.Registry{
-		"docker-registry, which has no API": registrytest.Docker(t, registrytest.Options{Username: "ann", Password: password}),
-		"memory with the API":               registrytest.Memory(t, registrytest.Options{Username: "ann", Password: password, Tokens: 40}),
-		"memory without":                    registrytest.Memory(t, registrytest.Options{NoReferrers: true}),
+		"distribution, which has no API": registrytest.Distribution(t, registrytest.Options{Username: "ann", Password: password}),
+		"memory with the API":            registrytest.Memory(t, registrytest.Options{Username: "ann", Password: password, Tokens: 40}),
+		"memory without":                 registrytest.Memory(t, registrytest.Options{NoReferrers: true}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			release := registrytest.NewRelease(t, "v1.102.3", 1000)
@@ -122,7 +122,7 @@ func newRepository(t testing.TB, r *registrytest.Registry) *Repository {
 // before the list had it: attaching again brings it on the list.
 func TestAttachAfterKill(t *testing.T) {
 	ctx := context.Background()
-	r := registrytest.Docker(t, registrytest.Options{})
+	r := registrytest.Distribution(t, registrytest.Options{})
 	release := registrytest.NewRelease(t, "v1.102.3", 1000)
 	p := planFor(t, release, registrytest.NewProxy(t, r).Repository("derper"))
 	push(t, newClient(nil), p)

@@ -1,11 +1,12 @@
 package registry
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"syscall"
 	"testing"
@@ -222,24 +223,27 @@ func TestStall(t *testing.T) {
 		}
 		resp.Body.Close()
 	})
-	// The rest needs a real connection: an answer that stops half way.
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		w.Header().Set("Content-Length", "100")
-		io.WriteString(w, "half")
-		w.(http.Flusher).Flush()
-		<-req.Context().Done()
-	}))
-	defer s.Close()
-	rt := &stall.Transport{Inner: http.DefaultTransport, After: time.Minute}
-	resp, err := rt.RoundTrip(request(t, "GET", s.URL, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rt.After = 100 * time.Millisecond // from the first half on
-	defer resp.Body.Close()
-	if _, err := io.ReadAll(resp.Body); !errors.Is(err, stall.Err) {
-		t.Errorf("answer that stops: %v", err)
-	}
+	// An answer that stops half way, which takes the real transport.
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer there.Close()
+		go func() {
+			if _, err := http.ReadRequest(bufio.NewReader(there)); err != nil {
+				t.Error(err)
+			}
+			io.WriteString(there, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+		}()
+		inner := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return here, nil }}
+		resp, err := (&stall.Transport{Inner: inner, After: after}).RoundTrip(request(t, "GET", "http://r.example/v2/", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		began := time.Now()
+		if data, err := io.ReadAll(resp.Body); !errors.Is(err, stall.Err) || string(data) != "half" || time.Since(began) != after {
+			t.Errorf("answer that stops: %q, %v after %s", data, err, time.Since(began))
+		}
+	})
 }
 
 // TestSecretsAreHeard guards against a token in an error that was got out of our sight.

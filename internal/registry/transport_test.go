@@ -371,3 +371,35 @@ func TestReferences(t *testing.T) {
 		}
 	}
 }
+
+// TestEmptyLinkAnswers guards that the answers of Docker's registry for an empty link are
+// known from those for a fault that may pass, for its versions 2 and 3.
+func TestEmptyLinkAnswers(t *testing.T) {
+	var answer string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.Contains(req.URL.Path, "/manifests/") {
+			w.WriteHeader(http.StatusInternalServerError)
+			io.WriteString(w, answer)
+		}
+	}))
+	defer s.Close()
+	c := &Client{Patience: Patience{Attempts: 1, Stall: time.Minute}}
+	r, err := c.Open(t.Context(), strings.TrimPrefix(s.URL, "http://")+"/derper", Pull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{
+		`{"errors":[{"code":"UNKNOWN","message":"unknown error","detail":{}}]}`:                               true,
+		`{"errors":[{"code":"UNKNOWN","message":"unknown error","detail":"invalid checksum digest format"}]}`: true,
+		`{"errors":[{"code":"UNKNOWN","message":"unknown error","detail":"no space left on device"}]}`:        false,
+		`{"errors":[{"code":"UNKNOWN","message":"unknown error","detail":{"DriverName":"filesystem"}}]}`:      false,
+		`{"errors":[{"code":"UNAVAILABLE","message":"service unavailable","detail":{}}]}`:                     false,
+		`{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}`:                                           false,
+		`internal error`: false,
+	} {
+		answer = text
+		if got := r.emptyLink(t.Context(), r.name.Tag("1")); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}

@@ -224,13 +224,14 @@ func (r *Repository) put(ctx context.Context, ref name.Reference, m *manifest) e
 }
 
 // broken reports whether a registry has said, and kept saying, that it cannot tell
-// what it has. docker-registry does so of a link that it could not write because its
-// disk was full; writing it again is what helps.
+// what it has. Docker's registry does so of a link that is empty: before version 3, a full
+// disk leaves such links. Writing it again is what helps.
 func broken(err error) bool { return status(err) == http.StatusInternalServerError }
 
 // emptyLink reports whether the answer to whoever asks for a manifest is that of
-// docker-registry for a link that is empty, and not for a fault that may pass: an
-// error without code or detail.
+// Docker's registry for a link that is empty, and not for a fault that may pass: an
+// error without code whose detail is, from version 3 on, that of what is no digest.
+// Before, it was an empty object.
 // Source: github.com/distribution/distribution, registry/storage/linkedblobstore.go,
 // where reading the link gives digest.ErrDigestInvalidFormat.
 func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
@@ -239,8 +240,13 @@ func (r *Repository) emptyLink(ctx context.Context, ref name.Reference) bool {
 	if !ok || !broken(err) || len(answer.Errors) != 1 || answer.Errors[0].Code != transport.UnknownErrorCode {
 		return false
 	}
-	detail, ok := answer.Errors[0].Detail.(map[string]any)
-	return ok && len(detail) == 0
+	switch detail := answer.Errors[0].Detail.(type) {
+	case map[string]any:
+		return len(detail) == 0
+	case string:
+		return detail == "invalid checksum digest format"
+	}
+	return false
 }
 
 // forbidden reports whether a registry has refused to say. Some do so of a repository

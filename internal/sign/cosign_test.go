@@ -24,6 +24,7 @@ import (
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/testing/attesttest"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
 )
@@ -155,6 +156,7 @@ func attach(t testing.TB, set *attest.Set, signer *Signer, to ...*registry.Repos
 // Ed25519 key and keyless, on a registry that has the referrers API and on one that has
 // not, the index and an image in it. It refuses another key and another identity.
 func TestCosign(t *testing.T) {
+	need.AWeek(t, "compiling cosign")
 	const password = "hush-hush"
 	dir := t.TempDir()
 	sh := newShell(t, "COSIGN_PASSWORD="+password)
@@ -187,7 +189,7 @@ func TestCosign(t *testing.T) {
 	}
 	b := attesttest.Build(t, nil)
 	set := attesttest.Set(t, b)
-	for where, r := range map[string]*registrytest.Registry{"docker-registry": registrytest.Docker(t, registrytest.Options{}), "with referrers": registrytest.Memory(t, registrytest.Options{})} {
+	for where, r := range map[string]*registrytest.Registry{"distribution": registrytest.Distribution(t, registrytest.Options{}), "with referrers": registrytest.Memory(t, registrytest.Options{})} {
 		for how, test := range map[string]struct {
 			signer      *Signer
 			trust, with []string
@@ -247,7 +249,7 @@ func TestAttachAgain(t *testing.T) {
 	b := attesttest.Build(t, nil)
 	set := attesttest.Set(t, b)
 	user := registrytest.Options{Username: "user", Password: "pass-word"}
-	r := registrytest.Docker(t, user)
+	r := registrytest.Distribution(t, user)
 	asWorkflow, fake, _ := keyless(t)
 	first, _ := pushed(t, r, "first", b.Index)
 	if got := attach(t, set, asWorkflow, first); got[0].Attached != 9 || got[0].Present != 0 {
@@ -353,7 +355,7 @@ func TestCheck(t *testing.T) {
 func TestCrane(t *testing.T) {
 	b := attesttest.Build(t, nil)
 	set := attesttest.Set(t, b)
-	for name, r := range map[string]*registrytest.Registry{"fallback": registrytest.Docker(t, registrytest.Options{}), "referrers": registrytest.Memory(t, registrytest.Options{})} {
+	for name, r := range map[string]*registrytest.Registry{"fallback": registrytest.Distribution(t, registrytest.Options{}), "referrers": registrytest.Memory(t, registrytest.Options{})} {
 		w, _ := pushed(t, r, "derper", b.Index)
 		attach(t, set, newSigner(t, newKey(t)), w)
 		subject := set.Subjects[1].Descriptor

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // programs of the image, which the saboteur takes the place of.
@@ -102,9 +103,7 @@ const (
 // TestEachCaseCanFail feeds images in which one thing is spoiled, and expects the rows that are about it to fail, and
 // of all others that look at the same part of the image none.
 func TestEachCaseCanFail(t *testing.T) {
-	if testing.Short() {
-		t.Skip("NOT TESTED that each case can fail: -short leaves out the spoiled images")
-	}
+	need.Minutes(t, "testing spoiled images")
 	for _, tt := range []struct {
 		sabotage, run string
 		want          []string
@@ -169,9 +168,7 @@ var unseen = []string{
 // TestEachVariableCanFail spoils every variable, one by one: those that show get derper's default while its command
 // line says otherwise; of the others, the command line loses the flag.
 func TestEachVariableCanFail(t *testing.T) {
-	if testing.Short() {
-		t.Skip("NOT TESTED that each variable's row can fail: -short leaves out the spoiled images")
-	}
+	need.Minutes(t, "testing spoiled images")
 	for _, v := range setting.Table() {
 		if v.Flag == "" {
 			continue // tailscaled's: see above

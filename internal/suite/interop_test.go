@@ -17,6 +17,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/probe"
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // olderReleases are those whose clients must still get along with the relay.
@@ -49,10 +50,8 @@ func olderClient(t *testing.T, release string) string {
 
 // TestOlderClients has clients of older releases talk with one of ours over the relay.
 func TestOlderClients(t *testing.T) {
-	if testing.Short() {
-		t.Skipf("NOT TESTED with clients of %v: -short leaves out building them", olderReleases)
-	}
-	b := &bed{image: theImage(t), runner: container.Native(), patience: 20 * time.Second}
+	need.AWeek(t, "compiling clients of older releases")
+	b := &bed{image: theImage(t), runner: native(t), patience: 20 * time.Second}
 	defer b.close()
 	var relay *box
 	if err := probe.Caught(func() {

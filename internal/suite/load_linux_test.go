@@ -33,12 +33,13 @@ import (
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/probe"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 var (
 	loadTime    = flag.Duration("load.time", 0, "how long to measure throughput, for each size of packet; 0 is not at all")
-	loadClients = flag.Int("load.clients", 0, "how many idle clients to hold; 0 is none")
+	loadClients = flag.Int("load.clients", 100, "how many idle clients to hold; 0 is none")
 )
 
 // underLoad is a relay under load: how it is reached, and its process.
@@ -51,9 +52,7 @@ type underLoad struct {
 // inNetwork dials an address in the network of a process, on a thread that is in there.
 func inNetwork(t *testing.T, pid int, addr string) func(context.Context) (net.Conn, error) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("NOT TESTED under load: entering a container's network takes root")
-	}
+	need.Root(t, "to enter a container's network")
 	type dialed struct {
 		conn net.Conn
 		err  error
@@ -122,7 +121,7 @@ func bareDerper(t *testing.T) underLoad {
 // publishing ports is not what is measured.
 func containedDerper(t *testing.T) (underLoad, *box) {
 	t.Helper()
-	b := &bed{image: theImage(t), runner: container.Native(), patience: 20 * time.Second}
+	b := &bed{image: theImage(t), runner: native(t), patience: 20 * time.Second}
 	t.Cleanup(func() { b.close() })
 	var c *box
 	var p process
@@ -245,11 +244,9 @@ func rss(t *testing.T, pid int) int64 {
 }
 
 // TestLoad measures what the container costs: packets and bytes a second, through the container against bare derper,
-// in turns; and how many idle clients it holds, and with how much memory. See bench/relay.
+// in turns; and how many idle clients it holds, and with how much memory. Without flags, which bench/relay sets, it
+// has no more than some idle clients.
 func TestLoad(t *testing.T) {
-	if *loadTime == 0 && *loadClients == 0 {
-		t.Skip("NOT MEASURED: bench/relay measures")
-	}
 	bare := bareDerper(t)
 	contained, c := containedDerper(t)
 	const rounds = 5

@@ -1,8 +1,11 @@
 package suite
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,9 +15,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"tailscale.com/client/local"
+	"tailscale.com/derp"
 	"tailscale.com/tailcfg"
 	"tailscale.com/tstest/tlstest"
 	"tailscale.com/types/key"
@@ -22,7 +27,6 @@ import (
 
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/probe"
-	"github.com/xavieralpha/derper/internal/testing/freeport"
 )
 
 // networkCases are about several containers.
@@ -35,9 +39,10 @@ var networkCases = []Case{
 // certificate authority, as they would with certificates of Let's Encrypt.
 func caseMesh(ctx context.Context, b *bed) {
 	names := []string{"a.example", "b.example"}
-	var ports []int
+	// A relay is told where the other is, before that one runs: at a port of ours.
+	var doors []*door
 	for range names {
-		ports = append(ports, must.Get(freeport.Choose("127.0.0.1")))
+		doors = append(doors, b.door())
 	}
 	var relays []*box
 	for i, name := range names {
@@ -51,18 +56,17 @@ func caseMesh(ctx context.Context, b *bed) {
 			must.Do(os.WriteFile(filepath.Join(dir, file), data, 0o644))
 		}
 		other := 1 - i
-		p := httpsPort
-		p.Host = ports[i]
 		relays = append(relays, b.relay(ctx, container.Spec{
-			Ports:   []container.Port{p, httpPort, stunPort},
-			Reach:   []netip.AddrPort{loopback(ports[other])},
+			Reach:   []netip.AddrPort{doors[other].at},
 			Hosts:   map[string]netip.Addr{names[other]: loopback(0).Addr()},
 			Volumes: []container.Volume{{Host: dir, Container: "/certs"}},
 		}, open, "HOSTNAME="+name, "CERT_DIR=/certs", "SSL_CERT_FILE=/certs/ca.pem",
-			"MESH_PSK_FILE=/certs/mesh.key", fmt.Sprintf("MESH_WITH=%s:%d", names[other], ports[other])))
+			"MESH_PSK_FILE=/certs/mesh.key", fmt.Sprintf("MESH_WITH=%s:%d", names[other], doors[other].at.Port())))
 	}
-	for _, c := range relays {
+	// Only now: derper waits five seconds before it tries again to reach one that is not there.
+	for i, c := range relays {
 		c.ready(ctx)
+		doors[i].open(must.Get(c.Addr(httpsPort)))
 	}
 	// It takes a moment until the relays have found each other.
 	b.eventually(ctx, func() { acrossMesh(ctx, relays) })
@@ -84,12 +88,89 @@ func acrossMesh(ctx context.Context, relays []*box) {
 		defer d.Close()
 		clients = append(clients, d)
 	}
-	time.Sleep(100 * time.Millisecond) // the relays tell each other about them
 	for i := range clients {
-		if err := probe.Relay(ctx, clients[i], clients[1-i], 1000); err != nil {
+		if err := acrossRelays(ctx, clients[i], clients[1-i]); err != nil {
 			fail("from a client of %s to one of %s: %w", relays[i].name, relays[1-i].name, err)
 		}
 	}
+}
+
+// acrossRelays sends a packet until it comes: a relay drops what is for a client that the other has not told it about.
+func acrossRelays(ctx context.Context, from, to *probe.Peer) error {
+	data := make([]byte, 1000)
+	rand.Read(data)
+	same := func(got derp.ReceivedPacket) bool { return got.Source == from.Public && bytes.Equal(got.Data, data) }
+	for {
+		if err := from.Send(to.Public, data); err != nil {
+			return err
+		}
+		once, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		_, err := probe.Next(once, to, same)
+		cancel()
+		if err == nil || ctx.Err() != nil || errors.Is(err, probe.ErrClosed) {
+			return err
+		}
+	}
+}
+
+// door is a port of this machine that leads to a container which is started later.
+type door struct {
+	at     netip.AddrPort
+	opened chan struct{} // closed once to is known
+	to     netip.AddrPort
+}
+
+// door makes one, which keeps who comes waiting until it is open.
+func (b *bed) door() *door {
+	l := must.Get(net.Listen("tcp4", loopback(0).String()))
+	d := &door{at: netip.MustParseAddrPort(l.Addr().String()), opened: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	b.onClose(func() error {
+		cancel()
+		err := l.Close()
+		all.Wait()
+		return err
+	})
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { d.lead(ctx, c) })
+		}
+	})
+	return d
+}
+
+// open says where the door leads.
+func (d *door) open(to netip.AddrPort) {
+	d.to = to
+	close(d.opened)
+}
+
+func (d *door) lead(ctx context.Context, here net.Conn) {
+	defer here.Close()
+	select {
+	case <-d.opened:
+	case <-ctx.Done():
+		return
+	}
+	there, err := new(net.Dialer).DialContext(ctx, "tcp", d.to.String())
+	if err != nil {
+		return
+	}
+	defer there.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, way := range [][2]net.Conn{{here, there}, {there, here}} {
+		go func() {
+			io.Copy(way[0], way[1])
+			cancel() // who hangs up does so in both directions
+		}()
+	}
+	<-ctx.Done()
 }
 
 // peer is a tailscaled of the image in a container of its own.

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +18,7 @@ import (
 	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/probe"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/testing/testlock"
 )
@@ -49,9 +48,7 @@ var (
 // theImage is the image of the lock.
 func theImage(t testing.TB) v1.Image {
 	t.Helper()
-	if runtime.GOOS != "linux" {
-		t.Skip("NOT TESTED: containers need Linux")
-	}
+	need.Linux(t)
 	img, err := realImage()
 	if err != nil {
 		t.Fatal(err)
@@ -60,16 +57,19 @@ func theImage(t testing.TB) v1.Image {
 }
 
 // TestNative tests the image of the lock: all of it.
-func TestNative(t *testing.T) { testImage(t, container.Native()) }
+func TestNative(t *testing.T) { testImage(t, native(t)) }
+
+// native is the runner that needs no Docker.
+func native(t testing.TB) container.Runner {
+	t.Helper()
+	need.Namespaces(t)
+	return container.Native()
+}
 
 // TestDocker does so with Docker.
 func TestDocker(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("NOT TESTED with Docker: its containers' networks are entered, which takes root")
-	}
-	if out, err := exec.Command("docker", "version").CombinedOutput(); err != nil {
-		t.Skipf("NOT TESTED with Docker: it does not run: %v: %s", err, out)
-	}
+	need.Root(t, "to enter the networks of Docker's containers")
+	need.Docker(t)
 	testImage(t, container.Docker())
 }
 
@@ -117,11 +117,12 @@ func TestNames(t *testing.T) {
 func check(t *testing.T, img v1.Image, run string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
+	runner := native(t)
 	var r *Results
 	var failed, lines []string
 	for _, patience := range []time.Duration{8 * time.Second, 0} {
 		var err error
-		r, err = Run(t.Context(), Config{Image: img, Runner: container.Native(), Run: regexp.MustCompile(run), patience: patience})
+		r, err = Run(t.Context(), Config{Image: img, Runner: runner, Run: regexp.MustCompile(run), patience: patience})
 		if err != nil {
 			t.Fatal(err)
 		}

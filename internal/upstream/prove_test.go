@@ -24,6 +24,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // Annotated tags are objects of their own; the commit is what counts.
@@ -177,34 +178,43 @@ func (w *world) proven(version string) (string, error) {
 	return w.source.sum(r, version, commit)
 }
 
+// attributed are files that git's attributes are about.
+var attributed = map[string]string{"crlf.txt": "a\r\nb\n", ".gitattributes": "go.mod filter=go-mod\n*.txt text\nid -ident\n", "id": "$Id$\n"}
+
+// hashOf is the module hash of the zip that create writes.
+func (w *world) hashOf(create func(io.Writer) error) string {
+	w.Helper()
+	var b bytes.Buffer
+	if err := create(&b); err != nil {
+		w.Fatal(err)
+	}
+	sum, err := dirhash.HashZip(w.write("module.zip", b.String()), dirhash.Hash1)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return sum
+}
+
+// TestSameAsGit compares the module's zip with what git itself makes of the commit.
+func TestSameAsGit(t *testing.T) {
+	need.Program(t, "git", "git")
+	w := newWorld(t)
+	w.next("v1.104.0", attributed)
+	want := w.hashOf(func(to io.Writer) error {
+		return modzip.CreateFromVCS(to, releaseModule("v1.104.0"), w.Dir, w.Head(t).String(), "")
+	})
+	if got, err := w.proven("v1.104.0"); err != nil || got != want {
+		t.Errorf("%s, git makes %s: %v", got, want, err)
+	}
+}
+
 // TestUserGit surrounds the program with a user's git settings that would change what
-// git does. The module's zip is still what zip.CreateFromDir makes of the folder, and
-// zip.CreateFromVCS, with git, where there are no such settings.
+// git does. The module's zip is still what zip.CreateFromDir makes of the folder.
 func TestUserGit(t *testing.T) {
 	w := newWorld(t)
-	w.next("v1.104.0", map[string]string{"crlf.txt": "a\r\nb\n", ".gitattributes": "go.mod filter=go-mod\n*.txt text\nid -ident\n", "id": "$Id$\n"})
+	w.next("v1.104.0", attributed)
 	commit := w.Head(t).String()
-	want := map[string]func(b *bytes.Buffer) error{
-		"CreateFromDir": func(b *bytes.Buffer) error { return modzip.CreateFromDir(b, releaseModule("v1.104.0"), w.Dir) },
-		"CreateFromVCS": func(b *bytes.Buffer) error {
-			return modzip.CreateFromVCS(b, releaseModule("v1.104.0"), w.Dir, commit, "")
-		},
-	}
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Log("NOT TESTED: what git makes of the commit: there is no git")
-		delete(want, "CreateFromVCS")
-	}
-	sums := map[string]string{}
-	for name, create := range want {
-		var b bytes.Buffer
-		err := create(&b)
-		if err == nil {
-			sums[name], err = dirhash.HashZip(w.write("module.zip", b.String()), dirhash.Hash1)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	want := w.hashOf(func(to io.Writer) error { return modzip.CreateFromDir(to, releaseModule("v1.104.0"), w.Dir) })
 	home := t.TempDir()
 	config := "[filter \"go-mod\"]\n\tsmudge = sed s/1.26/1.99/\n\trequired = true\n[core]\n\tautocrlf = true\n\tattributesFile = " +
 		w.write("attributes", "* export-ignore\n") + "\n[url \"http://127.0.0.1:1/\"]\n\tinsteadOf = http://\n"
@@ -222,10 +232,8 @@ func TestUserGit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, sum := range sums {
-		if got != sum {
-			t.Errorf("the zip is another one: %s, %s makes %s", got, name, sum)
-		}
+	if got != want {
+		t.Errorf("the zip is another one: %s, zip.CreateFromDir makes %s", got, want)
 	}
 	if u := w.update(Wish{Channel: lock.Stable}); u.New.Tailscale.Commit != commit {
 		t.Errorf("%+v", u.New.Tailscale)
@@ -410,9 +418,9 @@ func TestNoGit(t *testing.T) {
 
 // TestRealServer fetches from git's own server.
 func TestRealServer(t *testing.T) {
-	path, err := exec.Command("git", "--exec-path").Output()
+	path, err := exec.Command(need.Program(t, "git", "git"), "--exec-path").Output()
 	if err != nil {
-		t.Skipf("NOT TESTED: git's own server: %v", err)
+		t.Fatal(err)
 	}
 	w := newWorld(t)
 	w.next("v1.104.0", nil)

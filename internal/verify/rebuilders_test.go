@@ -26,7 +26,7 @@ import (
 func TestRebuilders(t *testing.T) {
 	f := newFixture(t)
 	for name, start := range map[string]func(testing.TB, registrytest.Options) *registrytest.Registry{
-		"docker-registry":      registrytest.Docker, // has no referrers API
+		"distribution":         registrytest.Distribution, // has no referrers API
 		"registry with an API": registrytest.Memory,
 	} {
 		t.Run(name, func(t *testing.T) { testRebuilders(t, f, start(t, registrytest.Options{})) })

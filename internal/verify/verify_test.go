@@ -28,6 +28,7 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/upstream"
@@ -40,7 +41,7 @@ func TestSources(t *testing.T) {
 	dir := f.layoutOf(t, f.index)
 
 	t.Run("registry", func(t *testing.T) {
-		r := registrytest.Docker(t, registrytest.Options{})
+		r := registrytest.Distribution(t, registrytest.Options{})
 		tag := r.Repository("derper") + ":1"
 		ref, err := name.NewTag(tag)
 		if err == nil {
@@ -171,7 +172,7 @@ func TestCannotVerify(t *testing.T) {
 		wantError(t, f.verify(t, r.Repository("derper")+":1"), image.ErrNotFound, "no such image in "+r.Host)
 	})
 	t.Run("no permission", func(t *testing.T) {
-		r := registrytest.Docker(t, registrytest.Options{Username: "alice", Password: "secret"})
+		r := registrytest.Distribution(t, registrytest.Options{Username: "alice", Password: "secret"})
 		wantError(t, f.verify(t, r.Repository("derper")+":1"), image.ErrNotFound, "or no permission to read it (docker login "+r.Host+")")
 	})
 	t.Run("registry away", func(t *testing.T) {
@@ -516,15 +517,7 @@ func TestReport(t *testing.T) {
 // TestPageInBrowser guards that a browser shows the page: with its verdict, without an
 // error, and not wider than a phone.
 func TestPageInBrowser(t *testing.T) {
-	browser := ""
-	for _, name := range []string{"chromium-headless-shell", "chromium", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil && browser == "" {
-			browser = path
-		}
-	}
-	if browser == "" {
-		t.Skip("NOT TESTED: needs a browser: install chromium-headless-shell; .ci/run does")
-	}
+	browser := need.Browser(t)
 	f := newFixture(t, "linux/amd64")
 	dir := f.layout(t, f.platforms, []v1.Image{f.edit(t, "derper", replace(derperFile, func(b []byte) []byte { return flip(t, b, "main.main") }))})
 	r, err := f.verifier(t).References(t.Context(), []string{dir})

@@ -9,12 +9,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/go-git/go-git/v5"
 )
 
 // Repository is the name of the repository that is served.
@@ -29,6 +29,8 @@ type Server struct {
 	URL string
 	// Dir is the bare git repository, whose one branch is main.
 	Dir string
+
+	repository *git.Repository
 
 	mu       sync.Mutex
 	faults   []Fault
@@ -88,8 +90,8 @@ const (
 func New(t testing.TB, files map[string]string) *Server {
 	t.Helper()
 	s := &Server{Dir: filepath.Join(t.TempDir(), "derper.git")}
-	if out, err := exec.Command("git", "init", "-q", "--bare", "-b", "main", "--template=", s.Dir).CombinedOutput(); err != nil {
-		t.Fatalf("git init: %v\n%s", err, out)
+	if err := s.init(); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := s.commit(files, "first commit"); err != nil {
 		t.Fatal(err)
@@ -150,7 +152,7 @@ func (s *Server) DeleteReleases() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.releases {
-		s.git("", "update-ref", "-d", "refs/tags/"+r.Tag)
+		s.repository.DeleteTag(r.Tag)
 	}
 	s.releases = nil
 }
@@ -201,47 +203,30 @@ func (s *Server) may(token string, req *http.Request, what string) bool {
 
 // File is a file's content on main, "" for no such file.
 func (s *Server) File(path string) string {
-	content, _ := s.git("", "show", "main:"+path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.file(path)
+	if f == nil {
+		return ""
+	}
+	content, _ := f.Contents()
 	return content
 }
 
 // Commits are the subjects of main's commits, newest first.
-func (s *Server) Commits() []string {
-	out, _ := s.git("", "log", "--format=%s", "main")
-	return strings.Split(strings.TrimSpace(out), "\n")
-}
-
-// git runs git in the repository.
-func (s *Server) git(stdin string, args ...string) (string, error) {
-	cmd := exec.Command("git", args...)
-	cmd.Dir = s.Dir
-	cmd.Stdin = strings.NewReader(stdin)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+func (s *Server) Commits() (subjects []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	head, err := s.head()
 	if err != nil {
-		err = fmt.Errorf("git %v: %w: %s", args, err, stderr.String())
+		return nil
 	}
-	return string(out), err
-}
-
-// commit commits files to main and returns the commit.
-func (s *Server) commit(files map[string]string, message string) (string, error) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "commit refs/heads/main\nmark :1\ncommitter github <noreply@example.com> 1767225600 +0000\ndata %d\n%s\n", len(message), message)
-	if _, err := os.Stat(filepath.Join(s.Dir, "refs/heads/main")); err == nil {
-		b.WriteString("from refs/heads/main^0\n")
+	commits, _ := s.history(head, "")
+	for _, c := range commits {
+		subject, _, _ := strings.Cut(c.Message, "\n")
+		subjects = append(subjects, subject)
 	}
-	for path, content := range files {
-		mode := "100644"
-		if strings.HasPrefix(content, "#!") {
-			mode = "100755"
-		}
-		fmt.Fprintf(&b, "M %s inline %q\ndata %d\n%s\n", mode, path, len(content), content)
-	}
-	b.WriteString("get-mark :1\n")
-	out, err := s.git(b.String(), "fast-import", "--quiet")
-	return strings.TrimSpace(out), err
+	return subjects
 }
 
 // serve carries out one request, or fails it.

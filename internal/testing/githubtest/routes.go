@@ -13,11 +13,11 @@ import (
 // Source: https://docs.github.com/en/rest/repos/contents.
 func (s *Server) contents(req *http.Request, path string) (int, any) {
 	object := func() string {
-		out, err := s.git("", "rev-parse", "-q", "--verify", "main:"+path)
-		if err != nil {
+		f := s.file(path)
+		if f == nil {
 			return ""
 		}
-		return strings.TrimSpace(out)
+		return f.Hash.String()
 	}
 	there := object()
 	switch req.Method {
@@ -57,13 +57,18 @@ func (s *Server) contents(req *http.Request, path string) (int, any) {
 
 func (s *Server) listCommits(req *http.Request) (int, any) {
 	q := req.URL.Query()
-	out, err := s.git("", "log", "--format=%H", "-n", q.Get("per_page"), q.Get("sha"), "--", q.Get("path"))
+	from, err := s.resolve(q.Get("sha"))
 	if err != nil {
 		return http.StatusNotFound, message("Not Found")
 	}
+	commits, err := s.history(from, q.Get("path"))
+	size, serr := strconv.Atoi(q.Get("per_page"))
+	if err != nil || serr != nil || size < 1 {
+		return invalid("invalid")
+	}
 	list := []map[string]string{}
-	for _, sha := range strings.Fields(out) {
-		list = append(list, map[string]string{"sha": sha})
+	for _, c := range commits[:min(size, len(commits))] {
+		list = append(list, map[string]string{"sha": c.Hash.String()})
 	}
 	return http.StatusOK, list
 }
@@ -156,15 +161,14 @@ func (s *Server) serveReleases(req *http.Request, rest string) (int, any) {
 		if tagged(body.Tag) != nil {
 			return invalid("already_exists")
 		}
-		commit, err := s.git("", "rev-parse", "-q", "--verify", body.Target+"^{commit}")
-		if err != nil || body.Target == "" {
+		commit, err := s.resolve(body.Target)
+		if err != nil {
 			return invalid("invalid target_commitish")
 		}
-		commit = strings.TrimSpace(commit)
-		if _, err := s.git("", "update-ref", "refs/tags/"+body.Tag, commit, ""); err != nil {
+		if err := s.addTag(body.Tag, commit.Hash); err != nil {
 			return invalid("invalid tag_name")
 		}
-		r := &Release{ID: int64(len(s.releases) + 1), Tag: body.Tag, Commit: commit, Name: body.Name, Body: body.Body,
+		r := &Release{ID: int64(len(s.releases) + 1), Tag: body.Tag, Commit: commit.Hash.String(), Name: body.Name, Body: body.Body,
 			Prerelease: body.Prerelease, Latest: body.MakeLatest == "true"}
 		s.releases = append(s.releases, r)
 		return http.StatusCreated, show(r)

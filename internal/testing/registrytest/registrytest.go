@@ -1,5 +1,5 @@
-// Package registrytest runs registries on loopback for tests: Debian's
-// docker-registry as a process of its own, which has no referrers API, and
+// Package registrytest runs registries on loopback for tests: that of
+// github.com/distribution/distribution as a process of its own, which has no referrers API, and
 // go-containerregistry's in memory, which has one.
 package registrytest
 
@@ -32,7 +32,7 @@ type Options struct {
 	Tokens int
 	// TLS serves HTTPS with a certificate of the CA in Registry.CA.
 	TLS bool
-	// Dir is docker-registry's storage; empty for a temporary folder.
+	// Dir is Distribution's storage; empty for a temporary folder.
 	Dir string
 	// NoReferrers leaves the referrers API out of the registry in memory.
 	NoReferrers bool

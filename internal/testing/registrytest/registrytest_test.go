@@ -11,7 +11,7 @@ import (
 // TestRegistries guards that each kind of registry takes an image, with every
 // option, and nobody without the password.
 func TestRegistries(t *testing.T) {
-	kinds := map[string]func(testing.TB, Options) *Registry{"docker": Docker, "memory": Memory}
+	kinds := map[string]func(testing.TB, Options) *Registry{"distribution": Distribution, "memory": Memory}
 	for name, start := range kinds {
 		for _, o := range []Options{{}, {Username: "ann", Password: "secret"}, {TLS: true}, {Username: "ann", Password: "secret", TLS: true}} {
 			r := start(t, o)

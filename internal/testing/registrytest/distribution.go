@@ -18,17 +18,20 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/tool"
 )
 
-// Docker runs docker-registry on a free port until the test ends.
-func Docker(t testing.TB, o Options) *Registry {
+// Distribution runs the registry of github.com/distribution/distribution, which is Docker's,
+// on a free port until the test ends.
+func Distribution(t testing.TB, o Options) *Registry {
 	t.Helper()
+	program := tool.Build(t, "registry")
 	// Between the choice of a port and its use by the registry, another program
 	// may take it.
 	var err error
 	for range 5 {
 		var r *Registry
-		if r, err = startDocker(t, o); err == nil {
+		if r, err = startDistribution(t, program, o); err == nil {
 			return r
 		}
 	}
@@ -36,7 +39,7 @@ func Docker(t testing.TB, o Options) *Registry {
 	return nil
 }
 
-func startDocker(t testing.TB, o Options) (*Registry, error) {
+func startDistribution(t testing.TB, program string, o Options) (*Registry, error) {
 	t.Helper()
 	port, err := freeport.Choose("127.0.0.1")
 	if err != nil {
@@ -83,7 +86,9 @@ func startDocker(t testing.TB, o Options) (*Registry, error) {
 		return nil, err
 	}
 
-	cmd := exec.Command("docker-registry", "serve", name)
+	cmd := exec.Command(program, "serve", name)
+	// Without the variable, it sends what it does to a collector.
+	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func startDocker(t testing.TB, o Options) (*Registry, error) {
 	stderr := &tail{}
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%w: install Debian's package docker-registry", err)
+		return nil, err
 	}
 	ended := make(chan struct{})
 	go func() {
@@ -105,7 +110,7 @@ func startDocker(t testing.TB, o Options) (*Registry, error) {
 	}
 	if err := r.await(ended); err != nil {
 		stop()
-		return nil, fmt.Errorf("docker-registry: %w\n%s", err, stderr)
+		return nil, fmt.Errorf("registry: %w\n%s", err, stderr)
 	}
 	t.Cleanup(stop)
 	return r, nil
