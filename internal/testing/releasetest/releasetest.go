@@ -109,7 +109,7 @@ func New(t testing.TB, root string) *Release {
 		"internal/unused/LICENSE": "of a folder\n",
 	})
 	r.Inputs.Tailscale.Sum = r.sums[main]
-	r.addRoots(t)
+	r.Inputs.Roots = r.AddRoots(t, r.Inputs.Roots.Version, Root{Name: "Free Root"}, Root{Name: "Constrained Root", Constrained: true})
 	return r
 }
 
