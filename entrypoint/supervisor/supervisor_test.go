@@ -2,11 +2,12 @@ package supervisor
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // The tests share one Supervisor: two would reap each other's processes.
@@ -14,11 +15,7 @@ var shared = New()
 
 func shell(t *testing.T, script string, files ...*os.File) *Process {
 	t.Helper()
-	path, err := exec.LookPath("sh")
-	if err != nil {
-		t.Skip("needs a shell: ", err)
-	}
-	p, err := shared.Start(path, []string{"-c", script}, os.Environ(), files...)
+	p, err := shared.Start(need.Program(t, "sh", "dash"), []string{"-c", script}, os.Environ(), files...)
 	if err != nil {
 		t.Fatal(err)
 	}
