@@ -2,12 +2,13 @@ package lock
 
 import (
 	"encoding/json"
-	"math/rand/v2"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/xavieralpha/derper/internal/testing/chance"
 )
 
 // TestVersionOrder guards the order of images: upstream's version, then the revision as a
@@ -17,7 +18,7 @@ func TestVersionOrder(t *testing.T) {
 		"1.99.9-r12", "1.102.3", "1.102.3-r1", "1.102.3-r9", "1.102.3-r10", "1.104.0-pre-r7", "1.104.0-r0", "1.104.5-r0", "1.104.5-r100", "1.104.10-r0",
 	}
 	shuffled := slices.Clone(ordered)
-	rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+	chance.New(t).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 	slices.SortFunc(shuffled, func(a, b string) int {
 		v, aerr := ParseImageVersion(a)
 		w, berr := ParseImageVersion(b)
