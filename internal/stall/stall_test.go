@@ -113,14 +113,16 @@ func TestSilent(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				began := time.Now()
 				var body io.Reader
+				ended, end := context.WithCancel(t.Context())
+				defer end()
 				if test.body != nil {
-					ended, end := context.WithCancel(t.Context())
-					defer end()
-					time.AfterFunc(test.moved+after, end) // as the connection, which is closed then
 					test.body.ctx = ended
 					body = test.body
 				}
-				resp, err := get(ctx, t, test.serve, body)
+				resp, err := get(ctx, t, func(req *http.Request) (*http.Response, error) {
+					context.AfterFunc(req.Context(), end) // a transport closes what it sends then
+					return test.serve(req)
+				}, body)
 				if err == nil {
 					_, err = io.ReadAll(resp.Body)
 					resp.Body.Close()
