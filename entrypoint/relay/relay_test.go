@@ -2,6 +2,7 @@ package relay
 
 import (
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,6 +86,105 @@ func TestTLS(t *testing.T) {
 	} {
 		if got := of(t, strings.Split(env, "|")...).TLS(); got != want {
 			t.Errorf("%s: %v, want %v", env, got, want)
+		}
+	}
+}
+
+// The mistake it guards: a check of another address than derper's.
+func TestAddress(t *testing.T) {
+	for _, test := range []struct {
+		env  string
+		host string
+		port int
+	}{
+		{"", "", 443},
+		{"ADDR=:8443", "", 8443},
+		{"ADDR=127.0.0.1:8443", "127.0.0.1", 8443},
+		{"ADDR=[2001:db8::1]:1", "2001:db8::1", 1},
+		{"ADDR=:8443|DEV=true", "", 3340}, // derper ignores -a then
+	} {
+		if host, port := of(t, strings.Split(test.env, "|")...).Address(); host != test.host || port != test.port {
+			t.Errorf("%s: %s and %d, want %s and %d", test.env, host, port, test.host, test.port)
+		}
+	}
+}
+
+// The mistake it guards: a tailscaled that runs although nobody asked for it, or that the
+// user waits for in vain.
+func TestSidecar(t *testing.T) {
+	for _, test := range []struct {
+		env                      string
+		verifies, wants, sidecar bool
+	}{
+		{"VERIFY_CLIENTS=true", true, false, false}, // the host's
+		{"VERIFY_CLIENTS=true|TS_AUTHKEY=k", true, true, true},
+		{"VERIFY_CLIENTS=true|TAILSCALED=true", true, true, true},
+		{"VERIFY_CLIENTS=false|TS_AUTHKEY=k", false, true, false},
+		{"VERIFY_CLIENTS=false", false, false, false},
+	} {
+		r := of(t, strings.Split(test.env, "|")...)
+		if r.Verifies() != test.verifies || r.WantsTailscaled() != test.wants || r.Sidecar() != test.sidecar {
+			t.Errorf("%s: verifies %v, wants tailscaled %v, has a sidecar %v", test.env, r.Verifies(), r.WantsTailscaled(), r.Sidecar())
+		}
+	}
+}
+
+// The mistake it guards: a message that tells to mount a socket which is mounted, because
+// it is looked for in one of two places only.
+func TestHostSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "relay") // a short name, as that of a socket has to be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	defer func(old []string) { hostSockets = old }(hostSockets)
+	first, second := filepath.Join(dir, "1"), filepath.Join(dir, "2")
+	hostSockets = []string{first, second}
+	if got := of(t).HostSocket(); got != first {
+		t.Errorf("with none, %s: the message should name derper's default", got)
+	}
+	// A folder: what Docker makes of a mount whose source is missing.
+	if err := os.Mkdir(first, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if got := of(t).HostSocket(); got != second {
+		t.Errorf("with a folder and a socket, %s", got)
+	}
+	if got := of(t, "SOCKET=/x").HostSocket(); got != "/x" {
+		t.Errorf("with SOCKET, %s", got)
+	}
+}
+
+// The mistake it guards: a user who closes a port that is needed, or opens one that is not.
+func TestPort80(t *testing.T) {
+	for _, test := range []struct{ env, want string }{
+		{"", `drop "CanPort80"`},
+		{"HTTP_PORT=8080", `add "CanPort80": true`},
+		{"HTTP_PORT=-1", "HTTP is off, which is fine"},
+		{"CERT_MODE=letsencrypt|ACME_IP_CERTS=true", "port 80 must be reachable"},
+		{"CERT_MODE=letsencrypt|ACME_IP_CERTS=true|HTTP_PORT=8080", "port 80 must be reachable"},
+	} {
+		if got := of(t, strings.Split(test.env, "|")...).Port80(); !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want %q", test.env, got, test.want)
+		}
+	}
+}
+
+// The mistake it guards: a name that is taken for an address, whose certificates derper
+// makes in another way.
+func TestIsIP(t *testing.T) {
+	for host, want := range map[string]bool{"10.0.0.1": true, "2001:db8::1": true, "derp.example.com": false, "a1": false} {
+		r := of(t, "HOSTNAME="+host, "CERT_DIR=/c")
+		if r.IsIP() != want || r.Pair().IsIP() != want {
+			t.Errorf("%s: %v and %v", host, r.IsIP(), r.Pair().IsIP())
+		}
+		if p := r.Pair(); filepath.Dir(p.Crt) != "/c" || p.Host != host {
+			t.Errorf("%s: %+v", host, p)
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xavieralpha/derper/internal/testing/chance"
 	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
@@ -79,7 +79,7 @@ func child(how, dir string) error {
 		}
 		fmt.Println(c.Temp())
 		io.Copy(io.Discard, os.Stdin)
-	case "work": // results, one after the other, until it is killed
+	case "work": // results, one after the other and a line for each, until it is killed
 		fmt.Println("begun")
 		for i := 0; ; i++ {
 			b, err := c.Add(strings.NewReader(strings.Repeat(fmt.Sprint(i), 10_000)))
@@ -90,13 +90,14 @@ func child(how, dir string) error {
 			if err := c.Put(fmt.Sprint("key", i%10), "id", r); err != nil {
 				return err
 			}
+			fmt.Println(i)
 		}
 	}
 	return nil
 }
 
-// startChild starts a child and returns its first line.
-func startChild(t *testing.T, how, dir string) (kill func(), line string) {
+// startChild starts a child, which says a line when it has begun, and others then.
+func startChild(t *testing.T, how, dir string) (kill func(), line func() string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+how+" "+dir)
@@ -116,16 +117,21 @@ func startChild(t *testing.T, how, dir string) (kill func(), line string) {
 		cmd.Wait()
 	}
 	t.Cleanup(kill)
-	line, err = bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
+	lines := bufio.NewReader(out)
+	return kill, func() string {
+		t.Helper()
+		text, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(text)
 	}
-	return kill, strings.TrimSpace(line)
 }
 
 func TestTemporaryFilesOfOthers(t *testing.T) {
 	dir := t.TempDir()
-	kill, temp := startChild(t, "hold", dir)
+	kill, line := startChild(t, "hold", dir)
+	temp := line()
 	entries := func() int {
 		list, err := os.ReadDir(temp)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -183,11 +189,15 @@ func lockOr(t *testing.T, c *Cache, key string, held error) error {
 
 // Whenever a program is killed, what is in the cache is whole.
 func TestKilledAtAnyPoint(t *testing.T) {
+	random := chance.New(t)
 	dir := t.TempDir()
 	results := 0
 	for range 20 {
-		kill, _ := startChild(t, "work", dir)
-		time.Sleep(rand.N(20 * time.Millisecond))
+		kill, line := startChild(t, "work", dir)
+		for range 1 + random.IntN(10) { // it has begun, and has so many results
+			line()
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(5 * time.Millisecond)))) // into the next one
 		kill()
 		c, warned := open(t, dir)
 		c.VerifyAll = true
@@ -226,10 +236,10 @@ func TestKilledAtAnyPoint(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	need.Root(t, "to mount a small disk")
+	need.Root(t, "to mount a disk that is full")
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-		need.Missing(t, "a mount", fmt.Sprintf("let the tests mount a tmpfs (%v)", err))
+		need.Missing(t, "a disk that is full: mount: "+err.Error(), "run it where root may mount one")
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {

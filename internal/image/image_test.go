@@ -69,7 +69,7 @@ func sampleFiles(version string) map[string][]File {
 }
 
 // layer writes files as a layer into memory.
-func layer(t *testing.T, name string, files []File) *Layer {
+func layer(t testing.TB, name string, files []File) *Layer {
 	t.Helper()
 	var blob bytes.Buffer
 	diffID, err := WriteLayer(&blob, files, mtime)
@@ -85,7 +85,7 @@ func layer(t *testing.T, name string, files []File) *Layer {
 
 // sampleImages makes an image for each platform, and their index. The version goes
 // into the content of the second layer.
-func sampleImages(t *testing.T, version string) ([]*Layer, []v1.Image, v1.ImageIndex) {
+func sampleImages(t testing.TB, version string) ([]*Layer, []v1.Image, v1.ImageIndex) {
 	t.Helper()
 	if samples[version] == nil {
 		files := sampleFiles(version)
@@ -102,7 +102,7 @@ func sampleImages(t *testing.T, version string) ([]*Layer, []v1.Image, v1.ImageI
 // samples keeps the layers of sampleImages, which take a while to compress.
 var samples = map[string][]Layer{}
 
-func assemble(t *testing.T, in lock.Inputs, layers []*Layer) ([]v1.Image, v1.ImageIndex) {
+func assemble(t testing.TB, in lock.Inputs, layers []*Layer) ([]v1.Image, v1.ImageIndex) {
 	t.Helper()
 	var images []v1.Image
 	for _, p := range in.Platforms {

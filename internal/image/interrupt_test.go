@@ -3,10 +3,10 @@
 package image
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xavieralpha/derper/internal/testing/chance"
 	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
@@ -48,14 +49,14 @@ func TestLayerThatFails(t *testing.T) {
 // The disk fills up at each step, one after the other: a disk that has room for so
 // many files more. At each, the old layout is there, and the next run goes on.
 func TestFullDisk(t *testing.T) {
-	need.Root(t, "to mount a small disk")
+	need.Root(t, "to mount a disk that is full")
 	for _, old := range []string{"", "1"} {
 		t.Run("after "+old, func(t *testing.T) {
 			steps := 0
 			for ; ; steps++ {
 				disk := t.TempDir()
 				if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, ""); err != nil {
-					need.Missing(t, "a mount", fmt.Sprintf("let the tests mount a tmpfs (%v)", err))
+					need.Missing(t, "a disk that is full: mount: "+err.Error(), "run it where root may mount one")
 				}
 				t.Cleanup(func() {
 					if err := syscall.Unmount(disk, 0); err != nil {
@@ -109,31 +110,43 @@ func fillAtStep(t *testing.T, disk, old string, room uint64) (fits bool) {
 	return err == nil
 }
 
-// With this variable, the test program writes layouts to the folder named, one
-// version after the other, until it is killed.
+// The test program is its own child: with this variable it writes layouts to the folder
+// named, one version after the other and a line for each, until it is killed.
 const childEnv = "IMAGE_TEST_CHILD"
 
-func writeForEver(t *testing.T, dir string) {
+func TestMain(m *testing.M) {
+	dir := os.Getenv(childEnv)
+	if dir == "" {
+		os.Exit(m.Run())
+	}
 	var writers []func() (bool, error)
 	for _, version := range []string{"1", "2"} {
-		_, _, index := sampleImages(t, version)
+		_, _, index := sampleImages(program{}, version)
 		writers = append(writers, func() (bool, error) { return WriteLayout(dir, version, index, false) })
 	}
 	fmt.Println("begun")
 	for i := 0; ; i++ {
 		if _, err := writers[i%2](); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			program{}.Fatal(err)
 		}
+		fmt.Println(i)
 	}
+}
+
+// A program ends when a test would.
+type program struct{ testing.TB }
+
+func (program) Helper() {}
+
+func (program) Fatal(args ...any) {
+	fmt.Fprintln(os.Stderr, args...)
+	os.Exit(1)
 }
 
 // Whenever a program is killed, there is one of the two layouts, or none yet; and
 // the next run makes it the one it should be.
 func TestKilledAtAnyPoint(t *testing.T) {
-	if dir := os.Getenv(childEnv); dir != "" {
-		writeForEver(t, dir)
-	}
+	random := chance.New(t)
 	dir := filepath.Join(t.TempDir(), "dist")
 	for i := range 20 {
 		if i%5 == 0 { // also while it writes the first
@@ -141,7 +154,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAtAnyPoint$")
+		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), childEnv+"="+dir)
 		var said strings.Builder
 		cmd.Stderr = &said
@@ -152,9 +165,13 @@ func TestKilledAtAnyPoint(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		_, err = io.ReadFull(out, make([]byte, len("begun\n")))
-		time.Sleep(rand.N(10 * time.Millisecond))
-		cmd.Process.Kill() // SIGKILL
+		lines := bufio.NewReader(out)
+		for n := 1 + random.IntN(3); n > 0 && err == nil; n-- { // it has begun, and has written so many
+			_, err = lines.ReadString('\n')
+		}
+		// A moment of the next one; then SIGKILL.
+		time.Sleep(time.Duration(random.Int64N(int64(5 * time.Millisecond))))
+		cmd.Process.Kill()
 		cmd.Wait()
 		if err != nil || said.Len() > 0 {
 			t.Fatalf("child: %v\n%s", err, said.String())

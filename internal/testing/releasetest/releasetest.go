@@ -109,7 +109,7 @@ func New(t testing.TB, root string) *Release {
 		"internal/unused/LICENSE": "of a folder\n",
 	})
 	r.Inputs.Tailscale.Sum = r.sums[main]
-	r.addRoots(t)
+	r.Inputs.Roots = r.AddRoots(t, r.Inputs.Roots.Version, Root{Name: "Free Root"}, Root{Name: "Constrained Root", Constrained: true})
 	return r
 }
 
@@ -228,10 +228,6 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	r.requests = append(r.requests, req.URL.Path)
 	r.mu.Unlock()
 	path, file, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/@v/")
-	if path == lock.ToolchainModule && strings.HasSuffix(file, ".zip") {
-		r.real.ServeHTTP(w, req)
-		return
-	}
 	if file == "list" {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -257,6 +253,8 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintf(w, `{"Version":%q,"Time":%q}`, m.Version, r.Inputs.Tailscale.Time.Format(time.RFC3339))
 	case ext == ".mod":
 		w.Write(mod)
+	case ext == ".zip" && archive == nil: // the toolchain
+		r.real.ServeHTTP(w, req)
 	case ext == ".zip":
 		w.Write(archive)
 	default:
