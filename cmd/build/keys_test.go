@@ -114,8 +114,30 @@ func TestEditsMoveKeys(t *testing.T) {
 // compiled with other content in one file.
 func keysOf(t *testing.T, lockFile, file, content string) map[string]string {
 	t.Helper()
+	cmd := exec.Command(changedProgram(t, file, content), "plan", "--json", "--lock", lockFile)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	var p planResult
+	if err := json.Unmarshal(out, &p); err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]string{}
+	for _, a := range p.Actions {
+		keys[strings.TrimSuffix(a.Name, " "+string(a.Action.Platform))] = a.Key
+	}
+	return keys
+}
+
+// changedProgram compiles this program with another content of one of its files; "" for
+// none.
+func changedProgram(t *testing.T, file, content string) (program string) {
+	t.Helper()
 	dir := t.TempDir()
-	program, overlay := filepath.Join(dir, "build"), map[string]map[string]string{"Replace": {}}
+	program = filepath.Join(dir, "build")
+	overlay := map[string]map[string]string{"Replace": {}}
 	if file != "" {
 		name, err := filepath.Abs(file)
 		if err != nil {
@@ -135,19 +157,5 @@ func keysOf(t *testing.T, lockFile, file, content string) map[string]string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", file, err, out)
 	}
-	cmd = exec.Command(program, "plan", "--json", "--lock", lockFile)
-	cmd.Dir = "../.."
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s: %v", file, err)
-	}
-	var p planResult
-	if err := json.Unmarshal(out, &p); err != nil {
-		t.Fatal(err)
-	}
-	keys := map[string]string{}
-	for _, a := range p.Actions {
-		keys[strings.TrimSuffix(a.Name, " "+string(a.Action.Platform))] = a.Key
-	}
-	return keys
+	return program
 }
