@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ containers' log is shown.`,
 	c.PreRunE = func(*cobra.Command, []string) error {
 		// An image is tested without its lock, so all are those that could be in it.
 		_, err := parsePlatforms(in.platforms, lock.Known)
-		return errors.Join(err, o.check())
+		return cmp.Or(err, o.check())
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		platforms, err := parsePlatforms(in.platforms, lock.Known)

@@ -72,7 +72,8 @@ func NewCompletion(program string) *cobra.Command {
 		Use:   "completion bash|zsh|fish",
 		Short: "print the completion script of a shell",
 		Long: `completion prints a script by which a shell completes the commands and flags of
-this program, and their values. The program has to be in PATH.`,
+this program, and their values. The program has to be in PATH; bash needs the
+package bash-completion.`,
 		Example: strings.ReplaceAll(`  source <(PROGRAM completion bash)     in ~/.bashrc, for all shells
   source <(PROGRAM completion zsh)      in ~/.zshrc, after compinit
   PROGRAM completion fish >~/.config/fish/completions/PROGRAM.fish`, "PROGRAM", program),

@@ -3,48 +3,18 @@
 package progress
 
 import (
-	"fmt"
-	"os"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/xavieralpha/derper/internal/testing/need"
+	"github.com/xavieralpha/derper/internal/testing/terminal"
 )
-
-// openTerminal opens a pseudo terminal of 100 columns.
-func openTerminal(t *testing.T) (master, terminal *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		need.Missing(t, "a pseudo terminal", fmt.Sprintf("mount devpts (%v)", err))
-	}
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 100}); err != nil {
-		t.Fatal(err)
-	}
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { terminal.Close() })
-	return master, terminal
-}
 
 func TestRealTerminal(t *testing.T) {
 	for kind, bars := range map[string]bool{"xterm": true, "dumb": false} {
 		t.Run(kind, func(t *testing.T) {
 			t.Setenv("TERM", kind)
-			master, terminal := openTerminal(t)
-			d := New(terminal)
+			master, program := terminal.Open(t)
+			d := New(program)
 			if bars != (d.width != nil) {
 				t.Errorf("bars: %v", d.width != nil)
 			}

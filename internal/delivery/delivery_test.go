@@ -1,0 +1,123 @@
+package delivery
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/pipeline"
+	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
+)
+
+// TestRun delivers one image again and again: each part begins with what the part before
+// it has left.
+func TestRun(t *testing.T) {
+	r := releasetest.New(t, "../..")
+	c, err := cache.Open(releasetest.CacheDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	display := progress.New(io.Discard)
+	defer display.Close()
+	dir := t.TempDir()
+	l := &lock.Lock{Schema: lock.SchemaVersion, Inputs: r.Inputs}
+	l.Inputs.Platforms = []lock.Platform{"linux/amd64"}
+	lockFile := filepath.Join(dir, lock.File)
+	if err := l.Write(lockFile); err != nil {
+		t.Fatal(err)
+	}
+	used := 0
+	deliver := func(change func(*lock.Lock, *Delivery)) (*Result, error) {
+		t.Helper()
+		l, err := lock.Read(lockFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used = 0
+		d := &Delivery{
+			Lock: l, LockFile: lockFile, Platforms: l.Inputs.Platforms, Layout: filepath.Join(dir, "dist"), Cache: c, Display: display,
+			Modules: &modproxy.Client{Proxies: r.Proxy, SumDB: r.SumDB, Dir: filepath.Join(c.Dir(), "sumdb"), Temp: c.Temp()},
+		}
+		if change != nil {
+			change(l, d)
+		}
+		return d.Run(t.Context(), func(*pipeline.Build) error { used++; return nil })
+	}
+	record := func(_ *lock.Lock, d *Delivery) { d.Record = true }
+	recorded := func() *lock.Lock {
+		t.Helper()
+		l, err := lock.Read(lockFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	index := func() string {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(dir, "dist/index.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+
+	first, err := deliver(nil)
+	if err != nil || !first.Written || used != 1 {
+		t.Fatalf("with nothing to compare with: %v, used %d times", err, used)
+	}
+	if recorded().Outputs != nil {
+		t.Error("a build that was not to record has recorded")
+	}
+	if _, err := deliver(record); err != nil {
+		t.Fatal(err)
+	}
+	if got := recorded(); got.Output() == nil || got.Output().Index != first.Output.Index || got.Inputs.Revision != 0 {
+		t.Errorf("recorded %+v, built %s", got.Output(), first.Output.Index)
+	}
+	if again, err := deliver(nil); err != nil || again.Written || used != 1 {
+		t.Errorf("the same again: %v, used %d times, written", err, used)
+	}
+
+	before := index()
+	_, err = deliver(func(l *lock.Lock, _ *Delivery) { l.Output().Platforms[0].Config = "sha256:" + strings.Repeat("0", 64) })
+	if _, differs := errors.AsType[*lock.Difference](err); !differs || used > 0 || index() != before {
+		t.Errorf("another image than the lock's: %v, used %d times", err, used)
+	}
+	// What differs from a published image is the next revision of it, and built as that.
+	second, err := deliver(func(l *lock.Lock, d *Delivery) {
+		l.Published = &lock.Published{Index: map[string]string{lock.Default: "sha256:" + strings.Repeat("0", 64)}}
+		d.Record = true
+	})
+	if err != nil || used != 1 || !second.Written {
+		t.Fatalf("another image than the published one: %v, used %d times", err, used)
+	}
+	if got := recorded(); got.Inputs.Revision != 1 || got.Output().Index == first.Output.Index || got.Output().Index != second.Output.Index {
+		t.Errorf("revision %d, index %s, before %s", got.Inputs.Revision, got.Output().Index, first.Output.Index)
+	}
+	// What is the published image is no other revision.
+	if _, err := deliver(func(l *lock.Lock, d *Delivery) {
+		l.Published = &lock.Published{Revision: 1, Index: l.Indexes()}
+		d.Record = true
+	}); err != nil || recorded().Inputs.Revision != 1 {
+		t.Errorf("the published image: %v, revision %d", err, recorded().Inputs.Revision)
+	}
+	if _, err := deliver(func(l *lock.Lock, d *Delivery) {
+		l.Inputs.Variants = append(l.Inputs.Variants, l.Inputs.Variants[0])
+		d.Record = true
+	}); err == nil || !strings.Contains(err.Error(), "2 variants") {
+		t.Errorf("two variants: %v", err)
+	}
+	failed := errors.New("no Docker")
+	d := &Delivery{Lock: recorded(), LockFile: lockFile, Platforms: l.Inputs.Platforms, Layout: filepath.Join(dir, "dist"), Cache: c, Display: display}
+	if _, err := d.Run(t.Context(), func(*pipeline.Build) error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("a use that fails: %v", err)
+	}
+}
