@@ -55,7 +55,9 @@ func TestBuild(t *testing.T) {
 		{"cancelled while it fetches", testCancelledFetch},
 		{"cancelled while it waits", testCancelledWait},
 		{"corrupt", testCorrupt},
+		{"corrupt program", testCorruptProgram},
 		{"corrupt without end", testCorruptWithoutEnd},
+		{"other attestation", testOtherAttestation},
 		{"use fails", testUseFails},
 		{"unknown platform", testUnknownPlatform},
 		{"after", testAfter},
@@ -479,6 +481,63 @@ func testCorrupt(t *testing.T, w *world) {
 				t.Error("it goes on to check everything by content")
 			}
 		})
+	}
+}
+
+// testCorruptProgram guards against an error about a damaged program in place of the
+// program: the base layer reads which modules it links, and has their licences.
+func testCorruptProgram(t *testing.T, w *world) {
+	dir := w.copied(t)
+	b := w.builder(t, dir, io.Discard)
+	if _, err := b.Build(t.Context(), platforms); err != nil { // checks the copies
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(w.first.Runs, func(r pipeline.Run) bool { return r.Action == "layer base linux/amd64" })
+	if err := os.Remove(filepath.Join(dir, "actions", w.first.Runs[i].Key+".json")); err != nil {
+		t.Fatal(err)
+	}
+	file := b.Cache.Path(cache.Blob{Digest: w.first.Output.Platforms[0].Binaries[0].Digest})
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(file, 0o644), os.WriteFile(file, make([]byte, info.Size()), 0o644), os.Chtimes(file, info.ModTime(), info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.Build(t.Context(), platforms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Output.Index != w.first.Output.Index {
+		t.Errorf("it made %s, not %s", got.Output.Index, w.first.Output.Index)
+	}
+	if list := ran(got); !slices.Equal(list, []string{"compile derper+tailscaled linux/amd64", "layer base linux/amd64"}) {
+		t.Errorf("ran: %q", list)
+	}
+}
+
+// testOtherAttestation guards against an image whose provenance is about another one, which
+// a key that leaves something out would make of a cache.
+func testOtherAttestation(t *testing.T, w *world) {
+	b := w.builder(t, w.copied(t), io.Discard)
+	i := slices.IndexFunc(w.first.Runs, func(r pipeline.Run) bool { return r.Action == "attestation linux/arm64" })
+	run := w.first.Runs[i]
+	r, err := b.Cache.Get(run.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range r.Notes {
+		if value == w.first.Output.Platforms[1].Manifest {
+			r.Notes[name] = w.first.Output.Platforms[0].Manifest
+		}
+	}
+	if err := b.Cache.Put(run.Key, run.Action, r); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Build(t.Context(), platforms)
+	want := fmt.Sprintf("attestation linux/arm64: is about %s, and the image is %s", w.first.Output.Platforms[0].Manifest, w.first.Output.Platforms[1].Manifest)
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 
