@@ -35,25 +35,28 @@ var notIsolated error
 // out: no test can send a packet to anybody, and the real ports, 443 and the
 // like, are free.
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(isolated); dir != "" {
-		os.Unsetenv(isolated)
-		binDir = dir
-		l, err := lock.Read("../" + lock.File)
-		if err == nil {
-			release = l.Inputs.Tailscale
-			err = deadEnd()
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "entrypoint test:", err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
-	}
-	code, err := runIsolated(m)
+	code, err := runTests(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "entrypoint test:", err)
 	}
 	os.Exit(code)
+}
+
+func runTests(m *testing.M) (code int, err error) {
+	l, err := lock.Read("../" + lock.File)
+	if err != nil {
+		return 1, err
+	}
+	release = l.Inputs.Tailscale
+	binDir = os.Getenv(isolated)
+	if binDir == "" {
+		return runIsolated(m)
+	}
+	os.Unsetenv(isolated)
+	if err := deadEnd(); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
 }
 
 func runIsolated(m *testing.M) (code int, err error) {

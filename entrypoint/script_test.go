@@ -29,6 +29,7 @@ import (
 // TestScripts runs the scenarios in testdata with the real programs. Each one
 // says in its first line which mistake it guards. See the commands below.
 func TestScripts(t *testing.T) {
+	entrypointBinary(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {

@@ -8,11 +8,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -28,6 +30,11 @@ import (
 
 	"github.com/xavieralpha/derper/internal/testing/need"
 )
+
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "8") // relays that are silent take time and no work; -parallel on the command line still counts
+	os.Exit(m.Run())
+}
 
 // failed returns the names of the failed checks.
 func failed(r *Findings) []string {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/redact"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -250,6 +251,7 @@ func (c *tally) log(t *testing.T) {
 // become of any of its requests: it completes, or no tag moves, and running it again
 // completes it. One registry wants a password, the other one tokens that expire.
 func TestFaultAtEveryRequest(t *testing.T) {
+	need.Minutes(t, "a push for each fault at each request of one")
 	release := registrytest.NewRelease(t, "v1.102.3", 2000, "linux/amd64")
 	pair := func(t testing.TB) *rig {
 		return newRig(t, release, "derper",
@@ -284,6 +286,7 @@ func TestFaultAtEveryRequest(t *testing.T) {
 // TestFaultAtEveryRequestDocker is the same with Distribution as one of the two,
 // which checks more, keeps uploads on disk and removes no tag. The faults take turns.
 func TestFaultAtEveryRequestDocker(t *testing.T) {
+	need.Minutes(t, "a push for each request of one")
 	release := registrytest.NewRelease(t, "v1.102.3", 2000, "linux/amd64")
 	options := registrytest.Options{Username: "ann", Password: password}
 	docker := registrytest.Distribution(t, options)

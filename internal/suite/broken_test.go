@@ -104,6 +104,7 @@ const (
 // of all others that look at the same part of the image none.
 func TestEachCaseCanFail(t *testing.T) {
 	need.Minutes(t, "testing spoiled images")
+	native(t)
 	for _, tt := range []struct {
 		sabotage, run string
 		want          []string
@@ -169,6 +170,7 @@ var unseen = []string{
 // line says otherwise; of the others, the command line loses the flag.
 func TestEachVariableCanFail(t *testing.T) {
 	need.Minutes(t, "testing spoiled images")
+	native(t)
 	for _, v := range setting.Table() {
 		if v.Flag == "" {
 			continue // tailscaled's: see above

@@ -51,7 +51,7 @@ func olderClient(t *testing.T, release string) string {
 // TestOlderClients has clients of older releases talk with one of ours over the relay.
 func TestOlderClients(t *testing.T) {
 	need.AWeek(t, "compiling clients of older releases")
-	b := &bed{image: theImage(t), runner: native(t), patience: 20 * time.Second}
+	b := &bed{runner: native(t), image: theImage(t), patience: 20 * time.Second}
 	defer b.close()
 	var relay *box
 	if err := probe.Caught(func() {

@@ -121,7 +121,7 @@ func bareDerper(t *testing.T) underLoad {
 // publishing ports is not what is measured.
 func containedDerper(t *testing.T) (underLoad, *box) {
 	t.Helper()
-	b := &bed{image: theImage(t), runner: native(t), patience: 20 * time.Second}
+	b := &bed{runner: native(t), image: theImage(t), patience: 20 * time.Second}
 	t.Cleanup(func() { b.close() })
 	var c *box
 	var p process
@@ -247,6 +247,8 @@ func rss(t *testing.T, pid int) int64 {
 // in turns; and how many idle clients it holds, and with how much memory. Without flags, which bench/relay sets, it
 // has no more than some idle clients.
 func TestLoad(t *testing.T) {
+	need.Root(t, "to enter a container's network")
+	native(t)
 	bare := bareDerper(t)
 	contained, c := containedDerper(t)
 	const rounds = 5
