@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -321,6 +322,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 func (s *stage) newHome() string {
 	s.Helper()
 	home := s.TempDir()
+	s.Cleanup(func() { cache.RemoveAll(home) }) // with the modules in it, which are read-only
 	cacheDir := filepath.Join(home, ".cache", "derper")
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		s.Fatal(err)
