@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,9 @@ const clientName = registry.EngineLoopback
 
 // switches are the flags of build that have no value of their own.
 var switches = []string{"again", "github", "h", "help", "json", "keyless", "q", "quiet", "retag", "source", "trust-cache", "unsigned", "update", "verify-cache"}
+
+// oneDash matches a long flag with one dash.
+var oneDash = regexp.MustCompile(`^-[a-z][a-z-]+(=|$)`)
 
 // eachPassed calls f with the name and the value of each flag among the arguments that
 // are passed on, and with "" and each argument that belongs to none. What f returns takes
@@ -63,6 +67,11 @@ func (o *options) eachReference(f func(ref string) string) {
 // of a private key, and registries on its loopback. It names there what a container has
 // in its place.
 func (o *options) take() (err error) {
+	for _, arg := range o.passed {
+		if oneDash.MatchString(arg) { // before minutes of work, and not after
+			return cli.Coded(cli.ExitUsage, fmt.Errorf("unknown flag %s", arg), "a long flag has two dashes: -"+arg)
+		}
+	}
 	o.eachPassed(func(name, value string) string {
 		switch {
 		case err != nil:

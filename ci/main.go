@@ -91,13 +91,13 @@ func (e env) commands(stdout, stderr io.Writer) *cobra.Command {
 		return e.carryOut(e, c.Context(), o, stdout, stderr)
 	}
 	root := &cobra.Command{
-		Use:  "ci [COMMAND] [flags] [-- ARGUMENTS OF BUILD]",
+		Use:  "ci [COMMAND] [flags] [-- ARGUMENTS]",
 		Long: "ci carries out the stages of the build on a Dagger Engine.",
 		Example: `  go run ./ci build --platform linux/amd64,linux/arm64
-  dagger run go run ./ci release -- --key cosign.key --to registry.example.com/derper`,
-		Annotations: map[string]string{cli.After: fmt.Sprintf(`It needs the Dagger CLI %s and an engine of that release; docs/dagger.md says
-how to reach one. The exit code is that of the command of build that failed,
-%d when it was interrupted.`, wanted, cli.ExitInterrupted)},
+  dagger run go run ./ci release -- --key cosign.key --to registry.example.com/a`,
+		Annotations: map[string]string{cli.After: fmt.Sprintf(`It needs the Dagger CLI %s and an engine of that release; docs/dagger.md
+says how to reach one. The exit code is that of the command of build that
+failed, %d when it was interrupted.`, wanted, cli.ExitInterrupted)},
 		Args: beforeDash(cli.Unknown), RunE: run,
 	}
 	f := root.PersistentFlags()
@@ -122,6 +122,15 @@ build release in a container, step by step; arguments after -- are for it.`,
 			Example: "  go run ./ci release -- --key cosign.key --to registry.example.com/derper"},
 	} {
 		c.Args, c.RunE = beforeDash(cli.None), run
+		if c.Name() == "verify" || c.Name() == "release" {
+			c.Use += " [flags] [-- ARGUMENTS]"
+			c.Args = beforeDash(func(c *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return cli.Usage("%s: unexpected argument %q: what is for build %[1]s comes after --", c.Name(), args[0])
+				}
+				return nil
+			})
+		}
 		root.AddCommand(c)
 	}
 	return root

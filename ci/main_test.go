@@ -55,7 +55,7 @@ func TestParse(t *testing.T) {
 		{"release -- --key", "--key: no file given"},
 		{"release -- --key nowhere.key", "nowhere.key"},
 		{"release --platform linux/amd64", "a release has all platforms"},
-		{"--load", "unknown flag: --load"},
+		{"--load", "unknown flag --load"},
 		{"--lock nowhere.json", "nowhere.json"},
 	} {
 		args := strings.Fields(test.args)

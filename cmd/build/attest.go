@@ -52,7 +52,7 @@ signed.`,
 		dir := argument(args, "dist")
 		index, err := registry.OpenIndex(c.Context(), dir)
 		if err != nil {
-			return err
+			return explain(err, layoutHints(dir))
 		}
 		set, err := e.makeSet(c.Context(), in.lockFile, dir, index, attest.Run{})
 		if err != nil {

@@ -15,6 +15,7 @@ func newCache(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "cache COMMAND",
 		Short:   "remove from the cache what the lock does not need",
+		Long:    "cache has one command, which removes from the cache what the lock does not need.",
 		Example: "  build cache prune",
 	}
 	c.AddCommand(newPrune(e))
@@ -30,8 +31,9 @@ func newPrune(e *env) *cobra.Command {
 		Long: `prune removes what a build of the lock, with all its platforms, does not take
 from the cache: results of other locks, toolchains, modules and compiled
 packages, which come again when they are needed.`,
-		Example: "  build cache prune",
-		Args:    cli.None,
+		Example:           "  build cache prune",
+		Args:              cli.None,
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	in.registerLock(c)
 	in.registerCache(c)
@@ -62,8 +64,8 @@ packages, which come again when they are needed.`,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(e.stdout, "%s: %s removed\n", c.Dir(), progress.Bytes(freed))
-		return nil
+		_, err = fmt.Fprintf(e.stdout, "%s: %s removed\n", c.Dir(), progress.Bytes(freed))
+		return err
 	}
 	return c
 }

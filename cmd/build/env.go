@@ -55,14 +55,6 @@ func (e *env) display() *progress.Display {
 	return progress.New(e.stderr)
 }
 
-// log is for lines about what is under way.
-func (e *env) log() io.Writer {
-	if e.quiet {
-		return io.Discard
-	}
-	return e.stderr
-}
-
 // workflow is the workflow on GitHub that the program may run in.
 func (e *env) workflow() github.Workflow { return github.Workflow{Getenv: e.getenv} }
 
@@ -143,5 +135,8 @@ func (p *printer) print(result any, text string) error {
 func render(w io.Writer, text string, data any) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	t := template.New("").Funcs(template.FuncMap{"bytes": progress.Bytes, "join": strings.Join, "self": self})
-	return errors.Join(template.Must(t.Parse(text)).Execute(tw, data), tw.Flush())
+	if err := template.Must(t.Parse(text)).Execute(tw, data); err != nil {
+		return err
+	}
+	return tw.Flush()
 }

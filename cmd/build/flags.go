@@ -31,7 +31,7 @@ func (f *inputFlags) registerLock(c *cobra.Command) {
 // registerPlatforms registers --platform; of says of what all platforms are all.
 func (f *inputFlags) registerPlatforms(c *cobra.Command, preset, of string) {
 	c.Flags().StringVar(&f.platforms, "platform", preset, "`platforms`, separated by commas; host is this machine's, all is every one "+of)
-	offer(c, "platform", append([]string{"host", "all"}, words(lock.Known)...)...)
+	cli.Offer(c, "platform", append([]string{"host", "all"}, words(lock.Known)...)...)
 }
 
 func (f *inputFlags) registerCache(c *cobra.Command) {
@@ -84,17 +84,26 @@ func (f *inputFlags) openCache(display *progress.Display) (*cache.Cache, error) 
 
 // registerTo registers --to, the repositories to publish in; use says what for.
 func registerTo(c *cobra.Command, to *[]string, use, preset string) {
-	c.Flags().StringSliceVar(to, "to", nil, "`repository` "+use+", HOST/PATH; may be repeated, or a list with commas (default "+preset+")")
+	registerList(c, to, "to", "`repository` "+use+", HOST/PATH; may be repeated, or a list with commas (default "+preset+")")
+}
+
+// registerList registers a flag that may be repeated, and may be a list with commas. A word
+// that is empty stays in it, to be refused: a variable of a script that is not set is no wish
+// for the default.
+func registerList(c *cobra.Command, words *[]string, name, usage string) {
+	c.Flags().Func(name, usage, func(s string) error {
+		for word := range strings.SplitSeq(s, ",") {
+			*words = append(*words, strings.TrimSpace(word))
+		}
+		return nil
+	})
 }
 
 // publishedIn are the repositories that the image is published in, for the help.
 var publishedIn = strings.Join(registry.Default, " and ")
 
-// checkRepositories checks the names in the value of --to.
-func checkRepositories(c *cobra.Command, names []string) error {
-	if c.Flags().Changed("to") && len(names) == 0 {
-		return cli.Usage("--to names no repository")
-	}
+// checkRepositories checks the value of --to.
+func checkRepositories(names []string) error {
 	for _, name := range names {
 		if err := registry.CheckName(name); err != nil {
 			return cli.Usage("--to: %w", err)
@@ -106,11 +115,11 @@ func checkRepositories(c *cobra.Command, names []string) error {
 // argument is the argument of a command, or another in its place.
 func argument(args []string, otherwise string) string { return append(args, otherwise)[0] }
 
-// given are the flags that a command was started with, but for one.
-func given(c *cobra.Command, without string) (list []string) {
+// given are the flags that a command was started with, but for these.
+func given(c *cobra.Command, without ...string) (list []string) {
 	c.Flags().Visit(func(f *pflag.Flag) {
 		switch {
-		case f.Name == without:
+		case slices.Contains(without, f.Name):
 		case f.Value.Type() == "bool":
 			list = append(list, "--"+f.Name+"="+f.Value.String())
 		default:
@@ -118,14 +127,6 @@ func given(c *cobra.Command, without string) (list []string) {
 		}
 	})
 	return list
-}
-
-// offer has a shell complete the value of a flag with these.
-func offer(c *cobra.Command, flag string, values ...string) {
-	err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	if err != nil {
-		panic(err) // the flag is not registered
-	}
 }
 
 // words are values as strings.

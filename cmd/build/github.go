@@ -14,6 +14,7 @@ func newGitHub(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "github COMMAND",
 		Short:   "report a failed workflow run on GitHub",
+		Long:    "github has one command, which reports a workflow run that failed.",
 		Example: "  build github issue --title 'the release failed' report.txt",
 	}
 	c.AddCommand(newIssue(e))
@@ -50,8 +51,8 @@ In a workflow, GITHUB_REPOSITORY and its like are set; give it GITHUB_TOKEN.`,
 		if err != nil {
 			return explain(err, githubHints("issues: write and actions: read"))
 		}
-		fmt.Fprintln(e.stdout, address)
-		return nil
+		_, err = fmt.Fprintln(e.stdout, address)
+		return err
 	}
 	return c
 }

@@ -46,11 +46,12 @@ func newImage(e *env) *cobra.Command {
 	var output, tarball string
 	var load, record, explained bool
 	c := &cobra.Command{
-		Use:     "image",
-		Short:   "build the image; the default when no command is named",
-		Long:    "image builds the image: lock → plan → fetch → compile → assemble → OCI layout.",
-		Example: "  build image --platform linux/amd64,linux/arm64 --output dist --explain",
-		Args:    cli.None,
+		Use:               "image",
+		Short:             "build the image; the default when no command is named",
+		Long:              "image builds the image: lock → plan → fetch → compile → assemble → OCI layout.",
+		Example:           "  build image --platform linux/amd64,linux/arm64 --output dist --explain",
+		Args:              cli.None,
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	in.registerLock(c)
 	in.registerPlatforms(c, "host", "in the lock")

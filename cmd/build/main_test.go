@@ -17,6 +17,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
@@ -139,7 +140,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%q -h shows a long flag with one dash: %q", path, m)
 		}
 		for line := range strings.Lines(text) {
-			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 && !strings.Contains(line, "://") && !strings.HasPrefix(line, "  build") {
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 && !strings.Contains(line, "://") {
 				t.Errorf("%q -h has a line of %d columns:\n%s", path, n, line)
 			}
 		}
@@ -157,35 +158,91 @@ func TestHelp(t *testing.T) {
 // and a hint that helps.
 func TestUsage(t *testing.T) {
 	for line, want := range map[string]string{
-		"tset":                      "build: unknown command \"tset\"\nhint: did you mean test?\n",
-		"puhs --dry-run":            "build: unknown command \"puhs\"\nhint: did you mean push?\n",
-		"nonsense":                  "build: unknown command \"nonsense\"\nhint: SELF -h shows how it is used\n",
-		"cache prnue":               "build: unknown command \"cache prnue\"\nhint: did you mean prune?\n",
-		"cache":                     "build: cache: no command given, expected prune\nhint: SELF cache -h shows how it is used\n",
-		"help tset":                 "build: unknown command \"tset\"\nhint: did you mean test?\n",
-		"-lock x":                   "build: unknown flag -lock\nhint: a long flag has two dashes: --lock\n",
-		"push -dry-run":             "build: unknown flag -dry-run\nhint: a long flag has two dashes: --dry-run\n",
-		"push --to a/b -lock=x":     "build: unknown flag -lock\nhint: a long flag has two dashes: --lock\n",
-		"verify -html report.html":  "build: unknown flag -html\nhint: a long flag has two dashes: --html\n",
-		"-help":                     "build: unknown flag -help\nhint: a long flag has two dashes: --help\n",
-		"test -x":                   "build: unknown shorthand flag: 'x' in -x\nhint: SELF test -h shows how it is used\n",
-		"test --platfrom all":       "build: unknown flag: --platfrom\nhint: SELF test -h shows how it is used\n",
-		"push --lock":               "build: flag needs an argument: --lock\nhint: SELF push -h shows how it is used\n",
-		"image dist":                "build: image: unexpected argument \"dist\"\nhint: SELF image -h shows how it is used\n",
-		"push a b":                  "build: push: unexpected argument \"b\": 2 layouts given, expected one\nhint: SELF push -h shows how it is used\n",
-		"push --to=":                "build: --to names no repository\nhint: SELF push -h shows how it is used\n",
-		"push --to UPPER/case":      "build: --to: ",
-		"completion tcsh":           "build: completion: unknown shell \"tcsh\", expected one of bash, zsh, fish\nhint: SELF completion -h shows how it is used\n",
-		"probe --timeout 1 a.b":     "build: invalid argument \"1\" for \"--timeout\" flag: ",
-		"release --step polish":     "build: --step: \"polish\" is not a step of a release\nhint: SELF release -h shows how it is used\n",
-		"push --repo a.example/b":   "build: unknown flag: --repo\nhint: SELF push -h shows how it is used\n",
-		"update --repository /some": "build: unknown flag: --repository\nhint: SELF update -h shows how it is used\n",
+		"tset":                                "unknown command \"tset\"\nhint: did you mean test?",
+		"puhs --dry-run":                      "unknown command \"puhs\"\nhint: did you mean push?",
+		"-q verfy --source":                   "unknown command \"verfy\"\nhint: did you mean verify?",
+		"--lock x plna --nosuch":              "unknown command \"plna\"\nhint: did you mean plan?",
+		"nonsense":                            "unknown command \"nonsense\"\nhint: SELF -h shows how it is used",
+		"-- plan":                             "unknown command \"plan\"\nhint: a command comes before --",
+		"cache prnue":                         "unknown command \"cache prnue\"\nhint: did you mean prune?",
+		"cache":                               "cache: no command given, expected prune\nhint: SELF cache -h shows how it is used",
+		"help tset":                           "unknown command \"tset\"\nhint: did you mean test?",
+		"-lock x":                             "unknown flag -lock\nhint: a long flag has two dashes: --lock",
+		"push -dry-run":                       "push: unknown flag -dry-run\nhint: a long flag has two dashes: --dry-run",
+		"push --to a/b -lock=x":               "push: unknown flag -lock\nhint: a long flag has two dashes: --lock",
+		"verify -html report.html":            "verify: unknown flag -html\nhint: a long flag has two dashes: --html",
+		"-help":                               "unknown flag -help\nhint: a long flag has two dashes: --help",
+		"test -x":                             "test: unknown flag -x\nhint: SELF test -h shows how it is used",
+		"test --run -json -nosuch":            "test: unknown flag -n\nhint: SELF test -h shows how it is used",
+		"test --platfrom all":                 "test: unknown flag --platfrom\nhint: SELF test -h shows how it is used",
+		"push --lock":                         "push: flag needs an argument: --lock\nhint: SELF push -h shows how it is used",
+		"image dist":                          "image: unexpected argument \"dist\"\nhint: SELF image -h shows how it is used",
+		"cache prune x":                       "cache prune: unexpected argument \"x\"\nhint: SELF cache prune -h shows how it is used",
+		"push a b":                            "push: unexpected argument \"b\": 2 layouts given, expected one\nhint: SELF push -h shows how it is used",
+		"push --to=":                          "--to: ",
+		"push --to a.example/b,":              "--to: ",
+		"push --to UPPER/case":                "--to: ",
+		"push --tag= --by-digest":             "push: --by-digest moves no tag",
+		"completion tcsh":                     "completion: unknown shell \"tcsh\", expected one of bash, zsh, fish\nhint: SELF completion -h shows how it is used",
+		"probe --timeout 1 a.b":               "probe: invalid argument \"1\" for \"--timeout\" flag: ",
+		"verify --rebuilder= --require 1 a/b": "--rebuilder names nobody",
+		"release --step polish":               "--step: \"polish\" is not a step of a release\nhint: SELF release -h shows how it is used",
+		"push --repo a.example/b":             "push: unknown flag --repo\nhint: SELF push -h shows how it is used",
+		"update --repository /some":           "update: unknown flag --repository\nhint: SELF update -h shows how it is used",
 	} {
 		var stdout, stderr strings.Builder
 		code := run(t.Context(), strings.Fields(line), &stdout, &stderr)
-		if want := strings.ReplaceAll(want, "SELF", self()); code != cli.ExitUsage || stdout.Len() > 0 || !strings.HasPrefix(stderr.String(), want) {
+		if want := "build: " + strings.ReplaceAll(want, "SELF", self()); code != cli.ExitUsage || stdout.Len() > 0 || !strings.HasPrefix(stderr.String(), want) {
 			t.Errorf("build %s: exit code %d, said\n%s%s, want\n%s", line, code, &stdout, &stderr, want)
 		}
+	}
+}
+
+// TestList guards against a variable of a script that is not set and becomes a wish for the
+// default, and against words of a list that are lost.
+func TestList(t *testing.T) {
+	for _, tt := range []struct {
+		values []string
+		want   []string
+	}{
+		{[]string{"a"}, []string{"a"}},
+		{[]string{"a, b", "c"}, []string{"a", "b", "c"}},
+		{[]string{""}, []string{""}},
+		{[]string{"a,"}, []string{"a", ""}},
+		{[]string{"a\nb"}, []string{"a\nb"}}, // which is refused as a name
+	} {
+		var got []string
+		c := &cobra.Command{}
+		registerList(c, &got, "tag", "")
+		for _, v := range tt.values {
+			if err := c.Flags().Set("tag", v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%q: %q, want %q", tt.values, got, tt.want)
+		}
+	}
+	for _, name := range []string{"", "a\nb", " "} {
+		if _, err := (registry.Choice{Names: []string{name}}).Tags(lock.Defaults()); err == nil {
+			t.Errorf("%q is taken for a tag", name)
+		}
+		if checkRepositories([]string{name}) == nil {
+			t.Errorf("%q is taken for a repository", name)
+		}
+	}
+}
+
+// TestQuiet guards that --quiet shows no progress of a build that compiles, but what is
+// odd about it, and takes nothing from the result.
+func TestQuiet(t *testing.T) {
+	b := newBuilder(t)
+	cmd, stdout, stderr := b.command("--platform", "linux/amd64", "--quiet")
+	if err := cmd.Run(); err != nil || stdout.Len() == 0 {
+		t.Errorf("%v, stdout %q", err, stdout)
+	}
+	if want := "build: " + b.lock + " records no outputs: nothing to compare with\n"; stderr.String() != want {
+		t.Errorf("stderr %q, want %q", stderr, want)
 	}
 }
 
@@ -222,6 +279,8 @@ func TestCompletion(t *testing.T) {
 		"cache ":                        "prune\t",
 		"release --runner dock":         "docker\n",
 		"image --platform=linux/riscv6": "linux/riscv64\n",
+		"plan --platform linux/amd64,h": "linux/amd64,host\n",
+		"plan --pl":                     "--platform\tplatforms, separated",
 	} {
 		var stdout, stderr strings.Builder
 		code := run(t.Context(), append([]string{"__complete"}, strings.Split(line, " ")...), &stdout, &stderr)

@@ -53,8 +53,9 @@ variant, under which tags, of which inputs; and the actions with their keys,
 their inputs, and their commands. Who runs those of the kind compile with the
 pinned Go gets the programs of the image. A key is the SHA-256 of the action in
 compact JSON.`,
-		Example: "  build plan --platform all --json",
-		Args:    cli.None,
+		Example:           "  build plan --platform all --json",
+		Args:              cli.None,
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	in.registerLock(c)
 	in.registerPlatforms(c, "host", "in the lock")

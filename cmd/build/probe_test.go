@@ -43,7 +43,7 @@ func TestProbeBadInput(t *testing.T) {
 		{"--addr nowhere host", "unable to parse IP"},
 		{"--node-key /no/such/file host", "no such file"},
 		{"--node-key " + noKey + " host", "not a node key"},
-		{"--colour host", "unknown flag: --colour"},
+		{"--colour host", "unknown flag --colour"},
 	} {
 		stdout, stderr, err := probeArgs(t, strings.Fields(tt.args)...)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "\nhint: ") {

@@ -55,15 +55,15 @@ for registry.example.com:5000; a dash becomes __. A token is a password.`,
 	f := c.Flags()
 	registerTo(c, &o.Repositories, "to push to", publishedIn)
 	f.Lookup("to").Usage += "; http://HOST/PATH is for one without encryption"
-	f.StringSliceVar(&o.names.Names, "tag", nil, "`tag` to set in place of the channel's, may be repeated")
+	registerList(c, &o.names.Names, "tag", "`tag` to set in place of the channel's; may be repeated, or a list with commas")
 	f.StringVar(&o.names.Channel, "channel", "", "`channel` whose tags are set: stable or unstable (default what the version is: an odd minor version is unstable)")
-	offer(c, "channel", channels...)
+	cli.Offer(c, "channel", channels...)
 	f.BoolVar(&o.names.None, "by-digest", false, "push and verify everything, and move no tag")
 	f.BoolVar(&o.Retag, "retag", false, "let tags that move, such as latest, go back to an older version; that of a revision, 1.102.3-r1, never moves")
 	f.BoolVar(&o.Verify, "verify", false, "look everything over again where all tags are in place already")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only say what is missing where and which tags would move")
 	out := newPrinter(e, c)
-	c.PreRunE = func(c *cobra.Command, _ []string) error { return o.check(c) }
+	c.PreRunE = func(*cobra.Command, []string) error { return o.check() }
 	c.RunE = func(c *cobra.Command, args []string) error {
 		report, err := e.push(c.Context(), &o, argument(args, "dist"))
 		if err != nil {
@@ -75,7 +75,7 @@ for registry.example.com:5000; a dash becomes __. A token is a password.`,
 }
 
 // check refuses flags that do not go together.
-func (o *pushOptions) check(c *cobra.Command) error {
+func (o *pushOptions) check() error {
 	n := o.names
 	switch {
 	case n.None && (len(n.Names) > 0 || n.Channel != "" || o.Retag):
@@ -87,7 +87,7 @@ func (o *pushOptions) check(c *cobra.Command) error {
 			return cli.Usage("push: --channel: %w", err)
 		}
 	}
-	return checkRepositories(c, o.Repositories)
+	return checkRepositories(o.Repositories)
 }
 
 // push pushes the image in the layout dir.

@@ -72,15 +72,16 @@ func newRelease(e *env) *cobra.Command {
 		Example: `  build release --update --key cosign.key --to registry.example.com/derper
   build release --step push --to registry.example.com/derper
   build release --withdraw 1.104.5-r1`,
-		Args: cli.None,
+		Args:              cli.None,
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f := c.Flags()
 	f.StringVar(&o.lockFile, "lock", "", "the lock `file` (default that of the channel: versions.json or versions-unstable.json)")
 	o.registerCache(c)
 	f.StringVar(&o.stepName, "step", "", "run only this `step`")
-	offer(c, "step", stepNames()...)
+	cli.Offer(c, "step", stepNames()...)
 	f.StringVar(&o.platforms, "platform", "all", "`platforms` that --step test tests, separated by commas; host is this machine's, all is every one in the lock")
-	offer(c, "platform", append([]string{"host", "all"}, words(lock.Known)...)...)
+	cli.Offer(c, "platform", append([]string{"host", "all"}, words(lock.Known)...)...)
 	f.Func("digests", "the `images` that the step build gave, as it prints them in JSON; if the folder has others, the step fails", func(s string) (err error) {
 		o.Images, err = release.ParseDigests(s)
 		return err
@@ -88,21 +89,22 @@ func newRelease(e *env) *cobra.Command {
 	f.StringVar(&o.withdraw, "withdraw", "", "withdraw this `version`: 1.102.3-r1, or 1.102.3 for all its revisions")
 	f.BoolVar(&o.Renew, "update", false, "look for a newer release of tailscale first")
 	f.StringVar(&o.channel, "channel", string(lock.Stable), "`channel` for --update: stable or unstable")
-	offer(c, "channel", channels...)
+	cli.Offer(c, "channel", channels...)
 	f.StringVar(&o.source, "source-repo", e.upstream, "`URL` or folder of tailscale's git repository, for --update")
 	registerTo(c, &o.Repositories, "to publish in", publishedIn)
 	f.StringVar(&o.Runner, "runner", "native", "`what` runs the image for the tests: native or docker")
-	offer(c, "runner", runners...)
+	cli.Offer(c, "runner", runners...)
 	o.signFlags.register(c)
 	f.BoolVar(&o.unsigned, "unsigned", false, "do not sign, and attest nothing")
 	f.StringVar(&o.Folder, "folder", "release", "`folder` of the release")
 	f.BoolVar(&o.onGitHub, "github", false, "record the release on GitHub: commit the lock, make the release; needs GITHUB_TOKEN")
 	f.StringVar(&o.branch, "branch", e.getenv("GITHUB_REF_NAME"), "the `branch` that has the lock, for --github (default the workflow's)")
+	f.Lookup("branch").DefValue = "" // which is said already
 	f.BoolVar(&o.Retag, "retag", false, "let tags that move, such as latest, go back to an older version")
 	f.BoolVar(&o.Again, "again", false, "run all steps, even if the release is published")
 	out := newPrinter(e, c)
 	c.PreRunE = func(c *cobra.Command, _ []string) error {
-		return cmp.Or(o.check(), checkRepositories(c, o.Repositories))
+		return cmp.Or(o.check(), checkRepositories(o.Repositories))
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := o.prepare(c.Context()); err != nil {
@@ -200,7 +202,7 @@ func (o *releaseOptions) check() error {
 
 // prepare completes the release that the flags describe.
 func (o *releaseOptions) prepare(ctx context.Context) error {
-	if o.Log = o.log(); len(o.Repositories) == 0 {
+	if o.Log, o.Quiet = o.stderr, o.quiet; len(o.Repositories) == 0 {
 		o.Repositories = registry.Default
 	}
 	keychain, err := o.credentials(o.Repositories)

@@ -58,7 +58,7 @@ public log.`,
 		case f.key != "" && f.root != "":
 			return cli.Usage("sign: --trusted-root and --signing-config are for --keyless")
 		}
-		return checkRepositories(c, to)
+		return checkRepositories(to)
 	}
 	c.RunE = func(c *cobra.Command, sources []string) error {
 		ctx := c.Context()
@@ -88,7 +88,7 @@ public log.`,
 func (f *signFlags) open(ctx context.Context, source string, to []string) (*sign.Image, error) {
 	img, err := sign.OpenImage(ctx, source, to, f.credentials)
 	if err != nil {
-		err = fmt.Errorf("sign: %w", err)
+		err = explain(fmt.Errorf("sign: %w", err), layoutHints(source))
 	}
 	return img, err
 }

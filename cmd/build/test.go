@@ -45,13 +45,13 @@ every platform must pass. The native runner needs Linux, and neither Docker nor
 root; the docker runner needs root. The exit code is not 0 if a case failed; its
 containers' log is shown.`,
 		Example: `  build test --platform all --junit report.xml
-  build test --runner docker --run 'verify|mesh' registry.example.com/derper:1.102.3`,
+  build test --runner docker --run mesh registry.example.com/derper:1.102.3`,
 		Args: cli.AtMostOne("images"),
 	}
 	in.registerPlatforms(c, "host", "that an image is built for")
 	f := c.Flags()
 	f.StringVar(&o.runner, "runner", "native", "`what` runs the image: native or docker")
-	offer(c, "runner", runners...)
+	cli.Offer(c, "runner", runners...)
 	f.StringVar(&o.junit, "junit", "", "also write the result to `file`, in JUnit's form")
 	f.StringVar(&o.run, "run", "", "test only what matches this regular `expression`, such as probe/")
 	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "`time` for a case; another platform than this machine's gets three times as long")

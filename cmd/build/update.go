@@ -76,13 +76,14 @@ newer Go or newer roots alone are no reason for another image of the same
 release: they are named, and --version with the lock's own release accepts them.`,
 		Example: `  build update --check
   build update --version v1.102.3`,
-		Args: cli.None,
+		Args:              cli.None,
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	o.registerLock(c)
 	f := c.Flags()
 	f.StringVar(&o.cacheDir, "cache", "", "cache `folder` (default derper in the user cache directory)")
 	f.StringVar((*string)(&o.Channel), "channel", string(lock.Stable), "`channel` of which the newest release is taken: stable or unstable")
-	offer(c, "channel", channels...)
+	cli.Offer(c, "channel", channels...)
 	f.StringVar(&o.Version, "version", "", "take this `version`, such as v1.102.3, be it older or newer")
 	f.BoolVar(&o.Downgrade, "allow-downgrade", false, "go back when the channel's newest release is older than the lock's")
 	f.StringVar(&o.source, "source-repo", e.upstream, "`URL` or folder of tailscale's git repository")
@@ -101,7 +102,7 @@ release: they are named, and --version with the lock's own release accepts them.
 			return err
 		}
 		r.Written, r.Check = r.New && !check, check
-		r.Again = given(c, "check")
+		r.Again = given(c, "check", "json", "quiet")
 		if r.Written {
 			if err := next.Write(o.lockFile); err != nil {
 				return err

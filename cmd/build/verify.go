@@ -55,7 +55,7 @@ with --require N, N of the rebuilders that you name must have done so.
 Exit code 0 says that everything asked for was verified, 3 that something
 differs, 1 that it could not be found out.`,
 		Example: `  build verify docker.io/camllia/derper:latest
-  build verify --platform host --html report.html ghcr.io/xavieralpha/derper@sha256:...
+  build verify --platform host --html report.html ghcr.io/me/derper@sha256:...
   build verify --source --require 1 --rebuilder alice.pub camllia/derper
   build verify`,
 	}
@@ -148,7 +148,9 @@ func (o *verifyOptions) check(refs []string) error {
 	case o.require < 0, (o.require > 0) != (len(o.rebuilders) > 0):
 		return cli.Usage("--require and --rebuilder belong together: how many, and of whom")
 	case o.require > len(o.rebuilders):
-		return cli.Usage("--require %d: only %d are named with --rebuilder", o.require, len(o.rebuilders))
+		return cli.Usage("--require %d: %d named with --rebuilder", o.require, len(o.rebuilders))
+	case slices.Contains(o.rebuilders, ""):
+		return cli.Usage("--rebuilder names nobody")
 	case len(refs) == 0 && (o.attest != "" || o.require > 0):
 		return cli.Usage("--attest and --require are about an image in a registry: name it")
 	}

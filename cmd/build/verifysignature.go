@@ -52,7 +52,7 @@ something is missing, or is by somebody else.`,
 			return cli.Usage("verify-signature: expected either --key FILE, or --identity and --issuer")
 		}
 		if _, _, err := registry.Split(args[0]); err != nil {
-			return cli.Usage("%q is not a reference: %w", args[0], err)
+			return cli.Usage("verify-signature: %w", err)
 		}
 		return nil
 	}

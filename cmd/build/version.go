@@ -36,8 +36,9 @@ func newVersion(e *env) *cobra.Command {
 		Long: `version prints the version of this program and the commit that it was built
 from, as far as Go knows them; the Go that compiled it; and the newest schema of
 a lock and format of an image that it knows.`,
-		Example: "  build version --json",
-		Args:    cli.None,
+		Example:           "  build version --json",
+		Args:              cli.None,
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	out := newPrinter(e, c)
 	c.RunE = func(*cobra.Command, []string) error {

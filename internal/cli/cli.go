@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -147,26 +148,43 @@ func complete(root *cobra.Command, args []string) {
 	if root.InitDefaultVersionFlag(); root.Version != "" {
 		root.Flags().Lookup("version").Usage = "print the version of this program"
 	}
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		forShells(root)
+	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, args, err) })
 	root.SetHelpCommand(newHelp(root))
 }
 
-// flagError is what is wrong with the flags of a command line. Go's own programs take a
-// long flag with one dash, too, and so did this one.
+// flagError is what is wrong with the flags of a command line.
 func flagError(c *cobra.Command, args []string, err error) error {
-	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() != "" {
-		for _, arg := range args {
-			name, single := strings.CutPrefix(arg, "-")
-			if name, _, _ = strings.Cut(name, "="); !single || len(name) < 2 || name[0] == '-' || c.Flags().Lookup(name) == nil {
-				continue
-			}
-			return Coded(ExitUsage, fmt.Errorf("unknown flag -%s", name), "a long flag has two dashes: --"+name)
+	if words := c.Flags().Args(); c.HasSubCommands() && len(words) > 0 {
+		return Unknown(c, words) // the flag is that of a command that was mistyped
+	}
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok {
+		return Usage("%s%w", prefix(c), err)
+	}
+	// Go's own programs accept a long flag with one dash, too, and so did this one.
+	for _, arg := range args {
+		word, single := strings.CutPrefix(arg, "-")
+		name, _, _ := strings.Cut(word, "=")
+		if short := unknown.GetSpecifiedShortnames(); short != "" && single && len(name) > 1 && strings.HasSuffix(word, short) && c.Flags().Lookup(name) != nil {
+			return Coded(ExitUsage, fmt.Errorf("%sunknown flag -%s", prefix(c), name), "a long flag has two dashes: --"+name)
 		}
 	}
-	if c == c.Root() && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		return Unknown(c, args) // the flag is that of a command that was mistyped
+	name := "-" + unknown.GetSpecifiedName()
+	if unknown.GetSpecifiedShortnames() == "" {
+		name = "-" + name
 	}
-	return Usage("%w", err)
+	return Usage("%sunknown flag %s", prefix(c), name)
+}
+
+// prefix begins an error about a command: its name, with those of the commands above it.
+func prefix(c *cobra.Command) string {
+	if _, path, ok := strings.Cut(c.CommandPath(), " "); ok {
+		return path + ": "
+	}
+	return ""
 }
 
 // Group makes c a command that does nothing by itself: one of those below it must be named.
@@ -177,7 +195,7 @@ func Group(c *cobra.Command) *cobra.Command {
 		for _, sub := range c.Commands() {
 			names = append(names, sub.Name())
 		}
-		return Usage("%s: no command given, expected %s", c.Name(), strings.Join(names, " or "))
+		return Usage("%sno command given, expected %s", prefix(c), strings.Join(names, " or "))
 	}
 	return c
 }
@@ -187,10 +205,15 @@ func Unknown(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	c.SuggestionsMinimumDistance = 2 // edits, of which cobra takes none by itself
+	c.SuggestionsMinimumDistance = 2 // edits, of which cobra accepts none by itself
 	_, path, _ := strings.Cut(c.CommandPath()+" ", " ")
 	err := fmt.Errorf("unknown command %q", path+args[0])
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+	near := c.SuggestionsFor(args[0])
+	switch {
+	case args[0] == "":
+	case slices.Contains(near, args[0]): // it came after --
+		return Coded(ExitUsage, err, "a command comes before --")
+	case len(near) > 0:
 		return Coded(ExitUsage, err, "did you mean "+strings.Join(near, " or ")+"?")
 	}
 	return Coded(ExitUsage, err, "")
@@ -199,7 +222,7 @@ func Unknown(c *cobra.Command, args []string) error {
 // None is for a command without arguments.
 func None(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return Usage("%s: unexpected argument %q", c.Name(), args[0])
+		return Usage("%sunexpected argument %q", prefix(c), args[0])
 	}
 	return nil
 }
@@ -208,7 +231,7 @@ func None(c *cobra.Command, args []string) error {
 func Some(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return Usage("%s: no %s given", c.Name(), what)
+			return Usage("%sno %s given", prefix(c), what)
 		}
 		return nil
 	}
@@ -218,7 +241,7 @@ func Some(what string) cobra.PositionalArgs {
 func AtMostOne(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) > 1 {
-			return Usage("%s: unexpected argument %q: %d %s given, expected one", c.Name(), args[1], len(args), what)
+			return Usage("%sunexpected argument %q: %d %s given, expected one", prefix(c), args[1], len(args), what)
 		}
 		return nil
 	}
@@ -228,7 +251,7 @@ func AtMostOne(what string) cobra.PositionalArgs {
 func One(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return Usage("%s: 0 %s given, expected one", c.Name(), what)
+			return Usage("%s0 %s given, expected one", prefix(c), what)
 		}
 		return AtMostOne(what)(c, args)
 	}

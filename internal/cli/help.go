@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // After is the annotation of a command with the text that comes last in its help.
@@ -55,6 +56,31 @@ func newHelp(root *cobra.Command) *cobra.Command {
 			}
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
+	}
+}
+
+// forShells writes what flags are for as a shell shows it: without the quotes around the
+// name of the value.
+func forShells(c *cobra.Command) {
+	plain := func(f *pflag.Flag) { _, f.Usage = pflag.UnquoteUsage(f) }
+	c.LocalFlags().VisitAll(plain)
+	for _, sub := range c.Commands() {
+		forShells(sub)
+	}
+}
+
+// Offer has a shell complete the value of a flag with these, and each word of a list with
+// commas.
+func Offer(c *cobra.Command, flag string, values ...string) {
+	err := c.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, _ []string, given string) (list []cobra.Completion, _ cobra.ShellCompDirective) {
+		before := given[:strings.LastIndex(given, ",")+1]
+		for _, v := range values {
+			list = append(list, before+v)
+		}
+		return list, cobra.ShellCompDirectiveNoFileComp
+	})
+	if err != nil {
+		panic(err) // the flag is not registered
 	}
 }
 

@@ -44,10 +44,13 @@ func ByDigest(version string, digest v1.Hash) *Content {
 // there is none.
 func OpenIndex(ctx context.Context, dir string) (v1.ImageIndex, error) {
 	opened, err := image.Open(dir)
-	if err != nil {
+	if errors.Is(err, image.ErrNotFound) {
 		return nil, fmt.Errorf("layout %s: %w: %w", dir, ErrNoLayout, err)
 	}
-	index, err := opened.Index(ctx)
+	var index v1.ImageIndex
+	if err == nil {
+		index, err = opened.Index(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("layout %s: %w", dir, err)
 	}

@@ -27,6 +27,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
 )
 
@@ -86,7 +87,7 @@ const (
 var Steps = []*Step{
 	{Name: "update", Does: "take the newest release of tailscale, proven, into the release's lock",
 		Needs: Sources, Leaves: []string{lockName}, run: (*Release).update},
-	{Name: "build", Does: "build all platforms, and record what came out or compare it with the lock",
+	{Name: "build", Does: "build all platforms; record what came out, or compare with the lock",
 		Needs: Sources, Leaves: []string{lockName, layoutName}, run: (*Release).build},
 	{Name: "test", Does: "test the image on every platform, or on those of --platform",
 		Needs: Layout | Images | Containers, Leaves: []string{testName}, once: true, run: (*Release).test},
@@ -198,8 +199,9 @@ type Release struct {
 	Signer   Signer
 	Recorder Recorder
 	Registry *registry.Client
-	// Log gets a line for each step.
-	Log io.Writer
+	// Log gets warnings and, unless Quiet is set, what is under way.
+	Log   io.Writer
+	Quiet bool
 
 	journal journal
 	whole   bool // all steps run on this machine
@@ -224,6 +226,21 @@ type Result struct {
 
 func (r *Release) say(format string, args ...any) {
 	fmt.Fprintf(r.Log, "release: "+format+"\n", args...)
+}
+
+// done says what became of a step that went well.
+func (r *Release) done(format string, args ...any) {
+	if !r.Quiet {
+		r.say(format, args...)
+	}
+}
+
+// display shows what is under way.
+func (r *Release) display() *progress.Display {
+	if r.Quiet {
+		return progress.Quiet(r.Log)
+	}
+	return progress.New(r.Log)
 }
 
 func (r *Release) path(name string) string { return filepath.Join(r.Folder, name) }
@@ -387,7 +404,7 @@ func (r *Release) step(ctx context.Context, s *Step) error {
 	if s.once && r.whole {
 		parts = slices.DeleteFunc(parts, func(part lock.Platform) bool { return r.journal.has(s.Name, part, r.entry(s.Needs)) })
 		if len(parts) == 0 {
-			r.say("%s: was done before", s.Name)
+			r.done("%s: was done before", s.Name)
 			return nil
 		}
 	}
@@ -410,7 +427,7 @@ func (r *Release) carryOut(ctx context.Context, s *Step, parts []lock.Platform) 
 			}
 		}
 	}
-	r.say("%s: done", s.Name)
+	r.done("%s: done", s.Name)
 	return nil
 }
 

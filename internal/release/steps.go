@@ -14,7 +14,6 @@ import (
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
 )
 
@@ -124,7 +123,7 @@ func (r *Release) pushWith(ctx context.Context, l *lock.Lock, tags []registry.Ta
 	if err != nil {
 		return err
 	}
-	r.Registry.Display = progress.New(r.Log)
+	r.Registry.Display = r.display()
 	defer r.Registry.Display.Close()
 	_, err = r.Registry.Push(ctx, registry.Plan{
 		Release: image, Repositories: r.Repositories, Tags: tags, Retag: r.Retag, Verify: tags == nil,

@@ -15,9 +15,9 @@ import (
 	"github.com/xavieralpha/derper/internal/registry"
 )
 
-// ErrReference says that what names an image is neither a layout nor a reference that can
-// be signed.
-var ErrReference = errors.New("is neither a layout nor a reference to sign")
+// ErrReference says that what names an image is neither a layout nor a reference with a
+// digest.
+var ErrReference = errors.New("cannot be signed")
 
 // An Image is an image to sign, and where it is.
 type Image struct {
@@ -46,7 +46,7 @@ func OpenImage(ctx context.Context, source string, repositories []string, keycha
 			return nil, fmt.Errorf("%q %w: %w", source, ErrReference, err)
 		}
 		if from.Digest, err = v1.NewHash(identifier); err != nil {
-			return nil, fmt.Errorf("%s names a tag, which may move, and %w: name the digest, REPOSITORY@sha256:...", source, ErrReference)
+			return nil, fmt.Errorf("%s names a tag, which may move, and %w", source, ErrReference)
 		}
 		if len(repositories) == 0 {
 			repositories = []string{repository}

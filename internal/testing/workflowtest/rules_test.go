@@ -56,7 +56,7 @@ var policy = &Policy{
 		"withdraw.yml/withdraw":       dockerHub,
 	},
 	Cached:    []string{"ci.yml/check", "ci.yml/image", "dagger.yml/build", "publish.yml/update", "weekly.yml/check"},
-	Cancelled: []string{"ci.yml", "dagger.yml", "weekly.yml"},
+	Cancelled: []string{"ci.yml", "dagger.yml"},
 	// Words, some of them "$VARIABLES": nothing that a value could break out of.
 	Run: regexp.MustCompile(`^(go run \./cmd/build|go run \./ci|bash \.ci/[a-z]+|\.ci/[a-z]+)( ([a-zA-Z0-9./_=,-]+|"[a-z/=-]*\$[A-Z]+"))*$`),
 }
