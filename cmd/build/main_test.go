@@ -19,6 +19,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
@@ -46,9 +47,17 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the scenarios in testdata. Each begins with the mistake that it
 // guards against.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata") }
+
+// TestLongScripts runs those that build again and again.
+func TestLongScripts(t *testing.T) {
+	need.Minutes(t, "scripts that build again and again")
+	runScripts(t, "testdata/long")
+}
+
+func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			tb := env.T().(testing.TB)
 			r := releasetest.New(tb, "../..")

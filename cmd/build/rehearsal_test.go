@@ -857,6 +857,7 @@ func (s *stage) setTrigger(f func(from, request string) bool) {
 // TestUnsigned guards that tags which somebody has set do not pass for a release: what
 // they name is signed first.
 func TestUnsigned(t *testing.T) {
+	need.Minutes(t, "a release through all steps")
 	s := newStage(t)
 	s.next("v1.104.0")
 	dir, key := s.newLocal()
@@ -879,6 +880,7 @@ func TestUnsigned(t *testing.T) {
 // TestSignalWhileTagsMove sends SIGTERM while tags move: they all do, before the
 // program exits. A second signal ends it immediately.
 func TestSignalWhileTagsMove(t *testing.T) {
+	need.Minutes(t, "several releases")
 	s := newStage(t)
 	dir, key := s.newLocal()
 	for i, second := range []bool{false, true} {
