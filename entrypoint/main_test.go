@@ -50,7 +50,7 @@ func underTest(t testing.TB, name string) string {
 	t.Helper()
 	if notIsolated != nil {
 		need.Namespaces(t)
-		need.Missing(t, "a network that leads nowhere", fmt.Sprintf("load the kernel's module veth (%v)", notIsolated))
+		need.Missing(t, "a network that leads nowhere", fmt.Sprintf("load the kernel's module veth, or start the container with --privileged (%v)", notIsolated))
 	}
 	path := filepath.Join(binDir, name)
 	if _, err := os.Stat(path); err != nil {
