@@ -108,7 +108,7 @@ var docker = sync.OnceValue(func() error {
 		return errors.New("docker version: no answer within 30 seconds")
 	}
 	if err != nil {
-		return fmt.Errorf("%w %s", err, strings.Join(strings.Fields(string(out)), " "))
+		return fmt.Errorf("%w: %s", err, strings.Join(strings.Fields(string(out)), " "))
 	}
 	return nil
 })
