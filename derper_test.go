@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -70,6 +71,11 @@ func TestNoTesting(t *testing.T) {
 	}
 }
 
+var (
+	skipLine = regexp.MustCompile(`(?m)^[ \t]*(\[[^\]\n]*\][ \t]*)*skip\b.*$`) // of a script, with conditions or without
+	leftOut  = regexp.MustCompile(`NOT (TESTED|RUN|MEASURED)`)
+)
+
 // TestNoSkip guards against a test that is left out without a word of what it needs: only
 // the package need skips tests.
 func TestNoSkip(t *testing.T) {
@@ -77,6 +83,12 @@ func TestNoSkip(t *testing.T) {
 	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
+			return err
+		case path.Ext(file) == ".txtar":
+			script, err := os.ReadFile(file)
+			for _, line := range skipLine.FindAllString(string(script), -1) {
+				t.Errorf("%s: a script is skipped without the package need: %s", file, line)
+			}
 			return err
 		case d.IsDir() && (file == testSupport+"/need" || len(file) > 1 && file[0] == '.'):
 			return fs.SkipDir
@@ -102,6 +114,12 @@ func TestNoSkip(t *testing.T) {
 			switch method.Sel.Name {
 			case "Skip", "Skipf", "SkipNow":
 				t.Errorf("%s: a test is skipped without the package need", files.Position(call.Pos()))
+			case "Log", "Logf":
+				for _, arg := range call.Args {
+					if text, ok := arg.(*ast.BasicLit); ok && leftOut.MatchString(text.Value) {
+						t.Errorf("%s: a part of a test is left out without the package need", files.Position(call.Pos()))
+					}
+				}
 			case "Short":
 				if of != nil && of.Name == "testing" {
 					t.Errorf("%s: testing.Short leaves out what the package need is to leave out", files.Position(call.Pos()))

@@ -278,7 +278,7 @@ func TestEngineKilled(t *testing.T) {
 		}
 	})
 	ci := filepath.Join(t.TempDir(), "ci")
-	if out, err := exec.Command("go", "build", "-o", ci, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", ci, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	dir := t.TempDir()

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // TestProgram guards against a program that an empty container cannot run, and against
@@ -36,6 +38,7 @@ func TestProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		content = append(content, string(data))
+		need.Linux(t) // to run it
 		if out, err := exec.Command(name, "-h").CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}

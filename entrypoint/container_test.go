@@ -44,6 +44,7 @@ exec setpriv --no-new-privs unshare --pid --fork --kill-child --mount-proc=/proc
 // not), or read-only-all.
 func runContainer(t *testing.T, volume string, uid int, mode string, env []string, args ...string) *container {
 	t.Helper()
+	entrypointBinary(t)
 	for _, program := range []string{"unshare", "nsenter", "setpriv"} {
 		need.Program(t, program, "util-linux")
 	}

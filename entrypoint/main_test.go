@@ -1,19 +1,14 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
 	"github.com/xavieralpha/derper/internal/testing/need"
-	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // The programs under test are real: derper, tailscaled and the entrypoint as the
@@ -24,16 +19,13 @@ var (
 	release lock.Tailscale
 )
 
-// isolated tells the second process of a run from the first.
-const isolated = "ENTRYPOINT_TEST_BIN"
-
-// notIsolated is why the tests run in no network namespace of their own. Then
-// none of them starts the programs.
+// notIsolated is why the tests run in no network namespace of their own.
 var notIsolated error
 
 // TestMain runs the tests in a network namespace of their own without a way
 // out: no test can send a packet to anybody, and the real ports, 443 and the
-// like, are free.
+// like, are free. Where there can be none, the tests that start the programs
+// are left out; no other test uses a network.
 func TestMain(m *testing.M) {
 	code, err := runTests(m)
 	if err != nil {
@@ -48,52 +40,7 @@ func runTests(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	release = l.Inputs.Tailscale
-	binDir = os.Getenv(isolated)
-	if binDir == "" {
-		return runIsolated(m)
-	}
-	os.Unsetenv(isolated)
-	if err := deadEnd(); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
-}
-
-func runIsolated(m *testing.M) (code int, err error) {
-	if notIsolated = need.HasNamespaces(); notIsolated != nil {
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "entrypoint-test")
-	if err != nil {
-		return 1, err
-	}
-	defer os.RemoveAll(dir)
-	// Tests run the programs as another user, too.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return 1, err
-	}
-	if err := releasetest.Programs(context.Background(), "..", dir); err != nil {
-		return 1, err
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), isolated+"="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if os.Getuid() != 0 {
-		// A user namespace gives an ordinary user a network namespace.
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	err = cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode(), nil
-	}
-	if err != nil {
-		return 1, fmt.Errorf("no network namespace for the tests: %w", err)
-	}
-	return 0, nil
+	return runIsolated(m)
 }
 
 func entrypointBinary(t testing.TB) string { return underTest(t, "entrypoint") }
@@ -103,6 +50,7 @@ func underTest(t testing.TB, name string) string {
 	t.Helper()
 	if notIsolated != nil {
 		need.Namespaces(t)
+		need.Missing(t, "a network that leads nowhere", fmt.Sprintf("load the kernel's module veth, or start the container with --privileged (%v)", notIsolated))
 	}
 	path := filepath.Join(binDir, name)
 	if _, err := os.Stat(path); err != nil {

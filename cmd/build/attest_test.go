@@ -29,7 +29,7 @@ const (
 )
 
 // TestAttestScripts runs the scenarios in testdata/attest: build attest, sign and
-// verify-signature on a small release, docker-registry with a password, and a Sigstore
+// verify-signature on a small release, Docker's registry with a password, and a Sigstore
 // on loopback.
 func TestAttestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{

@@ -14,21 +14,13 @@ import (
 // TestFullDisk guards a disk that fills up: a message that says so, a non-zero exit
 // code, and a build that goes on when there is space again.
 func TestFullDisk(t *testing.T) {
-	need.Root(t, "to mount a small file system")
 	for _, place := range []string{"cache", "output"} {
 		t.Run(place, func(t *testing.T) {
+			small := t.TempDir()
+			need.Mount(t, small, "size=3m")
 			b := newBuilder(t)
 			b.run() // so that the toolchain, which the small one shares, is there
 			b.cache = releasetest.CacheDir(t)
-			small := t.TempDir()
-			mount := func(options string, flags uintptr) {
-				t.Helper()
-				if err := syscall.Mount("tmpfs", small, "tmpfs", flags, options); err != nil {
-					t.Fatal(err)
-				}
-			}
-			mount("size=3m", 0)
-			t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
 			if place == "output" {
 				b.output = filepath.Join(small, "dist")
 			} else {
@@ -48,7 +40,7 @@ func TestFullDisk(t *testing.T) {
 				t.Errorf("printed a result: %s", stdout)
 			}
 			b.validLayout()
-			mount("size=900m", syscall.MS_REMOUNT)
+			need.Remount(t, small, "size=900m")
 			if want := b.run("--platform", "all").Digest; b.validLayout() != want {
 				t.Error("the layout is not what was built")
 			}
@@ -60,6 +52,7 @@ func TestFullDisk(t *testing.T) {
 // are fetched, everything is built again in a network namespace that has nothing.
 func TestCompileWithoutNetwork(t *testing.T) {
 	need.Root(t, "for a network namespace")
+	need.Namespaces(t)
 	b := newBuilder(t)
 	want := b.run("--platform", "all")
 	results, err := filepath.Glob(filepath.Join(b.cache, "actions", "*.json"))

@@ -32,9 +32,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return standard().program().Run(ctx, args, stdout, stderr)
 }
 
+// tidy removes what tests share once all have run: testscript.Main does not return.
+type tidy struct{ *testing.M }
+
+func (m tidy) Run() int {
+	defer func() { os.RemoveAll(realDir) }()
+	return m.M.Run()
+}
+
 func TestMain(m *testing.M) {
 	suite.Init()
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tidy{m}, map[string]func(){
 		"build": func() {
 			e := standard()
 			e.sumDB = os.Getenv(testSumDB)

@@ -91,7 +91,7 @@ func (p *pusher) tags(t *testing.T, side int) map[string]string {
 	for _, tag := range list {
 		digest, err := crane.Digest(name+":"+tag, options...)
 		if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
-			continue // docker-registry lists a tag that it has begun to write
+			continue // Docker's registry lists a tag that it has begun to write
 		}
 		if err != nil {
 			t.Fatal(err)

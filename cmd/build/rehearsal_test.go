@@ -447,8 +447,8 @@ func (s *stage) isReleased(version string) {
 	if found.Prerelease || !found.Latest || !strings.Contains(found.Body, l.Output().Index) || !strings.Contains(found.Body, "/sign.yml@refs/heads/main") {
 		s.Errorf("GitHub's release: %+v", found)
 	}
-	at, err := exec.Command(need.Program(s.T, "git", "git"), "-C", s.github.Dir, "show", found.Commit+":"+lock.File).Output()
-	if err != nil || string(at) != s.github.File(lock.File) {
+	at, err := s.github.FileAt(found.Commit, lock.File)
+	if err != nil || at != s.github.File(lock.File) {
 		s.Errorf("the release's commit %s has another lock: %v", found.Commit, err)
 	}
 	for _, r := range s.repositories() {

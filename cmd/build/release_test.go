@@ -31,6 +31,9 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
+// realDir is the folder of realBuild, which TestMain removes; empty before.
+var realDir string
+
 // realBuild builds the image of this repository's lock for this machine, once, with
 // the user's own cache: minutes when that is empty.
 var realBuild = sync.OnceValues(func() (string, error) {
@@ -38,6 +41,7 @@ var realBuild = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	realDir = dir
 	out := filepath.Join(dir, "dist")
 	var stdout, stderr bytes.Buffer
 	if code := run(context.Background(), []string{"--lock", "../../" + lock.File, "--output", out, "--json"}, &stdout, &stderr); code != cli.ExitOK {

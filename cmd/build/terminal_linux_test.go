@@ -22,15 +22,23 @@ func TestOnTerminal(t *testing.T) {
 	}
 	person, program := terminal.Open(t)
 	cmd := exec.Command(bash, "--norc", "--noprofile", "-i")
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=xterm", "PS1=$ ", "LANG=C.UTF-8"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=xterm", "PS1=$ ", "INPUTRC=/dev/null", "LANG=C.UTF-8"}
 	cmd.Dir = t.TempDir()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	ended, over := make(chan error, 1), make(chan struct{})
+	go func() {
+		ended <- cmd.Wait()
+		close(ended)
+	}()
+	defer func() {
+		cmd.Process.Kill()
+		<-ended
+		close(over)
+	}()
 	said := make(chan string)
 	go func() {
 		buf := make([]byte, 4096)
@@ -39,7 +47,11 @@ func TestOnTerminal(t *testing.T) {
 			if err != nil {
 				return
 			}
-			said <- string(buf[:n])
+			select {
+			case said <- string(buf[:n]):
+			case <-over:
+				return
+			}
 		}
 	}()
 	// types types keys and waits until the shell shows want after that.
@@ -69,5 +81,21 @@ func TestOnTerminal(t *testing.T) {
 	types(wipe+"build tset\n", "build: unknown command \"tset\"\r\nhint: did you mean test?\r\n")
 	types("build push -h\n", "usage: build push [flags] [LAYOUT]\r\n")
 	types("build -lock x\n", "hint: a long flag has two dashes: --lock\r\n")
-	types("exit\n", "exit\r\n")
+	if _, err := person.WriteString("exit 0\n"); err != nil {
+		t.Fatal(err)
+	}
+	for screen := ""; ; {
+		select {
+		case more := <-said:
+			screen += more
+			continue
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("the shell ended with %v:\n%s", err, screen)
+			}
+		case <-late:
+			t.Errorf("the shell did not end:\n%s", screen)
+		}
+		return
+	}
 }

@@ -67,6 +67,7 @@ func aloneWithContainers(t *testing.T) {
 
 // TestTestRefuses guards against an hour of tests of the wrong thing, or a message that nobody can act on.
 func TestTestRefuses(t *testing.T) {
+	need.Namespaces(t)
 	realImage(t)
 	dist, err := realBuild()
 	if err != nil {
@@ -139,8 +140,9 @@ func TestTestRefuses(t *testing.T) {
 
 // TestTestResults guards the two forms that machines read, and an image that comes from a registry.
 func TestTestResults(t *testing.T) {
-	aloneWithContainers(t)
+	need.Namespaces(t)
 	img, _ := realImage(t)
+	aloneWithContainers(t)
 	reg := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer reg.Close()
 	ref, err := name.ParseReference(strings.TrimPrefix(reg.URL, "http://") + "/derper:test")
@@ -228,6 +230,7 @@ func nothingLeft(t *testing.T, networks map[string]bool) {
 // TestTestInterrupted guards against containers that outlive the tester: after Ctrl-C nothing is left, and what a
 // killed one leaves, the next one removes.
 func TestTestInterrupted(t *testing.T) {
+	need.Namespaces(t)
 	realImage(t)
 	dist, err := realBuild()
 	if err != nil {

@@ -168,6 +168,7 @@ func TestRunnable(t *testing.T) {
 // takes the host's emulators for missing.
 func TestHiddenBinfmt(t *testing.T) {
 	need.Root(t, "to hide a mount")
+	need.Namespaces(t)
 	cmd := exec.Command(need.Program(t, "unshare", "util-linux"), "--mount", "--pid", "--fork", "--mount-proc", os.Args[0])
 	cmd.Env = append(os.Environ(), helperEnv+"=binfmt")
 	if out, err := cmd.CombinedOutput(); err != nil {

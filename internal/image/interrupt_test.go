@@ -49,20 +49,12 @@ func TestLayerThatFails(t *testing.T) {
 // The disk fills up at each step, one after the other: a disk that has room for so
 // many files more. At each, the old layout is there, and the next run goes on.
 func TestFullDisk(t *testing.T) {
-	need.Root(t, "to mount a disk that is full")
 	for _, old := range []string{"", "1"} {
 		t.Run("after "+old, func(t *testing.T) {
 			steps := 0
 			for ; ; steps++ {
 				disk := t.TempDir()
-				if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, ""); err != nil {
-					need.Missing(t, "a disk that is full: mount: "+err.Error(), "run it where root may mount one")
-				}
-				t.Cleanup(func() {
-					if err := syscall.Unmount(disk, 0); err != nil {
-						t.Error(err)
-					}
-				})
+				need.Mount(t, disk, "")
 				if fillAtStep(t, disk, old, uint64(steps)) || t.Failed() {
 					break
 				}
@@ -84,9 +76,7 @@ func fillAtStep(t *testing.T, disk, old string, room uint64) (fits bool) {
 	}
 	files := func(limit uint64) {
 		t.Helper()
-		if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, fmt.Sprintf("nr_inodes=%d", limit)); err != nil {
-			t.Fatal(err)
-		}
+		need.Remount(t, disk, fmt.Sprintf("nr_inodes=%d", limit))
 	}
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(disk, &st); err != nil {
@@ -142,6 +132,10 @@ func (program) Fatal(args ...any) {
 	fmt.Fprintln(os.Stderr, args...)
 	os.Exit(1)
 }
+
+func (p program) Fatalf(format string, args ...any) { p.Fatal(fmt.Sprintf(format, args...)) }
+func (p program) Error(args ...any)                 { p.Fatal(args...) }
+func (p program) Errorf(format string, args ...any) { p.Fatalf(format, args...) }
 
 // Whenever a program is killed, there is one of the two layouts, or none yet; and
 // the next run makes it the one it should be.

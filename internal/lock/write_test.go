@@ -5,7 +5,6 @@ package lock
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -51,16 +50,8 @@ func TestWriteRefusesBadLock(t *testing.T) {
 }
 
 func TestWriteOnFullDisk(t *testing.T) {
-	need.Root(t, "to mount a small disk")
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		need.Missing(t, "a mount", fmt.Sprintf("let the tests mount a tmpfs (%v)", err))
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	need.Mount(t, dir, "size=64k")
 	name := filepath.Join(dir, File)
 	if err := sample().Write(name); err != nil {
 		t.Fatal(err)

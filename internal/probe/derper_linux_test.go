@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // TestDerper probes the real thing: derper of the tailscale version in our go.mod, built as upstream says.
@@ -28,6 +29,9 @@ func TestDerper(t *testing.T) {
 		{"relay.example", "127.0.0.1", "https://example.com/", "https://example.com/"},
 	} {
 		t.Run(tt.host, func(t *testing.T) {
+			if tt.listen == "::1" {
+				need.IPv6(t)
+			}
 			dir := t.TempDir()
 			port, httpPort, stunPort := freePort(t, tt.listen), freePort(t, tt.listen), freePort(t, tt.listen)
 			target := Target{Host: tt.host, Port: port, HTTPPort: httpPort, STUNPort: stunPort, Home: tt.wantHome}

@@ -25,6 +25,8 @@ import (
 	"tailscale.com/tsweb"
 	"tailscale.com/types/key"
 	"tailscale.com/types/logger"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // relay is derper's parts put together as cmd/derper does it, with a place to break each. Its zero value plus a
@@ -34,6 +36,7 @@ type relay struct {
 	chain  func([][]byte) [][]byte // changes what is presented
 	anySNI bool                    // answers to every name
 	listen [2]bool                 // IPv4, IPv6: do not listen there
+	ipv4   bool                    // this machine has no IPv6
 	conn   func(n int64) bool      // whether TCP connection number n is closed at once
 	plain  bool                    // no TLS on the TLS port
 
@@ -47,9 +50,14 @@ type relay struct {
 	home  http.HandlerFunc
 }
 
-// start runs the relay on 127.0.0.1 and ::1 and returns how to ask it under a name or an address.
+// start runs the relay on 127.0.0.1 and ::1 and returns how to ask it under a name or an address. On a machine
+// without IPv6, it is on 127.0.0.1 alone.
 func (r *relay) start(t *testing.T, host string) Target {
 	t.Helper()
+	if host == "::1" {
+		need.IPv6(t)
+	}
+	r.ipv4 = need.HasIPv6() != nil
 	ip := net.ParseIP(host)
 	ca, caKey := issue(t, &x509.Certificate{IsCA: true, Subject: pkix.Name{CommonName: "test root"}, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
 	tmpl := &x509.Certificate{Subject: pkix.Name{CommonName: host}}
@@ -92,7 +100,10 @@ func (r *relay) start(t *testing.T, host string) Target {
 	if ip != nil {
 		target.CertName = PinOf(leaf)
 	} else {
-		target.Addrs = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
+		target.Addrs = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+		if !r.ipv4 {
+			target.Addrs = append(target.Addrs, netip.MustParseAddr("::1"))
+		}
 	}
 
 	quiet := logger.StdLogger(logger.Discard)
@@ -138,6 +149,9 @@ func (r *relay) serve(t *testing.T, port *int, serve func(net.Listener)) {
 			t.Fatal(err)
 		}
 		*port = l[0].Addr().(*net.TCPAddr).Port
+		if r.ipv4 {
+			break
+		}
 		if l[1], err = net.Listen("tcp", fmt.Sprintf("[::1]:%d", *port)); err != nil {
 			l[0].Close() // somebody else has the port on ::1
 			if l[0] = nil; i == 20 {
@@ -146,6 +160,9 @@ func (r *relay) serve(t *testing.T, port *int, serve func(net.Listener)) {
 		}
 	}
 	for i, l := range l {
+		if l == nil {
+			continue
+		}
 		if r.listen[i] {
 			l.Close()
 			continue
@@ -156,7 +173,7 @@ func (r *relay) serve(t *testing.T, port *int, serve func(net.Listener)) {
 }
 
 func (r *relay) listenAll(t *testing.T, port *int, serve func(net.Listener)) {
-	(&relay{}).serve(t, port, serve)
+	(&relay{ipv4: r.ipv4}).serve(t, port, serve)
 }
 
 func (r *relay) mux(srv *derpserver.Server) http.Handler {
@@ -259,6 +276,9 @@ func (r *relay) serveSTUN(t *testing.T, port *int) {
 			t.Fatal(err)
 		}
 		*port = pc[0].LocalAddr().(*net.UDPAddr).Port
+		if r.ipv4 {
+			break
+		}
 		if pc[1], err = net.ListenPacket("udp", fmt.Sprintf("[::1]:%d", *port)); err != nil {
 			pc[0].Close()
 			if pc[0] = nil; i == 20 {
@@ -267,6 +287,9 @@ func (r *relay) serveSTUN(t *testing.T, port *int) {
 		}
 	}
 	for _, pc := range pc {
+		if pc == nil {
+			continue
+		}
 		t.Cleanup(func() { pc.Close() })
 		go func() {
 			buf := make([]byte, 1500)

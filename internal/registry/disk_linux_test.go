@@ -20,13 +20,9 @@ import (
 // the other registry neither, and when there is space again, running it again
 // completes it.
 func TestFullDisk(t *testing.T) {
-	need.Root(t, "to mount a small disk")
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
-		need.Missing(t, "a mount", fmt.Sprintf("let the tests mount a tmpfs (%v)", err))
-	}
+	need.Mount(t, dir, "size=16m")
 	small := registrytest.Distribution(t, registrytest.Options{Dir: filepath.Join(dir, "registry")})
-	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 	filler := filepath.Join(dir, "filler")
 	release := registrytest.NewRelease(t, "v1.102.3", 2000)
 	patience := Patience{Attempts: 2, Backoff: time.Millisecond, Stall: time.Minute, RetryAfter: time.Second}

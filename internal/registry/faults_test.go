@@ -283,9 +283,9 @@ func TestFaultAtEveryRequest(t *testing.T) {
 	}
 }
 
-// TestFaultAtEveryRequestDocker is the same with Distribution as one of the two,
+// TestFaultAtEveryRequestDistribution is the same with Distribution as one of the two,
 // which checks more, keeps uploads on disk and removes no tag. The faults take turns.
-func TestFaultAtEveryRequestDocker(t *testing.T) {
+func TestFaultAtEveryRequestDistribution(t *testing.T) {
 	need.Minutes(t, "a push for each request of one")
 	release := registrytest.NewRelease(t, "v1.102.3", 2000, "linux/amd64")
 	options := registrytest.Options{Username: "ann", Password: password}

@@ -28,7 +28,7 @@ var saboteur = sync.OnceValues(func() ([]byte, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "saboteur"), "./testdata/saboteur")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "saboteur"), "./testdata/saboteur")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return out, err

@@ -52,7 +52,6 @@ type underLoad struct {
 // inNetwork dials an address in the network of a process, on a thread that is in there.
 func inNetwork(t *testing.T, pid int, addr string) func(context.Context) (net.Conn, error) {
 	t.Helper()
-	need.Root(t, "to enter a container's network")
 	type dialed struct {
 		conn net.Conn
 		err  error
@@ -121,6 +120,7 @@ func bareDerper(t *testing.T) underLoad {
 // publishing ports is not what is measured.
 func containedDerper(t *testing.T) (underLoad, *box) {
 	t.Helper()
+	need.Root(t, "to enter a container's network")
 	b := &bed{runner: native(t), image: theImage(t), patience: 20 * time.Second}
 	t.Cleanup(func() { b.close() })
 	var c *box
@@ -247,10 +247,8 @@ func rss(t *testing.T, pid int) int64 {
 // in turns; and how many idle clients it holds, and with how much memory. Without flags, which bench/relay sets, it
 // has no more than some idle clients.
 func TestLoad(t *testing.T) {
-	need.Root(t, "to enter a container's network")
-	native(t)
-	bare := bareDerper(t)
 	contained, c := containedDerper(t)
+	bare := bareDerper(t)
 	const rounds = 5
 	for _, size := range []int{100, 1200, 60_000} {
 		if *loadTime == 0 {

@@ -213,6 +213,21 @@ func (s *Server) File(path string) string {
 	return content
 }
 
+// FileAt is a file at a commit.
+func (s *Server) FileAt(commit, path string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.resolve(commit)
+	if err != nil {
+		return "", err
+	}
+	f, err := c.File(path)
+	if err != nil {
+		return "", err
+	}
+	return f.Contents()
+}
+
 // Commits are the subjects of main's commits, newest first.
 func (s *Server) Commits() (subjects []string) {
 	s.mu.Lock()

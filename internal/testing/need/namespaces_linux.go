@@ -25,6 +25,9 @@ func init() {
 	os.Exit(0)
 }
 
+// privileged is what helps root who may not do what root can.
+const privileged = "start the container with --privileged"
+
 // HasNamespaces says why this process can make no namespaces; nil where it can.
 func HasNamespaces() error { return namespaces() }
 
@@ -50,6 +53,10 @@ var namespaces = sync.OnceValue(func() error {
 func Namespaces(t testing.TB) {
 	t.Helper()
 	if err := namespaces(); err != nil {
-		Missing(t, "namespaces", fmt.Sprintf("run .ci/prepare, or the tests as root (%v)", err))
+		do := "run .ci/prepare, or the tests as root"
+		if os.Getuid() == 0 {
+			do = privileged
+		}
+		Missing(t, "namespaces", fmt.Sprintf("%s (%v)", do, err))
 	}
 }

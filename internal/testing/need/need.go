@@ -7,7 +7,10 @@
 package need
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -15,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Variable names the tests that are run: those that a machine with nothing but Go can run
@@ -95,9 +99,16 @@ func Program(t testing.TB, name, debian string) string {
 
 // docker asks for Docker once.
 var docker = sync.OnceValue(func() error {
-	out, err := exec.Command("docker", "version").CombinedOutput()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return errors.New("docker version: no answer within 30 seconds")
+	}
 	if err != nil {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("%w: %s", err, strings.Join(strings.Fields(string(out)), " "))
 	}
 	return nil
 })
@@ -106,7 +117,24 @@ var docker = sync.OnceValue(func() error {
 func Docker(t testing.TB) {
 	t.Helper()
 	if err := docker(); err != nil {
-		Missing(t, "Docker", "install docker.io and start dockerd")
+		Missing(t, "Docker", fmt.Sprintf("install docker.io and start dockerd (%v)", err))
+	}
+}
+
+// HasIPv6 says why nothing can listen on ::1; nil where it can.
+func HasIPv6() error {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// IPv6 is for what listens on ::1.
+func IPv6(t testing.TB) {
+	t.Helper()
+	if err := HasIPv6(); err != nil {
+		Missing(t, "IPv6 on loopback", fmt.Sprintf("sysctl net.ipv6.conf.lo.disable_ipv6=0 (%v)", err))
 	}
 }
 

@@ -95,15 +95,21 @@ func startDistribution(t testing.TB, program string, o Options) (*Registry, erro
 	}
 	stderr := &tail{}
 	cmd.Stderr = stderr
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	ended := make(chan struct{})
+	started, ended := make(chan error), make(chan struct{})
 	go func() {
+		endWithParent(cmd)
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		r.readLog(stdout)
 		cmd.Wait()
 		close(ended)
 	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
 	stop := func() {
 		cmd.Process.Kill()
 		<-ended

@@ -17,7 +17,7 @@ func Open(t testing.TB) (person, program *os.File) {
 	t.Helper()
 	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		need.Missing(t, "a pseudo terminal", fmt.Sprintf("mount devpts (%v)", err))
+		missing(t, err)
 	}
 	t.Cleanup(func() { person.Close() })
 	if err := unix.IoctlSetPointerInt(int(person.Fd()), unix.TIOCSPTLCK, 0); err != nil {
@@ -25,15 +25,20 @@ func Open(t testing.TB) (person, program *os.File) {
 	}
 	n, err := unix.IoctlGetInt(int(person.Fd()), unix.TIOCGPTN)
 	if err != nil {
-		t.Fatal(err)
+		missing(t, err)
 	}
 	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 100}); err != nil {
 		t.Fatal(err)
 	}
 	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Fatal(err)
+		missing(t, err)
 	}
 	t.Cleanup(func() { program.Close() })
 	return person, program
+}
+
+func missing(t testing.TB, err error) {
+	t.Helper()
+	need.Missing(t, "a pseudo terminal", fmt.Sprintf("mount devpts on /dev/pts (%v)", err))
 }

@@ -1,4 +1,4 @@
-// Package testlock lets one test binary at a time use what a machine has only once.
+// Package testlock lets one test binary at a time do what a machine should do only once.
 // go test runs the tests of several packages side by side; those that start
 // containers, and check that none is left, must not see each other's.
 package testlock
@@ -13,15 +13,28 @@ import (
 	"github.com/gofrs/flock"
 )
 
+// folder is that of the process as it starts: tests change it.
+var folder = os.TempDir()
+
+// Take waits until no other process of this user has the lock of this name.
+func Take(name string) (*flock.Flock, error) {
+	l := flock.New(filepath.Join(folder, fmt.Sprintf("derper-test-%s-%d.lock", name, os.Getuid())))
+	if _, err := l.TryLockContext(context.Background(), 100*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("%s: %w", l, err)
+	}
+	return l, nil
+}
+
 // held keeps the lock until unlock is called, also where nobody keeps unlock.
 var held *flock.Flock
 
 // Containers waits until no other test binary of this user runs containers, and
 // keeps others from it until unlock is called, or this one ends.
 func Containers() (unlock func(), err error) {
-	held = flock.New(filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-containers-%d.lock", os.Getuid())))
-	if _, err := held.TryLockContext(context.Background(), 100*time.Millisecond); err != nil {
-		return nil, fmt.Errorf("%s: %w", held, err)
+	l, err := Take("containers")
+	if err != nil {
+		return nil, err
 	}
-	return func() { held.Close() }, nil
+	held = l
+	return func() { l.Close() }, nil
 }

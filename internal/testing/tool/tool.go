@@ -4,7 +4,6 @@
 package tool
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,15 +12,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/gofrs/flock"
+	"github.com/xavieralpha/derper/internal/testing/testlock"
 )
 
-// Folder and environment of the process as it starts: tests change both.
+// What the process has as it starts: tests change all of it.
 var (
 	folder, folderErr = os.Getwd()
 	environment       = os.Environ()
+	program, missing  = exec.LookPath("go")
 )
 
 // built has a func() (string, error) for the name of each program.
@@ -50,9 +49,9 @@ func build(name string) (string, error) {
 	root := filepath.Dir(module)
 	// go test runs the tests of several packages at a time. The go command would compile the
 	// program for each of them.
-	lock := flock.New(filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-tools-%d.lock", os.Getuid())))
-	if _, err := lock.TryLockContext(context.Background(), 100*time.Millisecond); err != nil {
-		return "", fmt.Errorf("%s: %w", lock, err)
+	lock, err := testlock.Take("tools")
+	if err != nil {
+		return "", err
 	}
 	defer lock.Close()
 	return goCommand(filepath.Join(root, "internal", "testing", "tools"), "tool", "-n", name)
@@ -60,7 +59,10 @@ func build(name string) (string, error) {
 
 // goCommand runs the go command in a folder, without the flags that a user has set.
 func goCommand(dir string, args ...string) (string, error) {
-	cmd := exec.Command("go", args...)
+	if missing != nil {
+		return "", missing
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Dir = dir
 	cmd.Env = append(append([]string(nil), environment...), "PWD="+dir, "GOFLAGS=-mod=readonly", "GOWORK=off", "CGO_ENABLED=0")
 	out, err := cmd.Output()

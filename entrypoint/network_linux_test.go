@@ -2,13 +2,86 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
 	"syscall"
+	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
+
+// isolated tells the second process of a run from the first, by the folder of the
+// programs. With the value try, a process only tries whether there can be a second.
+const (
+	isolated = "ENTRYPOINT_TEST_BIN"
+	try      = "try"
+)
+
+// runIsolated runs the tests, in a network of their own where that can be.
+func runIsolated(m *testing.M) (code int, err error) {
+	if binDir = os.Getenv(isolated); binDir != "" {
+		os.Unsetenv(isolated)
+		if err := deadEnd(); err != nil {
+			return 1, err
+		}
+		if binDir == try {
+			return 0, nil
+		}
+		return m.Run(), nil
+	}
+	if notIsolated = need.HasNamespaces(); notIsolated != nil {
+		return m.Run(), nil
+	}
+	if out, err := inNetwork(try).CombinedOutput(); err != nil {
+		notIsolated = fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+		return m.Run(), nil
+	}
+	dir, err := os.MkdirTemp("", "entrypoint-test")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	// Tests run the programs as another user, too.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 1, err
+	}
+	if err := releasetest.Programs(context.Background(), "..", dir); err != nil {
+		return 1, err
+	}
+	cmd := inNetwork(dir, os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	if err != nil {
+		return 1, fmt.Errorf("no network namespace for the tests: %w", err)
+	}
+	return 0, nil
+}
+
+// inNetwork is the second process, in a network namespace.
+func inNetwork(dir string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), isolated+"="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if os.Getuid() != 0 {
+		// A user namespace gives an ordinary user a network namespace.
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	return cmd
+}
 
 // deadEnd brings up loopback, and an interface with a default route that ends
 // in nothing: tailscaled logs in nowhere, not even over loopback, as long as

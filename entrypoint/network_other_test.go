@@ -1,0 +1,14 @@
+//go:build !linux
+
+package main
+
+import (
+	"errors"
+	"testing"
+)
+
+// runIsolated runs the tests without a network of their own, which only Linux has.
+func runIsolated(m *testing.M) (code int, err error) {
+	notIsolated = errors.New("only Linux has namespaces")
+	return m.Run(), nil
+}
