@@ -12,6 +12,7 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
@@ -19,6 +20,7 @@ import (
 // revision build an image from a lock, with this command line and these exit codes.
 // Whatever else changes, this test may only grow.
 func TestContract(t *testing.T) {
+	need.Minutes(t, "builds for several platforms")
 	r := releasetest.New(t, "../..")
 	t.Setenv("GOPROXY", r.Proxy)
 	t.Setenv("XDG_CACHE_HOME", releasetest.CacheDir(t))

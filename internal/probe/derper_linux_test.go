@@ -11,18 +11,22 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/xavieralpha/derper/internal/testing/freeport"
 	"github.com/xavieralpha/derper/internal/testing/need"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
-// TestDerper probes the real thing: derper of the tailscale version in our go.mod, built as upstream says.
+// TestDerper probes the real thing: derper of the image.
 func TestDerper(t *testing.T) {
-	derper := buildDerper(t)
+	programs := t.TempDir()
+	if err := releasetest.Programs(t.Context(), "../..", programs); err != nil {
+		t.Fatal(err)
+	}
+	derper := filepath.Join(programs, "derper")
 	for _, tt := range []struct{ host, listen, home, wantHome string }{
 		{"127.0.0.1", "127.0.0.1", "", HomeDefault},
 		{"::1", "::1", "blank", HomeBlank},
@@ -62,21 +66,6 @@ func TestDerper(t *testing.T) {
 			t.Log("\n" + text(r))
 		})
 	}
-}
-
-func buildDerper(t *testing.T) string {
-	t.Helper()
-	version, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "tailscale.com").Output()
-	if err != nil {
-		t.Fatalf("which tailscale is in our go.mod? %v", err)
-	}
-	dir := t.TempDir()
-	cmd := exec.Command("go", "install", "tailscale.com/cmd/derper@"+strings.TrimSpace(string(version)))
-	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd, err, out)
-	}
-	return filepath.Join(dir, "derper")
 }
 
 func freePort(t *testing.T, ip string) int {
