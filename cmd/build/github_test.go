@@ -46,16 +46,6 @@ func build(t *testing.T, code int, args ...string) (stdout, stderr string) {
 	return out.String(), errs.String()
 }
 
-func outputs(t *testing.T) string {
-	t.Helper()
-	data, err := os.ReadFile(os.Getenv("GITHUB_OUTPUT"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	os.Remove(os.Getenv("GITHUB_OUTPUT"))
-	return string(data)
-}
-
 func TestGitHubIssue(t *testing.T) {
 	server := gitHub(t)
 	server.SetJobs([]githubtest.Job{

@@ -25,8 +25,8 @@ func Take(name string) (*flock.Flock, error) {
 	return l, nil
 }
 
-// held keeps the lock until unlock is called, also where nobody keeps unlock.
-var held *flock.Flock
+// held keeps locks until they are closed, also where nobody keeps what closes them.
+var held []*flock.Flock
 
 // Containers waits until no other test binary of this user runs containers, and
 // keeps others from it until unlock is called, or this one ends.
@@ -35,6 +35,6 @@ func Containers() (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	held = l
+	held = append(held, l)
 	return func() { l.Close() }, nil
 }
