@@ -17,6 +17,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// The order of commands in the help means something.
+func init() { cobra.EnableCommandSorting = false }
+
 // Exit codes.
 const (
 	ExitOK          = 0
@@ -140,7 +143,6 @@ func Check(root *cobra.Command, args []string) error {
 // complete gives a command line the form that all programs have: their help, their voice,
 // and the command help. args are those that it is going to get.
 func complete(root *cobra.Command, args []string) {
-	cobra.EnableCommandSorting = false // the order of the help means something
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().BoolP("help", "h", false, "show this help")
