@@ -76,8 +76,8 @@ var (
 	leftOut  = regexp.MustCompile(`NOT (TESTED|RUN|MEASURED)`)
 )
 
-// TestNoSkip guards against a test that is left out without a word of what it needs: only
-// the package need skips tests.
+// TestNoSkip guards against a skipped test that does not say what it needs: only the
+// package need skips tests.
 func TestNoSkip(t *testing.T) {
 	seen := 0
 	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {

@@ -43,8 +43,8 @@ func write(t *testing.T, name, text string) {
 	}
 }
 
-// The mistake it guards: a pair that derper would end on, or write over, without a word of
-// what to do.
+// The mistake it guards: a pair that derper would end on, or overwrite, and an error
+// that does not say what to do.
 func TestLoadRefuses(t *testing.T) {
 	for _, test := range []struct {
 		name   string

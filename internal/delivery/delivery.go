@@ -57,7 +57,7 @@ func (d *Delivery) Run(ctx context.Context, use ...func(*pipeline.Build) error) 
 	if err != nil || !d.Record || first.Revision == d.Lock.Inputs.Revision {
 		return result, err
 	}
-	// It is another image than the published one, and made again with its own name.
+	// It differs from the published image, so it is built as the next revision.
 	before := result.Build
 	if _, err = d.build(ctx, result, use); err == nil {
 		result.After(before)

@@ -438,7 +438,7 @@ func pull(b *pipeline.Build) error {
 }
 
 // testCorrupt guards against a damaged blob that is used: whether it is seen when it is
-// named, by its size, or only when it is read, it is made again, and the same comes out.
+// named, by its size, or only when it is read, it is rebuilt, with the same digest.
 func testCorrupt(t *testing.T, w *world) {
 	for name, damage := range map[string]func([]byte) []byte{
 		"shorter":       func(data []byte) []byte { return data[:len(data)/2] },

@@ -39,7 +39,7 @@ var networkCases = []Case{
 // certificate authority, as they would with certificates of Let's Encrypt.
 func caseMesh(ctx context.Context, b *bed) {
 	names := []string{"a.example", "b.example"}
-	// A relay is told where the other is, before that one runs: at a port of ours.
+	// Each relay needs the other's address before that one runs: a port of ours is that.
 	var doors []*door
 	for range names {
 		doors = append(doors, b.door())

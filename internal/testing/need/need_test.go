@@ -28,7 +28,7 @@ func (r *recorder) end(how string) {
 	panic(r)
 }
 
-// TestLevels guards against a test that the gate leaves out without a word, and against one
+// TestLevels guards against a test that the gate skips silently, and against one
 // that fails on a machine that has nothing but Go.
 func TestLevels(t *testing.T) {
 	missing := func(t testing.TB) { need.Missing(t, "a thing", "install it") }
