@@ -1,23 +1,26 @@
 // The entrypoint is the program that starts in the image. It turns the
-// environment into derper's flags, checks them, makes what is missing, and
-// then becomes derper. See package setting for the variables.
+// environment into derper's flags, checks them, makes what is missing, and runs
+// derper, with a tailscaled beside it where that is wanted. See package setting
+// for the variables.
 //
 // Its contract:
 //
 //   - derper starts only with flags that it accepts. Everything that is wrong
 //     is reported at once, on standard error, and the exit code is 1.
-//   - Whenever derper needs nobody beside it, the entrypoint becomes derper
-//     (execve): no extra process, no memory. It stays as process 1 in three
-//     cases only: with a tailscaled of its own; while client verification
-//     lacks a tailscaled, to say so every minute; and in manual mode with a
-//     certificate that is renewed, to restart derper with the new one.
-//   - As process 1 it ends within 3 seconds of a SIGTERM, with derper's code.
+//   - It stays as process 1: it reaps, starts again what ends, takes a renewed
+//     certificate, and says every minute what keeps clients out.
+//   - Nothing that is wrong later takes a working relay down: derper is started
+//     anew only with a certificate that was proven.
+//   - It ends within 3 seconds of a SIGTERM, with 0; with derper's code when
+//     derper cannot be kept running.
 //   - It writes only into CERT_DIR, into the directories that other variables
-//     name, and a socket into /tmp. It never changes a certificate or key.
+//     name, and into /tmp. It changes no certificate and no key, except for
+//     the command renew.
 //   - Secrets are never printed, and not passed on in the environment.
+//   - Its commands ask the one that runs, see package localapi.
 //
-// It uses the standard library only, and neither crypto/tls nor net/http: with
-// them it would be larger than its 4 MB.
+// It uses the standard library only: what runs as process 1 of a relay has as
+// few authors as can be.
 //
 // The voice: progress and warnings on standard error as "entrypoint: what:
 // why", lower case, no full stop; results of commands on standard output.
@@ -28,14 +31,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
-	"github.com/xavieralpha/derper/entrypoint/certificate"
-	"github.com/xavieralpha/derper/entrypoint/health"
-	"github.com/xavieralpha/derper/entrypoint/relay"
 	"github.com/xavieralpha/derper/entrypoint/setting"
 )
 
@@ -45,25 +44,24 @@ func main() {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		command, args = args[0], args[1:]
 	}
+	if slices.ContainsFunc(args, func(a string) bool { return a == "-h" || a == "-help" || a == "--help" }) && filepath.Base(command) == command &&
+		command != "derper" && command != "tailscaled" {
+		command = "help"
+	}
 	switch command {
 	case "":
-		if len(args) == 1 && (args[0] == "-h" || args[0] == "-help" || args[0] == "--help") {
-			usage()
-			return
-		}
 		os.Exit(run(args))
 	case "help":
 		usage()
 	case "derper", "tailscaled", "/usr/local/bin/derper", "/usr/local/bin/tailscaled":
 		os.Exit(become(program(filepath.Base(command)), args, os.Environ()))
-	case "healthcheck":
-		os.Exit(healthcheck(args))
-	case "env":
-		os.Exit(printEnv(args))
-	case "derpmap":
-		os.Exit(printDERPMap(args))
+	case "env", "healthcheck", "derpmap", "renew":
+		os.Exit(ask(command, args))
 	case "version":
 		os.Exit(printVersion())
+	case "sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash":
+		logf("%s: there is no shell in this image, and no other program; --help lists the commands. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
+		os.Exit(127)
 	default:
 		logf("%s: no such command; --help lists all", command)
 		os.Exit(2)
@@ -103,101 +101,32 @@ func become(path string, args, environ []string) int {
 func usage() {
 	fmt.Print(`usage: docker run IMAGE [flags for derper]
        docker run IMAGE derper|tailscaled [flags]
-       docker exec CONTAINER /entrypoint healthcheck|env|derpmap|version
+       docker exec CONTAINER /entrypoint healthcheck|env|derpmap|renew|version
 
 commands
   healthcheck  ask the running relay whether it works; exit code 1 if not
-  env          print every variable with its effective value, secrets masked
-  derpmap      print the derpMap for the tailnet policy
+  env          print every variable with its effective value and where it comes
+               from, secrets masked; without a running relay, what a start gives
+  derpmap      print what the tailnet policy needs: the derpMap, and the grant
+               for a peer relay
+  renew        make a new self-signed certificate, and print the new node
   version      print the versions of derper and Go
   derper, tailscaled
                run that program as it is, without the variables below
 
+example
+  docker run -p 443:443 -p 80:80 -p 3478:3478/udp -v derper:/root/derper-certs \
+    -e HOSTNAME=derp.example.com -e CERT_MODE=letsencrypt IMAGE
+
+exit codes: 0 it worked, or was stopped; 1 it did not; 2 the command is wrong;
+126, 127 a program cannot be started. A derper that cannot be kept running gives
+its own.
+
+Nobody is let in whom VERIFY_CLIENT_URL answers with an error or with anything
+that is no answer; VERIFY_FAIL_OPEN lets clients in only while it cannot be
+reached at all.
+
 variables, and the derper flags that they stand for; a flag given as argument
 wins over the variable; an empty value means unset
 ` + setting.Usage())
-}
-
-// printEnv prints the table with the values that a start would use.
-func printEnv(args []string) int {
-	set, problems := setting.Read(os.Environ(), args)
-	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	for _, v := range setting.Table() {
-		val := set.Value(v.Name)
-		origin := string(val.Origin)
-		if val.Path != "" {
-			origin += " " + val.Path
-		}
-		fmt.Fprintf(w, "%s=%s\t%s\n", v.Name, val.Shown(), origin)
-	}
-	w.Flush()
-	return report(problems)
-}
-
-// report prints problems and returns the exit code.
-func report(problems []setting.Problem) int {
-	for _, p := range problems {
-		logf("%v", p)
-	}
-	if len(problems) > 0 {
-		return 1
-	}
-	return 0
-}
-
-func printDERPMap(args []string) int {
-	set, problems := running(args)
-	if code := report(problems); code != 0 {
-		return code
-	}
-	r := relay.Relay{Set: set}
-	var cert *certificate.Certificate
-	if r.Manual() {
-		c, err := r.Pair().Load()
-		if err != nil {
-			logf("derpmap: %v", err)
-			if errors.Is(err, certificate.ErrMissing) {
-				hint("start the relay once; it makes a self-signed certificate")
-			}
-			return 1
-		}
-		cert = &c
-	}
-	fmt.Print(r.Node(cert).Policy())
-	logf("derpmap: %s", r.Port80())
-	return 0
-}
-
-func printVersion() int {
-	version, err := derperVersion()
-	if err != nil {
-		logf("version: %v", err)
-		return 1
-	}
-	fmt.Printf("derper %s\n%s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return 0
-}
-
-func healthcheck(args []string) int {
-	set, problems := running(args)
-	if code := report(problems); code != 0 {
-		return code
-	}
-	code := 0
-	var fine []string
-	for _, result := range health.Check(relay.Relay{Set: set}) {
-		switch {
-		case result.Err != nil:
-			code = 1
-			logf("healthcheck: %s: %v", result.Part, result.Err)
-		case result.Note != "":
-			fine = append(fine, result.Part+" ("+result.Note+")")
-		default:
-			fine = append(fine, result.Part)
-		}
-	}
-	if code == 0 {
-		fmt.Println("ok: " + strings.Join(fine, ", "))
-	}
-	return code
 }

@@ -6,12 +6,15 @@ package check
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/relay"
 	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/entrypoint/tailscaled"
 )
 
 // A Report is the result of the checks.
@@ -20,25 +23,36 @@ type Report struct {
 	Warnings []setting.Problem // it may, but the user should know
 }
 
+// A System is what the relay finds where it runs.
+type System struct {
+	Environ    []string
+	Tailscaled string // path of the program in the image
+	Now        time.Time
+}
+
 // A checker collects a Report.
 type checker struct {
 	relay.Relay
+	System
 	Report
-	now time.Time
 }
 
 // Relay checks what a Set makes of derper. Values that are bad by themselves
 // are not looked at again: setting.Read has reported them.
-func Relay(r relay.Relay, now time.Time) Report {
-	c := &checker{Relay: r, now: now}
+func Relay(r relay.Relay, s System) Report {
+	c := &checker{Relay: r, System: s}
 	c.hostname()
 	c.certMode()
+	c.acmeIP()
 	c.manualPair()
+	c.volume()
+	c.debugAccess()
 	c.nodeKey()
 	c.meshKey()
 	c.rateConfig()
 	c.secrets()
 	c.verification()
+	c.peerRelay()
 	c.limits()
 	c.ports()
 	return c.Report
@@ -63,16 +77,12 @@ func (c *checker) warn(name, format string, args ...any) {
 }
 
 func (c *checker) hostname() {
-	host := c.Get("HOSTNAME")
 	if !c.good("HOSTNAME") || c.Bool("DEV") {
 		return
 	}
-	own, err := os.Hostname()
-	switch {
-	case host == "127.0.0.1" || host == "::1" || host == "localhost":
-		c.warn("HOSTNAME", "only this machine can use the relay; set it to the name or address that clients reach")
-	case err == nil && host == own && !strings.Contains(host, "."):
-		c.warn("HOSTNAME", "is the container's own host name; set it to the name or address that clients reach")
+	switch c.Get("HOSTNAME") {
+	case "127.0.0.1", "::1", "localhost":
+		c.warn("HOSTNAME", "only this machine can use the relay; set it, or DERP_HOSTNAME, to the name or address that clients reach")
 	}
 }
 
@@ -126,8 +136,35 @@ func (c *checker) certMode() {
 	}
 }
 
+// acmeIP checks that derper can know the address for which it is to get a
+// certificate: it takes the one at which a connection arrives.
+func (c *checker) acmeIP() {
+	ip := net.ParseIP(c.Get("HOSTNAME"))
+	if !c.good("HOSTNAME", "ACME_IP_CERTS") || !c.Bool("ACME_IP_CERTS") || ip == nil {
+		return
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.Equal(ip) {
+			return
+		}
+	}
+	c.warn("ACME_IP_CERTS", "this container has no interface with the address %s, so derper gets no certificate for it: connections arrive at another one; use the host's network: --network host", ip)
+}
+
 // verification checks who is to verify clients.
 func (c *checker) verification() {
+	if c.good("VERIFY_NODES", "VERIFY_CLIENT_URL") && c.Get("VERIFY_NODES") != "" && c.Get("VERIFY_CLIENT_URL") != "" {
+		c.fail("VERIFY_NODES", "derper asks one admission controller only, and VERIFY_CLIENT_URL names another; set only one of them")
+	}
+	if c.good("TS_AUTHKEY") && c.Get("TS_AUTHKEY") != "" {
+		if err := tailscaled.CheckAuthKey(c.Get("TS_AUTHKEY")); err != nil {
+			c.fail("TS_AUTHKEY", "%v", err)
+		}
+	}
 	if !c.good("TS_AUTHKEY", "TAILSCALED", "VERIFY_CLIENTS", "SOCKET") {
 		return
 	}
@@ -136,9 +173,9 @@ func (c *checker) verification() {
 		own = "TAILSCALED"
 	}
 	switch {
-	case c.WantsTailscaled() && !c.Verifies():
-		c.warn(own, "has no effect with VERIFY_CLIENTS=false; tailscaled is not started")
-	case c.Sidecar() && c.Get("SOCKET") != "":
+	case c.WantsTailscaled() && !c.Sidecar():
+		c.warn(own, "has no effect with %s; tailscaled is not started", c.openness())
+	case c.Sidecar() && c.Verifies() && c.Get("SOCKET") != "":
 		c.fail("SOCKET", "is the host's tailscaled, and %s asks for the one in the image; set only one of them", own)
 	case !c.WantsTailscaled():
 		for _, name := range []string{"TS_LOGIN_SERVER", "TS_HOSTNAME"} {
@@ -149,11 +186,91 @@ func (c *checker) verification() {
 	}
 }
 
+// openness is the setting because of which no tailscaled verifies clients.
+func (c *checker) openness() string {
+	if c.Value("VERIFY_CLIENTS").Origin == setting.FromDefault {
+		return "VERIFY_NODES, unless VERIFY_CLIENTS=true is set too"
+	}
+	return "VERIFY_CLIENTS=false"
+}
+
+// peerRelay checks that there is a tailscaled that can be one.
+func (c *checker) peerRelay() {
+	if !c.good("PEER_RELAY_PORT", "PEER_RELAY_ENDPOINTS") {
+		return
+	}
+	switch {
+	case !c.PeerRelay():
+		if c.Get("PEER_RELAY_ENDPOINTS") != "" {
+			c.fail("PEER_RELAY_ENDPOINTS", "needs PEER_RELAY_PORT")
+		}
+	case !c.WantsTailscaled():
+		c.fail("PEER_RELAY_PORT", "needs the tailscaled in this image: set TS_AUTHKEY_FILE, or TAILSCALED=true")
+	default:
+		for _, member := range []string{"RelayServerPort", "RelayServerStaticEndpoints"} {
+			if ok, err := tailscaled.Supports(c.Tailscaled, member); err != nil {
+				c.fail("PEER_RELAY_PORT", "whether tailscaled can be a peer relay: %v", err)
+			} else if !ok {
+				c.fail("PEER_RELAY_PORT", "the tailscaled of this release cannot be a peer relay; leave it out, or take a newer image")
+			} else {
+				continue
+			}
+			return
+		}
+	}
+}
+
 func (c *checker) limits() {
 	if !c.good("ACCEPT_CONNECTION_LIMIT", "ACCEPT_CONNECTION_BURST") {
 		return
 	}
-	if c.Get("ACCEPT_CONNECTION_BURST") == "0" && !strings.HasSuffix(strings.ToLower(c.Get("ACCEPT_CONNECTION_LIMIT")), "inf") {
-		c.fail("ACCEPT_CONNECTION_BURST", "with a limit of %s connections a second, a burst of 0 refuses every one; use 1 or more", c.Get("ACCEPT_CONNECTION_LIMIT"))
+	limit := c.Get("ACCEPT_CONNECTION_LIMIT")
+	burst := c.Value("ACCEPT_CONNECTION_BURST")
+	switch {
+	case strings.HasSuffix(strings.ToLower(limit), "inf") || strings.HasSuffix(strings.ToLower(limit), "infinity"):
+		if burst.Origin != setting.FromDefault && burst.Text != burst.Default {
+			c.warn("ACCEPT_CONNECTION_BURST", "does nothing without ACCEPT_CONNECTION_LIMIT")
+		}
+	case burst.Text == "0":
+		c.fail("ACCEPT_CONNECTION_BURST", "with a limit of %s connections a second, a burst of 0 refuses every one; use 1 or more", limit)
+	case burst.Text == "" || burst.Text == burst.Default:
+		c.warn("ACCEPT_CONNECTION_LIMIT", "does nothing without ACCEPT_CONNECTION_BURST: derper counts from the burst on, which has no end")
+	case c.TLS():
+		c.warn("ACCEPT_CONNECTION_LIMIT", "THE FIRST CONNECTION ABOVE THE LIMIT ENDS DERPER, and with it the connections of all clients; it is started again at once. Limit connections in a firewall instead")
+	default:
+		c.warn("ACCEPT_CONNECTION_LIMIT", "does nothing without TLS")
+	}
+}
+
+// debugAccess checks what derper reads itself, and would end on when the first
+// one asks.
+// Source: tsweb/tsweb.go, AllowDebugAccess.
+func (c *checker) debugAccess() {
+	for _, kv := range c.Environ {
+		name, text, _ := strings.Cut(kv, "=")
+		if text == "" {
+			continue
+		}
+		problem := setting.Problem{Name: name, Text: text}
+		switch name {
+		case "TS_DEBUG_TRUSTED_CIDRS":
+			for _, item := range strings.Split(text, ",") {
+				item = strings.TrimSpace(item)
+				if _, err := netip.ParsePrefix(item); err != nil && item != "" {
+					problem.What = fmt.Sprintf("%q is no network like 10.0.0.0/8; derper ends when the first one asks for a debug page", item)
+				}
+			}
+		case "TS_ALLOW_DEBUG_IP":
+			if a, err := netip.ParseAddr(text); err != nil || a.String() != text {
+				problem.What = "use one IP address in its usual form, like 192.0.2.1; for networks there is TS_DEBUG_TRUSTED_CIDRS"
+			}
+		case "TS_DEBUG_KEY_PATH":
+			if _, err := os.ReadFile(text); err != nil {
+				problem.What = fmt.Sprintf("the key cannot be read: %v; mount the file there and let uid %d read it", cause(err), os.Getuid())
+			}
+		}
+		if problem.What != "" {
+			c.Problems = append(c.Problems, problem)
+		}
 	}
 }

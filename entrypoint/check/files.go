@@ -1,16 +1,20 @@
 package check
 
 import (
+	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
-	"github.com/xavieralpha/derper/entrypoint/document"
+	"github.com/xavieralpha/derper/entrypoint/setting"
 )
 
 // manualPair checks the directory for certificates and, in manual mode, the
@@ -23,8 +27,12 @@ func (c *checker) manualPair() {
 	if c.Manual() {
 		cert, err := c.Pair().Load()
 		if err == nil {
-			if w := cert.Warning(c.now); w != "" {
-				c.warn("HOSTNAME", "certificate %s: %s", c.Pair().Crt, w)
+			notes := cert.Notes
+			if w := cert.Warning(c.Now); w != "" {
+				notes = append(notes, w)
+			}
+			for _, n := range notes {
+				c.warn("HOSTNAME", "certificate %s: %s", c.Pair().Crt, n)
 			}
 			return
 		}
@@ -38,28 +46,77 @@ func (c *checker) manualPair() {
 	}
 }
 
-// nodeKey checks the file of CONFIG_PATH. Without one, the start takes what
-// the file system offers.
-func (c *checker) nodeKey() {
-	path := c.Get("CONFIG_PATH")
-	if path == "" || c.Bool("DEV") {
+// volume warns when certificates that a CA gives do not outlive the container:
+// each start orders a new one then, and Let's Encrypt gives five a week.
+// Source: https://letsencrypt.org/docs/rate-limits/#new-certificates-per-exact-set-of-identifiers,
+// /proc/self/mountinfo in proc(5).
+func (c *checker) volume() {
+	if !c.good("CERT_DIR", "CERT_MODE") || c.Manual() {
 		return
 	}
-	b, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := certificate.Writable(filepath.Dir(path)); err != nil {
-			c.fail("CONFIG_PATH", "the node key cannot be stored: %v; mount a volume there that uid %d can write", cause(err), os.Getuid())
+	dir, err := filepath.Abs(c.Get("CERT_DIR"))
+	mounts, readErr := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || readErr != nil {
+		return
+	}
+	point, kind := "", ""
+	for _, line := range strings.Split(string(mounts), "\n") {
+		before, after, _ := strings.Cut(line, " - ")
+		fields, rest := strings.Fields(before), strings.Fields(after)
+		if len(fields) < 5 || len(rest) < 1 {
+			continue
 		}
-	case err != nil:
-		c.fail("CONFIG_PATH", "the node key cannot be read: %v; it must be a file that uid %d can read", cause(err), os.Getuid())
-	default:
-		config, _ := document.Object(b)
-		key, _ := strings.CutPrefix(document.Text(config, "PrivateKey"), "privkey:")
-		if raw, err := hex.DecodeString(key); err != nil || len(raw) != 32 {
-			c.fail("CONFIG_PATH", `holds no node key like {"PrivateKey": "privkey:…"}; name another file, or move this one away to get a new key`)
+		// The last one at a place is the one on top.
+		if p := fields[4]; len(p) >= len(point) && (p == "/" || dir == p || strings.HasPrefix(dir, p+"/")) {
+			point, kind = p, rest[0]
 		}
 	}
+	if point == "/" && kind != "" || kind == "tmpfs" {
+		c.warn("CERT_DIR", "%s is in no volume, so each new container orders a new certificate, and the CA's weekly limit is soon reached; mount a volume there: -v derper:%s", dir, dir)
+	}
+}
+
+// nodeKey checks the file that the start takes for the node key.
+func (c *checker) nodeKey() {
+	if !c.good("CONFIG_PATH", "CERT_DIR") || c.Bool("DEV") {
+		return
+	}
+	path, chosen := c.KeyPath(), c.Get("CONFIG_PATH") != ""
+	b, err := os.ReadFile(path)
+	problem := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		if !chosen {
+			return // it is made in CERT_DIR, or not stored at all
+		}
+		if err := certificate.Writable(filepath.Dir(path)); err != nil {
+			problem = fmt.Sprintf("the node key cannot be stored: %v; mount a volume there that uid %d can write", cause(err), os.Getuid())
+		}
+	case err != nil:
+		problem = fmt.Sprintf("the node key cannot be read: %v; it must be a file that uid %d can read", cause(err), os.Getuid())
+	default:
+		var config struct{ PrivateKey string }
+		err := json.Unmarshal(b, &config)
+		key, _ := strings.CutPrefix(config.PrivateKey, "privkey:")
+		if raw, hexErr := hex.DecodeString(key); err != nil || hexErr != nil || len(raw) != 32 {
+			problem = `holds no node key like {"PrivateKey": "privkey:…"}; name another file, or move this one away to get a new key`
+		}
+	}
+	switch {
+	case problem == "":
+	case chosen:
+		c.fail("CONFIG_PATH", "%s", problem)
+	default:
+		c.Problems = append(c.Problems, setting.Problem{Name: "node key " + absolute(path), What: problem})
+	}
+}
+
+// absolute is the path as it is mounted.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }
 
 // meshKey checks where the mesh key comes from. derper ends on a bad one.
@@ -71,21 +128,35 @@ func (c *checker) meshKey() {
 	if path != "" && c.Get("MESH_PSK") != "" {
 		c.fail("MESH_PSKFILE", "MESH_PSK or MESH_PSK_FILE is set too; set only one of them")
 	}
-	if path != "" && !c.Bool("DEV") {
-		b, err := os.ReadFile(path)
-		key := strings.TrimSpace(string(b))
-		if err != nil {
-			c.fail("MESH_PSKFILE", "the mesh key cannot be read: %v; mount it there and let uid %d read it", cause(err), os.Getuid())
-		} else if raw, err := hex.DecodeString(key); err != nil || len(raw) != 32 {
-			c.fail("MESH_PSKFILE", "the file must hold 64 hexadecimal digits and nothing else; make one with: openssl rand -hex 32")
-		}
-	}
 	if c.Get("SECRETS_URL") != "" && (path != "" || c.Get("MESH_PSK") != "") {
 		c.warn("SECRETS_URL", "derper takes the mesh key from here and ignores the other one")
+	}
+	if !c.Bool("DEV") {
+		if path != "" {
+			if problem := meshKeyProblem(path); problem != "" {
+				c.fail("MESH_PSKFILE", "%s", problem)
+			}
+		} else if path := c.defaultMeshKey(); path != "" && c.Get("MESH_PSK") == "" && c.Get("SECRETS_URL") == "" {
+			if problem := meshKeyProblem(path); problem != "" {
+				c.Problems = append(c.Problems, setting.Problem{Name: "mesh key " + path, What: problem + "; derper takes it from here by default"})
+			}
+		}
 	}
 	if c.good("MESH_WITH") && c.Get("MESH_WITH") != "" && !c.hasMeshKey() {
 		c.fail("MESH_WITH", "needs a mesh key; set MESH_PSK_FILE to a file with 64 hexadecimal digits")
 	}
+}
+
+// meshKeyProblem says what is wrong with the file, or "".
+func meshKeyProblem(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Sprintf("the mesh key cannot be read: %v; mount it there and let uid %d read it", cause(err), os.Getuid())
+	}
+	if raw, err := hex.DecodeString(strings.TrimSpace(string(b))); err != nil || len(raw) != 32 {
+		return "the file must hold 64 hexadecimal digits and nothing else; make one with: openssl rand -hex 32"
+	}
+	return ""
 }
 
 // hasMeshKey knows the places where derper looks by itself, too.
@@ -93,15 +164,18 @@ func (c *checker) hasMeshKey() bool {
 	if c.Bool("DEV") {
 		return os.Getenv("TAILSCALE_DERPER_MESH_KEY") != ""
 	}
-	if c.Get("MESH_PSK") != "" || c.Get("MESH_PSKFILE") != "" || c.Get("SECRETS_URL") != "" {
-		return true
-	}
+	return c.Get("MESH_PSK") != "" || c.Get("MESH_PSKFILE") != "" || c.Get("SECRETS_URL") != "" || c.defaultMeshKey() != ""
+}
+
+// defaultMeshKey is the file that derper takes when no flag names one, or "".
+// Source: cmd/derper/derper.go, defaultMeshPSKFile.
+func (c *checker) defaultMeshKey() string {
 	for _, p := range []string{"/home/derp/keys/derp-mesh.key", filepath.Join(os.Getenv("HOME"), "keys", "derp-mesh.key")} {
 		if _, err := os.Stat(p); err == nil {
-			return true
+			return p
 		}
 	}
-	return false
+	return ""
 }
 
 // rateConfig checks the file as derper reads it. derper ignores members that
@@ -116,9 +190,11 @@ func (c *checker) rateConfig() {
 		c.fail("RATE_CONFIG", "cannot be read: %v; mount the file there and let uid %d read it", cause(err), os.Getuid())
 		return
 	}
-	config, err := document.Object(b)
-	if err != nil {
-		c.fail("RATE_CONFIG", `%v; it must look like {"PerClientRateLimitBytesPerSec": 1000000, "PerClientRateBurstBytes": 2000000}`, err)
+	var config map[string]any
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if err := d.Decode(&config); err != nil {
+		c.fail("RATE_CONFIG", `is no JSON object%s: %v; it must look like {"PerClientRateLimitBytesPerSec": 1000000, "PerClientRateBurstBytes": 2000000}`, position(b, err), err)
 		return
 	}
 	for name, value := range config {
@@ -126,11 +202,21 @@ func (c *checker) rateConfig() {
 			c.warn("RATE_CONFIG", "derper does not know %q; it knows PerClientRateLimitBytesPerSec and PerClientRateBurstBytes", name)
 			continue
 		}
-		number, ok := value.(document.Number)
+		number, ok := value.(json.Number)
 		if _, err := strconv.ParseUint(string(number), 10, 64); value != nil && (!ok || err != nil) {
 			c.fail("RATE_CONFIG", "%s must be a whole number of bytes, 0 or more", name)
 		}
 	}
+}
+
+// position says where a JSON text is wrong.
+func position(b []byte, err error) string {
+	var syntax *json.SyntaxError
+	if !errors.As(err, &syntax) {
+		return ""
+	}
+	before := b[:min(int(syntax.Offset), len(b))]
+	return fmt.Sprintf(": line %d, column %d", 1+bytes.Count(before, []byte("\n")), len(before)-bytes.LastIndexByte(before, '\n')-1)
 }
 
 // secrets checks where setec's secrets are cached. The flag says directory, but

@@ -1,84 +1,76 @@
-// Package derpmap writes the DERP map that makes a tailnet use the relay.
+// Package derpmap writes what the tailnet policy needs to use the relay.
 package derpmap
 
 import (
+	"encoding/json"
+	"fmt"
 	"net"
-	"strconv"
-	"strings"
-
-	"github.com/xavieralpha/derper/entrypoint/document"
 )
 
 // A Node is what a DERP map has to say about the relay. Zero ports mean the
 // default ones.
+// Source: tailcfg/derpmap.go, DERPNode.
 type Node struct {
+	Name      string
+	RegionID  int
 	HostName  string
-	CertName  string // pin of a certificate that no CA has signed
-	DERPPort  int    // 0 for 443
-	STUNPort  int    // 0 for 3478, -1 for none
-	CanPort80 bool   // answers captive portal checks
-	STUNOnly  bool   // relays nothing
+	IPv4      string `json:",omitempty"`
+	IPv6      string `json:",omitempty"`
+	CertName  string `json:",omitempty"` // pin of a certificate that no CA has signed
+	DERPPort  int    `json:",omitempty"` // 0 for 443
+	STUNPort  int    `json:",omitempty"` // 0 for 3478, -1 for none
+	STUNOnly  bool   `json:",omitempty"` // relays nothing
+	CanPort80 bool   `json:",omitempty"` // answers captive portal checks
 }
 
-// fields are the members of the JSON object, in order.
-func (n Node) fields() [][2]string {
-	fields := [][2]string{{"Name", `"900a"`}, {"RegionID", "900"}, {"HostName", document.Quote(n.HostName)}}
-	add := func(name, value string) { fields = append(fields, [2]string{name, value}) }
-	if ip := net.ParseIP(n.HostName); ip != nil {
+// region is free for use by everybody, as all from 900 on.
+const region = 900
+
+// New returns the node of a host, with the default ports.
+func New(host string) Node {
+	n := Node{Name: "900a", RegionID: region, HostName: host}
+	if ip := net.ParseIP(host); ip != nil {
 		// "none" keeps clients from looking the address up as a name.
-		if ip.To4() != nil {
-			add("IPv4", document.Quote(n.HostName))
-			add("IPv6", `"none"`)
-		} else {
-			add("IPv4", `"none"`)
-			add("IPv6", document.Quote(n.HostName))
+		n.IPv4, n.IPv6 = host, "none"
+		if ip.To4() == nil {
+			n.IPv4, n.IPv6 = "none", host
 		}
 	}
-	if n.CertName != "" {
-		add("CertName", document.Quote(n.CertName))
-	}
-	if n.DERPPort != 0 {
-		add("DERPPort", strconv.Itoa(n.DERPPort))
-	}
-	if n.STUNPort != 0 {
-		add("STUNPort", strconv.Itoa(n.STUNPort))
-	}
-	if n.STUNOnly {
-		add("STUNOnly", "true")
-	}
-	if n.CanPort80 {
-		add("CanPort80", "true")
-	}
-	return fields
+	return n
 }
 
 // JSON is the node in one line.
-func (n Node) JSON() string { return "{" + n.join("", ":", ",") + "}" }
-
-func (n Node) join(indent, colon, comma string) string {
-	var members []string
-	for _, f := range n.fields() {
-		members = append(members, indent+document.Quote(f[0])+colon+f[1])
-	}
-	return strings.Join(members, comma)
-}
+func (n Node) JSON() string { return text(json.Marshal(n)) }
 
 // Policy is the node with a region around it, as the tailnet policy file takes
-// it. Region IDs from 900 are free for use by everybody.
+// it.
 func (n Node) Policy() string {
-	return `"derpMap": {
-  "Regions": {
-    "900": {
-      "RegionID": 900,
-      "RegionCode": "custom",
-      "RegionName": "Custom",
-      "Nodes": [
-        {
-` + n.join("          ", ": ", ",\n") + `
-        }
-      ]
-    }
-  }
+	type nodes struct {
+		RegionID               int
+		RegionCode, RegionName string
+		Nodes                  []Node
+	}
+	regions := map[string]map[int]nodes{"Regions": {region: {region, "custom", "Custom", []Node{n}}}}
+	return `"derpMap": ` + text(json.MarshalIndent(regions, "", "  ")) + "\n"
 }
-`
+
+// RelayGrant is what the tailnet policy needs for a peer relay: it lets the
+// sources use the node at that address, or with that tag, as one.
+// Source: tailcfg.PeerCapabilityRelay, https://tailscale.com/kb/1591/peer-relays.
+func RelayGrant(dst string) string {
+	return fmt.Sprintf(`"grants": [
+  {
+    "src": ["*"],
+    "dst": [%q],
+    "app": { "tailscale.com/cap/relay": [] }
+  }
+]
+`, dst)
+}
+
+func text(b []byte, err error) string {
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return string(b)
 }

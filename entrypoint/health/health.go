@@ -1,24 +1,24 @@
 // Package health asks a running relay whether it does its work: the questions
-// that Tailscale clients ask, and derper's own consistency check, which is the
-// only one that notices when clients cannot be verified.
+// that Tailscale clients ask, derper's own consistency check, and those whom
+// derper asks about clients.
 package health
 
 import (
-	"bytes"
+	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
+	"sync"
 	"time"
 
+	"github.com/xavieralpha/derper/entrypoint/admission"
 	"github.com/xavieralpha/derper/entrypoint/certificate"
-	"github.com/xavieralpha/derper/entrypoint/handshake"
-	"github.com/xavieralpha/derper/entrypoint/http1"
 	"github.com/xavieralpha/derper/entrypoint/relay"
 	"github.com/xavieralpha/derper/entrypoint/stun"
+	"github.com/xavieralpha/derper/entrypoint/tailscaled"
 )
 
 // Timeout bounds each part; the parts run side by side.
@@ -31,57 +31,121 @@ type Result struct {
 	Err  error
 }
 
+// Verification is the part that says whether clients can be verified.
+const Verification = "verification"
+
+// A Subject is the relay as it runs.
+type Subject struct {
+	relay.Relay
+	Served   *certificate.Certificate // with which derper was started; nil unless it is a pair of files
+	OnDisk   string                   // what is wrong with the pair that is there now
+	Verifier tailscaled.Verifier      // who verifies clients
+	Nodes    *admission.Nodes         // of VERIFY_NODES, or nil
+	ACME     *ACME
+}
+
 // Check asks everything that the relay has switched on.
-func Check(r relay.Relay) []Result {
-	var parts []func() []Result
-	if r.Bool("RUN_STUN") {
-		parts = append(parts, func() []Result { return []Result{checkSTUN(r)} })
+func Check(ctx context.Context, s Subject) []Result {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	var parts []func(context.Context) []Result
+	add := func(on bool, part string, ask func(context.Context) (note string, err error)) {
+		if on {
+			parts = append(parts, func(ctx context.Context) []Result {
+				note, err := ask(ctx)
+				return []Result{{Part: part, Note: note, Err: err}}
+			})
+		}
 	}
-	parts = append(parts, func() []Result { return checkWeb(r) })
-	outcomes := make([]chan []Result, len(parts))
+	add(s.Bool("RUN_STUN"), "stun", func(ctx context.Context) (string, error) { return "", s.stun(ctx) })
+	parts = append(parts, s.web)
+	add(s.Verifies(), Verification, s.verification)
+	add(s.Get("VERIFY_CLIENT_URL") != "", "verify-client-url", func(ctx context.Context) (string, error) {
+		return "", admission.Ask(ctx, s.Get("VERIFY_CLIENT_URL"), s.Bool("VERIFY_FAIL_OPEN"))
+	})
+	add(s.Nodes != nil, "verify-nodes", func(context.Context) (string, error) { return "", s.Nodes.Err() })
+	add(s.PeerRelay() && s.Sidecar(), "peer relay", func(context.Context) (string, error) { return "", s.peerRelay() })
+
+	outcomes := make([][]Result, len(parts))
+	var wg sync.WaitGroup
 	for i, part := range parts {
-		outcomes[i] = make(chan []Result, 1)
-		go func() { outcomes[i] <- part() }()
+		wg.Go(func() { outcomes[i] = part(ctx) })
 	}
+	wg.Wait()
 	var results []Result
 	for _, o := range outcomes {
-		results = append(results, <-o...)
+		results = append(results, o...)
 	}
 	return results
 }
 
-// target is the address to ask. Where derper listens on all addresses it is
-// loopback.
-func target(host string, port int) netip.AddrPort {
-	ip, err := netip.ParseAddr(host)
+// Alive asks whether derper answers on this machine. Nothing counts that
+// somebody else can take away: no certificate, no control server, no verification.
+func Alive(ctx context.Context, r relay.Relay) error {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	host, port := r.Address()
 	switch {
-	case err != nil || ip == netip.IPv4Unspecified():
-		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	case ip == netip.IPv6Unspecified():
-		ip = netip.IPv6Loopback()
+	case !r.TLS() || r.Number("HTTP_PORT") != -1:
+		c := newClient(r, false)
+		defer c.CloseIdleConnections()
+		_, _, err := c.get(ctx, "/generate_204")
+		return err
+	case r.Manual():
+		c := newClient(r, true)
+		defer c.CloseIdleConnections()
+		_, _, err := c.get(ctx, "/generate_204")
+		return err
+	case r.Bool("RUN_STUN"):
+		return Subject{Relay: r}.stun(ctx)
 	}
-	return netip.AddrPortFrom(ip, uint16(port))
+	conn, err := dial(ctx, target(host, port))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
-func checkSTUN(r relay.Relay) Result {
-	host, _ := r.Address()
-	addr := target(host, r.Number("STUN_PORT"))
-	return Result{Part: "stun", Err: askSTUN(addr)}
+// Variables returns derper's own, in the text format of Prometheus.
+func Variables(ctx context.Context, r relay.Relay) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	c := debugClient(r)
+	if c == nil {
+		return "", errors.New("derper shows its variables over HTTP only while it has no certificate; HTTP_PORT=-1 switches that off")
+	}
+	defer c.CloseIdleConnections()
+	text, _, err := c.get(ctx, "/debug/varz")
+	return text, err
 }
 
-func askSTUN(addr netip.AddrPort) error {
+// debugClient returns a client for derper's debug pages, which makes derper
+// order no certificate; nil if there is none.
+func debugClient(r relay.Relay) *client {
+	switch {
+	case !r.TLS() || r.Number("HTTP_PORT") != -1:
+		return newClient(r, false)
+	case r.Manual():
+		return newClient(r, true)
+	}
+	return nil
+}
+
+func (s Subject) stun(ctx context.Context) error {
+	host, _ := s.Address()
+	addr := target(host, s.Number("STUN_PORT"))
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(Timeout)); err != nil {
-		return err
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline) //nolint:errcheck // a fresh socket takes one
 	}
 	var id stun.TxID
-	rand.Read(id[:])
+	rand.Read(id[:]) //nolint:errcheck // it never fails
 	if _, err := conn.Write(stun.Request(id)); err != nil {
-		return err
+		return plain(err)
 	}
 	b := make([]byte, 1500)
 	n, err := conn.Read(b)
@@ -102,137 +166,100 @@ func askSTUN(addr netip.AddrPort) error {
 	return nil
 }
 
-// checkWeb asks over HTTPS, or over HTTP where derper has no TLS.
-func checkWeb(r relay.Relay) []Result {
-	host, port := r.Address()
-	part, onlyIPs := "https", !r.Manual() && r.IsIP()
-	if !r.TLS() {
-		part = "http"
+// web asks over HTTPS, or over HTTP where derper has no TLS.
+func (s Subject) web(ctx context.Context) []Result {
+	first := Result{Part: "https"}
+	if !s.TLS() {
+		first.Part = "http"
 	}
-	conn, err := dial(target(host, port))
-	if err != nil {
-		return []Result{{Part: part, Err: err}}
-	}
-	defer conn.Close()
-	results := []Result{{Part: part}}
-	switch {
-	case r.TLS() && onlyIPs:
+	host, port := s.Address()
+	if s.TLS() && !s.Manual() && s.IsIP() {
 		// A certificate for loopback does not exist, and asking for it would
 		// make derper order one. What is left is that it listens.
-		results[0].Note = "certificate not checked: it is served to outside addresses only"
-		if r.Number("HTTP_PORT") == -1 {
-			return results
-		}
-		web, err := dial(target(host, r.Number("HTTP_PORT")))
+		first.Note = "certificate not checked: it is served to outside addresses only"
+		conn, err := dial(ctx, target(host, port))
 		if err != nil {
-			return append(results, Result{Part: "http", Err: err})
+			return []Result{{Part: first.Part, Err: err}}
 		}
-		defer web.Close()
-		return append(results, askVerify(r, http1.New(web, "127.0.0.1"))...)
-	case r.TLS():
-		secure, err := handshake.Client(conn, r.Get("HOSTNAME"))
-		if err != nil {
-			results[0].Err = plain(err)
-			return results
-		}
-		conn = secure
-		results[0].Note, results[0].Err = checkCertificate(r, secure)
+		conn.Close()
+		return []Result{first}
 	}
-	client := http1.New(conn, r.Get("HOSTNAME"))
-	results = append(results, askDERP(r, client)...)
-	return append(results, askVerify(r, client)...)
+	if s.TLS() && !s.Manual() {
+		if err := s.ACME.may(s.Get("CERT_DIR"), s.Get("HOSTNAME")); err != nil {
+			return []Result{{Part: first.Part, Err: err}}
+		}
+	}
+	c := newClient(s.Relay, s.TLS())
+	defer c.CloseIdleConnections()
+	_, chain, err := c.get(ctx, "/derp/probe")
+	if s.TLS() && !s.Manual() {
+		s.ACME.asked(err != nil && chain == nil, err)
+	}
+	if chain != nil {
+		first.Note, first.Err = s.certificate(chain[0], time.Now())
+	} else if err != nil {
+		return []Result{{Part: first.Part, Err: err}}
+	}
+	results := []Result{first}
+	if s.Bool("RUN_DERP") {
+		results = append(results, Result{Part: "derp", Err: err})
+	}
+	return results
 }
 
-func askDERP(r relay.Relay, client *http1.Client) []Result {
-	if !r.Bool("RUN_DERP") {
-		return nil
-	}
-	answer, err := client.Do("GET", "/derp/probe")
-	if err == nil && answer.Status != 200 {
-		err = fmt.Errorf("/derp/probe answered %d", answer.Status)
-	}
-	return []Result{{Part: "derp", Err: plain(err)}}
-}
-
-// askVerify asks for derper's consistency check, in which derper verifies the
-// tailscaled's own node. derper allows this to loopback addresses.
-func askVerify(r relay.Relay, client *http1.Client) []Result {
-	if !r.Verifies() {
-		return nil
-	}
-	answer, err := client.Do("GET", "/debug/check")
-	if err == nil && answer.Status != 200 {
-		text, _, _ := strings.Cut(strings.TrimSpace(string(answer.Body)), "\n")
-		err = fmt.Errorf("clients cannot be verified: /debug/check answered %d: %s", answer.Status, text)
-	}
-	return []Result{{Part: "verification", Err: plain(err)}}
-}
-
-// checkCertificate checks that derper serves the certificate that it should:
-// in manual mode the one in the file, otherwise one for its name.
-func checkCertificate(r relay.Relay, conn *handshake.Conn) (note string, err error) {
-	now := time.Now()
-	if !r.Manual() {
-		leaf, err := certificate.ParseLeaf(conn.Leaf)
-		if err != nil {
-			return "", err
-		}
-		if err := leaf.VerifyHostname(r.Get("HOSTNAME")); err != nil {
-			return "", err
-		}
-		if now.After(leaf.NotAfter) {
-			return "", fmt.Errorf("the certificate expired on %s", leaf.NotAfter.UTC().Format("2006-01-02"))
-		}
-		return "", nil
-	}
-	cert, err := r.Pair().Load()
-	if err != nil {
+// certificate judges the one that derper serves. What is wrong with the files
+// is a note: derper keeps the pair that it has.
+func (s Subject) certificate(leaf *x509.Certificate, now time.Time) (note string, err error) {
+	if err := leaf.VerifyHostname(s.Get("HOSTNAME")); err != nil {
 		return "", err
 	}
-	if !bytes.Equal(cert.Leaf.Raw, conn.Leaf) {
-		return "", fmt.Errorf("derper serves another certificate than %s; restart it, or send it SIGHUP if the entrypoint supervises it", r.Pair().Crt)
+	if now.After(leaf.NotAfter) {
+		return "", fmt.Errorf("the certificate expired on %s%s", leaf.NotAfter.UTC().Format("2006-01-02"), semicolon(s.OnDisk))
 	}
-	warning := cert.Warning(now)
-	if now.After(cert.Leaf.NotAfter) || now.Before(cert.Leaf.NotBefore) {
-		return "", errors.New("certificate " + warning)
+	if now.Before(leaf.NotBefore) {
+		return "", fmt.Errorf("the certificate is not valid before %s", leaf.NotBefore.UTC().Format("2006-01-02"))
 	}
-	if warning != "" {
-		note = "certificate " + warning
-	}
-	return note, nil
-}
-
-// dial connects from a loopback address: derper shows /debug/ to those only,
-// also when it listens on another address of this machine. It uses no Dialer:
-// that would link a DNS resolver. On one machine a connection is made or
-// refused at once.
-func dial(addr netip.AddrPort) (net.Conn, error) {
-	var from *net.TCPAddr
-	if ip := addr.Addr(); !ip.IsLoopback() && ip.Zone() == "" {
-		from = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
-		if ip.Is6() && !ip.Is4In6() {
-			from.IP = net.IPv6loopback
+	if s.Served != nil && s.Served.Leaf.Equal(leaf) {
+		if w := s.Served.Warning(now); w != "" {
+			note = "certificate " + w
 		}
 	}
-	conn, err := net.DialTCP("tcp", from, net.TCPAddrFromAddrPort(addr))
-	if err != nil {
-		return nil, fmt.Errorf("no connection to tcp %v: %w", addr, plain(err))
+	if s.OnDisk != "" && note != "" {
+		note += "; "
 	}
-	return conn, conn.SetDeadline(time.Now().Add(Timeout))
+	return note + s.OnDisk, nil
 }
 
-// plain drops what net puts around an error; the address is named already.
-func plain(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err
+func semicolon(text string) string {
+	if text == "" {
+		return ""
 	}
-	var sys *os.SyscallError
-	if errors.As(err, &sys) {
-		err = sys.Err
+	return "; " + text
+}
+
+// verification asks the tailscaled that verifies clients, and for derper's
+// consistency check, in which derper verifies the tailscaled's own node. derper
+// allows this to loopback addresses.
+func (s Subject) verification(ctx context.Context) (note string, err error) {
+	verdict := tailscaled.Diagnose(ctx, s.Verifier)
+	if verdict.Reason != nil {
+		return "", fmt.Errorf("clients cannot be verified: %s", verdict.Reason.What)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("nothing within %v", Timeout)
+	c := debugClient(s.Relay)
+	if c == nil {
+		return verdict.Warning, nil
+	}
+	defer c.CloseIdleConnections()
+	if _, _, err := c.get(ctx, "/debug/check"); err != nil {
+		return "", fmt.Errorf("clients cannot be verified: %w", err)
+	}
+	return verdict.Warning, nil
+}
+
+func (s Subject) peerRelay() error {
+	bound, err := inUse(s.Number("PEER_RELAY_PORT"))
+	if err == nil && !bound {
+		err = fmt.Errorf("no program listens on udp port %d", s.Number("PEER_RELAY_PORT"))
 	}
 	return err
 }

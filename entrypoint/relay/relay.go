@@ -8,9 +8,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
 	"github.com/xavieralpha/derper/entrypoint/derpmap"
@@ -19,6 +21,19 @@ import (
 
 // A Relay is derper as a Set starts it.
 type Relay struct{ setting.Set }
+
+// New returns the relay of a set. A list of nodes takes the place of a
+// tailscaled, unless both are asked for; while it cannot be asked, derper lets
+// nobody in.
+func New(set setting.Set) Relay {
+	if set.Get("VERIFY_NODES") != "" {
+		if set.Value("VERIFY_CLIENTS").Origin == setting.FromDefault {
+			set = set.With("VERIFY_CLIENTS", "false", "because of VERIFY_NODES")
+		}
+		set = set.With("VERIFY_FAIL_OPEN", "false", "because of VERIFY_NODES")
+	}
+	return Relay{Set: set}
+}
 
 // devAddress is where derper listens in development mode, whatever -a says.
 const devAddress = ":3340"
@@ -61,8 +76,21 @@ func (r Relay) WantsTailscaled() bool {
 	return r.Get("TS_AUTHKEY") != "" || r.Bool("TAILSCALED")
 }
 
+// PeerRelay reports whether the tailscaled in the image is to be a peer relay.
+func (r Relay) PeerRelay() bool { return r.Get("PEER_RELAY_PORT") != "" }
+
 // Sidecar reports whether the tailscaled in the image runs beside derper.
-func (r Relay) Sidecar() bool { return r.Verifies() && r.WantsTailscaled() }
+func (r Relay) Sidecar() bool { return r.WantsTailscaled() && (r.Verifies() || r.PeerRelay()) }
+
+// PeerRelayEndpoints are the addresses under which clients reach the peer relay.
+func (r Relay) PeerRelayEndpoints() (all []netip.AddrPort) {
+	for _, text := range strings.Split(r.Get("PEER_RELAY_ENDPOINTS"), ",") {
+		if a, err := netip.ParseAddrPort(text); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
+}
 
 // Places where the host's tailscaled socket is mounted. The first one is
 // derper's default.
@@ -117,7 +145,8 @@ func NewKey() []byte {
 // Node is the relay's entry in a DERP map. The certificate is that of manual
 // mode; nil if there is none.
 func (r Relay) Node(cert *certificate.Certificate) derpmap.Node {
-	n := derpmap.Node{HostName: r.Get("HOSTNAME"), STUNOnly: !r.Bool("RUN_DERP")}
+	n := derpmap.New(r.Get("HOSTNAME"))
+	n.STUNOnly = !r.Bool("RUN_DERP")
 	if _, port := r.Address(); port != setting.DefaultDERPPort {
 		n.DERPPort = port
 	}
@@ -134,15 +163,22 @@ func (r Relay) Node(cert *certificate.Certificate) derpmap.Node {
 	return n
 }
 
-// Port80 says, for the user, whether port 80 may stay closed.
-func (r Relay) Port80() string {
+// Ports says, for the user, what the node does not: which ports have to be
+// reachable.
+func (r Relay) Ports() []string {
+	var lines []string
+	if _, port := r.Address(); port != setting.DefaultDERPPort || r.Number("STUN_PORT") != setting.DefaultSTUNPort {
+		lines = append(lines, "its ports are those of this container; where they are published as others, write those")
+	}
 	switch {
 	case r.Bool("ACME_IP_CERTS"):
-		return "port 80 must be reachable: Let's Encrypt checks IP addresses there"
+		lines = append(lines, "port 80 must be reachable: Let's Encrypt checks IP addresses there")
 	case r.Number("HTTP_PORT") == -1:
-		return "HTTP is off, which is fine: port 80 only serves captive portal checks"
+		lines = append(lines, "HTTP is off: clients that have no other node with port 80 keep asking Tailscale's own servers for captive portals")
 	case r.Number("HTTP_PORT") != 80:
-		return "port 80 may be left out: it only serves captive portal checks; to have them, publish the HTTP port as 80 and add \"CanPort80\": true"
+		lines = append(lines, "port 80 may be left out: it only serves captive portal checks; to have them, publish the HTTP port as 80 and add \"CanPort80\": true")
+	default:
+		lines = append(lines, `port 80 may be left out: it only serves captive portal checks; if it is closed, drop "CanPort80"`)
 	}
-	return `port 80 may be left out: it only serves captive portal checks; if it is closed, drop "CanPort80"`
+	return lines
 }

@@ -2,6 +2,7 @@ package setting
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -33,6 +34,12 @@ func parseArgs(args []string) (map[string]string, []Problem) {
 		case hasText:
 		case v.Type == Bool:
 			text = "true"
+			if len(args) > 0 {
+				if _, err := strconv.ParseBool(args[0]); err == nil {
+					problems = append(problems, Problem{Name: "-" + name, What: fmt.Sprintf("write -%s=%s: a flag that is true or false takes its value after the equals sign only", name, args[0])})
+					args = args[1:]
+				}
+			}
 		case len(args) == 0:
 			problems = append(problems, Problem{Name: "-" + name, What: "needs a value"})
 			continue

@@ -2,25 +2,8 @@ package setting
 
 import (
 	"fmt"
-	"os"
-	"sort"
 	"strings"
 )
-
-// Env is the image's environment as NAME=default, sorted by name: the 28
-// variables of the seed image with its defaults, and one for every other flag
-// of derper, so that `docker inspect` shows what there is. A variable without
-// default has an empty value, which means unset.
-func Env() []string {
-	var env []string
-	for _, v := range table {
-		if v.Flag != "" {
-			env = append(env, v.Name+"="+v.Default)
-		}
-	}
-	sort.Strings(env)
-	return env
-}
 
 // Markdown is the table for README.md.
 func Markdown() string {
@@ -30,6 +13,9 @@ func Markdown() string {
 		name, flag, def := "`"+v.Name+"`", "", ""
 		if v.Secret {
 			name += ", `" + v.FileName() + "`"
+		}
+		if v.Alias != "" {
+			name += ", `" + v.Alias + "`"
 		}
 		if v.Flag != "" {
 			flag = "`-" + v.Flag + "`"
@@ -50,6 +36,9 @@ func Usage() string {
 		if v.Secret {
 			name += ", " + v.FileName()
 		}
+		if v.Alias != "" {
+			name += ", " + v.Alias
+		}
 		fmt.Fprintf(&b, "  %s", name)
 		if v.Flag != "" {
 			fmt.Fprintf(&b, "  (-%s)", v.Flag)
@@ -60,19 +49,4 @@ func Usage() string {
 		fmt.Fprintf(&b, "\n        %s\n", strings.ReplaceAll(v.Help, "`", ""))
 	}
 	return b.String()
-}
-
-// DerperEnv is derper's own defaults as an environment, for a derper that was
-// started without the entrypoint's variables.
-func DerperEnv() []string {
-	var env []string
-	for _, v := range table {
-		switch {
-		case v.Flag == "":
-			env = append(env, v.Name+"=")
-		default:
-			env = append(env, v.Name+"="+strings.ReplaceAll(v.Derper, "$HOME", os.Getenv("HOME")))
-		}
-	}
-	return env
 }

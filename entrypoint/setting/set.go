@@ -1,6 +1,7 @@
 package setting
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/url"
@@ -26,7 +27,23 @@ type Value struct {
 	Text   string // as derper gets it; empty means unset
 	Origin Origin
 	Path   string // of the file, when Origin is FromFile
+	From   string // the variable that gave it, when that is the Alias
+	Note   string // why what the environment says does not count
 	Bad    bool   // a Problem names it; Text is what the user wrote
+}
+
+// Source says where the value comes from, in words.
+func (val Value) Source() string {
+	words := []string{string(val.Origin)}
+	for _, w := range []string{val.Path, val.From} {
+		if w != "" {
+			words = append(words, w)
+		}
+	}
+	if val.Note != "" {
+		words = append(words, "("+val.Note+")")
+	}
+	return strings.Join(words, " ")
 }
 
 // A Set holds the effective value of every variable of the table.
@@ -52,13 +69,16 @@ func (p Problem) Error() string {
 // maxSecret bounds what is read from a file that NAME_FILE names.
 const maxSecret = 64 << 10
 
-// Read makes a Set of an environment (NAME=value, the last one counts) and
-// arguments for derper, which win. It returns every problem of single values,
-// and a Set that can be used in any case.
-func Read(environ, args []string) (Set, []Problem) {
+// Read makes a Set of an environment (NAME=value; of two equal names the first
+// counts, as for every program that asks the C library or package os) and
+// arguments for derper, which win. Runtimes set HOSTNAME to the machine's own host name,
+// in which case it says nothing. Read returns every problem of single values, and a Set
+// that can be used in any case.
+func Read(environ, args []string, machine string) (Set, []Problem) {
 	env := make(map[string]string, len(environ))
 	for _, kv := range environ {
-		if name, text, ok := strings.Cut(kv, "="); ok {
+		name, text, ok := strings.Cut(kv, "=")
+		if _, twice := env[name]; ok && !twice {
 			env[name] = strings.TrimSpace(text)
 		}
 	}
@@ -66,18 +86,26 @@ func Read(environ, args []string) (Set, []Problem) {
 	set := Set{values: make(map[string]Value, len(table))}
 	for _, v := range table {
 		val := Value{Variable: v, Origin: FromDefault}
-		if text := env[v.Name]; text != "" {
-			val.Text, val.Origin = text, FromEnvironment
+		for _, name := range v.names() {
+			switch text := env[name]; {
+			case text == "" || val.Text != "":
+			case name == "HOSTNAME" && text == machine && !strings.Contains(text, "."):
+				val.Note = fmt.Sprintf("%s=%s is the container's own name", name, text)
+			default:
+				val.Text, val.Origin = text, FromEnvironment
+				if name != v.Name {
+					val.From = name
+				}
+			}
 		}
 		if path := env[v.FileName()]; path != "" && v.Secret {
 			problems = append(problems, val.readFile(path)...)
 		}
 		if text, ok := given[v.Name]; ok {
-			val.Text, val.Origin, val.Bad = strings.TrimSpace(text), FromArgument, false
+			val.Text, val.Origin, val.From, val.Bad = strings.TrimSpace(text), FromArgument, "", false
 		}
 		if val.Text == "" && !val.Bad {
-			val.Text = v.Default
-			val.Origin = FromDefault
+			val.Text, val.Origin, val.From = v.Default, FromDefault, ""
 		}
 		if val.Text != "" && !val.Bad {
 			canonical, err := v.parse(val.Text)
@@ -117,6 +145,9 @@ func (val *Value) readFile(path string) []Problem {
 	if val.Text == "" {
 		return fail(fmt.Sprintf("is empty; write the value of %s into it", val.Name))
 	}
+	if bytes.HasPrefix(b, []byte{0xff, 0xfe}) || bytes.HasPrefix(b, []byte{0xfe, 0xff}) {
+		return fail("is UTF-16; save it as UTF-8 without a byte order mark")
+	}
 	if strings.ContainsAny(val.Text, "\x00\r\n") {
 		return fail("has more than one line; leave only the secret in it")
 	}
@@ -142,8 +173,11 @@ func (val Value) Problem(what string) Problem {
 	case val.Type == URL || val.Type == HomePage:
 		p.Text = val.Shown()
 	}
-	if val.Origin == FromArgument {
+	switch {
+	case val.Origin == FromArgument:
 		p.Name = "-" + val.Flag
+	case val.From != "":
+		p.Name = val.From
 	}
 	return p
 }
@@ -194,14 +228,14 @@ func (s Set) Span(name string) time.Duration {
 	return d
 }
 
-// With returns the set with one more value, as derper shall get it.
-func (s Set) With(name, text string) Set {
+// With returns the set with one more value, as derper shall get it, and why.
+func (s Set) With(name, text, note string) Set {
 	values := make(map[string]Value, len(s.values))
 	for k, v := range s.values {
 		values[k] = v
 	}
 	val := s.Value(name)
-	val.Text = text
+	val.Text, val.Note = text, note
 	values[name] = val
 	return Set{values: values}
 }

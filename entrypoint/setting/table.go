@@ -2,9 +2,11 @@
 // the one place where they become values.
 //
 // The table maps variable, derper flag, type, default and help. The flags that
-// derper gets, the image's environment, --help, the table in README.md and the
-// tests all follow from it. A test compares it with `derper -h`, so a flag
-// that upstream adds, drops or changes cannot go unnoticed.
+// derper gets, --help, the table in README.md and the tests all follow from it.
+// A test compares it with `derper -h`, so a flag that upstream adds, drops or
+// changes cannot go unnoticed. The defaults are here and nowhere else: those in
+// an image's environment would outlive the image, in a container that is made
+// anew with the settings of the old one.
 //
 // Read turns an environment and arguments into a Set and reports everything
 // that is wrong with single values. What only several values together can get
@@ -15,31 +17,33 @@ package setting
 type Type int
 
 const (
-	Text     Type = iota // anything
-	Bool                 // what strconv.ParseBool takes, as derper does
-	Port                 // 1 to 65535
-	HTTPPort             // 1 to 65535, or -1 for none
-	Count                // a whole number, 0 or more, that fits derper's int
-	Rate                 // a number, 0 or more, or +Inf
-	Span                 // a duration, 0 or more
-	Address              // :port, ip:port or [ip]:port
-	Host                 // a DNS name or an IP address
-	HostList             // DNS names, comma-separated
-	MeshList             // host or host/dial-host, comma-separated
-	URL                  // http:// or https://
-	HomePage             // empty, blank, or a URL
-	CertMode             // manual, letsencrypt or gcp
-	Path                 // a path
-	Hex64                // 64 hexadecimal digits
-	Base64               // base64, as derper reads an EAB key
+	Text      Type = iota // anything
+	Bool                  // what strconv.ParseBool takes, as derper does
+	Port                  // 1 to 65535
+	HTTPPort              // 1 to 65535, or -1 for none
+	Count                 // a whole number, 0 or more, that fits derper's int
+	Rate                  // a number, 0 or more, or +Inf
+	Span                  // a duration, 0 or more
+	Address               // :port, ip:port or [ip]:port
+	Host                  // a DNS name or an IP address
+	HostList              // DNS names, comma-separated
+	MeshList              // host or host/dial-host, comma-separated
+	URL                   // http:// or https://
+	HomePage              // empty, blank, or a URL
+	CertMode              // manual, letsencrypt or gcp
+	Path                  // a path
+	Hex64                 // 64 hexadecimal digits
+	Base64                // base64, as derper reads an EAB key
+	Endpoints             // ip:port or [ip]:port, comma-separated
 )
 
 // A Variable is one row of the table.
 type Variable struct {
 	Name    string // of the environment variable
+	Alias   string // a second name, which wins
 	Flag    string // of derper, without dash; empty when the variable is the entrypoint's own
 	Type    Type
-	Default string // in the image
+	Default string // of the image
 	Derper  string // derper's own default, as `derper -h` prints it; $HOME stands for the home directory
 	Seed    bool   // the seed image camllia/derper has it, with this default
 	Secret  bool   // never printed; NAME_FILE names a file to read it from
@@ -64,12 +68,12 @@ const (
 const unlimited = "9223372036854775807"
 
 var table = []Variable{
-	{Name: "HOSTNAME", Flag: "hostname", Type: Host, Default: "127.0.0.1", Derper: "derp.tailscale.com", Seed: true,
-		Help: "DNS name or IP address under which clients reach this relay; the certificate is for it"},
+	{Name: "HOSTNAME", Alias: "DERP_HOSTNAME", Flag: "hostname", Type: Host, Default: "127.0.0.1", Derper: "derp.tailscale.com", Seed: true,
+		Help: "DNS name or IP address under which clients reach this relay; the certificate is for it. The container's own name, to which runtimes set it, counts as unset"},
 	{Name: "ADDR", Flag: "a", Type: Address, Default: ":443", Derper: ":443", Seed: true,
 		Help: "address for HTTPS, as `:port`, `ip:port` or `[ip]:port`; STUN and HTTP bind to the same IP"},
 	{Name: "HTTP_PORT", Flag: "http-port", Type: HTTPPort, Default: "80", Derper: "80", Seed: true,
-		Help: "port for HTTP, used for captive portal checks and ACME; -1 switches it off"},
+		Help: "port for HTTP, used for captive portal checks and ACME; -1 switches it off, and clients ask Tailscale's servers instead"},
 	{Name: "STUN_PORT", Flag: "stun-port", Type: Port, Default: "3478", Derper: "3478", Seed: true,
 		Help: "UDP port for STUN"},
 	{Name: "RUN_STUN", Flag: "stun", Type: Bool, Default: "true", Derper: "true", Seed: true,
@@ -90,6 +94,8 @@ var table = []Variable{
 		Help: "get Let's Encrypt certificates for the relay's IP addresses; needs CERT_MODE=letsencrypt and port 80"},
 	{Name: "VERIFY_CLIENTS", Flag: "verify-clients", Type: Bool, Default: "true", Derper: "false", Seed: true,
 		Help: "let in only nodes that a tailscaled knows: the host's, or the one in this image (TS_AUTHKEY)"},
+	{Name: "VERIFY_NODES", Type: Path,
+		Help: "file with the node keys to let in, one `nodekey:…` a line, read again when it changes; takes the place of VERIFY_CLIENTS unless that is set"},
 	{Name: "SOCKET", Flag: "socket", Type: Path, Seed: true,
 		Help: "socket of the tailscaled that verifies clients; empty means /var/run/tailscale/tailscaled.sock"},
 	{Name: "TS_AUTHKEY", Type: Text, Secret: true,
@@ -100,10 +106,16 @@ var table = []Variable{
 		Help: "control server for the tailscaled in this image; empty means Tailscale's"},
 	{Name: "TS_HOSTNAME", Type: Host,
 		Help: "node name for the tailscaled in this image; empty means the container's host name"},
+	{Name: "PEER_RELAY_PORT", Type: Port,
+		Help: "UDP port on which the tailscaled in this image is a peer relay, which clients prefer to DERP; publish it under the same number"},
+	{Name: "PEER_RELAY_ENDPOINTS", Type: Endpoints,
+		Help: "addresses under which clients reach the peer relay from outside, as `ip:port`, comma-separated"},
+	{Name: "METRICS_ADDR", Type: Address,
+		Help: "address for `/metrics` (Prometheus), `/livez` and `/readyz`, as `:port`, `ip:port` or `[ip]:port`; empty means none"},
 	{Name: "VERIFY_CLIENT_URL", Flag: "verify-client-url", Type: URL, Seed: true,
-		Help: "admission controller that is asked about each client"},
+		Help: "admission controller that is asked about each client, besides a tailscaled unless VERIFY_CLIENTS=false"},
 	{Name: "VERIFY_FAIL_OPEN", Flag: "verify-client-url-fail-open", Type: Bool, Default: "true", Derper: "true", Seed: true,
-		Help: "let clients in while VERIFY_CLIENT_URL cannot be reached"},
+		Help: "let clients in while VERIFY_CLIENT_URL cannot be reached; an answer that is an error, like 502, keeps them out all the same"},
 	{Name: "CONFIG_PATH", Flag: "c", Type: Path, Seed: true,
 		Help: "file with the relay's node key; empty means /var/lib/derper/derper.key if that exists, else derper_node.json in CERT_DIR"},
 	{Name: "MESH_PSK", Type: Hex64, Secret: true,
@@ -127,9 +139,9 @@ var table = []Variable{
 	{Name: "RATE_CONFIG", Flag: "rate-config", Type: Path,
 		Help: "JSON file with rate limits per client; derper reads it again on SIGHUP"},
 	{Name: "ACCEPT_CONNECTION_LIMIT", Flag: "accept-connection-limit", Type: Rate, Default: "+Inf", Derper: "+Inf", Seed: true,
-		Help: "new connections accepted per second"},
+		Help: "new connections accepted per second. The first one above it ends derper, and all connections with it: the entrypoint starts it again"},
 	{Name: "ACCEPT_CONNECTION_BURST", Flag: "accept-connection-burst", Type: Count, Default: unlimited, Derper: unlimited, Seed: true,
-		Help: "new connections accepted at once before the limit counts"},
+		Help: "new connections accepted at once before the limit counts; with this default it never does"},
 	{Name: "TCP_KEEPALIVE_TIME", Flag: "tcp-keepalive-time", Type: Span, Default: "10m0s", Derper: "10m0s", Seed: true,
 		Help: "TCP keep-alive interval"},
 	{Name: "TCP_USER_TIMEOUT", Flag: "tcp-user-timeout", Type: Span, Default: "15s", Derper: "15s", Seed: true,
@@ -152,6 +164,14 @@ func Lookup(name string) (Variable, bool) {
 		}
 	}
 	return Variable{}, false
+}
+
+// names are all variables that set this one, the one that wins first.
+func (v Variable) names() []string {
+	if v.Alias != "" {
+		return []string{v.Alias, v.Name}
+	}
+	return []string{v.Name}
 }
 
 // ByFlag returns the row with the given derper flag.

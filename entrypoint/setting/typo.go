@@ -7,7 +7,8 @@ import (
 )
 
 // Misspelt finds variables in an environment that look like one of the table
-// and are none. They would be silently without effect.
+// and are none, and those of other images of derper. They would be silently
+// without effect.
 func Misspelt(environ []string) []Problem {
 	var found []Problem
 	for _, kv := range environ {
@@ -30,14 +31,28 @@ var known = map[string]bool{
 	"SSL_CERT_DIR": true, "SSL_CERT_FILE": true,
 }
 
+// foreign are the variables of other images whose names do not tell ours.
+var foreign = map[string]string{
+	"DERP_DOMAIN": "HOSTNAME", "DERP_HOST": "HOSTNAME", "DERPER_DOMAIN": "HOSTNAME", "DOMAIN": "HOSTNAME", "DOMAIN_NAME": "HOSTNAME",
+	"TAILSCALE_DERP_HOSTNAME": "HOSTNAME", "DERP_NAME": "HOSTNAME",
+	"DERP_STUN": "RUN_STUN", "STUN": "RUN_STUN", "DERP_PORT": "ADDR", "DERP_HTTPS_PORT": "ADDR", "HTTPS_PORT": "ADDR",
+	"DERP_CERTS": "CERT_DIR", "CERT_PATH": "CERT_DIR", "CERTS_DIR": "CERT_DIR", "LETSENCRYPT_EMAIL": "ACME_EMAIL",
+	"TAILSCALE_AUTHKEY": "TS_AUTHKEY", "TAILSCALE_AUTH_KEY": "TS_AUTHKEY", "TS_AUTH_KEY": "TS_AUTHKEY", "AUTHKEY": "TS_AUTHKEY", "AUTH_KEY": "TS_AUTHKEY",
+	"TAILSCALE_LOGIN_SERVER": "TS_LOGIN_SERVER", "HEADSCALE_URL": "TS_LOGIN_SERVER", "TS_STATE_DIR": "CERT_DIR", "TS_SOCKET": "SOCKET",
+	"DERP_VERIFY": "VERIFY_CLIENTS", "DERP_MESH_KEY": "MESH_PSK",
+}
+
 // nearestVariable returns the name that was probably meant, or "".
 func nearestVariable(name string) string {
 	if known[name] || name == "" {
 		return ""
 	}
+	if ours := foreign[name]; ours != "" {
+		return ours
+	}
 	var names []string
 	for _, v := range table {
-		names = append(names, v.Name)
+		names = append(names, v.names()...)
 		if v.Secret {
 			names = append(names, v.FileName())
 		}

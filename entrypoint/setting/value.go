@@ -28,8 +28,8 @@ const (
 // parse checks text and returns it in the form that derper gets. The error
 // says what is allowed.
 func (v Variable) parse(text string) (string, error) {
-	if strings.ContainsAny(text[:1], `"'`) && v.Type != Text {
-		return "", fmt.Errorf("remove the quotes; docker's --env-file passes them on")
+	if err := v.misplaced(text); err != nil {
+		return "", err
 	}
 	switch v.Type {
 	case Bool:
@@ -56,6 +56,8 @@ func (v Variable) parse(text string) (string, error) {
 		return text, checkHost(text)
 	case HostList, MeshList:
 		return parseHosts(text, v.Type == MeshList)
+	case Endpoints:
+		return parseEndpoints(text)
 	case URL:
 		return text, checkURL(text)
 	case HomePage:
@@ -87,6 +89,28 @@ func (v Variable) parse(text string) (string, error) {
 	}
 	return text, nil
 }
+
+// misplaced finds what is no value of any type, but something around one.
+func (v Variable) misplaced(text string) error {
+	path := strings.HasPrefix(text, "/") || strings.HasPrefix(text, "./") || strings.HasPrefix(text, "../") || strings.HasPrefix(text, "file:")
+	switch {
+	case strings.HasPrefix(text, byteOrderMark):
+		return errors.New("begins with a byte order mark; save the file as UTF-8 without one")
+	case strings.ContainsAny(text[:1], `"'`):
+		return errors.New("remove the quotes; docker's --env-file and the lists of compose pass them on")
+	case strings.HasPrefix(text, v.Name+"=") || v.Alias != "" && strings.HasPrefix(text, v.Alias+"=") || strings.HasPrefix(text, v.FileName()+"="):
+		return errors.New("begins with the variable's own name; leave only the value")
+	case v.Type == Path || !path:
+		return nil
+	case v.Secret:
+		return fmt.Errorf("is a path, and the secret itself must stand here; set %s to the path", v.FileName())
+	case v.Type == Text && v.Name != "SECRETS_PREFIX":
+		return errors.New("is a path, and the value itself must stand here")
+	}
+	return nil
+}
+
+const byteOrderMark = "\ufeff"
 
 func parsePort(text string, orNone bool) (string, error) {
 	n, err := strconv.ParseInt(text, 10, 32)
@@ -151,10 +175,27 @@ func parseAddress(text string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
+// parseEndpoints takes what tailscaled takes: addresses that others reach, not names.
+func parseEndpoints(text string) (string, error) {
+	var all []string
+	for _, item := range strings.Split(text, ",") {
+		item = strings.TrimSpace(item)
+		a, err := netip.ParseAddrPort(item)
+		if err != nil || a.Port() == 0 || a.Addr().Zone() != "" || a.Addr().IsUnspecified() || a.Addr().IsLoopback() || a.Addr().IsMulticast() {
+			return "", fmt.Errorf("use public addresses with the published port, like 203.0.113.7:40000 or [2001:db8::7]:40000, separated by commas; %q is none", item)
+		}
+		all = append(all, a.String())
+	}
+	return strings.Join(all, ","), nil
+}
+
 // checkHost takes what derper can serve: it compares the name with the one
 // that the client asks for, letter by letter.
 func checkHost(text string) error {
-	if net.ParseIP(text) != nil {
+	if ip := net.ParseIP(text); ip != nil {
+		if ip.IsUnspecified() || ip.IsMulticast() {
+			return errors.New("is no address that clients can reach; ADDR says where to listen, this is the name or address by which the relay is known")
+		}
 		return nil
 	}
 	if isIPLike(text) {

@@ -7,12 +7,22 @@ package supervisor
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
 	"time"
 )
+
+// Signals are those that this program has got. They are caught as soon as the
+// package is initialized, before larger ones are: process 1 does not end on a
+// signal that it does not catch, and one that was missed is not sent again.
+var Signals = func() <-chan os.Signal {
+	c := make(chan os.Signal, 16)
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	return c
+}()
 
 // A Supervisor starts and reaps processes.
 type Supervisor struct {
@@ -34,6 +44,7 @@ func New() *Supervisor {
 	ended := make(chan os.Signal, 1) // one pending SIGCHLD stands for any number
 	signal.Notify(ended, syscall.SIGCHLD)
 	go func() {
+		s.reap() // what an init left before this program
 		for range ended {
 			s.reap()
 		}
@@ -61,33 +72,75 @@ func (s *Supervisor) reap() {
 	}
 }
 
-// Start starts a program. It inherits standard output and error, and files as
-// 3 and up; it does not get standard input.
-func (s *Supervisor) Start(path string, args, environ []string, files ...*os.File) (*Process, error) {
+// A Command is what to start.
+type Command struct {
+	Path    string
+	Args    []string // without the path
+	Environ []string
+	Files   []*os.File // inherited as 3 and up
+	Stdout  *os.File   // nil is that of this program
+	Stderr  *os.File   // nil is that of this program
+}
+
+// Start starts a program. It gets no standard input.
+func (s *Supervisor) Start(c Command) (*Process, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
 	fds := []uintptr{null.Fd(), 1, 2}
-	for _, f := range files {
+	for i, f := range []*os.File{c.Stdout, c.Stderr} {
+		if f != nil {
+			fds[1+i] = f.Fd()
+		}
+	}
+	for _, f := range c.Files {
 		fds = append(fds, f.Fd())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	pid, err := syscall.ForkExec(path, append([]string{path}, args...), &syscall.ProcAttr{
-		Env:   environ,
+	pid, err := syscall.ForkExec(c.Path, append([]string{c.Path}, c.Args...), &syscall.ProcAttr{
+		Env:   c.Environ,
 		Files: fds,
 		// A group of its own: Ctrl-C on a terminal then reaches only the
 		// entrypoint, which ends the processes in their order.
 		Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", path, err)
+		return nil, fmt.Errorf("start %s: %w", c.Path, err)
 	}
 	p := &Process{Pid: pid, done: make(chan struct{})}
 	s.children[pid] = p
 	return p, nil
+}
+
+// Output starts a program and returns what it prints on standard error and
+// output, at most 4 KiB. It is killed after the given time.
+func (s *Supervisor) Output(c Command, patience time.Duration) (string, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	c.Stdout, c.Stderr = w, w
+	p, err := s.Start(c)
+	w.Close()
+	if err != nil {
+		return "", err
+	}
+	timer := time.AfterFunc(patience, func() { p.Signal(syscall.SIGKILL) })
+	defer timer.Stop()
+	text, err := io.ReadAll(io.LimitReader(r, 4<<10))
+	r.Close() // more than that is not read, and must not hold it up
+	<-p.Done()
+	if err != nil {
+		return "", err
+	}
+	if code := p.Code(); code != 0 {
+		return "", fmt.Errorf("%s ended with code %d: %s", c.Path, code, text)
+	}
+	return string(text), nil
 }
 
 // Done is closed when the process has ended. It is nil, and so never ready,
@@ -111,23 +164,6 @@ func (p *Process) Signal(sig syscall.Signal) {
 	}
 }
 
-// Stop ends the process: with SIGTERM, and with SIGKILL if it takes longer
-// than the given time.
-func (p *Process) Stop(grace time.Duration) {
-	if p == nil {
-		return
-	}
-	p.Signal(syscall.SIGTERM)
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	select {
-	case <-p.done:
-	case <-timer.C:
-		p.Signal(syscall.SIGKILL)
-		<-p.done
-	}
-}
-
 // Code is the exit code as a shell reports it. It may be called when Done is
 // closed.
 func (p *Process) Code() int {
@@ -135,18 +171,4 @@ func (p *Process) Code() int {
 		return 128 + int(p.status.Signal())
 	}
 	return p.status.ExitStatus()
-}
-
-// A Backoff spaces out restarts: 1 s, 2 s, 4 s and so on up to a minute. A
-// process that ran for a minute starts over.
-type Backoff struct{ next time.Duration }
-
-// Next returns how long to wait after a process that ran for the given time.
-func (b *Backoff) Next(ran time.Duration) time.Duration {
-	if ran >= time.Minute || b.next == 0 {
-		b.next = time.Second
-	}
-	wait := b.next
-	b.next = min(2*b.next, time.Minute)
-	return wait
 }

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+)
+
+// Lines of derper that the entrypoint has something to say to.
+// Source: cmd/derper/cert.go, and package net/http.
+const (
+	derperNode     = "Using self-signed certificate for IP address"
+	handshakeError = "http: TLS handshake error from 127.0.0.1:"
+	limited        = "cannot accept connection; rate limited"
+)
+
+// follow passes on what derper prints, as it comes, and reads along.
+func (p *pod) follow() error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	p.output, p.drained = w, make(chan struct{})
+	go func() {
+		defer close(p.drained)
+		io.Copy(io.MultiWriter(os.Stderr, &lines{each: p.heard}), r) //nolint:errcheck // nobody is left to tell
+	}()
+	return nil
+}
+
+// heard is called with each line that derper prints.
+func (p *pod) heard(line string) {
+	switch {
+	case strings.HasPrefix(strings.TrimSpace(line), `{"Name":"custom"`):
+		// It follows derperNode, leaves out the ports, and is printed for a
+		// CA's certificate, too.
+		go p.do(func() { logf("derp map: not that one; use this node: %s", p.relay.Node(p.pair.served).JSON()) })
+	case strings.Contains(line, handshakeError):
+		// The health check's own: with Let's Encrypt it tells why there is no certificate.
+		_, rest, _ := strings.Cut(line, handshakeError)
+		if _, cause, ok := strings.Cut(rest, ": "); ok {
+			p.acme.Failed(cause)
+		}
+	case strings.Contains(line, limited):
+		logf("derper: ended because of ACCEPT_CONNECTION_LIMIT: the first connection above it ends derper, and those of all clients")
+	}
+}
+
+// lines calls each with every whole line that is written to it, as far as the
+// first few kilobytes of it go.
+type lines struct {
+	each func(string)
+	rest []byte
+}
+
+const maxLine = 4 << 10
+
+func (l *lines) Write(b []byte) (int, error) {
+	n := len(b)
+	for {
+		line, rest, whole := bytes.Cut(b, []byte("\n"))
+		l.rest = append(l.rest, line[:min(len(line), maxLine-len(l.rest))]...)
+		if !whole {
+			return n, nil
+		}
+		l.each(string(l.rest))
+		l.rest, b = l.rest[:0], rest
+	}
+}

@@ -1,0 +1,136 @@
+// Package localapi is how the commands of the image, such as healthcheck, ask
+// the entrypoint that runs the relay: over a unix socket with an abstract name,
+// which needs no writable disk.
+//
+// The name holds the number of the mount namespace, which each container has of
+// its own, whatever network or process namespace it shares with others and
+// whatever init runs in it. An abstract name has no permissions, so both ends
+// ask the kernel who is at the other one (SO_PEERCRED, unix(7)).
+package localapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+)
+
+// An Answer is what a command prints, and its exit code.
+type Answer struct {
+	Out  string // on standard output
+	Err  string // on standard error
+	Code int
+}
+
+// ErrNobody says that no entrypoint runs a relay in this container.
+var ErrNobody = errors.New("no relay runs in this container")
+
+// name is that of the socket.
+func name() (string, error) {
+	ns, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return "", fmt.Errorf("which mount namespace this is: %w", err)
+	}
+	return "@derper-entrypoint/" + ns, nil
+}
+
+// Serve answers commands until the program ends. The error says why it cannot:
+// ErrTaken when another entrypoint does so in this container.
+func Serve(answer func(ctx context.Context, command string) Answer) error {
+	name, err := name()
+	if err != nil {
+		return err
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return ErrTaken
+	}
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		ReadTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			json.NewEncoder(w).Encode(answer(r.Context(), r.URL.Path[1:])) //nolint:errcheck // who asked has gone
+		}),
+	}
+	go server.Serve(guarded{ln}) //nolint:errcheck // it ends with the program
+	return nil
+}
+
+// ErrTaken says that another entrypoint runs a relay in this container.
+var ErrTaken = errors.New("another entrypoint runs in this container, and answers its commands")
+
+// Ask asks the entrypoint that runs the relay. The error is ErrNobody if there
+// is none.
+func Ask(ctx context.Context, command string) (Answer, error) {
+	var a Answer
+	name, err := name()
+	if err != nil {
+		return a, err
+	}
+	client := http.Client{Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: name, Net: "unix"})
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				return nil, ErrNobody
+			}
+			if err != nil {
+				return nil, err
+			}
+			peer, err := peerOf(conn)
+			// Root may ask a relay that runs as somebody else.
+			if err != nil || !peer.near() || os.Geteuid() != 0 && !peer.trusted() {
+				conn.Close()
+				return nil, fmt.Errorf("the socket of the entrypoint belongs to uid %d (%v); it is not asked", peer.uid, err)
+			}
+			return conn, nil
+		},
+	}}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://entrypoint/"+command, nil)
+	if err != nil {
+		return a, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return a, errors.Unwrap(err) // what url.Error adds is of no use to anybody
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
+		return a, fmt.Errorf("the entrypoint's answer: %w", err)
+	}
+	return a, nil
+}
+
+// A peer is the process at the other end.
+type peer struct{ pid, uid int }
+
+// near reports whether the process is in this container: one that is not has no
+// number here.
+func (p peer) near() bool { return p.pid != 0 }
+
+// trusted reports whether it runs as the same user, or as root.
+func (p peer) trusted() bool { return p.uid == os.Geteuid() || p.uid == 0 }
+
+// guarded accepts only whom it trusts.
+type guarded struct{ *net.UnixListener }
+
+// Accept waits for the next one.
+func (g guarded) Accept() (net.Conn, error) {
+	for {
+		conn, err := g.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		if p, err := peerOf(conn); err == nil && p.near() && p.trusted() {
+			return conn, nil
+		}
+		conn.Close()
+	}
+}
