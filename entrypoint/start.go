@@ -24,6 +24,11 @@ func run(args []string) int {
 		return become(program("derper"), []string{"-version"}, setting.Environ(environ))
 	}
 	r := relay.Relay{Set: set}
+	if r.Manual() {
+		if err := r.Pair().Recover(); err != nil {
+			logf("warning: certificate: the renewal that was interrupted: %v", err)
+		}
+	}
 	found := check.Relay(r, time.Now())
 	for _, w := range append(setting.Misspelt(environ), found.Warnings...) {
 		logf("warning: %v", w)

@@ -26,6 +26,9 @@ func (c *checker) manualPair() {
 			if w := cert.Warning(c.now); w != "" {
 				c.warn("HOSTNAME", "certificate %s: %s", c.Pair().Crt, w)
 			}
+			for _, note := range cert.Notes {
+				c.warn("HOSTNAME", "certificate %s", note)
+			}
 			return
 		}
 		if !errors.Is(err, certificate.ErrMissing) {

@@ -6,6 +6,7 @@ package health
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -173,11 +174,11 @@ func askVerify(r relay.Relay, client *http1.Client) []Result {
 func checkCertificate(r relay.Relay, conn *handshake.Conn) (note string, err error) {
 	now := time.Now()
 	if !r.Manual() {
-		leaf, err := certificate.ParseLeaf(conn.Leaf)
+		leaf, err := x509.ParseCertificate(conn.Leaf)
 		if err != nil {
 			return "", err
 		}
-		if err := leaf.VerifyHostname(r.Get("HOSTNAME")); err != nil {
+		if err := certificate.VerifyHostname(leaf, r.Get("HOSTNAME")); err != nil {
 			return "", err
 		}
 		if now.After(leaf.NotAfter) {
