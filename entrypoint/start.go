@@ -25,6 +25,11 @@ func run(args []string) int {
 		return become(program("derper"), []string{"-version"}, setting.Environ(environ))
 	}
 	r := relay.New(set)
+	if r.Manual() {
+		if err := r.Pair().Recover(); err != nil {
+			logf("warning: certificate: a renewal that was interrupted: %v", err)
+		}
+	}
 	found := check.Relay(r, check.System{Environ: environ, Tailscaled: program("tailscaled"), Now: time.Now()})
 	for _, w := range append(setting.Misspelt(environ), found.Warnings...) {
 		logf("warning: %v", w)

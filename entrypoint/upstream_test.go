@@ -134,7 +134,7 @@ func TestDerperTakesTheFlags(t *testing.T) {
 		{"ACCEPT_CONNECTION_LIMIT=1e3", "ACCEPT_CONNECTION_BURST=5", "TCP_WRITE_TIMEOUT=0", "HTTP_PORT=-1", "DEV=1", "ACE=T"},
 		{"ADDR=[::1]:443", "HOSTNAME=::1", "MESH_WITH=a.example.com, b.example.com/10.0.0.1", "FLAGHOME=blank"},
 	} {
-		set, problems := setting.Read(env, nil)
+		set, problems := setting.Read(env, nil, "")
 		if len(problems) > 0 {
 			t.Fatalf("%v: %v", env, problems)
 		}

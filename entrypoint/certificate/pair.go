@@ -4,14 +4,14 @@
 // derper reads them once, at start. It makes a self-signed pair for an IP
 // address, but ends when a DNS name has none; and for an IP address it writes
 // over a certificate whose key is missing, and over a key whose certificate
-// is. This package makes the missing pairs and stops the overwriting. It never
-// changes a file that exists.
+// is. This package makes the missing pairs, stops the overwriting, and proves
+// a pair before derper is restarted with it. It changes files that exist only
+// when asked to renew a self-signed pair, and keeps the old ones then.
 package certificate
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,14 +19,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
-// A Pair names the two files of a host.
+// A Pair names the two files of a host. The paths are absolute.
 type Pair struct {
-	Host      string
-	Crt, Key  string
-	directory string
+	Host     string
+	Crt, Key string
 }
 
 // At returns the pair that derper looks for. derper drops all but letters,
@@ -39,91 +37,85 @@ func At(dir, host string) Pair {
 		}
 		return -1
 	}, host)
-	return Pair{
-		Host:      host,
-		Crt:       filepath.Join(dir, name+".crt"),
-		Key:       filepath.Join(dir, name+".key"),
-		directory: dir,
+	if abs, err := filepath.Abs(dir); err == nil { // it fails where the working directory is gone
+		dir = abs
 	}
+	return Pair{Host: host, Crt: filepath.Join(dir, name+".crt"), Key: filepath.Join(dir, name+".key")}
 }
+
+// IsIP reports whether the pair is for an IP address.
+func (p Pair) IsIP() bool { return net.ParseIP(p.Host) != nil }
 
 // ErrMissing says that neither file of the pair exists.
 var ErrMissing = errors.New("no certificate and no key")
 
-// A Certificate is a pair that derper accepts.
-type Certificate struct {
-	Leaf       *Leaf
-	SelfSigned bool
-	files      [sha256.Size]byte // of both files' contents
-}
-
-// Same reports whether c and other come from files with the same contents.
-func (c Certificate) Same(other Certificate) bool { return c.files == other.files }
-
-// Pin is the CertName that makes Tailscale clients accept this certificate
-// and no other.
-func (c Certificate) Pin() string {
-	sum := sha256.Sum256(c.Leaf.Raw)
-	return "sha256-raw:" + hex.EncodeToString(sum[:])
-}
-
-// Load reads the pair and checks what derper checks: that the two belong
-// together and are for the host. The error is ErrMissing when neither exists.
+// Load reads the pair and proves it, as derper does at its start: the key
+// belongs to the certificate, which is for the host. It says nothing about
+// time, see [Certificate.Expired]. The error is ErrMissing when neither file
+// exists; any other one is for the user, names the files and what to do.
 func (p Pair) Load() (Certificate, error) {
-	crt, crtErr := os.ReadFile(p.Crt)
-	key, keyErr := os.ReadFile(p.Key)
+	crt, crtErr := readFile(p.Crt)
+	key, keyErr := readFile(p.Key)
 	noCrt, noKey := errors.Is(crtErr, fs.ErrNotExist), errors.Is(keyErr, fs.ErrNotExist)
 	switch {
 	case noCrt && noKey:
 		return Certificate{}, ErrMissing
+	case crtErr != nil && !noCrt:
+		return Certificate{}, fmt.Errorf("certificate cannot be read: %w", crtErr)
+	case keyErr != nil && !noKey:
+		return Certificate{}, fmt.Errorf("key cannot be read: %w", keyErr)
 	case noKey:
 		return Certificate{}, fmt.Errorf("%s has no key: put it at %s, or move the certificate away to get a new pair", p.Crt, p.Key)
 	case noCrt:
 		return Certificate{}, fmt.Errorf("%s has no certificate: put it at %s, or move the key away to get a new pair", p.Key, p.Crt)
-	case crtErr != nil:
-		return Certificate{}, fmt.Errorf("certificate cannot be read: %w; let uid %d read it", crtErr, os.Getuid())
-	case keyErr != nil:
-		return Certificate{}, fmt.Errorf("key cannot be read: %w; let uid %d read it", keyErr, os.Getuid())
 	}
-	leaf, err := firstLeaf(crt)
+	pair, err := tls.X509KeyPair(crt, key)
 	if err != nil {
-		return Certificate{}, fmt.Errorf("%s: %w; it must hold the certificate in PEM form, then its chain", p.Crt, err)
+		return Certificate{}, p.explain(crt, key, err)
 	}
-	belongs, err := firstKey(key)
-	if err != nil {
-		return Certificate{}, fmt.Errorf("%s: %w; it must hold one unencrypted RSA, ECDSA or Ed25519 key in PEM form", p.Key, err)
+	if err := everyday.SupportsCertificate(&pair); err != nil {
+		return Certificate{}, fmt.Errorf("%s: no TLS client accepts a certificate with this kind of key; get one with an RSA, ECDSA (P-256) or Ed25519 key: %w", p.Crt, err)
 	}
-	if !belongs(leaf.publicKey) {
-		return Certificate{}, fmt.Errorf("%s is not the key of %s; replace both with files that belong together", p.Key, p.Crt)
-	}
-	if err := leaf.VerifyHostname(p.Host); err != nil {
+	if err := VerifyHostname(pair.Leaf, p.Host); err != nil {
 		return Certificate{}, fmt.Errorf("%s: %w; set HOSTNAME to a name in it, or get one for this name", p.Crt, err)
 	}
-	sum := sha256.Sum256(bytes.Join([][]byte{crt, key}, []byte{0}))
-	return Certificate{Leaf: leaf, SelfSigned: leaf.SelfIssued, files: sum}, nil
+	return Certificate{
+		Leaf:       pair.Leaf,
+		SelfSigned: selfIssued(pair.Leaf),
+		Notes:      p.notes(crt, pair),
+		crt:        crt,
+		key:        key,
+	}, nil
 }
 
-// Warning says that the certificate expires soon or is not valid now; it is
-// empty otherwise.
-func (c Certificate) Warning(now time.Time) string {
-	day := c.Leaf.NotAfter.UTC().Format("2006-01-02")
-	left := c.Leaf.NotAfter.Sub(now)
-	switch {
-	case now.Before(c.Leaf.NotBefore):
-		return "is not valid before " + c.Leaf.NotBefore.UTC().Format(time.RFC3339) + "; clients refuse it; check the clock"
-	case left <= 0:
-		return "expired on " + day + "; clients refuse it; " + c.renewal()
-	case left < 30*24*time.Hour:
-		return fmt.Sprintf("expires in %d days, on %s; %s", int(left.Hours()/24), day, c.renewal())
-	}
-	return ""
+// everyday is a client with all that is in use. derper would load a key of
+// another kind, and then fail each handshake.
+var everyday = &tls.ClientHelloInfo{
+	SupportedVersions: []uint16{tls.VersionTLS13},
+	SignatureSchemes: []tls.SignatureScheme{
+		tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512, tls.Ed25519,
+		tls.ECDSAWithP256AndSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512,
+	},
 }
 
-func (c Certificate) renewal() string {
-	if c.SelfSigned {
-		return "to get a new one, move the pair away, restart, and put the new CertName into the tailnet policy"
+// VerifyHostname checks that leaf is for the host, as [x509.Certificate] does;
+// the error says for which names it is.
+func VerifyHostname(leaf *x509.Certificate, host string) error {
+	if leaf.VerifyHostname(host) == nil {
+		return nil
 	}
-	return "replace the pair; the relay then takes the new one by itself"
+	names := append([]string(nil), leaf.DNSNames...)
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	const most = 5
+	switch more := len(names) - most; {
+	case len(names) == 0:
+		names = []string{"no name (it has no subject alternative name)"}
+	case more > 0:
+		names = append(names[:most], fmt.Sprintf("%d more", more))
+	}
+	return fmt.Errorf("the certificate is for %s, not for %s", strings.Join(names, ", "), host)
 }
 
 // Writable reports whether files can be made in dir, which is made if it does
@@ -139,6 +131,3 @@ func Writable(dir string) error {
 	f.Close()
 	return os.Remove(f.Name())
 }
-
-// IsIP reports whether the pair is for an IP address.
-func (p Pair) IsIP() bool { return net.ParseIP(p.Host) != nil }

@@ -80,7 +80,7 @@ func TestRelay(t *testing.T) {
 	} {
 		t.Run(test.env, func(t *testing.T) {
 			env := append(free(t), strings.Fields(test.env)...)
-			set, problems := setting.Read(env, nil)
+			set, problems := setting.Read(env, nil, "")
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}

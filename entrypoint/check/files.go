@@ -27,12 +27,11 @@ func (c *checker) manualPair() {
 	if c.Manual() {
 		cert, err := c.Pair().Load()
 		if err == nil {
-			notes := cert.Notes
 			if w := cert.Warning(c.Now); w != "" {
-				notes = append(notes, w)
+				c.warn("HOSTNAME", "certificate %s: %s", c.Pair().Crt, w)
 			}
-			for _, n := range notes {
-				c.warn("HOSTNAME", "certificate %s: %s", c.Pair().Crt, n)
+			for _, note := range cert.Notes {
+				c.warn("HOSTNAME", "certificate %s", note)
 			}
 			return
 		}

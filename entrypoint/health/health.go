@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -112,7 +113,7 @@ func Variables(ctx context.Context, r relay.Relay) (string, error) {
 	defer cancel()
 	c := debugClient(r)
 	if c == nil {
-		return "", errors.New("derper shows its variables over HTTP only while it has no certificate; HTTP_PORT=-1 switches that off")
+		return "", errors.New("not asked for over HTTPS while there is no certificate, and HTTP is off")
 	}
 	defer c.CloseIdleConnections()
 	text, _, err := c.get(ctx, "/debug/varz")
@@ -126,6 +127,9 @@ func debugClient(r relay.Relay) *client {
 	case !r.TLS() || r.Number("HTTP_PORT") != -1:
 		return newClient(r, false)
 	case r.Manual():
+		return newClient(r, true)
+	}
+	if _, ok := certificate.Cached(r.Get("CERT_DIR"), r.Get("HOSTNAME"), time.Now()); ok {
 		return newClient(r, true)
 	}
 	return nil
@@ -210,7 +214,7 @@ func (s Subject) web(ctx context.Context) []Result {
 // certificate judges the one that derper serves. What is wrong with the files
 // is a note: derper keeps the pair that it has.
 func (s Subject) certificate(leaf *x509.Certificate, now time.Time) (note string, err error) {
-	if err := leaf.VerifyHostname(s.Get("HOSTNAME")); err != nil {
+	if err := certificate.VerifyHostname(leaf, s.Get("HOSTNAME")); err != nil {
 		return "", err
 	}
 	if now.After(leaf.NotAfter) {
@@ -241,19 +245,21 @@ func semicolon(text string) string {
 // consistency check, in which derper verifies the tailscaled's own node. derper
 // allows this to loopback addresses.
 func (s Subject) verification(ctx context.Context) (note string, err error) {
-	verdict := tailscaled.Diagnose(ctx, s.Verifier)
-	if verdict.Reason != nil {
-		return "", fmt.Errorf("clients cannot be verified: %s", verdict.Reason.What)
+	d := tailscaled.Diagnose(ctx, s.Verifier)
+	if d.Reason != nil {
+		return "", fmt.Errorf("clients cannot be verified: %s", d.Reason.What)
 	}
-	c := debugClient(s.Relay)
-	if c == nil {
-		return verdict.Warning, nil
+	if c := debugClient(s.Relay); c != nil {
+		defer c.CloseIdleConnections()
+		if _, _, err := c.get(ctx, "/debug/check"); err != nil {
+			return "", fmt.Errorf("clients cannot be verified: %w", err)
+		}
 	}
-	defer c.CloseIdleConnections()
-	if _, _, err := c.get(ctx, "/debug/check"); err != nil {
-		return "", fmt.Errorf("clients cannot be verified: %w", err)
+	var notes []string
+	for _, w := range d.Warnings {
+		notes = append(notes, w.What)
 	}
-	return verdict.Warning, nil
+	return strings.Join(notes, "; "), nil
 }
 
 func (s Subject) peerRelay() error {

@@ -84,7 +84,7 @@ func (d *derper) start(t *testing.T, env ...string) relay.Relay {
 	}
 	// Those given count more: the last one does.
 	env = append([]string{"HOSTNAME=derp.example.com", "VERIFY_CLIENTS=true", fmt.Sprintf("STUN_PORT=%d", port), "ADDR=" + d.server.Listener.Addr().String()}, env...)
-	set, problems := setting.Read(env, nil)
+	set, problems := setting.Read(env, nil, "")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"net"
 	"os"
@@ -16,7 +17,7 @@ import (
 
 func of(t *testing.T, env ...string) Relay {
 	t.Helper()
-	set, problems := setting.Read(env, nil)
+	set, problems := setting.Read(env, nil, "")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -60,8 +61,8 @@ func TestNewKey(t *testing.T) {
 }
 
 func TestNode(t *testing.T) {
-	pinned := &certificate.Certificate{Leaf: &certificate.Leaf{}, SelfSigned: true}
-	signed := &certificate.Certificate{Leaf: &certificate.Leaf{}}
+	pinned := &certificate.Certificate{Leaf: &x509.Certificate{}, SelfSigned: true}
+	signed := &certificate.Certificate{Leaf: &x509.Certificate{}}
 	for _, test := range []struct {
 		env  []string
 		cert *certificate.Certificate

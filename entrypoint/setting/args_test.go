@@ -38,7 +38,7 @@ func TestArguments(t *testing.T) {
 		{"start -a=:1", "ADDR", ":1", "start: is neither a flag nor a command"}, // and what follows counts
 	} {
 		t.Run(test.args, func(t *testing.T) {
-			set, problems := Read(nil, strings.Split(test.args, " "))
+			set, problems := Read(nil, strings.Split(test.args, " "), "")
 			var said []string
 			for _, p := range problems {
 				said = append(said, p.Error())
@@ -87,7 +87,7 @@ func TestHelpHasAll(t *testing.T) {
 // another place than it is, because it takes the image's defaults for derper's.
 func TestDerperEnv(t *testing.T) {
 	t.Setenv("HOME", "/home/somebody")
-	set, problems := Read(append(Env(), DerperEnv()...), nil)
+	set, problems := Read(append(Env(), DerperEnv()...), nil, "")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -115,12 +115,12 @@ func TestShown(t *testing.T) {
 		{"TS_AUTHKEY=", ""},
 	} {
 		name, _, _ := strings.Cut(test.env, "=")
-		set, _ := Read([]string{test.env}, nil)
+		set, _ := Read([]string{test.env}, nil, "")
 		if got := set.Value(name).Shown(); got != test.want {
 			t.Errorf("%s is shown as %q, want %q", test.env, got, test.want)
 		}
 	}
-	set, problems := Read([]string{"VERIFY_CLIENT_URL=http//user:password@%zz"}, nil)
+	set, problems := Read([]string{"VERIFY_CLIENT_URL=http//user:password@%zz"}, nil, "")
 	if len(problems) != 1 || strings.Contains(problems[0].Error(), "password") || set.Value("VERIFY_CLIENT_URL").Shown() != "(no URL)" {
 		t.Errorf("what is no URL: %v, shown as %q", problems, set.Value("VERIFY_CLIENT_URL").Shown())
 	}
@@ -128,7 +128,7 @@ func TestShown(t *testing.T) {
 
 // The mistake it guards: a change to a set that shows in the one that it was made of.
 func TestWith(t *testing.T) {
-	set, problems := Read([]string{"STUN_PORT=5", "RUN_STUN=true", "TCP_WRITE_TIMEOUT=90s"}, nil)
+	set, problems := Read([]string{"STUN_PORT=5", "RUN_STUN=true", "TCP_WRITE_TIMEOUT=90s"}, nil, "")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}

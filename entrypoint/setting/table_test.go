@@ -46,8 +46,8 @@ func TestSeedVariables(t *testing.T) {
 		t.Errorf("the image's environment has %d entries, want 34, sorted", len(Env()))
 	}
 	// What the image sets must mean the same as setting nothing.
-	with, _ := Read(Env(), nil)
-	without, _ := Read(nil, nil)
+	with, _ := Read(Env(), nil, "")
+	without, _ := Read(nil, nil, "")
 	if !slices.Equal(with.Flags(), without.Flags()) {
 		t.Errorf("the image's environment gives %q, none gives %q", with.Flags(), without.Flags())
 	}
@@ -132,7 +132,7 @@ func TestValues(t *testing.T) {
 		}
 		for text, want := range cases.valid {
 			t.Run(v.Name+"/valid/"+text, func(t *testing.T) {
-				set, problems := Read([]string{v.Name + "=" + text}, nil)
+				set, problems := Read([]string{v.Name + "=" + text}, nil, "")
 				if len(problems) > 0 {
 					t.Fatalf("is refused: %v", problems)
 				}
@@ -143,7 +143,7 @@ func TestValues(t *testing.T) {
 				if v.Flag == "" {
 					return
 				}
-				set, problems = Read([]string{v.Name + "=" + v.Default}, []string{"--" + v.Flag + "=" + text})
+				set, problems = Read([]string{v.Name + "=" + v.Default}, []string{"--" + v.Flag + "=" + text}, "")
 				if len(problems) > 0 || set.Get(v.Name) != want || set.Value(v.Name).Origin != FromArgument {
 					t.Fatalf("as argument: %v, %q from %s", problems, set.Get(v.Name), set.Value(v.Name).Origin)
 				}
@@ -157,7 +157,7 @@ func TestValues(t *testing.T) {
 					}
 					want = "use at most"
 				}
-				set, problems := Read([]string{v.Name + "=" + text}, nil)
+				set, problems := Read([]string{v.Name + "=" + text}, nil, "")
 				if len(problems) != 1 || !strings.Contains(problems[0].Error(), want) {
 					t.Fatalf("got %v, want one problem with %q", problems, want)
 				}
@@ -174,7 +174,7 @@ func TestValues(t *testing.T) {
 			})
 		}
 		for _, text := range []string{"", "  "} {
-			set, problems := Read([]string{v.Name + "=" + text}, nil)
+			set, problems := Read([]string{v.Name + "=" + text}, nil, "")
 			want := v.Default
 			if want == burst && maxInt < 1<<62 {
 				want = "" // does not fit an int here, and means no limit
@@ -215,12 +215,12 @@ func TestSecretFiles(t *testing.T) {
 	}
 	good := write("good", "  tskey-1\n")
 	for _, v := range Table() {
-		_, problems := Read([]string{v.FileName() + "=" + good}, nil)
+		_, problems := Read([]string{v.FileName() + "=" + good}, nil, "")
 		if !v.Secret && len(problems) > 0 {
 			t.Errorf("%s is no variable, but: %v", v.FileName(), problems)
 		}
 	}
-	set, problems := Read([]string{"TS_AUTHKEY_FILE=" + good}, nil)
+	set, problems := Read([]string{"TS_AUTHKEY_FILE=" + good}, nil, "")
 	if len(problems) > 0 || set.Get("TS_AUTHKEY") != "tskey-1" || set.Value("TS_AUTHKEY").Shown() != "(secret)" {
 		t.Errorf("%v, %q, shown as %q", problems, set.Get("TS_AUTHKEY"), set.Value("TS_AUTHKEY").Shown())
 	}
@@ -233,7 +233,7 @@ func TestSecretFiles(t *testing.T) {
 		"TS_AUTHKEY_FILE=" + write("large", strings.Repeat("a", 1<<17)): "larger than 64 KiB",
 		"MESH_PSK_FILE=" + good:                                         "MESH_PSK_FILE=\"" + good + "\": use 64 hexadecimal digits",
 	} {
-		_, problems := Read(strings.Split(env, "|"), nil)
+		_, problems := Read(strings.Split(env, "|"), nil, "")
 		if len(problems) != 1 || !strings.Contains(problems[0].Error(), want) {
 			t.Errorf("%s: got %v, want one problem with %q", env, problems, want)
 		}
@@ -328,7 +328,7 @@ func FuzzRead(f *testing.F) {
 			arguments = strings.Split(args, "\x00")
 		}
 		Misspelt(environ)
-		set, problems := Read(environ, arguments)
+		set, problems := Read(environ, arguments, "")
 		for _, p := range problems {
 			if p.Error() == "" || p.What == "" {
 				t.Errorf("an empty problem: %#v", p)
@@ -344,7 +344,7 @@ func FuzzRead(f *testing.F) {
 		if fs.NArg() > 0 {
 			t.Errorf("derper takes %q for no flags", fs.Args())
 		}
-		again, problems := Read(nil, set.Flags())
+		again, problems := Read(nil, set.Flags(), "")
 		if len(problems) > 0 || !slices.Equal(again.Flags(), set.Flags()) {
 			t.Errorf("%q is read again as %q, %v", set.Flags(), again.Flags(), problems)
 		}

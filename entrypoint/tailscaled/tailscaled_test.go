@@ -33,7 +33,7 @@ func TestConfig(t *testing.T) {
 		{[]string{"TS_AUTHKEY=tskey-1?a=\"b\\", "TS_LOGIN_SERVER=https://login.example.com", "TS_HOSTNAME=derp1"},
 			map[string]any{"authKey": "tskey-1?a=\"b\\", "serverURL": "https://login.example.com", "hostname": "derp1"}},
 	} {
-		set, problems := setting.Read(test.env, nil)
+		set, problems := setting.Read(test.env, nil, "")
 		if len(problems) > 0 {
 			t.Fatal(problems)
 		}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/xavieralpha/derper/entrypoint/admission"
+	"github.com/xavieralpha/derper/entrypoint/tailscaled"
+)
+
+const (
+	verifyInterval = 5 * time.Second // between two looks at the tailscaled
+	remindInterval = time.Minute     // while no client is let in; and between two questions to VERIFY_CLIENT_URL
+	// A tailscaled of our own that has just been started may take this long to
+	// join before that is worth a word.
+	joinPatience = 15 * time.Second
+)
+
+// verdictState is what is known of whether clients can be verified.
+type verdictState struct {
+	tailscaled.Diagnosis
+	known    bool                 // there was a first one
+	verified time.Time            // the last time that the tailscaled could
+	failing  map[string]time.Time // who cannot verify → since when
+	reminded map[string]time.Time // and when that was last said
+	warned   map[string]time.Time
+	login    string // URL that was logged
+}
+
+// address is where the tailnet policy finds our tailscaled, or "".
+func (v verdictState) address() string {
+	if self := v.Status.Self; len(self.Tags) > 0 {
+		return self.Tags[0]
+	} else if len(self.IPs) > 0 {
+		return self.IPs[0]
+	}
+	return ""
+}
+
+// learnVersion asks derper for its version, after its start: nothing waits for that.
+func (p *pod) learnVersion() {
+	version, err := derperVersion(p.Supervisor)
+	p.do(func() {
+		if err != nil && !p.ending {
+			logf("warning: %v", err)
+		}
+		p.verifier.DerperVersion = version
+	})
+}
+
+// watchVerification looks after whoever verifies clients, until the loop ends.
+func (p *pod) watchVerification() {
+	ctx := context.Background()
+	url, failOpen := p.relay.Get("VERIFY_CLIENT_URL"), p.relay.Bool("VERIFY_FAIL_OPEN")
+	look := func() {
+		if !p.relay.Verifies() && p.sidecar == nil {
+			return
+		}
+		var v tailscaled.Verifier
+		p.do(func() { v = p.verifier })
+		d := tailscaled.Diagnose(ctx, v)
+		if p.sidecar != nil && d.Status.NeedsURL() && p.relay.Get("TS_AUTHKEY") == "" {
+			if err := tailscaled.Login(ctx, v.Socket); err != nil {
+				d.Reason.What += ": " + err.Error()
+			}
+		}
+		p.do(func() { p.judge(d) })
+	}
+	ask := func() {
+		switch {
+		case p.nodes != nil:
+			err := p.nodes.Err()
+			p.do(func() { p.verifies("VERIFY_NODES", err, "") })
+		case url != "":
+			err := admission.Ask(ctx, url, failOpen)
+			p.do(func() { p.verifies("VERIFY_CLIENT_URL", err, "") })
+		}
+	}
+	look()
+	ask()
+	soon, later := time.NewTicker(verifyInterval), time.NewTicker(remindInterval)
+	for {
+		select {
+		case <-soon.C:
+			look()
+		case <-later.C:
+			ask()
+		case <-p.over:
+			return
+		}
+	}
+}
+
+// judge takes notice of what the tailscaled says.
+func (p *pod) judge(d tailscaled.Diagnosis) {
+	v := &p.verdict
+	before := v.Diagnosis
+	v.Diagnosis = d
+	if url := d.Status.AuthURL; p.sidecar != nil && d.Reason != nil && url != "" && url != v.login {
+		v.login = url
+		logf("tailscaled: log in at %s", url)
+	}
+	if d.Reason == nil && (before.Reason != nil || !v.known) && p.sidecar != nil {
+		logf("tailscaled: %s has joined", d.Status.Version)
+	}
+	v.known = true
+	for _, w := range d.Warnings {
+		p.warn(w)
+	}
+	if !p.relay.Verifies() {
+		return // it is there for the peer relay
+	}
+	switch {
+	case d.Reason == nil:
+		v.verified = time.Now()
+		p.verifies("tailscaled", nil, "")
+	case p.sidecar != nil && p.sidecar.Uptime() < joinPatience && p.sidecar.Restarts == 0 && d.Status.LoginError == "" && v.login == "":
+	default:
+		p.verifies("tailscaled", errors.New(d.Reason.What), d.Reason.Hint)
+	}
+}
+
+// verifies says what keeps clients out, each minute as long as it does, and
+// once when it no longer does.
+func (p *pod) verifies(who string, err error, remedy string) {
+	v := &p.verdict
+	now := time.Now()
+	if err == nil {
+		if _, failed := v.failing[who]; failed {
+			logf("%s: clients can be verified again", who)
+		}
+		delete(v.failing, who)
+		delete(v.reminded, who)
+		return
+	}
+	if v.failing == nil {
+		v.failing, v.reminded = make(map[string]time.Time), make(map[string]time.Time)
+	}
+	if _, ok := v.failing[who]; !ok {
+		v.failing[who] = now
+	}
+	if now.Sub(v.reminded[who]) < remindInterval {
+		return
+	}
+	v.reminded[who] = now
+	var unreachable admission.Unreachable
+	if errors.As(err, &unreachable) && p.relay.Bool("VERIFY_FAIL_OPEN") {
+		logf("warning: %s: %v", who, err)
+		return
+	}
+	logf("NO CLIENT IS LET IN: %v", err)
+	if remedy != "" {
+		hint("%s", remedy)
+	}
+}
+
+// warn logs a warning at most once a day.
+func (p *pod) warn(w tailscaled.Reason) {
+	if time.Since(p.verdict.warned[w.What]) < expiryInterval {
+		return
+	}
+	if p.verdict.warned == nil {
+		p.verdict.warned = make(map[string]time.Time)
+	}
+	p.verdict.warned[w.What] = time.Now()
+	text := w.What
+	if w.Hint != "" {
+		text += "; " + w.Hint
+	}
+	logf("warning: %s", strings.TrimSpace(text))
+}
