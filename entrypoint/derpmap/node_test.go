@@ -8,6 +8,12 @@ import (
 	"tailscale.com/tailcfg"
 )
 
+func with(host string, change func(*Node)) Node {
+	n := New(host)
+	change(&n)
+	return n
+}
+
 // The mistake it guards: a node that a tailnet policy does not take, or takes
 // for something else.
 func TestNodeAgainstUpstream(t *testing.T) {
@@ -15,13 +21,13 @@ func TestNodeAgainstUpstream(t *testing.T) {
 		node Node
 		want tailcfg.DERPNode
 	}{
-		{Node{HostName: "derp.example.com", CanPort80: true}, tailcfg.DERPNode{HostName: "derp.example.com", CanPort80: true}},
+		{with("derp.example.com", func(n *Node) { n.CanPort80 = true }), tailcfg.DERPNode{HostName: "derp.example.com", CanPort80: true}},
 		{
-			Node{HostName: "::1", CertName: "sha256-raw:00ff", DERPPort: 8443, STUNPort: -1},
+			with("::1", func(n *Node) { n.CertName, n.DERPPort, n.STUNPort = "sha256-raw:00ff", 8443, -1 }),
 			tailcfg.DERPNode{HostName: "::1", IPv4: "none", IPv6: "::1", CertName: "sha256-raw:00ff", DERPPort: 8443, STUNPort: -1},
 		},
 		{
-			Node{HostName: "10.0.0.1", STUNPort: 5, STUNOnly: true},
+			with("10.0.0.1", func(n *Node) { n.STUNPort, n.STUNOnly = 5, true }),
 			tailcfg.DERPNode{HostName: "10.0.0.1", IPv4: "10.0.0.1", IPv6: "none", STUNPort: 5, STUNOnly: true},
 		},
 	} {
@@ -38,5 +44,25 @@ func TestNodeAgainstUpstream(t *testing.T) {
 		if region == nil || region.RegionID != 900 || !reflect.DeepEqual(region.Nodes, []*tailcfg.DERPNode{&test.want}) {
 			t.Errorf("region %+v", region)
 		}
+	}
+}
+
+// The mistake it guards: a grant that the tailnet policy does not take, or that grants
+// something else.
+func TestRelayGrant(t *testing.T) {
+	var policy struct {
+		Grants []struct {
+			Src, Dst []string
+			App      map[tailcfg.PeerCapability][]any
+		}
+	}
+	if err := json.Unmarshal([]byte("{"+RelayGrant("tag:derper")+"}"), &policy); err != nil {
+		t.Fatal(err)
+	}
+	if len(policy.Grants) != 1 || !reflect.DeepEqual(policy.Grants[0].Dst, []string{"tag:derper"}) {
+		t.Fatalf("%+v", policy)
+	}
+	if _, ok := policy.Grants[0].App[tailcfg.PeerCapabilityRelay]; !ok || len(policy.Grants[0].App) != 1 {
+		t.Errorf("it grants %+v", policy.Grants[0].App)
 	}
 }

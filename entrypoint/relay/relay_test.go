@@ -74,6 +74,7 @@ func TestNode(t *testing.T) {
 		{[]string{"HOSTNAME=a.b", "ADDR=:8443", "STUN_PORT=5", "HTTP_PORT=-1"}, signed, derpmap.Node{HostName: "a.b", DERPPort: 8443, STUNPort: 5}},
 		{[]string{"HOSTNAME=a.b", "RUN_STUN=false", "RUN_DERP=false", "HTTP_PORT=81"}, signed, derpmap.Node{HostName: "a.b", STUNPort: -1, STUNOnly: true}},
 	} {
+		test.want.Name, test.want.RegionID = "900a", 900
 		if got := of(t, test.env...).Node(test.cert); got != test.want {
 			t.Errorf("%v: got %+v, want %+v", test.env, got, test.want)
 		}
@@ -162,15 +163,17 @@ func TestHostSocket(t *testing.T) {
 }
 
 // The mistake it guards: a user who closes a port that is needed, or opens one that is not.
-func TestPort80(t *testing.T) {
+func TestPorts(t *testing.T) {
 	for _, test := range []struct{ env, want string }{
 		{"", `drop "CanPort80"`},
 		{"HTTP_PORT=8080", `add "CanPort80": true`},
-		{"HTTP_PORT=-1", "HTTP is off, which is fine"},
+		{"HTTP_PORT=-1", "HTTP is off: clients that have no other node with port 80 keep asking Tailscale's own servers"},
+		{"ADDR=:8443", "its ports are those of this container"},
+		{"STUN_PORT=5", "its ports are those of this container"},
 		{"CERT_MODE=letsencrypt|ACME_IP_CERTS=true", "port 80 must be reachable"},
 		{"CERT_MODE=letsencrypt|ACME_IP_CERTS=true|HTTP_PORT=8080", "port 80 must be reachable"},
 	} {
-		if got := of(t, strings.Split(test.env, "|")...).Port80(); !strings.Contains(got, test.want) {
+		if got := strings.Join(of(t, strings.Split(test.env, "|")...).Ports(), "\n"); !strings.Contains(got, test.want) {
 			t.Errorf("%s: %q, want %q", test.env, got, test.want)
 		}
 	}

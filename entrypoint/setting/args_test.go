@@ -24,7 +24,7 @@ func TestArguments(t *testing.T) {
 		{"-stun=false", "RUN_STUN", "false", ""},
 		{"-stun=0", "RUN_STUN", "false", ""},
 		{"-hostname -", "HOSTNAME", "-", "-hostname=\"-\": use a DNS name"},
-		{"-stun false", "RUN_STUN", "true", "false: is neither a flag nor a command"},
+		{"-stun false", "RUN_STUN", "true", "-stun: write -stun=false"},
 		{"-a", "ADDR", ":443", "-a: needs a value"},
 		{"-a=", "ADDR", ":443", ""},
 		{"-hostnam=x", "HOSTNAME", "127.0.0.1", "-hostnam: derper has no such flag; did you mean -hostname?"},
@@ -53,17 +53,17 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// The mistake it guards: a variable that --help and `docker inspect` do not have, and a
-// secret whose file nobody knows of.
+// The mistake it guards: a variable that --help does not have, and a secret whose file
+// nobody knows of.
 func TestHelpHasAll(t *testing.T) {
-	usage, env := Usage(), Env()
-	if !slices.IsSorted(env) {
-		t.Errorf("not sorted: %q", env)
-	}
+	usage := Usage()
 	for _, v := range Table() {
 		entry := "  " + v.Name
 		if v.Secret {
 			entry += ", " + v.FileName()
+		}
+		if v.Alias != "" {
+			entry += ", " + v.Alias
 		}
 		if v.Flag != "" {
 			entry += "  (-" + v.Flag + ")"
@@ -74,35 +74,76 @@ func TestHelpHasAll(t *testing.T) {
 		if !strings.Contains("\n"+usage, "\n"+entry+"\n        ") {
 			t.Errorf("--help has no %q", entry)
 		}
-		if has := slices.Contains(env, v.Name+"="+v.Default); has != (v.Flag != "") {
-			t.Errorf("%s is in the image's environment: %v", v.Name, has)
-		}
 	}
 	if strings.Contains(usage, "`") {
 		t.Error("--help has marks of Markdown")
 	}
 }
 
-// The mistake it guards: a health check that asks a derper which was started by hand in
-// another place than it is, because it takes the image's defaults for derper's.
-func TestDerperEnv(t *testing.T) {
-	t.Setenv("HOME", "/home/somebody")
-	set, problems := Read(append(Env(), DerperEnv()...), nil, "")
-	if len(problems) > 0 {
-		t.Fatal(problems)
+// The mistake it guards: a relay that is known by the name that the runtime gave the
+// container, or one that cannot be set where the runtime sets HOSTNAME.
+func TestHostname(t *testing.T) {
+	for _, test := range []struct{ env, machine, want, source string }{
+		{"HOSTNAME=3f2a", "3f2a", "127.0.0.1", "default (HOSTNAME=3f2a is the container's own name)"},
+		{"HOSTNAME=derp.example.com", "derp.example.com", "derp.example.com", "environment"},
+		{"HOSTNAME=relay", "other", "relay", "environment"},
+		{"HOSTNAME=3f2a|DERP_HOSTNAME=derp.example.com", "3f2a", "derp.example.com", "environment DERP_HOSTNAME"},
+		{"HOSTNAME=a.example.com|DERP_HOSTNAME=b.example.com", "x", "b.example.com", "environment DERP_HOSTNAME"},
+		{"DERP_HOSTNAME=3f2a", "3f2a", "3f2a", "environment DERP_HOSTNAME"},
+		{"HOSTNAME=3f2a", "", "3f2a", "environment"},
+	} {
+		set, problems := Read(strings.Split(test.env, "|"), nil, test.machine)
+		val := set.Value("HOSTNAME")
+		if len(problems) > 0 || val.Text != test.want || val.Source() != test.source {
+			t.Errorf("%s on %s: %q from %q, %v", test.env, test.machine, val.Text, val.Source(), problems)
+		}
 	}
+	set, problems := Read([]string{"DERP_HOSTNAME=a..b"}, nil, "")
+	if len(problems) != 1 || problems[0].Name != "DERP_HOSTNAME" || !set.Value("HOSTNAME").Bad {
+		t.Errorf("a bad second name: %v", problems)
+	}
+	set, _ = Read([]string{"DERP_HOSTNAME=a.b"}, []string{"-hostname=c.d"}, "")
+	if val := set.Value("HOSTNAME"); val.Text != "c.d" || val.Source() != "argument" {
+		t.Errorf("an argument gives %q from %q", val.Text, val.Source())
+	}
+}
+
+// The mistake it guards: what C programs and derper read is another value than ours.
+func TestTwice(t *testing.T) {
+	set, _ := Read([]string{"STUN_PORT=5", "STUN_PORT=6"}, nil, "")
+	if got := set.Get("STUN_PORT"); got != "5" {
+		t.Errorf("of two equal variables, %s counts", got)
+	}
+}
+
+// The mistake it guards: what surrounds a value in files and lists is taken for a part of it.
+func TestMisplaced(t *testing.T) {
 	for _, v := range Table() {
-		want := strings.ReplaceAll(v.Derper, "$HOME", "/home/somebody")
-		if v.Flag == "" || want == "" {
-			continue
+		for text, want := range map[string]string{
+			`"x"`:              "remove the quotes",
+			"\ufeffx":          "byte order mark",
+			v.Name + "=x":      "begins with the variable's own name",
+			v.FileName() + "=": "begins with the variable's own name",
+		} {
+			if _, problems := Read([]string{v.Name + "=" + text}, nil, ""); len(problems) != 1 || !strings.Contains(problems[0].What, want) {
+				t.Errorf("%s=%s: %v, want %q", v.Name, text, problems, want)
+			}
 		}
-		want, err := v.parse(want)
-		if err != nil {
-			t.Errorf("%s: %v", v.Name, err)
+		_, problems := Read([]string{v.Name + "=/run/secrets/x"}, nil, "")
+		if fine := v.Type == Path || v.Name == "SECRETS_PREFIX"; fine != (len(problems) == 0) {
+			t.Errorf("%s is a path: %v", v.Name, problems)
 		}
-		if got := set.Get(v.Name); got != want {
-			t.Errorf("%s is %q, derper's is %q", v.Name, got, want)
+		if v.Secret && (len(problems) != 1 || !strings.Contains(problems[0].What, "set "+v.FileName()+" to the path")) {
+			t.Errorf("%s is a path: %v", v.Name, problems)
 		}
+	}
+}
+
+// The mistake it guards: a flag that seems to be switched off by the word behind it.
+func TestSeparateBool(t *testing.T) {
+	set, problems := Read(nil, []string{"-verify-clients", "false", "-stun-port", "5"}, "")
+	if len(problems) != 1 || !strings.Contains(problems[0].Error(), "-verify-clients: write -verify-clients=false") || set.Get("STUN_PORT") != "5" {
+		t.Errorf("%v", problems)
 	}
 }
 
@@ -132,12 +173,15 @@ func TestWith(t *testing.T) {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	changed := set.With("STUN_PORT", "6").With("RUN_STUN", "false")
+	changed := set.With("STUN_PORT", "6", "why").With("RUN_STUN", "false", "")
 	if set.Number("STUN_PORT") != 5 || !set.Bool("RUN_STUN") || set.Span("TCP_WRITE_TIMEOUT") != 90*time.Second {
 		t.Errorf("before: %q", set.Flags())
 	}
 	if changed.Number("STUN_PORT") != 6 || changed.Bool("RUN_STUN") || changed.Span("TCP_WRITE_TIMEOUT") != 90*time.Second {
 		t.Errorf("after: %q", changed.Flags())
+	}
+	if got := changed.Value("STUN_PORT").Source(); got != "environment (why)" {
+		t.Errorf("it comes from %q", got)
 	}
 	if !slices.Contains(changed.Flags(), "-stun-port=6") {
 		t.Errorf("derper does not get it: %q", changed.Flags())

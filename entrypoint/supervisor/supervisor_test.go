@@ -15,7 +15,7 @@ var shared = New()
 
 func shell(t *testing.T, script string, files ...*os.File) *Process {
 	t.Helper()
-	p, err := shared.Start(need.Program(t, "sh", "dash"), []string{"-c", script}, os.Environ(), files...)
+	p, err := shared.Start(Command{Path: need.Program(t, "sh", "dash"), Args: []string{"-c", script}, Environ: os.Environ(), Files: files})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,43 +50,13 @@ func TestCode(t *testing.T) {
 			t.Fatalf("code %d", p.Code())
 		}
 	}
-	if _, err := shared.Start("/nonexistent", nil, nil); err == nil || !strings.Contains(err.Error(), "start /nonexistent") {
+	if _, err := shared.Start(Command{Path: "/nonexistent"}); err == nil || !strings.Contains(err.Error(), "start /nonexistent") {
 		t.Errorf("a missing program: %v", err)
 	}
 	var none *Process
 	none.Signal(syscall.SIGTERM)
-	none.Stop(time.Second)
 	if none.Done() != nil {
 		t.Error("no process has ended")
-	}
-}
-
-// The mistake it guards: a process that does not end on SIGTERM keeps the
-// container from ending.
-func TestStop(t *testing.T) {
-	trapped := func(action string) *Process {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		p := shell(t, "trap '"+action+"' TERM; echo >&3; exec 3>&-; while :; do sleep 0.05; done", w)
-		w.Close()
-		if _, err := r.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	polite := trapped("exit 5")
-	polite.Stop(time.Minute)
-	if polite.Code() != 5 {
-		t.Errorf("code %d, want its own", polite.Code())
-	}
-	deaf := trapped("")
-	begin := time.Now()
-	deaf.Stop(300 * time.Millisecond)
-	if took := time.Since(begin); deaf.Code() != 137 || took > 30*time.Second {
-		t.Errorf("code %d after %v", deaf.Code(), took)
 	}
 }
 
@@ -104,14 +74,23 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-func TestBackoff(t *testing.T) {
-	var b Backoff
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
-		if got := b.Next(time.Second); got != want*time.Second {
-			t.Errorf("restart %d after %v, want %v", i, got, want*time.Second)
-		}
+// The mistake it guards: the version of derper, read without a bound, or a program that
+// never ends and is waited for.
+func TestOutput(t *testing.T) {
+	sh := need.Program(t, "sh", "dash")
+	run := func(script string, patience time.Duration) (string, error) {
+		return shared.Output(Command{Path: sh, Args: []string{"-c", script}, Environ: os.Environ()}, patience)
 	}
-	if got := b.Next(2 * time.Minute); got != time.Second {
-		t.Errorf("after two minutes of work: %v", got)
+	if out, err := run("echo a; echo b >&2", time.Minute); err != nil || out != "a\nb\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if out, err := run("echo why; exit 3", time.Minute); err == nil || !strings.Contains(err.Error(), "ended with code 3: why") {
+		t.Errorf("%q, %v", out, err)
+	}
+	if _, err := run("exec sleep 1000", 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "ended with code 137") {
+		t.Errorf("what does not end: %v", err)
+	}
+	if out, _ := run("while :; do echo many; done", time.Minute); len(out) > 4<<10 {
+		t.Errorf("%d bytes are read", len(out))
 	}
 }
