@@ -87,7 +87,7 @@ func printNode(r relay.Relay, cert *certificate.Certificate) {
 // warnOfOtherRevision compares the host's tailscaled with derper. derper talks
 // to it in a way that changes between versions, and says little when it fails.
 func warnOfOtherRevision(socket string) {
-	status, err := tailscaled.Ask(socket, time.Second)
+	status, err := ask(socket)
 	if err != nil {
 		return // the health check and the reminder report that
 	}

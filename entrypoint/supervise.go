@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
-	"github.com/xavieralpha/derper/entrypoint/relay"
 	"github.com/xavieralpha/derper/entrypoint/supervisor"
 	"github.com/xavieralpha/derper/entrypoint/tailscaled"
 )
@@ -92,7 +92,7 @@ func (p *pod) join(signals <-chan os.Signal) (code int, ok bool) {
 			logf("tailscaled: is not ready after %v; derper starts, but lets no client in", joinPatience)
 			return 0, true
 		case <-poll.C:
-			if status, err := tailscaled.Ask(place.Socket, time.Second); err == nil {
+			if status, err := ask(place.Socket); err == nil {
 				if status.Ready() {
 					logf("tailscaled: %s is ready to verify clients", status.Version)
 					return 0, true
@@ -111,7 +111,9 @@ func (p *pod) showLogin(status tailscaled.Status) {
 	if status.AuthURL == "" {
 		if p.loginShown == "" {
 			p.loginShown = "asked"
-			if err := tailscaled.Login(p.place.Socket, time.Second); err != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if err := tailscaled.Login(ctx, p.place.Socket); err != nil {
 				p.loginShown = ""
 			}
 		}
@@ -124,7 +126,11 @@ func (p *pod) showLogin(status tailscaled.Status) {
 }
 
 func (p *pod) startSidecar() error {
-	config, err := filled(tailscaled.Config(p.relay.Set))
+	config, err := filled(tailscaled.Config(tailscaled.Options{
+		AuthKey:     p.relay.Get("TS_AUTHKEY"),
+		LoginServer: p.relay.Get("TS_LOGIN_SERVER"),
+		Hostname:    p.relay.Get("TS_HOSTNAME"),
+	}))
 	if err != nil {
 		return err
 	}
@@ -267,21 +273,27 @@ func (p *pod) remind() {
 	if !p.relay.Verifies() {
 		return
 	}
-	socket := p.relay.Get("SOCKET")
-	status, err := tailscaled.Ask(socket, time.Second)
-	switch {
-	case err == nil && status.Ready():
-	case p.relay.Sidecar() && err == nil:
-		p.showLogin(status)
-		logf("NO CLIENT IS LET IN: tailscaled is in state %s: %s; check TS_AUTHKEY and TS_LOGIN_SERVER", status.BackendState, status.Health)
-	case p.relay.Sidecar():
-		logf("NO CLIENT IS LET IN: tailscaled does not answer: %v", err)
-	case !relay.IsSocket(socket):
-		logf("NO CLIENT IS LET IN: VERIFY_CLIENTS=true, but there is no tailscaled at %s", socket)
-		hint("mount the host's: -v /var/run/tailscale:/var/run/tailscale; or use the one in this image: TS_AUTHKEY_FILE; or let everybody in: VERIFY_CLIENTS=false")
-	case err == nil:
-		logf("NO CLIENT IS LET IN: the host's tailscaled is in state %s; run tailscale up on the host", status.BackendState)
-	default:
-		logf("NO CLIENT IS LET IN: the host's tailscaled at %s does not answer: %v", socket, err)
+	d := tailscaled.Diagnose(context.Background(), tailscaled.Verifier{
+		Socket:     p.relay.Get("SOCKET"),
+		Own:        p.relay.Sidecar(),
+		HasAuthKey: p.relay.Get("TS_AUTHKEY") != "",
+		HasURL:     p.relay.Get("VERIFY_CLIENT_URL") != "",
+	})
+	if p.relay.Sidecar() {
+		p.showLogin(d.Status)
 	}
+	if d.Reason == nil {
+		return
+	}
+	logf("NO CLIENT IS LET IN: %s", d.Reason.What)
+	if d.Reason.Hint != "" {
+		hint("%s", d.Reason.Hint)
+	}
+}
+
+// ask is for those who ask again soon.
+func ask(socket string) (tailscaled.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return tailscaled.Ask(ctx, socket)
 }
