@@ -2,31 +2,59 @@
 package tailscaled
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
-	"github.com/xavieralpha/derper/entrypoint/document"
-	"github.com/xavieralpha/derper/entrypoint/http1"
-	"github.com/xavieralpha/derper/entrypoint/setting"
 )
+
+// Options are what the user has a say in. What is empty is left to tailscaled.
+type Options struct {
+	AuthKey     string
+	LoginServer string // URL
+	Hostname    string // of the node in the tailnet
+
+	PeerRelayPort      int // UDP; 0 for no peer relay
+	PeerRelayEndpoints []netip.AddrPort
+
+	ShieldsUp bool // nodes of the tailnet can connect to nothing here
+}
 
 // Config is the file for tailscaled --config. With it, tailscaled logs in by
 // itself, so the image needs no tailscale program. It takes nothing else from
 // the tailnet: no DNS, no routes.
-func Config(set setting.Set) []byte {
-	members := []string{`"version":"alpha0"`, `"enabled":true`, `"acceptDNS":false`, `"acceptRoutes":false`}
-	for _, m := range [][2]string{{"authKey", "TS_AUTHKEY"}, {"serverURL", "TS_LOGIN_SERVER"}, {"hostname", "TS_HOSTNAME"}} {
-		if text := set.Get(m[1]); text != "" {
-			members = append(members, document.Quote(m[0])+":"+document.Quote(text))
-		}
+func Config(o Options) []byte {
+	// tailscaled ends on a member that it does not know, see [Supports].
+	file := struct {
+		Version      string `json:"version"`
+		Enabled      bool   `json:"enabled"`
+		AcceptDNS    bool   `json:"acceptDNS"`
+		AcceptRoutes bool   `json:"acceptRoutes"`
+		ShieldsUp    bool   `json:"shieldsUp,omitempty"`
+
+		AuthKey   string `json:"authKey,omitempty"`
+		ServerURL string `json:"serverURL,omitempty"`
+		Hostname  string `json:"hostname,omitempty"`
+
+		RelayServerPort            int              `json:"relayServerPort,omitempty"`
+		RelayServerStaticEndpoints []netip.AddrPort `json:"relayServerStaticEndpoints,omitempty"`
+	}{
+		Version: "alpha0", Enabled: true, ShieldsUp: o.ShieldsUp,
+		AuthKey: o.AuthKey, ServerURL: o.LoginServer, Hostname: o.Hostname,
 	}
-	return []byte("{" + strings.Join(members, ",") + "}")
+	if o.PeerRelayPort != 0 {
+		file.RelayServerPort, file.RelayServerStaticEndpoints = o.PeerRelayPort, o.PeerRelayEndpoints
+	}
+	b, err := json.Marshal(file)
+	if err != nil { // strings, numbers and addresses always have a form in JSON
+		panic(err)
+	}
+	return b
 }
 
 // A Place is where a tailscaled keeps its things.
@@ -84,71 +112,6 @@ func (p Place) Environ(environ []string) []string {
 		environ = append(environ, "TS_LOGS_DIR="+dir)
 	}
 	return environ
-}
-
-// A Status is what a tailscaled says about itself.
-type Status struct {
-	Version      string
-	BackendState string // of Tailscale's state machine
-	AuthURL      string // where to log in, if that is what it waits for
-	Health       string // what it complains about
-}
-
-// Ready reports whether it can verify clients. That takes the list of nodes,
-// which it has when it is Starting. It is Running only once it has reached a
-// relay: when this one is the only one of the tailnet, the two would wait for
-// each other.
-func (s Status) Ready() bool { return s.BackendState == "Running" || s.BackendState == "Starting" }
-
-// Ask gets the status over the socket.
-func Ask(socket string, timeout time.Duration) (Status, error) {
-	var s Status
-	r, err := request(socket, timeout, "GET", "/localapi/v0/status?peers=false")
-	if err != nil {
-		return s, err
-	}
-	object, err := document.Object(r)
-	if err != nil {
-		return s, fmt.Errorf("tailscaled's status: %w", err)
-	}
-	var complaints []string
-	list, _ := object["Health"].([]any)
-	for _, item := range list {
-		if text, ok := item.(string); ok {
-			complaints = append(complaints, text)
-		}
-	}
-	return Status{
-		Health:       strings.Join(complaints, "; "),
-		Version:      document.Text(object, "Version"),
-		BackendState: document.Text(object, "BackendState"),
-		AuthURL:      document.Text(object, "AuthURL"),
-	}, nil
-}
-
-// Login makes tailscaled fetch the URL at which the user can log in.
-func Login(socket string, timeout time.Duration) error {
-	_, err := request(socket, timeout, "POST", "/localapi/v0/login-interactive")
-	return err
-}
-
-func request(socket string, timeout time.Duration, method, path string) ([]byte, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return nil, err
-	}
-	r, err := http1.New(conn, "local-tailscaled.sock").Do(method, path)
-	if err != nil {
-		return nil, fmt.Errorf("ask tailscaled: %w", err)
-	}
-	if r.Status/100 != 2 {
-		return nil, fmt.Errorf("tailscaled answered %d: %s", r.Status, strings.TrimSpace(string(r.Body)))
-	}
-	return r.Body, nil
 }
 
 // SameRevision reports whether a tailscaled and a derper are built from the

@@ -1,50 +1,57 @@
 package tailscaled_test
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"maps"
 	"net"
-	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/xavieralpha/derper/entrypoint/setting"
+	"tailscale.com/ipn"
+
 	"github.com/xavieralpha/derper/entrypoint/tailscaled"
 )
 
 // TestConfig guards against a file that tailscaled does not read as it was meant, and
 // against one with which it takes more from the tailnet than the list of nodes.
 func TestConfig(t *testing.T) {
-	always := map[string]any{"version": "alpha0", "enabled": true, "acceptDNS": false, "acceptRoutes": false}
+	endpoints := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("[2001:db8::1]:40000")}
+	port := uint16(40000)
 	for _, test := range []struct {
-		env  []string
-		more map[string]any
+		options tailscaled.Options
+		authKey string
+		prefs   ipn.Prefs
 	}{
-		{nil, nil},
-		{[]string{"TS_AUTHKEY=tskey-1"}, map[string]any{"authKey": "tskey-1"}},
-		{[]string{"TS_AUTHKEY=tskey-1?a=\"b\\", "TS_LOGIN_SERVER=https://login.example.com", "TS_HOSTNAME=derp1"},
-			map[string]any{"authKey": "tskey-1?a=\"b\\", "serverURL": "https://login.example.com", "hostname": "derp1"}},
+		{options: tailscaled.Options{}},
+		{options: tailscaled.Options{AuthKey: "tskey-1?a=\"b\\<&"}, authKey: "tskey-1?a=\"b\\<&"},
+		{options: tailscaled.Options{LoginServer: "https://login.example.com", Hostname: "derp1", ShieldsUp: true},
+			prefs: ipn.Prefs{ControlURL: "https://login.example.com", Hostname: "derp1", ShieldsUp: true}},
+		{options: tailscaled.Options{PeerRelayPort: 40000}, prefs: ipn.Prefs{RelayServerPort: &port}},
+		{options: tailscaled.Options{PeerRelayPort: 40000, PeerRelayEndpoints: endpoints},
+			prefs: ipn.Prefs{RelayServerPort: &port, RelayServerStaticEndpoints: endpoints}},
+		{options: tailscaled.Options{PeerRelayEndpoints: endpoints}}, // of no port
 	} {
-		set, problems := setting.Read(test.env, nil, "")
-		if len(problems) > 0 {
-			t.Fatal(problems)
+		var config ipn.ConfigVAlpha
+		if err := decode(tailscaled.Config(test.options), &config); err != nil {
+			t.Errorf("%+v: %v", test.options, err)
+			continue
 		}
-		var got map[string]any
-		if err := json.Unmarshal(tailscaled.Config(set), &got); err != nil {
-			t.Errorf("%q: %v", test.env, err)
+		mask, err := config.ToPrefs()
+		if err != nil || config.Version != "alpha0" {
+			t.Errorf("%+v: version %s, %v", test.options, config.Version, err)
 		}
-		want := maps.Clone(always)
-		maps.Copy(want, test.more)
-		if !maps.Equal(got, want) {
-			t.Errorf("%q: got %v, want %v", test.env, got, want)
+		test.prefs.WantRunning = true
+		if !mask.CorpDNSSet || !mask.RouteAllSet || !mask.Prefs.Equals(&test.prefs) {
+			t.Errorf("%+v: %v, want %v", test.options, mask.Prefs.Pretty(), test.prefs.Pretty())
+		}
+		var key string
+		if config.AuthKey != nil {
+			key = *config.AuthKey
+		}
+		if key != test.authKey {
+			t.Errorf("auth key %q, want %q", key, test.authKey)
 		}
 	}
 }
@@ -139,102 +146,6 @@ func TestPlace(t *testing.T) {
 		if got := test.place.Environ([]string{"TS_LOGS_DIR=/logs"}); !slices.Equal(got, []string{"TS_LOGS_DIR=/logs"}) {
 			t.Errorf("environment %q: the user's folder does not count", got)
 		}
-	}
-}
-
-// serve is the socket of a tailscaled with these answers.
-func serve(t *testing.T, answer http.HandlerFunc) string {
-	t.Helper()
-	socket := filepath.Join(short(t), "s")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: answer}
-	go server.Serve(listener)
-	t.Cleanup(func() { server.Close() })
-	return socket
-}
-
-// TestAsk guards against a status that is misread, and against an error that does not say
-// what tailscaled said.
-func TestAsk(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		code   int
-		body   string
-		status tailscaled.Status
-		ready  bool
-		err    string
-	}{
-		{name: "runs", code: 200, body: `{"Version":"1.102.3-t53a0d659a","BackendState":"Running","AuthURL":"","Health":null,"Self":{"ID":"n1"}}`,
-			status: tailscaled.Status{Version: "1.102.3-t53a0d659a", BackendState: "Running"}, ready: true},
-		{name: "has the nodes, and no relay yet", code: 200, body: `{"BackendState":"Starting"}`, status: tailscaled.Status{BackendState: "Starting"}, ready: true},
-		{name: "waits for a login", code: 200, body: `{"BackendState":"NeedsLogin","AuthURL":"https://login.example.com/a/1","Health":["You are logged out.","no route"]}`,
-			status: tailscaled.Status{BackendState: "NeedsLogin", AuthURL: "https://login.example.com/a/1", Health: "You are logged out.; no route"}},
-		{name: "waits for an admin", code: 200, body: `{"BackendState":"NeedsMachineAuth"}`, status: tailscaled.Status{BackendState: "NeedsMachineAuth"}},
-		{name: "has stopped", code: 200, body: `{"BackendState":"Stopped"}`, status: tailscaled.Status{BackendState: "Stopped"}},
-		{name: "members of other types", code: 200, body: `{"Version":1,"BackendState":["Running"],"Health":"bad"}`},
-		{name: "refuses", code: 403, body: "access denied\n", err: "tailscaled answered 403: access denied"},
-		{name: "no object", code: 200, body: `[]`, err: "tailscaled's status: "},
-		{name: "no JSON", code: 200, body: `<html>`, err: "tailscaled's status: "},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			var asked string
-			socket := serve(t, func(w http.ResponseWriter, req *http.Request) {
-				asked = req.Method + " " + req.Host + " " + req.RequestURI
-				w.WriteHeader(test.code)
-				io.WriteString(w, test.body)
-			})
-			got, err := tailscaled.Ask(socket, time.Minute)
-			if test.err != "" {
-				if err == nil || !strings.HasPrefix(err.Error(), test.err) {
-					t.Errorf("%v, want %q", err, test.err)
-				}
-			} else if err != nil || got != test.status || got.Ready() != test.ready {
-				t.Errorf("%+v, ready %v, %v; want %+v, %v", got, got.Ready(), err, test.status, test.ready)
-			}
-			// tailscaled takes requests with this Host only.
-			if want := "GET local-tailscaled.sock /localapi/v0/status?peers=false"; asked != want {
-				t.Errorf("asked %s, want %s", asked, want)
-			}
-		})
-	}
-}
-
-// TestAskNobody guards against a start that hangs on a tailscaled that does not answer.
-func TestAskNobody(t *testing.T) {
-	if _, err := tailscaled.Ask(filepath.Join(t.TempDir(), "none"), time.Minute); !errors.Is(err, syscall.ENOENT) {
-		t.Errorf("no socket: %v", err)
-	}
-	silent := make(chan struct{})
-	defer close(silent)
-	socket := serve(t, func(http.ResponseWriter, *http.Request) { <-silent })
-	if _, err := tailscaled.Ask(socket, 10*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("silent: %v", err)
-	}
-}
-
-// TestLogin guards against a login that is never asked for.
-func TestLogin(t *testing.T) {
-	code := 204
-	var asked []string
-	socket := serve(t, func(w http.ResponseWriter, req *http.Request) {
-		asked = append(asked, req.Method+" "+req.URL.Path)
-		w.WriteHeader(code)
-		if code >= 400 {
-			fmt.Fprintln(w, "login access denied")
-		}
-	})
-	if err := tailscaled.Login(socket, time.Minute); err != nil {
-		t.Error(err)
-	}
-	code = 403
-	if err := tailscaled.Login(socket, time.Minute); err == nil || err.Error() != "tailscaled answered 403: login access denied" {
-		t.Error(err)
-	}
-	if want := []string{"POST /localapi/v0/login-interactive", "POST /localapi/v0/login-interactive"}; !slices.Equal(asked, want) {
-		t.Errorf("asked %q", asked)
 	}
 }
 
