@@ -52,6 +52,7 @@ func underTest(t testing.TB, name string) string {
 		need.Namespaces(t)
 		need.Missing(t, "a network that leads nowhere", fmt.Sprintf("load the kernel's module veth, or start the container with --privileged (%v)", notIsolated))
 	}
+	need.Program(t, "nsenter", "util-linux")
 	path := filepath.Join(binDir, name)
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("program under test: %v", err)

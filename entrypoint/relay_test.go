@@ -17,7 +17,8 @@ import (
 	"tailscale.com/net/stun"
 )
 
-// A started is an entrypoint that a test started, and maybe derper by now.
+// A started is an entrypoint that a test started, in a mount namespace of its
+// own, as in a container.
 type started struct {
 	cmd   *exec.Cmd
 	env   []string
@@ -68,6 +69,7 @@ func start(t testing.TB, dir string, env []string, args ...string) *started {
 	s := &started{env: append(baseEnv(dir), env...), args: args, dir: dir, log: new(logBuffer), ended: make(chan struct{})}
 	s.cmd = exec.Command(entrypointBinary(t), args...)
 	s.cmd.Dir, s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = dir, s.env, s.log, s.log
+	ownMounts(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -87,20 +89,16 @@ func start(t testing.TB, dir string, env []string, args ...string) *started {
 	return s
 }
 
-// command runs a command of the entrypoint with the relay's environment, as
-// docker exec does.
+// command runs a command of the entrypoint beside the relay, as docker exec does.
 func (s *started) command(args ...string) (string, error) {
-	cmd := exec.Command(filepath.Join(binDir, "entrypoint"), args...)
+	enter := []string{"--target", fmt.Sprint(s.cmd.Process.Pid), "--mount", "--wd=" + s.dir, filepath.Join(binDir, "entrypoint")}
+	cmd := exec.Command("nsenter", append(enter, args...)...)
 	cmd.Dir, cmd.Env = s.dir, s.env
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-// healthcheck runs it with the arguments that the relay got. In a container
-// they come from process 1; here, process 1 is something else.
-func (s *started) healthcheck() (string, error) {
-	return s.command(append([]string{"healthcheck"}, s.args...)...)
-}
+func (s *started) healthcheck() (string, error) { return s.command("healthcheck") }
 
 // eventually waits for a condition, and fails with what it last said.
 func eventually(t testing.TB, patience time.Duration, condition func() error) {

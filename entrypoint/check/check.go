@@ -5,6 +5,7 @@
 package check
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -207,15 +208,12 @@ func (c *checker) peerRelay() {
 	case !c.WantsTailscaled():
 		c.fail("PEER_RELAY_PORT", "needs the tailscaled in this image: set TS_AUTHKEY_FILE, or TAILSCALED=true")
 	default:
-		for _, member := range []string{"RelayServerPort", "RelayServerStaticEndpoints"} {
-			if ok, err := tailscaled.Supports(c.Tailscaled, member); err != nil {
-				c.fail("PEER_RELAY_PORT", "whether tailscaled can be a peer relay: %v", err)
-			} else if !ok {
-				c.fail("PEER_RELAY_PORT", "the tailscaled of this release cannot be a peer relay; leave it out, or take a newer image")
-			} else {
-				continue
-			}
-			return
+		ok, err := tailscaled.Supports(context.Background(), c.Tailscaled, tailscaled.PeerRelay...)
+		switch {
+		case err != nil:
+			c.fail("PEER_RELAY_PORT", "whether tailscaled can be a peer relay: %v", err)
+		case !ok:
+			c.fail("PEER_RELAY_PORT", "the tailscaled of this release cannot be a peer relay; leave it out, or take a newer image")
 		}
 	}
 }
