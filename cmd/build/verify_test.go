@@ -20,11 +20,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
@@ -94,7 +94,7 @@ func (v *verifier) tampered() string {
 		}
 		images = append(images, img)
 	}
-	images[0] = mutate.Annotations(images[0], map[string]string{"evil": "yes"}).(v1.Image)
+	images[0] = imagetest.Annotate(v.t, images[0], "evil", "yes")
 	in := v.release.Inputs
 	n := len(in.Platforms)
 	if index, err = image.Index(in, in.Platforms, images[:n], images[n:]...); err != nil {

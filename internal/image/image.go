@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
 
-	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -73,31 +72,6 @@ func asJSON(v any) string {
 	return string(data)
 }
 
-// Config is how a container of the image starts. Working folder, ports and the
-// defaults of the variables are those of the image that this one replaces, so that
-// volumes and settings made for it keep working.
-func Config(in lock.Inputs) v1.Config {
-	return v1.Config{
-		Env:        append([]string{"PATH=/usr/local/bin"}, setting.Env()...),
-		Entrypoint: []string{"/entrypoint"},
-		User:       in.Variant().User,
-		WorkingDir: "/root",
-		ExposedPorts: map[string]struct{}{
-			"80/tcp":   {},
-			"443/tcp":  {},
-			"3478/udp": {},
-		},
-		Labels: Annotations(in),
-		Healthcheck: &v1.HealthConfig{
-			Test:        []string{"CMD", "/entrypoint", "healthcheck"},
-			Interval:    30 * time.Second,
-			Timeout:     5 * time.Second,
-			StartPeriod: 10 * time.Second,
-			Retries:     3,
-		},
-	}
-}
-
 // A Layer is a layer that has been written: what the lock records of it, and how to
 // read it.
 type Layer struct {
@@ -130,32 +104,6 @@ func (l *Layer) Uncompressed() (io.ReadCloser, error) {
 		io.Reader
 		io.Closer
 	}{zr, r}, nil
-}
-
-// New makes an image of layers, lowest first.
-func New(in lock.Inputs, platform lock.Platform, layers []*Layer) (v1.Image, error) {
-	created := v1.Time{Time: in.Tailscale.Time}
-	adds := make([]mutate.Addendum, len(layers))
-	for i, l := range layers {
-		adds[i] = mutate.Addendum{
-			Layer:   l,
-			History: v1.History{Created: created, CreatedBy: "derper build: layer " + l.Name},
-		}
-	}
-	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	img, err := mutate.ConfigFile(base, &v1.ConfigFile{
-		OS: platform.OS(), Architecture: platform.Arch(), Variant: platform.Variant(),
-		Created: created,
-		Config:  Config(in),
-		RootFS:  v1.RootFS{Type: "layers"},
-	})
-	if err == nil {
-		img, err = mutate.Append(img, adds...)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", platform, err)
-	}
-	return mutate.Annotations(img, Annotations(in)).(v1.Image), nil
 }
 
 // Index makes the index of images, one for each platform, in their order. Behind them

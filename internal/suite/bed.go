@@ -184,16 +184,34 @@ func (c *box) healthcheck(ctx context.Context) (string, error) {
 
 // ready waits until the relay is healthy.
 func (c *box) ready(ctx context.Context) {
-	done, cancel := context.WithCancel(context.Background())
-	cancel()
 	c.bed.eventually(ctx, func() {
 		if c.bed.runner.String() != "docker" { // there, asking takes longer than waiting
-			if code, err := c.Wait(done); err == nil {
-				fail("%w with code %d", errOver, code)
-			}
+			c.lives()
 		}
 		must.Get(c.healthcheck(ctx))
 	})
+}
+
+// settle waits until derper, which runs by now, is past its first second: one that ends in it could not start, and ends
+// the container.
+func (c *box) settle() { time.Sleep(1200 * time.Millisecond) }
+
+// kill sends a signal to a program of the container.
+func (c *box) kill(ctx context.Context, program string, s syscall.Signal) process {
+	p := c.process(ctx, program)
+	if err := syscall.Kill(p.PID, s); err != nil {
+		fail("%s, process %d: %v: %w", program, p.PID, s, err)
+	}
+	return p
+}
+
+// lives expects the container not to have ended.
+func (c *box) lives() {
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	if code, err := c.Wait(done); err == nil {
+		fail("%w with code %d", errOver, code)
+	}
 }
 
 // logged waits for a text in the log.

@@ -3,11 +3,13 @@ package suite
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -16,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
@@ -75,29 +79,17 @@ func sabotaged(t testing.TB, what string) v1.Image {
 	return img
 }
 
-// relabelled is the image with another value of a label.
-func relabelled(t testing.TB, name, value string) v1.Image {
-	t.Helper()
-	file, err := theImage(t).ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file = file.DeepCopy()
-	file.Config.Labels[name] = value
-	img, err := mutate.ConfigFile(theImage(t), file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return img
-}
-
 const (
-	life    = "^(versions|hardened|sigterm.*|new-container|rate-limit)$"
+	life    = "^(versions|env/defaults|hardened|sigterm.*|new-container|rate-limit)$"
 	health  = "^(health/.*|default|versions)$"
 	probes  = "^(default|probe/.*)$"
 	verify  = "^(verify/.*|default)$"
 	tailnet = "^(variable/T(S_|AILSC).*|versions)$"
 	network = "^(mesh|end-to-end|probe/ipv4)$"
+	limits  = "^(variable/ACCEPT_.*|versions)$"
+	metered = "^(health/metrics|health/restart|variable/METRICS_ADDR|versions)$"
+	nodes   = "^(verify/nodes|verify/url-allow|variable/VERIFY_NODES)$"
+	relayed = "^(variable/PEER_RELAY_%s|versions)$"
 )
 
 // TestEachCaseCanFail feeds images in which one thing is spoiled, and expects the rows that are about it to fail, and
@@ -132,6 +124,9 @@ func TestEachCaseCanFail(t *testing.T) {
 		{"always-healthy", health, []string{"default", "health/hung", "health/stun-port-taken"}},
 		{"healthy-when-hung", health, []string{"health/hung"}},
 		{"healthy-without-stun", health, []string{"health/stun-port-taken"}},
+		{"derper-only-once", health, []string{"health/restart", "health/stun-port-taken"}},
+		{"derper-only-once", limits, []string{"variable/ACCEPT_CONNECTION_BURST", "variable/ACCEPT_CONNECTION_LIMIT"}},
+		{"env METRICS_ADDR", metered, []string{"health/metrics", "health/restart", "variable/METRICS_ADDR"}},
 
 		{"admit allowed", verify, []string{"verify/url-allow"}},
 		{"admit denied", verify, []string{"verify/url-deny"}},
@@ -141,22 +136,32 @@ func TestEachCaseCanFail(t *testing.T) {
 		{"no-verify /tmp/", verify, []string{"verify/tailscaled"}},
 		{"no-verify /var/run/tailscale/", verify, []string{"default", "verify/socket"}},
 
+		{"env VERIFY_NODES", nodes, []string{"variable/VERIFY_NODES", "verify/nodes"}},
+		{"everybody-is-known", nodes, []string{"variable/VERIFY_NODES", "verify/nodes"}},
+
 		{"drop mesh-with", network, []string{"mesh"}},
 		{"dead-tailscaled", network, []string{"end-to-end"}},
 
 		{"env TS_AUTHKEY", tailnet, []string{"variable/TS_AUTHKEY"}},
 		{"env TAILSCALED", tailnet, []string{"variable/TAILSCALED"}},
 		{"env TS_HOSTNAME", tailnet, []string{"variable/TS_HOSTNAME"}},
+		{"env PEER_RELAY_PORT", fmt.Sprintf(relayed, "PORT"), []string{"variable/PEER_RELAY_PORT"}},
+		{"env PEER_RELAY_ENDPOINTS", fmt.Sprintf(relayed, "ENDPOINTS"), []string{"variable/PEER_RELAY_ENDPOINTS"}},
 		{"env TS_LOGIN_SERVER", tailnet, []string{"variable/TAILSCALED", "variable/TS_AUTHKEY", "variable/TS_HOSTNAME", "variable/TS_LOGIN_SERVER"}},
 	} {
-		t.Run(tt.sabotage, func(t *testing.T) {
+		t.Run(tt.sabotage+" "+strings.Join(tt.want, " "), func(t *testing.T) {
 			t.Parallel()
 			check(t, sabotaged(t, tt.sabotage), tt.run, tt.want...)
 		})
 	}
 	t.Run("another label", func(t *testing.T) {
 		t.Parallel()
-		check(t, relabelled(t, "org.opencontainers.image.revision", "0123456789012345678901234567890123456789"), life, "versions")
+		const commit = "0123456789012345678901234567890123456789"
+		check(t, imagetest.Config(t, theImage(t), func(c *image.ConfigFile) { c.Config.Labels[image.LabelCommit] = commit }), life, "versions")
+	})
+	t.Run("defaults in the image", func(t *testing.T) {
+		t.Parallel()
+		check(t, imagetest.Config(t, theImage(t), func(c *image.ConfigFile) { c.Config.Env = append(c.Config.Env, "CERT_MODE=manual") }), life, "env/defaults")
 	})
 }
 

@@ -5,9 +5,14 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
+	"tailscale.com/client/local"
+	"tailscale.com/types/key"
 	"tailscale.com/util/must"
 
 	"github.com/xavieralpha/derper/internal/probe"
@@ -16,11 +21,11 @@ import (
 // What the variables of a scenario are expected to do.
 
 // page expects a page to hold a text.
-func page(path, text string) func(context.Context, *trial) {
+func page(at, text string) func(context.Context, *trial) {
 	return func(ctx context.Context, t *trial) {
 		t.bed.eventually(ctx, func() {
-			if p := t.get(ctx, path, http.StatusOK); !strings.Contains(p.Text, text) {
-				fail("GET %s does not say %q: %s", path, text, p.Text)
+			if p := t.get(ctx, at, http.StatusOK); !strings.Contains(p.Text, text) {
+				fail("GET %s does not say %q: %s", at, text, p.Text)
 			}
 		})
 	}
@@ -47,17 +52,75 @@ func meshKey(ctx context.Context, t *trial) {
 	}
 }
 
-// fifthIsLast expects exactly five connections to be accepted: more never come back in the time that this takes.
-func fifthIsLast(ctx context.Context, t *trial) {
+// limited expects the relay to outlive more connections than its limit allows: derper ends with the first of them, and
+// is started again at once.
+func limited(ctx context.Context, t *trial) {
+	t.settle()
 	accepted := 0
-	for range 10 {
-		if probe.Caught(func() { t.leaf(ctx, "127.0.0.1") }) == nil {
-			accepted++
+	for accepted < 10 && probe.Caught(func() { t.leaf(ctx, "127.0.0.1") }) == nil {
+		accepted++
+	}
+	if accepted > 5 {
+		fail("%d connections are accepted one after another, wants 5 at most", accepted)
+	}
+	t.logged(ctx, "cannot accept connection; rate limited")
+	t.logged(ctx, "derper: ended with code 1; starting it again")
+	page("/derp/probe", "")(ctx, t)
+	t.lives()
+}
+
+// knowsNodes expects derper to ask the entrypoint about its clients, and nobody else.
+func knowsNodes(ctx context.Context, t *trial) {
+	args := t.derper(ctx).Args
+	url := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "-verify-client-url=http://127.0.0.1:") })
+	closed := slices.Contains(args, "-verify-client-url-fail-open=false")
+	if url < 0 || !closed || slices.Contains(args, "-verify-clients=true") || slices.Contains(args, "-verify-clients") {
+		fail("derper's command line does not leave verification to the entrypoint alone: %q", args)
+	}
+	t.admits(ctx, "a node that is not in the file", key.NewNode(), false)
+}
+
+// relaysAt expects the relay's tailscaled to be a peer relay at that port.
+func relaysAt(port uint16) func(context.Context, *trial) {
+	return func(ctx context.Context, t *trial) {
+		t.bed.eventually(ctx, func() {
+			st := must.Get(t.sidecar(ctx).DebugPeerRelaySessions(ctx))
+			if st.UDPPort == nil || *st.UDPPort != port {
+				fail("tailscaled is no peer relay at port %d: %+v", port, st)
+			}
+		})
+	}
+}
+
+// relaysFor expects the relay's tailscaled to name these addresses to who wants to use it as a peer relay.
+func relaysFor(endpoints ...string) func(context.Context, *trial) {
+	return func(ctx context.Context, t *trial) {
+		t.bed.eventually(ctx, func() {
+			var have []string
+			for _, a := range must.Get(t.sidecar(ctx).GetPrefs(ctx)).RelayServerStaticEndpoints {
+				have = append(have, a.String())
+			}
+			if !slices.Equal(have, endpoints) {
+				fail("tailscaled has the static endpoints %q, wants %q", have, endpoints)
+			}
+		})
+	}
+}
+
+// sidecar is the tailscaled in the relay's container.
+func (c *box) sidecar(ctx context.Context) *local.Client {
+	p := c.process(ctx, "tailscaled")
+	for _, a := range p.Args {
+		if socket, ok := strings.CutPrefix(a, "--socket="); ok {
+			from := "cwd"
+			if path.IsAbs(socket) {
+				from = "root"
+			}
+			return &local.Client{Socket: path.Join("/proc", strconv.Itoa(p.PID), from, socket), UseSocketOnly: true}
 		}
 	}
-	if accepted != 5 {
-		fail("%d of 10 connections are accepted, wants 5", accepted)
-	}
+	fail("tailscaled has no socket: %q", p.Args)
+	return nil
 }
 
 // heard expects that a server of the scenario was asked for something.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,17 +25,12 @@ import (
 // lifeCases are about starting, stopping and starting again.
 var lifeCases = []Case{
 	{Name: "versions", Everywhere: true, run: caseVersions},
+	{Name: "env/defaults", run: caseDefaults},
 	{Name: "hardened", Everywhere: true, run: caseHardened},
 	{Name: "sigterm", Everywhere: true, run: caseSIGTERM},
 	{Name: "sigterm/tailscaled", run: caseSIGTERMTailscaled},
 	{Name: "new-container", run: caseNewContainer},
 	{Name: "rate-limit", run: caseRateLimit},
-}
-
-// healthCases break a relay and expect the health check to notice.
-var healthCases = []Case{
-	{Name: "health/hung", run: caseHung},
-	{Name: "health/stun-port-taken", run: caseSTUNPortTaken},
 }
 
 var (
@@ -79,22 +75,64 @@ func caseVersions(ctx context.Context, b *bed) {
 	must.Do(errors.Join(errs...))
 }
 
-// caseSIGTERM stops a relay in the forms that it has without a tailnet: derper alone, below the entrypoint, and before
-// there is a tailscaled.
+// caseDefaults expects the defaults in the program, not in the image: who makes a container anew keeps the environment
+// of the old image. Whoever asks is told where each value comes from.
+func caseDefaults(ctx context.Context, b *bed) {
+	if env := must.Get(b.image.ConfigFile()).Config.Env; !slices.Equal(env, []string{"PATH=/usr/local/bin"}) {
+		fail("the image's environment is %q, wants nothing but PATH", env)
+	}
+	c := b.healthy(ctx, container.Spec{Args: []string{"-stun-port=3479"}, Ports: []container.Port{httpsPort, httpPort, udp(3479)}},
+		open, "FLAGHOME=blank")
+	out := must.Get(c.Exec(ctx, "/entrypoint", "env"))
+	said := map[string]string{}
+	for line := range strings.Lines(out.Stdout) {
+		if f := strings.Fields(line); len(f) > 1 {
+			said[f[0]] = strings.Join(f[1:], " ")
+		}
+	}
+	var errs []error
+	for value, origin := range map[string]string{
+		"STUN_PORT=3479": "argument", "FLAGHOME=blank": "environment", "VERIFY_CLIENTS=false": "environment",
+		"ADDR=:443": "default", "CERT_MODE=manual": "default", "RUN_DERP=true": "default", "TCP_WRITE_TIMEOUT=2s": "default",
+	} {
+		if !strings.HasPrefix(said[value], origin) {
+			errs = append(errs, fmt.Errorf("env does not say that %s is from %s: %s%s", value, origin, out.Stdout, out.Stderr))
+		}
+	}
+	// The runtime sets HOSTNAME to the container's own name, which is none of a relay.
+	if _, ok := said["HOSTNAME=127.0.0.1"]; !ok {
+		errs = append(errs, fmt.Errorf("env does not say HOSTNAME=127.0.0.1: %s", out.Stdout))
+	}
+	must.Do(errors.Join(errs...))
+}
+
+// caseSIGTERM stops a relay in the states that it has without a tailnet: it serves, there is no tailscaled, derper does
+// not answer, derper is just being started again.
 func caseSIGTERM(ctx context.Context, b *bed) {
 	var errs []error
 	var notes []string
+	derper := func(s syscall.Signal) func(*box) {
+		return func(c *box) {
+			c.settle()
+			c.kill(ctx, "derper", s)
+		}
+	}
 	for _, form := range []struct {
-		name string
-		env  []string
+		name   string
+		env    []string
+		before func(*box)
 	}{
-		{"alone", []string{open}},
-		{"supervised", []string{open, "HOSTNAME=relay.example"}},
-		{"without tailscaled", nil},
+		{name: "serving", env: []string{open}},
+		{name: "without tailscaled"},
+		{name: "derper frozen", env: []string{open}, before: derper(syscall.SIGSTOP)},
+		{name: "derper killed", env: []string{open}, before: derper(syscall.SIGKILL)},
 	} {
 		took, err := stopTime(ctx, func() *box {
 			c := b.relay(ctx, container.Spec{}, form.env...)
 			c.logged(ctx, "serving on ")
+			if form.before != nil {
+				form.before(c)
+			}
 			return c
 		})
 		if err != nil {
@@ -204,76 +242,4 @@ func fastest(limit time.Duration, measure func() time.Duration) (took time.Durat
 		}
 	}
 	return took
-}
-
-// healthLimit is the timeout of the image's health check.
-const healthLimit = 5 * time.Second
-
-// caseHung stops derper as if it hung.
-func caseHung(ctx context.Context, b *bed) {
-	c := b.healthy(ctx, container.Spec{}, open)
-	must.Do(c.Signal(syscall.SIGSTOP))
-	var said string
-	took := fastest(healthLimit, func() time.Duration {
-		began := time.Now()
-		var err error
-		if said, err = c.healthcheck(ctx); !errors.Is(err, errUnhealthy) {
-			fail("derper hangs, and the health check says %q, %v", said, err)
-		}
-		return time.Since(began)
-	})
-	if took > healthLimit {
-		fail("the health check took %v of the %v that it has", took.Round(time.Millisecond), healthLimit)
-	}
-	must.Do(c.Signal(syscall.SIGCONT))
-	if err := probe.Caught(func() { c.ready(ctx) }); err != nil {
-		fail("derper goes on: %w", err)
-	}
-	b.note = strings.ReplaceAll(said, "\n", "; ")
-}
-
-// caseSTUNPortTaken takes the STUN port in the moment in which derper is restarted. derper itself does not say a word.
-func caseSTUNPortTaken(ctx context.Context, b *bed) {
-	c := b.healthy(ctx, container.Spec{}, open, "HOSTNAME=relay.example")
-	hctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	said, held := make(words, 10), make(chan error, 1)
-	go func() { held <- runWorker(hctx, c, "hold", stunPort.Number, said) }()
-	// next is whether the worker has said one more word: first that it waits for the port, then that it has it.
-	next := func(patience time.Duration) bool {
-		select {
-		case <-said:
-			return true
-		case <-ctx.Done():
-		case <-time.After(patience):
-		}
-		return false
-	}
-	if !next(b.patience) {
-		fail("the worker that takes the STUN port does not start")
-	}
-	b.eventually(ctx, func() {
-		must.Do(c.Signal(syscall.SIGHUP)) // a new certificate, maybe: restarts derper
-		if !next(time.Second) {
-			fail("derper always got its STUN port back before it could be taken")
-		}
-	})
-	if err := probe.Caught(func() { b.eventually(ctx, func() { c.get(ctx, "/derp/probe", 200) }) }); err != nil {
-		fail("derper did not come back: %w", err)
-	}
-	if said, err := c.healthcheck(ctx); err == nil || !strings.Contains(err.Error(), "stun") {
-		fail("the STUN port is another program's, and the health check says %q, %v", said, err)
-	}
-	cancel()
-	<-held
-}
-
-// words are what is written, one by one.
-type words chan string
-
-func (w words) Write(p []byte) (int, error) {
-	for _, word := range strings.Fields(string(p)) {
-		w <- word
-	}
-	return len(p), nil
 }

@@ -239,11 +239,11 @@ var scenarios = []scenario{
 	},
 	{
 		name: "connection-limit", env: []string{open, "ACCEPT_CONNECTION_BURST=5"}, up: "serving on :443",
-		effects: []effect{{name: "ACCEPT_CONNECTION_LIMIT", value: "0.001", see: fifthIsLast}},
+		effects: []effect{{name: "ACCEPT_CONNECTION_LIMIT", value: "0.001", see: limited}},
 	},
 	{
 		name: "connection-burst", env: []string{open, "ACCEPT_CONNECTION_LIMIT=0.001"}, up: "serving on :443",
-		effects: []effect{{name: "ACCEPT_CONNECTION_BURST", value: "5", see: fifthIsLast}},
+		effects: []effect{{name: "ACCEPT_CONNECTION_BURST", value: "5", see: limited}},
 	},
 	{
 		name: "admission", env: []string{open},
@@ -262,6 +262,19 @@ var scenarios = []scenario{
 			}},
 			{name: "VERIFY_FAIL_OPEN", value: "false"}, // seen in verify/url-unreachable-fail-closed
 		},
+	},
+	{
+		name: "nodes",
+		prepare: func(t *trial) {
+			must.Do(os.WriteFile(filepath.Join(t.data, "nodes"), nodeList(key.NewNode()), 0o644))
+		},
+		effects: []effect{{name: "VERIFY_NODES", value: "/data/nodes", see: knowsNodes}},
+	},
+	{
+		name: "metrics", env: []string{open}, ports: []container.Port{metricsPort},
+		effects: []effect{{name: "METRICS_ADDR", value: ":9100", see: func(ctx context.Context, t *trial) {
+			t.measures(ctx, "relay_up", 1)
+		}}},
 	},
 	{
 		name: "socket", up: "serving on :443",
@@ -308,6 +321,16 @@ var scenarios = []scenario{
 	{
 		name: "tailnet-name", env: []string{"TAILSCALED=true", "TS_AUTHKEY=" + authKey}, prepare: joins(""),
 		effects: []effect{{name: "TS_HOSTNAME", value: "relay-of-the-suite", see: joined("relay-of-the-suite")}},
+	},
+	{
+		name: "peer-relay", env: []string{"TS_AUTHKEY=" + authKey}, prepare: joins(authKey),
+		effects: []effect{{name: "PEER_RELAY_PORT", value: "40000", see: relaysAt(40000)}},
+	},
+	{
+		name: "peer-relay-endpoints", env: []string{"TS_AUTHKEY=" + authKey, "PEER_RELAY_PORT=40000"}, prepare: joins(authKey),
+		effects: []effect{{
+			name: "PEER_RELAY_ENDPOINTS", value: "192.0.2.9:40000,[2001:db8::9]:41000", see: relaysFor("192.0.2.9:40000", "[2001:db8::9]:41000"),
+		}},
 	},
 	{
 		name: "development", env: []string{open}, ports: []container.Port{tcp(3340)}, https: 3340,

@@ -25,6 +25,7 @@ var verifyCases = []Case{
 	{Name: "verify/url-not-200", run: verifyURL(answers(http.StatusInternalServerError, true), false)},
 	{Name: "verify/url-unreachable-fail-open", run: verifyURL(hangsUp, true, "VERIFY_FAIL_OPEN=true")},
 	{Name: "verify/url-unreachable-fail-closed", run: verifyURL(hangsUp, false, "VERIFY_FAIL_OPEN=false")},
+	{Name: "verify/nodes", run: caseVerifyNodes},
 	{Name: "verify/tailscaled", run: caseVerifyTailscaled},
 	{Name: "verify/socket", run: caseVerifySocket},
 }
@@ -68,6 +69,45 @@ func verifyURL(h http.HandlerFunc, want bool, env ...string) func(context.Contex
 			fail("nobody asked at the URL")
 		}
 	}
+}
+
+// nodeList is a file for VERIFY_NODES.
+func nodeList(nodes ...key.NodePrivate) []byte {
+	list := "# those who may use the relay\n\n"
+	for _, k := range nodes {
+		list += k.Public().String() + " # somebody\n"
+	}
+	return []byte(list)
+}
+
+// caseVerifyNodes verifies clients by a file, without any tailscaled, and changes the file.
+func caseVerifyNodes(ctx context.Context, b *bed) {
+	dir := b.volume("nodes")
+	file := filepath.Join(dir, "nodes")
+	known, stranger := key.NewNode(), key.NewNode()
+	write := func(data []byte) { // as an editor does: a new file in its place
+		must.Do(os.WriteFile(file+".new", data, 0o644))
+		must.Do(os.Rename(file+".new", file))
+	}
+	write(nodeList(known))
+	c := b.healthy(ctx, container.Spec{Volumes: []container.Volume{{Host: dir, Container: "/nodes", ReadOnly: true}}}, "VERIFY_NODES=/nodes/nodes")
+	c.admits(ctx, "a node in the file", known, true)
+	c.admits(ctx, "a node that is not in the file", stranger, false)
+	c.logged(ctx, stranger.Public().String()) // so that it can be added
+
+	write(nodeList(stranger))
+	b.eventually(ctx, func() { c.admits(ctx, "a node that was added", stranger, true) })
+	c.admits(ctx, "a node that was removed", known, false)
+
+	write(nil)
+	b.eventually(ctx, func() { c.admits(ctx, "a node, with an empty file", stranger, false) })
+	c.logged(ctx, "NO CLIENT IS LET IN")
+	must.Do(os.Remove(file))
+	c.admits(ctx, "a node, without a file", stranger, false)
+	c.lives()
+
+	write(nodeList(known))
+	b.eventually(ctx, func() { c.admits(ctx, "a node in the new file", known, true) })
 }
 
 // authKey is what the control server of the tests wants from a new node.

@@ -122,18 +122,21 @@ func workProcesses([]byte) any {
 	return list
 }
 
-// derper is the relay's process. Where an emulator runs it, that comes first in its arguments.
-func (c *box) derper(ctx context.Context) (found process) {
+// derper is the relay's process.
+func (c *box) derper(ctx context.Context) process { return c.process(ctx, "derper") }
+
+// process is a program's of the container. Where an emulator runs it, that comes first in its arguments.
+func (c *box) process(ctx context.Context, program string) (found process) {
 	list := work[[]process](ctx, c, "processes", nil)
 	for _, p := range list {
 		for i, a := range p.Args {
-			if filepath.Base(a) == "derper" && i < 3 {
+			if filepath.Base(a) == program && i < 3 {
 				p.Args = p.Args[i:]
 				return p
 			}
 		}
 	}
-	fail("no derper among the %d processes of the container", len(list))
+	fail("no %s among the %d processes of the container", program, len(list))
 	return found
 }
 

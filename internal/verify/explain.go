@@ -51,18 +51,10 @@ func (s *Subject) explain() error {
 	return nil
 }
 
-// onlyEntrypoint reports whether what differs is what comes from this project's own
-// source: the entrypoint, and the defaults of its variables.
+// onlyEntrypoint reports whether what differs is the one program that is compiled from this
+// project's own source.
 func onlyEntrypoint(list []Explanation) bool {
-	for i, e := range list {
-		switch {
-		case e.Level == LevelBinary && len(e.Names) == 1 && path.Base(e.Names[0]) == plan.Entrypoint:
-		case i > 0 && e.Level == LevelConfig && !slices.ContainsFunc(e.Details, func(d string) bool { return !strings.HasPrefix(d, ".config.Env[") }):
-		default:
-			return false
-		}
-	}
-	return len(list) > 0
+	return len(list) == 1 && list[0].Level == LevelBinary && len(list[0].Names) == 1 && path.Base(list[0].Names[0]) == plan.Entrypoint
 }
 
 // say fills in one of the texts of the report.

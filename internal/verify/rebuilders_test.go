@@ -11,13 +11,13 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
+	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -93,7 +93,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 	})
 	t.Run("an attestation of another image", func(t *testing.T) {
 		good := push(t, "good", f.index)
-		evil := f.with(mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image))
+		evil := f.with(imagetest.Annotate(t, f.images[0], "evil", "yes"))
 		index := f.indexOf(t, f.platforms, evil)
 		bad := push(t, "bad", index)
 		v := f.verifier(t)
@@ -109,7 +109,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		wantError(t, require(t, bad, 1, alice), ErrRebuilders, "has attested another image, and that attestation is attached to this one")
 	})
 	t.Run("one that found a difference", func(t *testing.T) {
-		evil := f.with(mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image))
+		evil := f.with(imagetest.Annotate(t, f.images[0], "evil", "yes"))
 		index := f.indexOf(t, f.platforms, evil)
 		ref := push(t, "differs", index)
 		attestBy(t, ref, alice)

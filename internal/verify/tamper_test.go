@@ -28,6 +28,7 @@ import (
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/testing/imagetest"
 )
 
 const derperFile = "usr/local/bin/derper"
@@ -227,45 +228,30 @@ func TestTampering(t *testing.T) {
 		wantFirst(t, s, LevelCompression, "layer derper on linux/amd64", "the same tar, compressed in another way: image gzip (OS 255), ", "only the compression")
 		wantOnly(t, s)
 	})
-	config := func(name string, change func(c *v1.ConfigFile), words ...string) {
+	config := func(name string, change func(c *image.ConfigFile), words ...string) {
 		t.Run(name, func(t *testing.T) {
-			have, err := f.images[0].ConfigFile()
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := have.DeepCopy()
-			change(c)
-			img, err := mutate.ConfigFile(f.images[0], c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := image1(t, mutate.Annotations(img, image.Annotations(in)).(v1.Image))
+			s := image1(t, imagetest.Config(t, f.images[0], change))
 			wantFirst(t, s, LevelConfig, append([]string{"The config on linux/amd64"}, words...)...)
 			wantOnly(t, s)
 		})
 	}
-	config("an environment variable", func(c *v1.ConfigFile) {
-		for i, e := range c.Config.Env {
-			if strings.HasPrefix(e, "VERIFY_CLIENTS=") {
-				c.Config.Env[i] = "VERIFY_CLIENTS=false"
-			}
-		}
-	}, `.config.Env.VERIFY_CLIENTS: image "false", rebuilt "true"`)
-	config("an added variable", func(c *v1.ConfigFile) { c.Config.Env = append(c.Config.Env, "LD_PRELOAD=/evil.so") },
+	config("an environment variable", func(c *image.ConfigFile) { c.Config.Env[0] = "PATH=/evil" },
+		`.config.Env.PATH: image "/evil", rebuilt "/usr/local/bin"`)
+	config("an added variable", func(c *image.ConfigFile) { c.Config.Env = append(c.Config.Env, "LD_PRELOAD=/evil.so") },
 		`.config.Env.LD_PRELOAD: image "/evil.so", the rebuilt has none`)
-	config("order of the variables", func(c *v1.ConfigFile) { c.Config.Env[0], c.Config.Env[1] = c.Config.Env[1], c.Config.Env[0] },
-		".config.Env: image the same values in another order")
-	config("a label", func(c *v1.ConfigFile) { c.Config.Labels["org.opencontainers.image.licenses"] = "none" },
+	config("what go-containerregistry's type lacks", func(c *image.ConfigFile) { c.Config.Healthcheck.StartInterval = 0 },
+		`.config.Healthcheck.StartInterval: image none, the rebuilt has 1000000000`)
+	config("a label", func(c *image.ConfigFile) { c.Config.Labels["org.opencontainers.image.licenses"] = "none" },
 		`.config.Labels["org.opencontainers.image.licenses"]: image "none"`)
-	config("the label of the release", func(c *v1.ConfigFile) { c.Config.Labels[image.LabelVersion] = "1.0.1" },
+	config("the label of the release", func(c *image.ConfigFile) { c.Config.Labels[image.LabelVersion] = "1.0.1" },
 		`.config.Labels["org.opencontainers.image.version"]: image "1.0.1"`)
-	config("entrypoint", func(c *v1.ConfigFile) { c.Config.Entrypoint = []string{"/usr/local/bin/derper"} },
+	config("entrypoint", func(c *image.ConfigFile) { c.Config.Entrypoint = []string{"/usr/local/bin/derper"} },
 		`.config.Entrypoint[0]: image "/usr/local/bin/derper", rebuilt "/entrypoint"`)
-	config("user", func(c *v1.ConfigFile) { c.Config.User = "0:0" }, `.config.User: image "0:0", the rebuilt has none`)
-	config("created", func(c *v1.ConfigFile) { c.Created = v1.Time{Time: time.Unix(1e9, 0).UTC()} },
+	config("user", func(c *image.ConfigFile) { c.Config.User = "0:0" }, `.config.User: image "0:0", the rebuilt has none`)
+	config("created", func(c *image.ConfigFile) { c.Created = v1.Time{Time: time.Unix(1e9, 0).UTC()} },
 		`.created: image "2001-09-09T01:46:40Z"`)
 	t.Run("an annotation of the manifest", func(t *testing.T) {
-		s := image1(t, mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image))
+		s := image1(t, imagetest.Annotate(t, f.images[0], "evil", "yes"))
 		wantFirst(t, s, LevelManifest, "The manifest on linux/amd64", `.annotations.evil: image "yes", the rebuilt has none`)
 		wantOnly(t, s)
 	})
@@ -340,17 +326,7 @@ func TestTampering(t *testing.T) {
 		wantOnly(t, s)
 	})
 	t.Run("a config that claims another platform", func(t *testing.T) {
-		have, err := f.images[0].ConfigFile()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := have.DeepCopy()
-		c.Architecture = "arm64"
-		img, err := mutate.ConfigFile(f.images[0], c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := image1(t, mutate.Annotations(img, image.Annotations(in)).(v1.Image))
+		s := image1(t, imagetest.Config(t, f.images[0], func(c *image.ConfigFile) { c.Architecture = "arm64" }))
 		wantFirst(t, s, LevelConfig, `.architecture: image "arm64", rebuilt "amd64"`)
 		wantOnly(t, s)
 	})

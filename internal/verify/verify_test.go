@@ -18,7 +18,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
@@ -28,6 +27,7 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
@@ -212,17 +212,9 @@ func TestCannotVerify(t *testing.T) {
 		wantError(t, f.verify(t, oneImage(t, img)), image.ErrForeign, "is not an image of this project: nothing in it says org.opencontainers.image.version")
 	})
 	claims := func(t *testing.T, name, value string) string {
-		config, err := f.images[0].ConfigFile()
-		if err != nil {
-			t.Fatal(err)
-		}
-		config = config.DeepCopy()
-		config.Config.Labels[name] = value
-		img, err := mutate.ConfigFile(f.images[0], config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return oneImage(t, mutate.Annotations(img, map[string]string{name: value}).(v1.Image))
+		return oneImage(t, imagetest.Edit(t, f.images[0], func(c *image.ConfigFile, m *v1.Manifest) {
+			c.Config.Labels[name], m.Annotations[name] = value, value
+		}))
 	}
 	t.Run("another format", func(t *testing.T) {
 		s := f.verify(t, claims(t, image.LabelFormat, "99"))
@@ -347,7 +339,7 @@ func TestFormat1(t *testing.T) {
 func TestManyReferences(t *testing.T) {
 	f := newFixture(t, "linux/amd64")
 	good := f.layoutOf(t, f.index)
-	bad := f.layout(t, f.platforms, []v1.Image{mutate.Annotations(f.images[0], map[string]string{"evil": "yes"}).(v1.Image)})
+	bad := f.layout(t, f.platforms, []v1.Image{imagetest.Annotate(t, f.images[0], "evil", "yes")})
 	v := f.verifier(t)
 	v.Fresh = true // so that what is no longer needed is dropped
 	report, err := v.References(t.Context(), []string{good, "./nowhere", bad, good})
@@ -483,7 +475,7 @@ func TestSource(t *testing.T) {
 func TestReport(t *testing.T) {
 	f := newFixture(t, "linux/amd64")
 	const evil = "<script>alert(1)</script>"
-	dir := f.layout(t, f.platforms, []v1.Image{mutate.Annotations(f.images[0], map[string]string{evil: evil}).(v1.Image)})
+	dir := f.layout(t, f.platforms, []v1.Image{imagetest.Annotate(t, f.images[0], evil, evil)})
 	r, err := f.verifier(t).References(t.Context(), []string{dir})
 	if err != nil {
 		t.Fatal(err)

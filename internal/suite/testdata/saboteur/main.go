@@ -106,12 +106,12 @@ func entrypoint(what, arg string) {
 		check(os.WriteFile("/marker", nil, 0o600))
 	case what == "forgets-certificates":
 		for _, pattern := range []string{"*.crt", "*.key"} {
-			names, _ := filepath.Glob(filepath.Join(os.Getenv("CERT_DIR"), pattern))
+			names, _ := filepath.Glob(filepath.Join("/root/derper-certs", pattern))
 			for _, name := range names {
 				os.Remove(name)
 			}
 		}
-	case what == "open-door" && os.Getenv("VERIFY_CLIENTS") == "true":
+	case what == "open-door" && os.Getenv("VERIFY_CLIENTS") == "":
 		os.Setenv("VERIFY_CLIENTS", "false")
 	case what == "stubborn", what == "stubborn-sidecar" && sidecar:
 		child(nil, func(s os.Signal, cmd *exec.Cmd) {
@@ -172,6 +172,17 @@ func derper(what, arg string) {
 	case "key-in-tmp":
 		if f, err := os.CreateTemp("/tmp", "key"); err == nil {
 			set("c", f.Name()+".json")
+		}
+	case "derper-only-once": // the second relay does nothing
+		if len(args) > 1 {
+			if _, err := os.Stat("/tmp/once"); err == nil {
+				time.Sleep(time.Hour)
+			}
+			check(os.WriteFile("/tmp/once", nil, 0o600))
+		}
+	case "everybody-is-known":
+		if flag("verify-client-url-fail-open") == "false" {
+			drop("verify-client-url")
 		}
 	case "rate-frozen":
 		if b, err := os.ReadFile(flag("rate-config")); err == nil {
