@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func made(t *testing.T, host string) certificate.Pair {
 	return p
 }
 
-func read(t *testing.T, name string) string {
+func read(t testing.TB, name string) string {
 	t.Helper()
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -36,7 +37,7 @@ func read(t *testing.T, name string) string {
 	return string(data)
 }
 
-func write(t *testing.T, name, text string) {
+func write(t testing.TB, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -57,11 +58,19 @@ func TestLoadRefuses(t *testing.T) {
 		{"another host", func(p, other certificate.Pair) error {
 			return errors.Join(os.Rename(other.Key, p.Key), os.Rename(other.Crt, p.Crt))
 		}, []string{"%c: the certificate is for other.example.com, not for derp.example.com", "set HOSTNAME"}},
-		{"the key in both", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Crt), os.Link(p.Key, p.Crt)) }, []string{"%c: there is no PEM certificate in it", "then its chain"}},
-		{"the certificate in both", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Key), os.Link(p.Crt, p.Key)) }, []string{"%k: ", "one unencrypted RSA, ECDSA or Ed25519 key"}},
-		{"an empty certificate", func(p, _ certificate.Pair) error { return os.Truncate(p.Crt, 0) }, []string{"%c: there is no PEM certificate in it"}},
-		{"a folder", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Crt), os.Mkdir(p.Crt, 0o700)) }, []string{"certificate cannot be read: "}},
-		{"a folder as the key", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Key), os.Mkdir(p.Key, 0o700)) }, []string{"key cannot be read: "}},
+		{"exchanged", func(p, _ certificate.Pair) error {
+			return errors.Join(os.Rename(p.Key, p.Key+"x"), os.Rename(p.Crt, p.Key), os.Rename(p.Key+"x", p.Crt))
+		}, []string{"%c holds the key and %k the certificate: exchange the two"}},
+		{"the key in both", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Crt), os.Link(p.Key, p.Crt)) }, []string{"%c: there is no PEM certificate in it: it holds a private key", "then its chain"}},
+		{"the certificate in both", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Key), os.Link(p.Crt, p.Key)) }, []string{"%k: there is no PEM key in it: it holds a certificate", "one unencrypted RSA, ECDSA or Ed25519 key"}},
+		{"an empty certificate", func(p, _ certificate.Pair) error { return os.Truncate(p.Crt, 0) }, []string{"%c: there is no PEM certificate in it: it is empty"}},
+		{"a folder", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Crt), os.Mkdir(p.Crt, 0o700)) }, []string{"certificate cannot be read: %c is a folder: Docker makes one"}},
+		{"a folder as the key", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Key), os.Mkdir(p.Key, 0o700)) }, []string{"key cannot be read: %k is a folder"}},
+		{"a named pipe", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Key), syscall.Mkfifo(p.Key, 0o600)) }, []string{"key cannot be read: %k is no regular file"}},
+		{"a file of another kind", func(p, _ certificate.Pair) error { return os.Truncate(p.Crt, 1<<30) }, []string{"%c has 1073741824 bytes"}},
+		{"a link to itself", func(p, _ certificate.Pair) error { return errors.Join(os.Remove(p.Crt), os.Symlink(p.Crt, p.Crt)) }, []string{"%c is a link that leads back to itself"}},
+		{"half of each", func(p, _ certificate.Pair) error { return errors.Join(os.Truncate(p.Crt, 100), os.Truncate(p.Key, 50)) }, []string{"%c: ", "it is cut short", "copy it again"}},
+		{"half of the key", func(p, _ certificate.Pair) error { return os.Truncate(p.Key, 50) }, []string{"%k: ", "it is cut short", "copy it again"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := made(t, "derp.example.com")
