@@ -58,11 +58,11 @@ func fromEnvironment(command string, args []string) localapi.Answer {
 	r := relay.New(set)
 	a := note(command, "no relay runs in this container; this is what a start with these settings gives")
 	if command == "env" {
-		return join(a, envAnswer(r, problems))
+		return a.And(envAnswer(r, problems))
 	}
 	if len(problems) > 0 {
 		a.Code = 1
-		return join(a, complaints(problems))
+		return a.And(complaints(problems))
 	}
 	var cert *certificate.Certificate
 	if r.Manual() {
@@ -78,9 +78,9 @@ func fromEnvironment(command string, args []string) localapi.Answer {
 		cert = &c
 	}
 	if command == "renew" {
-		return join(a, renewAnswer(r, cert))
+		return a.And(renewAnswer(r, cert))
 	}
-	return join(a, derpmapAnswer(r, cert, ""))
+	return a.And(derpmapAnswer(r, cert, ""))
 }
 
 func note(command, text string) localapi.Answer {
@@ -91,10 +91,6 @@ func failed(command string, err error) localapi.Answer {
 	a := note(command, err.Error())
 	a.Code = 1
 	return a
-}
-
-func join(a, b localapi.Answer) localapi.Answer {
-	return localapi.Answer{Out: a.Out + b.Out, Err: a.Err + b.Err, Code: max(a.Code, b.Code)}
 }
 
 func complaints(problems []setting.Problem) (a localapi.Answer) {
@@ -114,7 +110,7 @@ func envAnswer(r relay.Relay, problems []setting.Problem) localapi.Answer {
 		fmt.Fprintf(w, "%s=%s\t%s\n", v.Name, val.Shown(), val.Source())
 	}
 	w.Flush() //nolint:errcheck // into a string
-	return join(localapi.Answer{Out: b.String()}, complaints(problems))
+	return localapi.Answer{Out: b.String()}.And(complaints(problems))
 }
 
 // derpmapAnswer is what the tailnet policy needs. The peer relay is at an
@@ -122,15 +118,15 @@ func envAnswer(r relay.Relay, problems []setting.Problem) localapi.Answer {
 func derpmapAnswer(r relay.Relay, cert *certificate.Certificate, peerRelay string) (a localapi.Answer) {
 	a.Out = r.Node(cert).Policy()
 	for _, line := range r.Ports() {
-		a = join(a, note("derpmap", line))
+		a = a.And(note("derpmap", line))
 	}
 	if r.PeerRelay() {
 		if peerRelay == "" {
 			peerRelay = "tag:derper"
-			a = join(a, note("derpmap", "tailscaled has not joined yet; put its tag, or its address, in the place of "+peerRelay))
+			a = a.And(note("derpmap", "tailscaled has not joined yet; put its tag, or its address, in the place of "+peerRelay))
 		}
 		a.Out += "\n" + derpmap.RelayGrant(peerRelay)
-		a = join(a, note("derpmap", "the grant lets every node use the peer relay; udp port "+r.Get("PEER_RELAY_PORT")+" must be reachable"))
+		a = a.And(note("derpmap", "the grant lets every node use the peer relay; udp port "+r.Get("PEER_RELAY_PORT")+" must be reachable"))
 	}
 	return a
 }
@@ -151,7 +147,7 @@ func renewAnswer(r relay.Relay, cert *certificate.Certificate) localapi.Answer {
 	a := note("renew", fmt.Sprintf("%s is new, valid until %s; the old pair is kept: %s",
 		r.Pair().Crt, fresh.Leaf.NotAfter.UTC().Format("2006-01-02"), strings.Join(kept, ", ")))
 	a.Err += "hint: clients accept the relay again when the node in the tailnet policy has the new CertName\n"
-	return join(a, localapi.Answer{Out: r.Node(&fresh).Policy()})
+	return a.And(localapi.Answer{Out: r.Node(&fresh).Policy()})
 }
 
 // healthAnswer is what the image's health check prints.
@@ -160,7 +156,7 @@ func healthAnswer(results []health.Result) (a localapi.Answer) {
 	for _, result := range results {
 		switch {
 		case result.Err != nil:
-			a = join(a, failed("healthcheck", fmt.Errorf("%s: %w", result.Part, result.Err)))
+			a = a.And(failed("healthcheck", fmt.Errorf("%s: %w", result.Part, result.Err)))
 		case result.Note != "":
 			fine = append(fine, result.Part+" ("+result.Note+")")
 		default:

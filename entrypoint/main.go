@@ -44,8 +44,12 @@ func main() {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		command, args = args[0], args[1:]
 	}
-	if slices.ContainsFunc(args, func(a string) bool { return a == "-h" || a == "-help" || a == "--help" }) && filepath.Base(command) == command &&
-		command != "derper" && command != "tailscaled" {
+	isHelp := func(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
+	switch command {
+	case "derper", "tailscaled", "/usr/local/bin/derper", "/usr/local/bin/tailscaled":
+		os.Exit(become(program(filepath.Base(command)), args, os.Environ()))
+	}
+	if slices.ContainsFunc(args, isHelp) {
 		command = "help"
 	}
 	switch command {
@@ -53,8 +57,6 @@ func main() {
 		os.Exit(run(args))
 	case "help":
 		usage()
-	case "derper", "tailscaled", "/usr/local/bin/derper", "/usr/local/bin/tailscaled":
-		os.Exit(become(program(filepath.Base(command)), args, os.Environ()))
 	case "env", "healthcheck", "derpmap", "renew":
 		os.Exit(ask(command, args))
 	case "version":

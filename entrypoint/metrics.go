@@ -89,11 +89,11 @@ func (p *pod) metrics(w http.ResponseWriter, r *http.Request) {
 	p.do(func() {
 		metric("relay_info", "gauge", "Versions of derper and of the Go that compiled the entrypoint.",
 			fmt.Sprintf("{derper=%q,go=%q,hostname=%q} 1", p.verifier.DerperVersion, runtime.Version(), p.relay.Get("HOSTNAME")))
-		metric("relay_up", "gauge", "Whether derper answers.", fmt.Sprintf(" %d", number(alive == nil)))
+		metric("relay_up", "gauge", "Whether derper answers.", fmt.Sprintf(" %d", asNumber(alive == nil)))
 		if until, ok := p.validUntil(); ok {
 			metric("relay_certificate_expires_days", "gauge", "Days until the certificate that derper serves expires.", fmt.Sprintf(" %.2f", time.Until(until).Hours()/24))
 		}
-		metric("relay_verification_ok", "gauge", "Whether clients can be verified; 1 where nobody verifies them.", fmt.Sprintf(" %d", number(len(p.verdict.failing) == 0)))
+		metric("relay_verification_ok", "gauge", "Whether clients can be verified; 1 where nobody verifies them.", fmt.Sprintf(" %d", asNumber(len(p.verdict.failing) == 0)))
 		restarts := []string{fmt.Sprintf("{program=\"derper\"} %d", p.derper.Restarts)}
 		if p.sidecar != nil {
 			restarts = append(restarts, fmt.Sprintf("{program=\"tailscaled\"} %d", p.sidecar.Restarts))
@@ -112,7 +112,7 @@ func (p *pod) validUntil() (time.Time, bool) {
 	return certificate.Cached(p.relay.Get("CERT_DIR"), p.relay.Get("HOSTNAME"), time.Now())
 }
 
-func number(b bool) int {
+func asNumber(b bool) int {
 	if b {
 		return 1
 	}

@@ -27,6 +27,11 @@ type Answer struct {
 	Code int
 }
 
+// And is both answers, one behind the other; the worse code counts.
+func (a Answer) And(b Answer) Answer {
+	return Answer{Out: a.Out + b.Out, Err: a.Err + b.Err, Code: max(a.Code, b.Code)}
+}
+
 // ErrNobody says that no entrypoint runs a relay in this container.
 var ErrNobody = errors.New("no relay runs in this container")
 
