@@ -84,7 +84,9 @@ func inNetwork(dir string, args ...string) *exec.Cmd {
 }
 
 // ownMounts has a program start in a mount namespace of its own.
-func ownMounts(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} }
+func ownMounts(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+}
 
 // deadEnd brings up loopback, and an interface with a default route that ends
 // in nothing: tailscaled logs in nowhere, not even over loopback, as long as

@@ -3,8 +3,8 @@
 package main
 
 import (
-	"os/exec"
 	"errors"
+	"os/exec"
 	"testing"
 )
 

@@ -56,7 +56,7 @@ type pod struct {
 func newPod(l launch, cert *certificate.Certificate) (*pod, error) {
 	p := &pod{
 		launch: l, Supervisor: supervisor.New(), calls: make(chan func()), over: make(chan struct{}),
-		pair: pairState{served: cert, muted: make(map[string]bool)},
+		pair: pairState{served: cert, muted: make(map[string]bool)}, verdict: newVerdict(),
 	}
 	p.derper = supervisor.NewChild(p.startDerper)
 	r := &p.relay
@@ -76,7 +76,7 @@ func newPod(l launch, cert *certificate.Certificate) (*pod, error) {
 	case r.Verifies():
 		r.Set = r.With("SOCKET", r.HostSocket(), "")
 	}
-	p.verifier = tailscaled.Verifier{Socket: r.Get("SOCKET"), Own: r.Sidecar(), HasAuthKey: r.Get("TS_AUTHKEY") != ""}
+	p.verifier = tailscaled.Verifier{Socket: r.Get("SOCKET"), Own: r.Sidecar(), HasAuthKey: r.Get("TS_AUTHKEY") != "", HasURL: r.Get("VERIFY_CLIENT_URL") != ""}
 	if path := r.Get("VERIFY_NODES"); path != "" {
 		p.nodes = admission.NewNodes(path, logf)
 		url, err := p.nodes.Listen()
@@ -275,6 +275,9 @@ func (p *pod) cleanUp() {
 	select {
 	case <-p.drained:
 	case <-time.After(200 * time.Millisecond): // a process that derper left holds it
+	}
+	if p.nodes != nil {
+		p.nodes.Close() //nolint:errcheck // it ends with the program
 	}
 	if dir := filepath.Dir(p.place.Socket); p.place.Socket != "" && dir != p.place.State {
 		os.RemoveAll(dir)

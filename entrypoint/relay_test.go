@@ -91,11 +91,33 @@ func start(t testing.TB, dir string, env []string, args ...string) *started {
 
 // command runs a command of the entrypoint beside the relay, as docker exec does.
 func (s *started) command(args ...string) (string, error) {
-	enter := []string{"--target", fmt.Sprint(s.cmd.Process.Pid), "--mount", "--wd=" + s.dir, filepath.Join(binDir, "entrypoint")}
-	cmd := exec.Command("nsenter", append(enter, args...)...)
+	cmd := exec.Command("nsenter", s.beside(args...)...)
 	cmd.Dir, cmd.Env = s.dir, s.env
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// beside are the arguments with which nsenter runs a command of the entrypoint in the
+// relay's mount namespace.
+func (s *started) beside(args ...string) []string {
+	enter := []string{"--target", fmt.Sprint(s.cmd.Process.Pid), "--mount", "--wd=" + s.dir, filepath.Join(binDir, "entrypoint")}
+	return append(enter, args...)
+}
+
+// kill sends a signal to a program below the relay that has been running for a while.
+func (s *started) kill(t testing.TB, name string, sig syscall.Signal) {
+	t.Helper()
+	eventually(t, time.Minute, func() error {
+		pid := pidOf(t, s, name)
+		fi, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+		if err != nil {
+			return err
+		}
+		if age := time.Since(fi.ModTime()); age < 1500*time.Millisecond {
+			return fmt.Errorf("%s runs for %v only", name, age)
+		}
+		return syscall.Kill(pid, sig)
+	})
 }
 
 func (s *started) healthcheck() (string, error) { return s.command("healthcheck") }

@@ -50,6 +50,8 @@ func TestScripts(t *testing.T) {
 			"pair":      scriptPair,
 			"serves":    scriptServes,
 			"occupy":    scriptOccupy,
+			"relay":     scriptRelay,
+			"kill":      scriptKill,
 		},
 	})
 }
@@ -99,6 +101,21 @@ func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
 		"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "QUIT": syscall.SIGQUIT,
 	}
 	relayOf(ts).signal(scriptTB(ts), signals[args[0]])
+}
+
+// relay COMMAND [arguments]: runs it beside the started relay, as docker exec does.
+func scriptRelay(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("nsenter", relayOf(ts).beside(args...)...)
+	if neg != (err != nil) {
+		ts.Fatalf("%q: %v", args, err)
+	}
+}
+
+// kill PROGRAM SIGNAL: sends it to a program below the relay, once that has been running
+// for more than the second in which an end would be a failure to start.
+func scriptKill(ts *testscript.TestScript, neg bool, args []string) {
+	signals := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}
+	relayOf(ts).kill(scriptTB(ts), args[0], signals[args[1]])
 }
 
 // stops CODE: waits up to 3 seconds for the end.

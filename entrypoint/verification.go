@@ -29,6 +29,10 @@ type verdictState struct {
 	login    string // URL that was logged
 }
 
+func newVerdict() verdictState {
+	return verdictState{failing: make(map[string]time.Time), reminded: make(map[string]time.Time), warned: make(map[string]time.Time)}
+}
+
 // address is where the tailnet policy finds our tailscaled, or "".
 func (v verdictState) address() string {
 	if self := v.Status.Self; len(self.Tags) > 0 {
@@ -72,7 +76,12 @@ func (p *pod) watchVerification() {
 		switch {
 		case p.nodes != nil:
 			err := p.nodes.Err()
-			p.do(func() { p.verifies("VERIFY_NODES", err, "") })
+			p.do(func() {
+				if _, known := p.verdict.failing["VERIFY_NODES"]; err != nil && !known {
+					p.verdict.reminded["VERIFY_NODES"] = time.Now() // the list has just said so itself
+				}
+				p.verifies("VERIFY_NODES", err, "")
+			})
 		case url != "":
 			err := admission.Ask(ctx, url, failOpen)
 			p.do(func() { p.verifies("VERIFY_CLIENT_URL", err, "") })
@@ -135,9 +144,6 @@ func (p *pod) verifies(who string, err error, remedy string) {
 		delete(v.reminded, who)
 		return
 	}
-	if v.failing == nil {
-		v.failing, v.reminded = make(map[string]time.Time), make(map[string]time.Time)
-	}
 	if _, ok := v.failing[who]; !ok {
 		v.failing[who] = now
 	}
@@ -145,9 +151,9 @@ func (p *pod) verifies(who string, err error, remedy string) {
 		return
 	}
 	v.reminded[who] = now
-	var unreachable admission.Unreachable
-	if errors.As(err, &unreachable) && p.relay.Bool("VERIFY_FAIL_OPEN") {
-		logf("warning: %s: %v", who, err)
+	var controller *admission.Problem
+	if errors.As(err, &controller) && controller.Open {
+		logf("EVERY CLIENT IS LET IN: %v", err)
 		return
 	}
 	logf("NO CLIENT IS LET IN: %v", err)
@@ -160,9 +166,6 @@ func (p *pod) verifies(who string, err error, remedy string) {
 func (p *pod) warn(w tailscaled.Reason) {
 	if time.Since(p.verdict.warned[w.What]) < expiryInterval {
 		return
-	}
-	if p.verdict.warned == nil {
-		p.verdict.warned = make(map[string]time.Time)
 	}
 	p.verdict.warned[w.What] = time.Now()
 	text := w.What

@@ -28,6 +28,7 @@ type Report struct {
 type System struct {
 	Environ    []string
 	Tailscaled string // path of the program in the image
+	Mounts     []byte // /proc/self/mountinfo, see proc(5)
 	Now        time.Time
 }
 

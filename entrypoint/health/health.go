@@ -199,10 +199,11 @@ func (s Subject) web(ctx context.Context) []Result {
 	if s.TLS() && !s.Manual() {
 		s.ACME.asked(err != nil && chain == nil, err)
 	}
+	if _, answered := err.(statusError); err != nil && !answered {
+		return []Result{{Part: first.Part, Err: err}}
+	}
 	if chain != nil {
 		first.Note, first.Err = s.certificate(chain[0], time.Now())
-	} else if err != nil {
-		return []Result{{Part: first.Part, Err: err}}
 	}
 	results := []Result{first}
 	if s.Bool("RUN_DERP") {

@@ -2,7 +2,6 @@ package health_test
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -11,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +21,7 @@ import (
 	"github.com/xavieralpha/derper/entrypoint/health"
 	"github.com/xavieralpha/derper/entrypoint/relay"
 	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/entrypoint/tailscaled"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
 )
 
@@ -37,11 +38,32 @@ func ok(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }
 // working is a derper in which all is well.
 func working() *derper { return &derper{probe: ok, check: ok, stun: upstream.Response} }
 
-// start starts it and returns its settings.
-func (d *derper) start(t *testing.T, env ...string) relay.Relay {
+// verifier pretends to be a tailscaled that is ready, and returns where.
+func verifier(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "health") // t.TempDir's names are too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ln, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"Version": "1", "BackendState": "Running", "Peer": {"nodekey:x": {}}}`)
+	})}
+	go server.Serve(ln)
+	t.Cleanup(func() { server.Close() })
+	return ln.Addr().String()
+}
+
+// start starts it and returns what is checked.
+func (d *derper) start(t *testing.T, env ...string) health.Subject {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/derp/probe", d.probe)
+	mux.HandleFunc("/generate_204", ok)
 	mux.HandleFunc("/debug/check", d.check)
 	d.server = httptest.NewUnstartedServer(mux)
 	d.server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -82,13 +104,27 @@ func (d *derper) start(t *testing.T, env ...string) relay.Relay {
 			}
 		}()
 	}
-	// Those given count more: the last one does.
-	env = append([]string{"HOSTNAME=derp.example.com", "VERIFY_CLIENTS=true", fmt.Sprintf("STUN_PORT=%d", port), "ADDR=" + d.server.Listener.Addr().String()}, env...)
+	// Those given count: the first one does.
+	env = append(env, "HOSTNAME=derp.example.com", "VERIFY_CLIENTS=true", fmt.Sprintf("STUN_PORT=%d", port), "HTTP_PORT=-1", "ADDR="+d.server.Listener.Addr().String())
 	set, problems := setting.Read(env, nil, "")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	return relay.Relay{Set: set}
+	s := health.Subject{Relay: relay.New(set), Verifier: tailscaled.Verifier{Socket: verifier(t)}, ACME: new(health.ACME)}
+	if d.certs != "" {
+		cert, err := s.Pair().Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Served = &cert
+	}
+	return s
+}
+
+// changed is a subject with other settings.
+func changed(s health.Subject, name, text string) health.Subject {
+	s.Relay = relay.Relay{Set: s.With(name, text, "")}
+	return s
 }
 
 // expect compares results with lines: the part, and after a colon what the error has.
@@ -161,7 +197,7 @@ func TestCheck(t *testing.T) {
 			if test.change != nil {
 				test.change(d)
 			}
-			expect(t, health.Check(d.start(t, strings.Fields(test.env)...)), test.want...)
+			expect(t, health.Check(t.Context(), d.start(t, strings.Fields(test.env)...)), test.want...)
 		})
 	}
 }
@@ -170,12 +206,12 @@ func TestCheck(t *testing.T) {
 // on: loopback where it listens on all.
 func TestAddress(t *testing.T) {
 	d := working()
-	r := d.start(t)
-	_, port := r.Address()
-	expect(t, health.Check(relay.Relay{Set: r.With("ADDR", fmt.Sprintf(":%d", port))}), "stun", "http", "derp", "verification")
-	expect(t, health.Check(relay.Relay{Set: r.With("ADDR", fmt.Sprintf("0.0.0.0:%d", port))}), "stun", "http", "derp", "verification")
+	s := d.start(t)
+	_, port := s.Address()
+	expect(t, health.Check(t.Context(), changed(s, "ADDR", fmt.Sprintf(":%d", port))), "stun", "http", "derp", "verification")
+	expect(t, health.Check(t.Context(), changed(s, "ADDR", fmt.Sprintf("0.0.0.0:%d", port))), "stun", "http", "derp", "verification")
 	d.server.Close()
-	expect(t, health.Check(r), "stun", fmt.Sprintf("http: no connection to tcp 127.0.0.1:%d: connection refused", port))
+	expect(t, health.Check(t.Context(), s), "stun", fmt.Sprintf("http: no connection to tcp 127.0.0.1:%d: connection refused", port), "verification: no connection")
 }
 
 // TestSilent guards against a health check that hangs with the relay.
@@ -184,10 +220,9 @@ func TestSilent(t *testing.T) {
 	d := working()
 	end := make(chan struct{})
 	d.probe = func(http.ResponseWriter, *http.Request) { <-end }
-	r := d.start(t)
+	s := d.start(t)
 	defer close(end)
-	results := health.Check(relay.Relay{Set: r.With("VERIFY_CLIENTS", "false")})
-	expect(t, results, "stun", "http", fmt.Sprintf("derp: nothing within %v", health.Timeout))
+	expect(t, health.Check(t.Context(), changed(s, "VERIFY_CLIENTS", "false")), "stun", fmt.Sprintf("http: nothing within %v", health.Timeout))
 }
 
 // TestCertificate guards against a relay whose clients refuse its certificate and which is
@@ -205,7 +240,7 @@ func TestCertificate(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		made   time.Time
-		change func(t *testing.T, dir string)
+		onDisk string
 		err    string // of the part https
 		note   string
 	}{
@@ -213,26 +248,16 @@ func TestCertificate(t *testing.T) {
 		{name: "expires soon", made: now.AddDate(-1, 0, 10), note: "certificate expires in "},
 		{name: "has expired", made: now.AddDate(-1, 0, -1), err: "certificate expired on "},
 		{name: "is not valid yet", made: now.AddDate(0, 0, 1), err: "certificate is not valid before "},
-		{name: "another one is in the files", made: now, err: "derper serves another certificate than ", change: func(t *testing.T, dir string) {
-			p := certificate.At(dir, "derp.example.com")
-			if err := errors.Join(os.Remove(p.Crt), os.Remove(p.Key), p.Create(now)); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{name: "the key is gone", made: now, err: "has no key", change: func(t *testing.T, dir string) {
-			if err := os.Remove(certificate.At(dir, "derp.example.com").Key); err != nil {
-				t.Fatal(err)
-			}
-		}},
+		{name: "something is wrong with the files", made: now, onDisk: "/x is not the key of /y", note: "/x is not the key of /y"},
+		{name: "and it expires soon", made: now.AddDate(-1, 0, 10), onDisk: "/x is not the key", note: "certificate expires in "},
+		{name: "it expired, and there is no better one", made: now.AddDate(-1, 0, -1), onDisk: "/x is not the key", err: "; /x is not the key"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := working()
 			d.certs = pair(t, test.made)
-			r := d.start(t)
-			if test.change != nil {
-				test.change(t, d.certs)
-			}
-			got := health.Check(r)
+			s := d.start(t)
+			s.OnDisk = test.onDisk
+			got := health.Check(t.Context(), s)
 			// What is wrong with the certificate hides nothing else.
 			https := "https"
 			if test.err != "" {
@@ -249,14 +274,26 @@ func TestCertificate(t *testing.T) {
 // TestNoTLS guards against something else that listens on derper's port.
 func TestNoTLS(t *testing.T) {
 	d := working()
-	plain := d.start(t)
-	dir := t.TempDir()
-	if err := certificate.At(dir, "derp.example.com").Create(time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	r := relay.Relay{Set: plain.With("CERT_MODE", "manual").With("CERT_DIR", dir)}
-	got := health.Check(r)
+	got := health.Check(t.Context(), changed(changed(d.start(t), "CERT_MODE", "manual"), "VERIFY_CLIENTS", "false"))
 	if len(got) != 2 || got[1].Part != "https" || got[1].Err == nil {
 		t.Errorf("%+v", got)
+	}
+	if err := health.Alive(t.Context(), changed(d.start(t), "CERT_MODE", "manual").Relay); err == nil {
+		t.Error("it is alive")
+	}
+}
+
+// TestAlive guards against a relay that is restarted because of what somebody else took away.
+func TestAlive(t *testing.T) {
+	d := working()
+	d.check = http.NotFound
+	s := d.start(t)
+	s.Verifier.Socket = "/none"
+	if err := health.Alive(t.Context(), s.Relay); err != nil {
+		t.Error(err)
+	}
+	d.server.Close()
+	if err := health.Alive(t.Context(), s.Relay); err == nil {
+		t.Error("derper is gone, and it is alive")
 	}
 }

@@ -76,10 +76,15 @@ func (c *client) get(ctx context.Context, path string) (text string, chain []*x5
 	}
 	if res.StatusCode/100 != 2 {
 		line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-		return "", chain, fmt.Errorf("%s answered %d: %s", path, res.StatusCode, line)
+		return "", chain, statusError(fmt.Sprintf("%s answered %d: %s", path, res.StatusCode, line))
 	}
 	return string(b), chain, nil
 }
+
+// A statusError is an answer other than 200: who answers can be reached.
+type statusError string
+
+func (e statusError) Error() string { return string(e) }
 
 // target is the address to ask. Where derper listens on all addresses it is
 // loopback.
