@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// What a configuration must be able to hold for a peer relay. tailscaled has it
-// since 1.98 or so; its preferences, and so its program, name both since long
-// before.
+// PeerRelay are the members that a configuration with a peer relay has. That of
+// tailscaled 1.102 knows them, that of 1.96 does not, although its preferences,
+// and so its program, name both.
 var PeerRelay = []string{"RelayServerPort", "RelayServerStaticEndpoints"}
 
 // Supports reports whether the tailscaled at a path knows all of these members

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"tailscale.com/types/key"
+
+	"github.com/xavieralpha/derper/entrypoint/tailscaled"
+)
+
+// The mistake it guards: reasons that are read from a status as no tailscaled
+// writes it.
+func TestDiagnosis(t *testing.T) {
+	env := ports(t)
+	c := control(t, env)
+	s := start(t, t.TempDir(), append(env, "TS_AUTHKEY="+testKey, "TS_LOGIN_SERVER="+c.BaseURL()))
+	s.logged(t, `is ready to verify clients`)
+	m := regexp.MustCompile(`--socket=([^"]+)`).FindStringSubmatch(s.log.String())
+	if m == nil {
+		t.Fatal("the log does not name the socket")
+	}
+	v := tailscaled.Verifier{Socket: m[1], Own: true, HasAuthKey: true, DerperVersion: release.Long()}
+	until := func(what string, is func(d tailscaled.Diagnosis) bool) {
+		t.Helper()
+		eventually(t, time.Minute, func() error {
+			if d := tailscaled.Diagnose(t.Context(), v); !is(d) {
+				return fmt.Errorf("not %s: %+v", what, d)
+			}
+			return nil
+		})
+	}
+	until("alone in the tailnet", func(d tailscaled.Diagnosis) bool {
+		return d.Reason == nil && len(d.Warnings) == 1 && strings.Contains(d.Warnings[0].What, "shows tailscaled no other node")
+	})
+	join(c, key.NewNode())
+	until("well", func(d tailscaled.Diagnosis) bool { return d.Reason == nil && len(d.Warnings) == 0 && d.Status.HasPeers })
+	c.SetExpireAllNodes(true)
+	until("expired", func(d tailscaled.Diagnosis) bool {
+		return d.Reason != nil && strings.Contains(d.Reason.What, "the key of its node expired on ")
+	})
+}
