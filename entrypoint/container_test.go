@@ -133,8 +133,8 @@ func TestContainerAnyUser(t *testing.T) {
 		if out, err := c.exec(t, "derpmap"); err != nil || derpMapNode(t, out).DERPPort != 8443 || !derpMapNode(t, out).CanPort80 {
 			t.Errorf("derpmap: %v: %s", err, out)
 		}
-		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.pid1(t))); filepath.Base(exe) != "derper" {
-			t.Errorf("process 1 is %s, want derper", exe)
+		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.pid1(t))); filepath.Base(exe) != "entrypoint" {
+			t.Errorf("process 1 is %s, want entrypoint", exe)
 		}
 		b, err := os.ReadFile(filepath.Join(volume, "derper_node.json"))
 		if err != nil || i > 0 && string(b) != string(key) {

@@ -101,7 +101,7 @@ func (p *pod) do(f func()) {
 
 // run runs derper until it is to end, and returns the exit code.
 func (p *pod) run() int {
-	if err := localapi.Serve(p.answer); err != nil {
+	if _, err := localapi.Serve(p.answer); err != nil {
 		logf("warning: commands, the health check among them: %v", err)
 	}
 	p.showNode()
@@ -112,7 +112,6 @@ func (p *pod) run() int {
 	if addr := p.relay.Get("METRICS_ADDR"); addr != "" {
 		go p.serveMetrics(addr)
 	}
-	go p.learnVersion()
 	go p.watchVerification()
 	p.loop()
 	close(p.over)

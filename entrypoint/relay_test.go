@@ -66,8 +66,14 @@ func baseEnv(dir string) []string {
 // start starts the entrypoint in dir and ends it with the test.
 func start(t testing.TB, dir string, env []string, args ...string) *started {
 	t.Helper()
+	return startProgram(t, entrypointBinary(t), dir, env, args...)
+}
+
+// startProgram starts another entrypoint than that of the release.
+func startProgram(t testing.TB, path, dir string, env []string, args ...string) *started {
+	t.Helper()
 	s := &started{env: append(baseEnv(dir), env...), args: args, dir: dir, log: new(logBuffer), ended: make(chan struct{})}
-	s.cmd = exec.Command(entrypointBinary(t), args...)
+	s.cmd = exec.Command(path, args...)
 	s.cmd.Dir, s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = dir, s.env, s.log, s.log
 	ownMounts(s.cmd)
 	if err := s.cmd.Start(); err != nil {

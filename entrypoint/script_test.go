@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 			"serves":    scriptServes,
 			"occupy":    scriptOccupy,
 			"relay":     scriptRelay,
-			"kill":      scriptKill,
+			"sendto":    scriptSendTo,
 		},
 	})
 }
@@ -111,9 +111,9 @@ func scriptRelay(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// kill PROGRAM SIGNAL: sends it to a program below the relay, once that has been running
+// sendto PROGRAM SIGNAL: sends it to a program below the relay, once that has been running
 // for more than the second in which an end would be a failure to start.
-func scriptKill(ts *testscript.TestScript, neg bool, args []string) {
+func scriptSendTo(ts *testscript.TestScript, neg bool, args []string) {
 	signals := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}
 	relayOf(ts).kill(scriptTB(ts), args[0], signals[args[1]])
 }

@@ -56,6 +56,7 @@ func (p *pod) learnVersion() {
 
 // watchVerification looks after whoever verifies clients, until the loop ends.
 func (p *pod) watchVerification() {
+	p.learnVersion()
 	ctx := context.Background()
 	url, failOpen := p.relay.Get("VERIFY_CLIENT_URL"), p.relay.Bool("VERIFY_FAIL_OPEN")
 	look := func() {
@@ -112,7 +113,11 @@ func (p *pod) judge(d tailscaled.Diagnosis) {
 		logf("tailscaled: log in at %s", url)
 	}
 	if d.Reason == nil && (before.Reason != nil || !v.known) && p.sidecar != nil {
-		logf("tailscaled: %s has joined", d.Status.Version)
+		what := "ready to verify clients"
+		if !p.relay.Verifies() {
+			what = "in the tailnet"
+		}
+		logf("tailscaled: %s is %s", d.Status.Version, what)
 	}
 	v.known = true
 	for _, w := range d.Warnings {

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -44,19 +45,19 @@ func name() (string, error) {
 	return "@derper-entrypoint/" + ns, nil
 }
 
-// Serve answers commands until the program ends. The error says why it cannot:
+// Serve answers commands until it is closed. The error says why it cannot:
 // ErrTaken when another entrypoint does so in this container.
-func Serve(answer func(ctx context.Context, command string) Answer) error {
+func Serve(answer func(ctx context.Context, command string) Answer) (io.Closer, error) {
 	name, err := name()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return ErrTaken
+		return nil, ErrTaken
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	server := &http.Server{
 		ReadTimeout: time.Minute,
@@ -64,8 +65,8 @@ func Serve(answer func(ctx context.Context, command string) Answer) error {
 			json.NewEncoder(w).Encode(answer(r.Context(), r.URL.Path[1:])) //nolint:errcheck // who asked has gone
 		}),
 	}
-	go server.Serve(guarded{ln}) //nolint:errcheck // it ends with the program
-	return nil
+	go server.Serve(guarded{ln}) //nolint:errcheck // it ends when it is closed
+	return server, nil
 }
 
 // ErrTaken says that another entrypoint runs a relay in this container.
@@ -79,6 +80,7 @@ func Ask(ctx context.Context, command string) (Answer, error) {
 	if err != nil {
 		return a, err
 	}
+	var server peer
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: name, Net: "unix"})
@@ -88,11 +90,10 @@ func Ask(ctx context.Context, command string) (Answer, error) {
 			if err != nil {
 				return nil, err
 			}
-			peer, err := peerOf(conn)
 			// Root may ask a relay that runs as somebody else.
-			if err != nil || !peer.near() || os.Geteuid() != 0 && !peer.trusted() {
+			if server, err = peerOf(conn); err != nil || !server.near() || os.Geteuid() != 0 && !server.trusted() {
 				conn.Close()
-				return nil, fmt.Errorf("the socket of the entrypoint belongs to uid %d (%v); it is not asked", peer.uid, err)
+				return nil, fmt.Errorf("a process of uid %d has the socket of the entrypoint, and is not asked", server.uid)
 			}
 			return conn, nil
 		},
@@ -103,6 +104,9 @@ func Ask(ctx context.Context, command string) (Answer, error) {
 		return a, err
 	}
 	res, err := client.Do(req)
+	if uid := os.Geteuid(); err != nil && server.near() && uid != 0 && uid != server.uid {
+		return a, fmt.Errorf("the relay runs as uid %d, and answers that user and root; this is uid %d", server.uid, uid)
+	}
 	if err != nil {
 		return a, errors.Unwrap(err) // what url.Error adds is of no use to anybody
 	}

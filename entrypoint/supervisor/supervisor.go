@@ -16,8 +16,9 @@ import (
 )
 
 // Signals are those that this program has got. They are caught as soon as the
-// package is initialized, before larger ones are: process 1 does not end on a
-// signal that it does not catch, and one that was missed is not sent again.
+// package is initialized, a millisecond after the start and before larger
+// packages are: until then, process 1 does not hear a signal, or ends on it with
+// the code that the Go runtime has for that.
 var Signals = func() <-chan os.Signal {
 	c := make(chan os.Signal, 16)
 	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)

@@ -35,7 +35,7 @@ func Config(o Options) []byte {
 		Enabled      bool   `json:"enabled"`
 		AcceptDNS    bool   `json:"acceptDNS"`
 		AcceptRoutes bool   `json:"acceptRoutes"`
-		ShieldsUp    bool   `json:"shieldsUp,omitempty"`
+		ShieldsUp    bool   `json:"shieldsUp"` // written always: without it, what the state has counts
 
 		AuthKey   string `json:"authKey,omitempty"`
 		ServerURL string `json:"serverURL,omitempty"`
