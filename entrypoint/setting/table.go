@@ -100,6 +100,8 @@ var table = []Variable{
 		Help: "control server for the tailscaled in this image; empty means Tailscale's"},
 	{Name: "TS_HOSTNAME", Type: Host,
 		Help: "node name for the tailscaled in this image; empty means the container's host name"},
+	{Name: "PEER_RELAY_PORT", Type: Port, Help: "hack"},
+	{Name: "PEER_RELAY_ENDPOINTS", Type: Text, Help: "hack"},
 	{Name: "VERIFY_CLIENT_URL", Flag: "verify-client-url", Type: URL, Seed: true,
 		Help: "admission controller that is asked about each client"},
 	{Name: "VERIFY_FAIL_OPEN", Flag: "verify-client-url-fail-open", Type: Bool, Default: "true", Derper: "true", Seed: true,

@@ -26,6 +26,13 @@ func Config(set setting.Set) []byte {
 			members = append(members, document.Quote(m[0])+":"+document.Quote(text))
 		}
 	}
+	if port := set.Get("PEER_RELAY_PORT"); port != "" {
+		members = append(members, `"relayServerPort":`+port)
+		if list := set.Get("PEER_RELAY_ENDPOINTS"); list != "" {
+			members = append(members, `"relayServerStaticEndpoints":["`+strings.ReplaceAll(list, ",", `","`)+`"]`)
+		}
+	}
+	members = append(members, fmt.Sprintf(`"shieldsUp":%t`, set.Get("PEER_RELAY_PORT") == ""))
 	return []byte("{" + strings.Join(members, ",") + "}")
 }
 
