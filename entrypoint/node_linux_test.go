@@ -217,8 +217,8 @@ func relayNode(t testing.TB, s *started, pid int) *node {
 	return &node{Client: &local.Client{Socket: socket, UseSocketOnly: true}, name: "relay", log: s.log}
 }
 
-// peer asks the node what it knows of another, which includes the address in the
-// tailnet and through which relay the other is reached.
+// peer asks the node what it knows of another. It is an error if either is not
+// connected to its relay yet, or has no address.
 func (d *node) peer(name string) (*ipnstate.PeerStatus, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -227,11 +227,11 @@ func (d *node) peer(name string) (*ipnstate.PeerStatus, error) {
 		return nil, err
 	}
 	for _, p := range s.Peer {
-		if p.HostName == name && p.Relay != "" && len(p.TailscaleIPs) > 0 {
+		if s.BackendState == "Running" && p.HostName == name && p.Relay != "" && len(p.TailscaleIPs) > 0 {
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("%s is in state %s and does not know %s; %q", d.name, s.BackendState, name, s.Health)
+	return nil, fmt.Errorf("%s is in state %s or does not know where %s is: %q", d.name, s.BackendState, name, s.Health)
 }
 
 // meet waits until all nodes know each other, and returns the addresses of the first.

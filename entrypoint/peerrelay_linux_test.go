@@ -61,6 +61,13 @@ func TestPeerRelay(t *testing.T) {
 	if found := regexp.MustCompile(`(?m)^entrypoint: (warning|NO CLIENT).*|relayserver: error.*`).FindString(r.log.String()); found != "" {
 		t.Errorf("the log complains: %s", found)
 	}
+	eventually(t, time.Minute, func() error {
+		s, err := relay.StatusWithoutPeers(t.Context())
+		if err == nil && len(s.Health) > 0 {
+			err = fmt.Errorf("the relay's tailscaled complains: %q", s.Health)
+		}
+		return err
+	})
 	r.healthy(t, "ok: stun, https, derp, verification")
 }
 
