@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"syscall"
@@ -92,30 +93,80 @@ func ownMounts(cmd *exec.Cmd) {
 // in nothing: tailscaled logs in nowhere, not even over loopback, as long as
 // the machine has no network.
 func deadEnd() error {
-	const here, gateway = "\xc0\x00\x02\x01", "\xc0\x00\x02\x02" // 192.0.2.1, 192.0.2.2
-	peer := attribute(1, link(0, 0), attribute(unix.IFLA_IFNAME, "dead1\x00"))
-	veth := attribute(unix.IFLA_LINKINFO, attribute(unix.IFLA_INFO_KIND, "veth"), attribute(unix.IFLA_INFO_DATA, peer))
-	if err := netlink(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, link(0, 0), attribute(unix.IFLA_IFNAME, "dead0\x00"), veth); err != nil {
+	if err := up("lo"); err != nil {
+		return err
+	}
+	if err := cable("dead0", "dead1"); err != nil {
+		return err
+	}
+	if err := up("dead1"); err != nil {
+		return err
+	}
+	if err := addAddress("dead0", netip.MustParsePrefix("192.0.2.1/24")); err != nil {
+		return err
+	}
+	return addRoute("dead0", netip.Prefix{}, attribute(unix.RTA_GATEWAY, "\xc0\x00\x02\x02")) // 192.0.2.2
+}
+
+// cable makes two connected interfaces and brings up the first. The attributes are
+// the second one's.
+func cable(name, other string, attributes ...string) error {
+	second := attribute(1, append([]string{link(0, 0), attribute(unix.IFLA_IFNAME, other+"\x00")}, attributes...)...) // VETH_INFO_PEER
+	veth := attribute(unix.IFLA_LINKINFO, attribute(unix.IFLA_INFO_KIND, "veth"), attribute(unix.IFLA_INFO_DATA, second))
+	if err := netlink(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, link(0, 0), attribute(unix.IFLA_IFNAME, name+"\x00"), veth); err != nil {
 		return fmt.Errorf("make an interface: %w", err)
 	}
-	var index uint32
-	for _, name := range []string{"lo", "dead1", "dead0"} {
-		i, err := net.InterfaceByName(name)
-		if err != nil {
-			return err
-		}
-		index = uint32(i.Index)
-		if err := netlink(unix.RTM_NEWLINK, 0, link(index, unix.IFF_UP)); err != nil {
-			return fmt.Errorf("bring up %s: %w", name, err)
-		}
+	return up(name)
+}
+
+// index is the number of an interface of the thread's network.
+func index(name string) (uint32, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0, err
 	}
-	address := number([]byte{unix.AF_INET, 24, 0, unix.RT_SCOPE_UNIVERSE}, index)
-	if err := netlink(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, address, attribute(unix.IFA_LOCAL, here), attribute(unix.IFA_ADDRESS, here)); err != nil {
-		return fmt.Errorf("give an address: %w", err)
+	return uint32(i.Index), nil
+}
+
+func up(name string) error {
+	i, err := index(name)
+	if err == nil {
+		err = netlink(unix.RTM_NEWLINK, 0, link(i, unix.IFF_UP))
 	}
-	route := number([]byte{unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST}, 0)
-	if err := netlink(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, route, attribute(unix.RTA_GATEWAY, gateway), attribute(unix.RTA_OIF, number(nil, index))); err != nil {
-		return fmt.Errorf("make a default route: %w", err)
+	if err != nil {
+		return fmt.Errorf("bring up %s: %w", name, err)
+	}
+	return nil
+}
+
+// addAddress gives an interface an address of IPv4, with the network around it.
+func addAddress(name string, p netip.Prefix) error {
+	i, err := index(name)
+	if err == nil {
+		ip := string(p.Addr().AsSlice())
+		head := number([]byte{unix.AF_INET, byte(p.Bits()), 0, unix.RT_SCOPE_UNIVERSE}, i)
+		err = netlink(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, head, attribute(unix.IFA_LOCAL, ip), attribute(unix.IFA_ADDRESS, ip))
+	}
+	if err != nil {
+		return fmt.Errorf("give %s the address %s: %w", name, p, err)
+	}
+	return nil
+}
+
+// addRoute makes packets to an address of IPv4 leave through an interface; those to
+// any other if there is none.
+func addRoute(name string, to netip.Prefix, attributes ...string) error {
+	i, err := index(name)
+	if err == nil {
+		scope := unix.RT_SCOPE_UNIVERSE
+		if to.IsValid() {
+			attributes, scope = append(attributes, attribute(unix.RTA_DST, string(to.Addr().AsSlice()))), unix.RT_SCOPE_LINK
+		}
+		head := number([]byte{unix.AF_INET, byte(max(0, to.Bits())), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, byte(scope), unix.RTN_UNICAST}, 0)
+		err = netlink(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, append([]string{head, attribute(unix.RTA_OIF, number(nil, i))}, attributes...)...)
+	}
+	if err != nil {
+		return fmt.Errorf("make a route through %s: %w", name, err)
 	}
 	return nil
 }
