@@ -2,14 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/testing/need"
@@ -84,30 +81,5 @@ func TestContract(t *testing.T) {
 	build(3, args...)
 	if after, err := os.ReadFile(filepath.Join(output, "index.json")); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the layout is not as it was: %v", err)
-	}
-}
-
-// TestSchema1 guards that the image of a lock of schema 1 can be made, bit for bit: that of
-// v1.102.3 is in registries. What is compared are digests that a program of schema 1
-// recorded.
-func TestSchema1(t *testing.T) {
-	const old = "../../internal/lock/testdata/schema1.json"
-	dist := filepath.Join(t.TempDir(), "dist")
-	var stdout, stderr bytes.Buffer
-	if code := run(context.Background(), []string{"--lock", old, "--output", dist, "--json"}, &stdout, &stderr); code != cli.ExitOK {
-		t.Fatalf("exit code %d: %s", code, &stderr)
-	}
-	var r imageResult
-	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(stderr.String(), "nothing to compare with") {
-		t.Errorf("it was compared with nothing: %s", &stderr)
-	}
-	// Its labels are all that is needed to verify it.
-	stdout.Reset()
-	code := run(context.Background(), []string{"verify", "--lock", old, "--trust-cache", "--platform", "host", dist}, &stdout, &stderr)
-	if want := "PASS  image  " + string(r.Platforms[0].Platform); code != cli.ExitOK || !strings.Contains(stdout.String(), want) {
-		t.Errorf("exit code %d: %s%s", code, &stdout, &stderr)
 	}
 }

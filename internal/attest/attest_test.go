@@ -46,10 +46,10 @@ func TestGolden(t *testing.T) {
 			got = append(got, digest(doc))
 		}
 		want := []string{
-			"1ea593eb7fd843f77a0412871abcea6881bcc3adfcb8f163544f5dc3907d9e35",
-			"d24d25f851e2fcd9a42ec4e0b7d96b4481c84decb37561a37323bcf153d51537",
-			"16a159a2ec84a8663d7885b93234e33d02631e8ac936ec7516da2dfe0d790550",
-			"8f4ff8f8eac04f926185ae5f1d6932da81e67572c5a478c9c6cc83b285866dec",
+			"c091a9901c1c572c3f90561cebcd1ae151c0aa8c54eaf93caef03d033d18342b",
+			"e34a1e616c917b377202794856a6c5972f51f65839a962f4c97379facb1f622b",
+			"2aedc0aef74349e7960a29248ce85d81fa3127c2b4f1264492d47a6d4d9a0137",
+			"474e186c9b6aff7b6e0ff98e7a27313ec2a1caf72d3e3326677afb381ef45034",
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("provenance and SBOMs of the index and two platforms are\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,8 +22,7 @@ import (
 // the plan that follows from the lock runs on that host. On another host only the
 // toolchain's module and the settings of the command roots differ, and the image is the
 // same. No digest of this project's code is among them, so that a comment in it does not
-// move the image's index. (An image of format 1 has the whole plan, with its keys, under
-// the key actions.)
+// move the image's index.
 //
 // The dependencies are the modules of the lock, the toolchain for each host that a
 // build can run on, every module that a program of the image links, upstream's git
@@ -48,13 +46,11 @@ type Provenance struct {
 	BuildDefinition struct {
 		BuildType          string `json:"buildType"`
 		ExternalParameters struct {
-			// Lock is a [lock.Inputs], or, of an image of format 1, a [lock.Schema1].
-			Lock any `json:"lock"`
+			Lock lock.Inputs `json:"lock"`
 		} `json:"externalParameters"`
 		InternalParameters struct {
-			Host     string          `json:"host"`
-			Commands []command       `json:"commands,omitempty"`
-			Actions  []schema1Action `json:"actions,omitempty"`
+			Host     string    `json:"host"`
+			Commands []command `json:"commands"`
 		} `json:"internalParameters"`
 		ResolvedDependencies []resource `json:"resolvedDependencies"`
 	} `json:"buildDefinition"`
@@ -72,12 +68,6 @@ type command struct {
 	Env     []string `json:"env"`
 	Args    []string `json:"args"`
 	Outputs []string `json:"outputs"`
-}
-
-// schema1Action is an action of the plan, as provenance of format 1 has it.
-type schema1Action struct {
-	Key    string          `json:"key"`
-	Action json.RawMessage `json:"action"`
 }
 
 type metadata struct {
@@ -107,20 +97,13 @@ func provenance(in lock.Inputs, run Run, about []Subject, contents ...*content) 
 	d := &p.BuildDefinition
 	d.BuildType = BuildType
 	d.InternalParameters.Host = Host
-	actions, err := plan.Commands(in, platforms, Host)
 	d.ExternalParameters.Lock = in.Image()
-	for _, a := range actions {
-		d.InternalParameters.Commands = append(d.InternalParameters.Commands, command{a.ID(), a.Env, a.Args, a.Outputs})
-	}
-	if in.Format == 1 {
-		d.InternalParameters.Commands, d.ExternalParameters.Lock = nil, in.Schema1()
-		actions, err = plan.Schema1(in, platforms, Host)
-		for _, a := range actions {
-			d.InternalParameters.Actions = append(d.InternalParameters.Actions, schema1Action{a.Key(), a.JSON()})
-		}
-	}
+	actions, err := plan.Commands(in, platforms, Host)
 	if err != nil {
 		return nil, err
+	}
+	for _, a := range actions {
+		d.InternalParameters.Commands = append(d.InternalParameters.Commands, command{a.ID(), a.Env, a.Args, a.Outputs})
 	}
 	// What went into the image: sources first, then modules.
 	source := func(name, repository, commit string) resource {

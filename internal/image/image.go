@@ -20,8 +20,7 @@ import (
 // the OCI specification.
 const Prefix = "io.github.xavieralpha.derper."
 
-// Names of labels. An image of format 1 has LabelFormat1 in the place of the four before it,
-// and LabelVersion names the release alone.
+// Names of labels.
 const (
 	LabelVersion   = "org.opencontainers.image.version"  // of the image: 1.102.3-r1
 	LabelCommit    = "org.opencontainers.image.revision" // of tailscale, 40 hex digits
@@ -33,7 +32,6 @@ const (
 	LabelFormat    = Prefix + "format"
 	LabelPrograms  = Prefix + "programs" // a list of [lock.Program], in JSON
 	LabelVariant   = Prefix + "variant"  // a [lock.Variant] without suffix and budget, in JSON
-	LabelFormat1   = Prefix + "layer-format"
 )
 
 // Annotations are the labels of the image of the first variant, and the annotations of its
@@ -51,10 +49,6 @@ func Annotations(in lock.Inputs) map[string]string {
 		LabelCreated:                           in.Tailscale.Time.Format(time.RFC3339),
 		LabelGo:                                in.Go.Version,
 		LabelRoots:                             in.Roots.Version,
-	}
-	if in.Format == 1 {
-		list[LabelFormat1] = "1"
-		return list
 	}
 	in = in.Image()
 	list["org.opencontainers.image.documentation"] = in.Source + "#readme"

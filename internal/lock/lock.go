@@ -18,12 +18,11 @@ import (
 // File is the lock's name in a checkout.
 const File = "versions.json"
 
-// SchemaVersion is the version of the lock's own format that this package writes. It
-// reads version 1, too.
+// SchemaVersion is the version of the lock's own format that this package reads and writes.
 const SchemaVersion = 2
 
-// Format is the newest form of the image that this program makes. A lock whose outputs are
-// recorded gets it. The other form is that of [Format1].
+// Format is the form of the image that this program makes. A lock whose outputs are
+// recorded gets it.
 const Format = 2
 
 // Lock is the content of versions.json.

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,29 +32,23 @@ func Read(name string) (*Lock, error) {
 	return l, nil
 }
 
-// Parse reads a lock; one of schema 1 becomes one of schema 2. It refuses unknown and
-// repeated keys, values of a wrong type or form, and anything after the document.
+// Parse reads a lock. It refuses unknown and repeated keys, values of a wrong type or form, and anything after the document.
 func Parse(data []byte) (*Lock, error) {
-	l, err := new(Lock), error(nil)
-	switch schema := schemaOf(data); {
-	case schema > SchemaVersion:
+	if schema := schemaOf(data); schema > 0 && schema != SchemaVersion {
 		return nil, otherSchema(schema) // whose keys are not known
-	case schema == 1:
-		l, err = parseSchema1(data)
-	default:
-		err = decode(data, l)
 	}
-	if err == nil {
-		err = l.check()
+	l := new(Lock)
+	if err := decode(data, l); err != nil {
+		return nil, err
 	}
-	if err != nil {
+	if err := l.check(); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
 func otherSchema(schema int) error {
-	return fmt.Errorf("key \"schema\": expected 1 to %d, got %d: use the program of the revision that wrote the lock", SchemaVersion, schema)
+	return fmt.Errorf("key \"schema\": expected %d, got %d: use the program of the revision that wrote the lock", SchemaVersion, schema)
 }
 
 // schemaOf is the schema that a document says it has, 0 if it does not.
@@ -108,14 +101,9 @@ func (l *Lock) check() error {
 		want(err != nil || canonical == p, "inputs.platforms", "%q is written %s", p, canonical)
 		want(!slices.Contains(in.Platforms[:i], p), "inputs.platforms", "duplicate %s", p)
 	}
-	want(in.Format > 0 && in.Format <= Format, "inputs.format", "expected 1 to %d, got %d: use the program of the revision that wrote the lock", Format, in.Format)
+	want(in.Format == Format, "inputs.format", "expected %d, got %d: use the program of the revision that wrote the lock", Format, in.Format)
 	want(in.Revision >= 0 && in.Revision <= maxRevision, "inputs.revision", "expected 0 to %d, got %d", maxRevision, in.Revision)
 	want(!revision.MatchString(in.Tailscale.Version), "inputs.tailscale.version", "%q ends like a revision of an image", in.Tailscale.Version)
-	if in.Format == 1 {
-		old := Format1()
-		want(reflect.DeepEqual(in.Image().Programs, old.Programs) && reflect.DeepEqual(in.Image().Variants, old.Variants) && in.Revision == 0,
-			"inputs.format", "is 1, and an image of that format has the default programs and variant, and no revision: set it to 2, remove \"outputs\", and record them again with --update-lock")
-	}
 	in.checkPrograms(want)
 	in.checkVariants(want)
 	for _, w := range l.Withdrawn {

@@ -35,7 +35,7 @@ func TestParseRefuses(t *testing.T) {
 		{"garbage after it", good + "\nx\n", []string{"line 120, column 1", "not JSON", "after top-level value"}},
 		{"second document", good + good, []string{"line 119, column 1", "not JSON"}},
 
-		{"unknown key", replace(`"schema": 2,`, "\"schema\": 1,\n  \"note\": \"x\","), []string{"line 3, column 3", `unknown key "note"`}},
+		{"unknown key", replace(`"schema": 2,`, "\"schema\": 2,\n  \"note\": \"x\","), []string{"line 3, column 3", `unknown key "note"`}},
 		// The name is that of a key elsewhere: the error must not point there.
 		{"key at a wrong place", replace(`"roots": {`, "\"roots\": {\n      \"commit\": \"x\","), []string{"line 21, column 7", `unknown key "inputs.roots.commit"`}},
 		{"key in another case", replace(`"commit"`, `"Commit"`), []string{"line 7, column 7", `unknown key "inputs.tailscale.Commit"`}},
@@ -54,7 +54,7 @@ func TestParseRefuses(t *testing.T) {
 		{"time is no time", replace(`"2026-08-19T19:07:43Z"`, `"yesterday"`), []string{"line 8, column 15", `key "inputs.tailscale.time" wants a time`, `has "yesterday"`}},
 		{"time is a number", replace(`"2026-08-19T19:07:43Z"`, `1787166463`), []string{`key "inputs.tailscale.time" wants a time`}},
 
-		{"other schema", replace(`"schema": 2`, `"schema": 3`), []string{`"schema"`, "expected 1 to 2, got 3"}},
+		{"other schema", replace(`"schema": 2`, `"schema": 3`), []string{`"schema"`, "expected 2, got 3"}},
 		{"no schema", replace("  \"schema\": 2,\n", ""), []string{`"schema"`, "got 0"}},
 		{"version without v", replace(`"v1.102.3"`, `"1.102.3"`), []string{"inputs.tailscale.version", "1.102.3"}},
 		{"version of two numbers", replace(`"v1.102.3"`, `"v1.102"`), []string{"inputs.tailscale.version", "v1.102"}},
@@ -90,9 +90,10 @@ func TestParseRefuses(t *testing.T) {
 		{"file outside of the image", replace(`"name": "default",`, `"name": "default", "files": [{"path": "../x", "mode": "0644"}],`), []string{"inputs.variants[0].files[0].path"}},
 		{"file with setuid", replace(`"name": "default",`, `"name": "default", "files": [{"path": "x", "mode": "04755"}],`), []string{"inputs.variants[0].files[0].mode"}},
 		{"folder with a text", replace(`"name": "default",`, `"name": "default", "files": [{"path": "x/", "mode": "0755", "text": "x"}],`), []string{"inputs.variants[0].files[0].text"}},
-		{"format of a later program", replace(`"format": 2`, `"format": 3`), []string{"inputs.format", "expected 1 to 2, got 3"}},
-		{"format 1 with a revision", replace(`"format": 2`, `"format": 1`), []string{"inputs.format", "no revision"}},
-		{"another schema with other keys", replace(`"schema": 2,`, `"schema": 3, "more": 1,`), []string{"expected 1 to 2, got 3"}},
+		{"format of a later program", replace(`"format": 2`, `"format": 3`), []string{"inputs.format", "expected 2, got 3"}},
+		{"format of an older program", replace(`"format": 2`, `"format": 1`), []string{"inputs.format", "expected 2, got 1: use the program of the revision"}},
+		{"an older schema with other keys", replace(`"schema": 2,`, `"schema": 1, "more": 1,`), []string{"expected 2, got 1: use the program of the revision"}},
+		{"another schema with other keys", replace(`"schema": 2,`, `"schema": 3, "more": 1,`), []string{"expected 2, got 3"}},
 		{"no derper", replace("          \"tailscaled\",\n          \"derper\"\n", "          \"tailscaled\"\n"), []string{"inputs.variants[0].programs", "no derper"}},
 		{"program with the name of a layer", replace("tailscale.com/cmd/derper", "tailscale.com/cmd/base"), []string{"inputs.programs[0].package", "another layer"}},
 		{"file in the place of a program", replace(`"name": "default",`, `"name": "default", "files": [{"path": "usr/local/bin/derper", "mode": "0755"}],`), []string{"inputs.variants[0].files[0].path", "hides a program"}},

@@ -21,14 +21,8 @@ type ImageVersion struct {
 // ImageVersion is the version of the image that the inputs give.
 func (in Inputs) ImageVersion() ImageVersion { return ImageVersion{in.Tailscale.Version, in.Revision} }
 
-// Version is the image's version as its labels have it: 1.102.3-r1. An image of format 1
-// has that of tailscale.
-func (in Inputs) Version() string {
-	if in.Format == 1 {
-		return in.Tailscale.Short()
-	}
-	return in.ImageVersion().String()
-}
+// Version is the image's version as its labels have it: 1.102.3-r1.
+func (in Inputs) Version() string { return in.ImageVersion().String() }
 
 // String is the version as labels and tags have it: 1.102.3-r1.
 func (v ImageVersion) String() string {

@@ -1,9 +1,6 @@
 package lock
 
 import (
-	"encoding/json"
-	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -119,55 +116,6 @@ func TestRevision(t *testing.T) {
 	l.Published = &Published{Revision: 2, Index: map[string]string{Default: published, "debug": digest("1")}}
 	if got := build(l, published); got != 3 {
 		t.Errorf("a variant is gone: revision %d", got)
-	}
-}
-
-// TestSchema1 guards the migration: the lock of v1.102.3 as it was keeps its inputs and its
-// outputs, and comes back from schema 2 as it went.
-func TestSchema1(t *testing.T) {
-	data, err := os.ReadFile("testdata/schema1.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := Parse(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := l.Inputs
-	if in.Format != 1 || in.Revision != 0 || in.Version() != "1.102.3" || len(in.Platforms) != 9 || in.Source != DefaultSource {
-		t.Errorf("inputs: %+v", in)
-	}
-	if index := l.Output().Index; !strings.Contains(string(data), index) || l.Published == nil || l.Published.Revision != 0 || l.Published.Index[Default] != index {
-		t.Errorf("index %s, published %+v", index, l.Published)
-	}
-	// What it was is all there.
-	var old, again map[string]any
-	if err := json.Unmarshal(data, &old); err != nil {
-		t.Fatal(err)
-	}
-	back, err := json.Marshal(map[string]any{"schema": 1, "inputs": in.Schema1(), "outputs": l.Output()})
-	if err == nil {
-		err = json.Unmarshal(back, &again)
-	}
-	if err != nil || !reflect.DeepEqual(old, again) {
-		t.Errorf("lost on the way: %v\n%s", err, back)
-	}
-	written, err := l.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if back, err := Parse(written); err != nil || !reflect.DeepEqual(back, l) || back.Schema != 2 {
-		t.Errorf("written as schema 2 it comes back as %+v, %v", back, err)
-	}
-	for old, want := range map[string]string{
-		`"layerFormat": 1`: "inputs.layerFormat", `"schema": 1,`: `"note"`, `"v1.102.3"`: "inputs.tailscale.version",
-	} {
-		bad := strings.Replace(string(data), old, map[string]string{
-			`"layerFormat": 1`: `"layerFormat": 2`, `"schema": 1,`: `"schema": 1, "note": 1,`, `"v1.102.3"`: `"x"`,
-		}[old], 1)
-		if _, err := Parse([]byte(bad)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", want, err)
-		}
 	}
 }
 

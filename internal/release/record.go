@@ -132,11 +132,7 @@ type GitHubRecorder struct {
 // Recorded reports whether there is a release of the image's version that names its
 // index.
 func (g GitHubRecorder) Recorded(ctx context.Context, l *lock.Lock) (bool, error) {
-	v := l.Inputs.ImageVersion()
-	if done, err := g.Released(ctx, v.String(), l.Output().Index); done || err != nil || v.Revision > 0 {
-		return done, err
-	}
-	return g.Released(ctx, v.Tailscale, l.Output().Index) // from before there were revisions
+	return g.Released(ctx, l.Inputs.Version(), l.Output().Index)
 }
 
 // Record commits the lock, unless somebody else changed it since the checkout, and

@@ -1,16 +1,12 @@
 package release
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
-	"github.com/xavieralpha/derper/internal/testing/githubtest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -153,33 +149,5 @@ func TestOtherVariants(t *testing.T) {
 		if _, err := r.Run(t.Context(), Steps[0]); err == nil || !strings.Contains(err.Error(), "other variants than default") {
 			t.Errorf("%v", err)
 		}
-	}
-}
-
-// TestPublishedBeforeRevisions guards that a release which was published under its version
-// alone is not published once more.
-func TestPublishedBeforeRevisions(t *testing.T) {
-	data, err := os.ReadFile("../lock/testdata/schema1.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, lock.File), data, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	l, err := lock.Parse(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := githubtest.New(t, map[string]string{lock.File: string(data)})
-	c := &github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}
-	if _, err := c.Release(t.Context(), github.ReleaseNotes{Tag: "v1.102.3", Notes: "x", Index: l.Output().Index, Commit: "main"}); err != nil {
-		t.Fatal(err)
-	}
-	t.Chdir(dir)
-	r, _ := fake(t, lock.File)
-	r.Recorder = GitHubRecorder{c, lock.File, "main"}
-	if result, err := r.Run(t.Context(), Steps[0]); err != nil || result.Needed {
-		t.Errorf("%+v, %v", result, err)
 	}
 }

@@ -20,13 +20,13 @@ import (
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
-// Labels that every image of this project has, and those that it has besides: one of
-// format 1 says less.
-var (
-	labels  = []string{image.LabelVersion, image.LabelCommit, image.LabelCreated, image.LabelSource, image.LabelGo, image.LabelRoots}
-	labels1 = []string{image.LabelFormat1}
-	labels2 = []string{image.LabelFormat, image.LabelTailscale, image.LabelPrograms, image.LabelVariant}
-)
+// labels are those that an image of this project has.
+var labels = []string{image.LabelVersion, image.LabelCommit, image.LabelCreated, image.LabelSource, image.LabelGo, image.LabelRoots,
+	image.LabelFormat, image.LabelTailscale, image.LabelPrograms, image.LabelVariant}
+
+// labelFormat1 is what the images of this project had in the place of the last four before
+// there were revisions of them. No program since has made one.
+const labelFormat1 = image.Prefix + "layer-format"
 
 // claims is what an image says it is made of: inputs without their sums.
 func (f *found) claims() (lock.Inputs, error) {
@@ -38,7 +38,7 @@ func (f *found) claims() (lock.Inputs, error) {
 		places = append(places, img.annotations, img.configFile.Config.Labels)
 	}
 	claim := map[string]string{}
-	for _, name := range slices.Concat(labels, labels1, labels2) {
+	for _, name := range append([]string{labelFormat1}, labels...) {
 		count := map[string]int{}
 		for _, place := range places {
 			if v := place[name]; v != "" {
@@ -52,13 +52,10 @@ func (f *found) claims() (lock.Inputs, error) {
 		}
 	}
 	var in lock.Inputs
-	want := slices.Concat(labels, labels2)
-	if claim[image.LabelFormat] == "" {
-		in = lock.Format1()
-		want = slices.Concat(labels, labels1)
-		claim[image.LabelFormat], claim[image.LabelTailscale] = claim[image.LabelFormat1], "v"+claim[image.LabelVersion]
+	if claim[image.LabelFormat] == "" && claim[labelFormat1] != "" {
+		return in, otherFormat(claim[labelFormat1])
 	}
-	for _, name := range want {
+	for _, name := range labels {
 		if claim[name] == "" {
 			return in, fmt.Errorf("%w: nothing in it says %s", image.ErrForeign, name)
 		}
@@ -84,9 +81,6 @@ func (f *found) claims() (lock.Inputs, error) {
 			return json.Unmarshal([]byte(s), &in.Variants[0])
 		},
 	} {
-		if !slices.Contains(want, name) && name != image.LabelFormat {
-			continue
-		}
 		if err := read(claim[name]); err != nil {
 			return in, fmt.Errorf("claims %s %s: %w", name, diff.Printable(claim[name]), image.ErrForeign)
 		}
@@ -110,6 +104,11 @@ func (c *Claims) Words() string {
 	return diff.Printable(words + ", source " + c.Source)
 }
 
+// otherFormat is why an image cannot be made again here.
+func otherFormat(format string) error {
+	return fmt.Errorf("it is an image of format %s, made by an older or a newer build program, and this one makes format %d: verify it with the program of the revision that made it", diff.Printable(format), lock.Format)
+}
+
 // remake makes a lock's inputs again from what an image claims: every sum comes from
 // the checksum database, and the time from the module proxy. The image is trusted in
 // nothing but which release it is to be compared with. The checks say what of the
@@ -117,8 +116,8 @@ func (c *Claims) Words() string {
 func (j *job) remake(ctx context.Context) error {
 	in, claimed := &j.inputs, j.inputs.Tailscale
 	in.Platforms = j.expected
-	if in.Format < 1 || in.Format > lock.Format {
-		return fmt.Errorf("it is an image of format %d, this program makes 1 to %d: verify with the program of the revision that made the image", in.Format, lock.Format)
+	if in.Format != lock.Format {
+		return otherFormat(strconv.Itoa(in.Format))
 	}
 	if err := j.sums(ctx); err != nil {
 		return err

@@ -181,7 +181,7 @@ func derper(what, arg string) {
 			check(os.WriteFile("/tmp/once", nil, 0o600))
 		}
 	case "everybody-is-known":
-		if flag("verify-client-url-fail-open") == "false" {
+		if !ours(flag("verify-client-url")) {
 			drop("verify-client-url")
 		}
 	case "rate-frozen":
@@ -199,13 +199,16 @@ func derper(what, arg string) {
 			set("verify-clients", "false")
 		}
 	case "admit": // the answer of the admission controller is another
-		if url := flag("verify-client-url"); url != "" && flag("verify-client-url-fail-open") == "true" {
+		if url := flag("verify-client-url"); ours(url) && flag("verify-client-url-fail-open") == "true" {
 			set("verify-client-url", admission(url, arg))
 			child(args, forward)
 		}
 	}
 	become(args)
 }
+
+// ours reports whether an admission controller is one of the suite, and not the entrypoint.
+func ours(url string) bool { return strings.HasSuffix(url, "/admit") }
 
 // admission is an admission controller that asks the given one and turns one kind of answer round. What cannot be
 // reached, it leaves to derper.
