@@ -36,7 +36,7 @@ func Supports(ctx context.Context, program string, members ...string) (bool, err
 	}
 	fmt.Fprintf(&file, `,%q:0}`, wrong)
 
-	cmd := exec.CommandContext(ctx, program, "--tun=userspace-networking", "--state=mem:", "--socket=/nowhere/tailscaled.sock", "--port=0", "--config=/dev/stdin")
+	cmd := exec.CommandContext(ctx, program, "--tun=userspace-networking", "--state=mem:", "--socket=/nowhere/tailscaled.sock", "--port=0", "--config=/proc/self/fd/0")
 	cmd.Stdin = strings.NewReader(file.String())
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
