@@ -76,7 +76,7 @@ func newPod(l launch, cert *certificate.Certificate) (*pod, error) {
 	case r.Verifies():
 		r.Set = r.With("SOCKET", r.HostSocket(), "")
 	}
-	p.verifier = tailscaled.Verifier{Socket: r.Get("SOCKET"), Own: r.Sidecar(), HasAuthKey: r.Get("TS_AUTHKEY") != "", HasURL: r.Get("VERIFY_CLIENT_URL") != ""}
+	p.verifier = tailscaled.Verifier{Socket: r.Get("SOCKET"), Own: r.Sidecar(), HasAuthKey: r.Get("TS_AUTHKEY") != "", HasURL: r.Get("VERIFY_CLIENT_URL") != "", PeerRelay: r.PeerRelay()}
 	if path := r.Get("VERIFY_NODES"); path != "" {
 		p.nodes = admission.NewNodes(path, logf)
 		url, err := p.nodes.Listen()
