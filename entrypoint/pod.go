@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -109,6 +110,7 @@ func (p *pod) run() int {
 	if p.sidecar != nil {
 		p.launched("tailscaled", p.sidecar.Start())
 	}
+	debug.SetGCPercent(20) // from now on little is live, and nothing is in a hurry
 	if addr := p.relay.Get("METRICS_ADDR"); addr != "" {
 		go p.serveMetrics(addr)
 	}
