@@ -79,6 +79,9 @@ func (p *pod) metrics(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		theirs = fmt.Sprintf("# derper's own: %v\n", err)
 	}
+	if s.Verifier.DerperVersion == "" {
+		p.learnVersion()
+	}
 	var b strings.Builder
 	metric := func(name, kind, help string, samples ...string) {
 		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)

@@ -50,7 +50,9 @@ func (p *pod) learnVersion() {
 		if err != nil && !p.ending {
 			logf("warning: %v", err)
 		}
-		p.verifier.DerperVersion = version
+		if version != "" {
+			p.verifier.DerperVersion = version
+		}
 	})
 }
 

@@ -1,13 +1,17 @@
 package suite
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 
 	"tailscale.com/tailcfg"
 	"tailscale.com/tstest/integration/testcontrol"
@@ -20,11 +24,11 @@ import (
 
 // verifyCases are about who may use the relay.
 var verifyCases = []Case{
-	{Name: "verify/url-allow", run: verifyURL(answers(http.StatusOK, true), true)},
-	{Name: "verify/url-deny", run: verifyURL(answers(http.StatusOK, false), false)},
-	{Name: "verify/url-not-200", run: verifyURL(answers(http.StatusInternalServerError, true), false)},
-	{Name: "verify/url-unreachable-fail-open", run: verifyURL(hangsUp, true, "VERIFY_FAIL_OPEN=true")},
-	{Name: "verify/url-unreachable-fail-closed", run: verifyURL(hangsUp, false, "VERIFY_FAIL_OPEN=false")},
+	{Name: "verify/url-allow", run: verifyURL(answers(http.StatusOK, true), true, "")},
+	{Name: "verify/url-deny", run: verifyURL(answers(http.StatusOK, false), false, "")},
+	{Name: "verify/url-not-200", run: verifyURL(answers(http.StatusInternalServerError, true), false, "answers 500")},
+	{Name: "verify/url-unreachable-fail-open", run: verifyURL(hangsUp, true, "derper lets everybody in", "VERIFY_FAIL_OPEN=true")},
+	{Name: "verify/url-unreachable-fail-closed", run: verifyURL(hangsUp, false, "derper lets no client in", "VERIFY_FAIL_OPEN=false")},
 	{Name: "verify/nodes", run: caseVerifyNodes},
 	{Name: "verify/tailscaled", run: caseVerifyTailscaled},
 	{Name: "verify/socket", run: caseVerifySocket},
@@ -54,18 +58,32 @@ func answers(status int, allow bool) http.HandlerFunc {
 // a connection that ends without an answer. A port that is closed in truth could be another case's before derper asks.
 func hangsUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-// verifyURL verifies clients at a URL, where h answers, and expects a client to be let in or not.
-func verifyURL(h http.HandlerFunc, want bool, env ...string) func(context.Context, *bed) {
+// verifyURL verifies clients at a URL, where h answers, and expects a client to be let in or not; and the health check
+// to say what is wrong with the controller, if something is.
+func verifyURL(h http.HandlerFunc, want bool, wrong string, env ...string) func(context.Context, *bed) {
 	return func(ctx context.Context, b *bed) {
-		asked := make(chan struct{}, 100)
+		client := key.NewNode()
+		var asked atomic.Bool // about the client: the entrypoint asks, too
 		s, at := b.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			asked <- struct{}{}
+			body := must.Get(io.ReadAll(io.LimitReader(r.Body, 1<<16)))
+			if bytes.Contains(body, []byte(client.Public().String())) {
+				asked.Store(true)
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
 			h(w, r)
 		}))
-		spec := container.Spec{Reach: []netip.AddrPort{at}, Env: env}
-		c := b.healthy(ctx, spec, open, "VERIFY_CLIENT_URL="+s.URL+"/admit")
-		c.admits(ctx, "client", key.NewNode(), want)
-		if len(asked) == 0 {
+		c := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}, Env: env}, open, "VERIFY_CLIENT_URL="+s.URL+"/admit")
+		b.eventually(ctx, func() {
+			c.lives()
+			said, err := c.healthcheck(ctx)
+			if wrong == "" {
+				must.Do(err)
+			} else if err == nil || !strings.Contains(err.Error(), wrong) {
+				fail("the health check says %q, %v; wants a failure with %q", said, err, wrong)
+			}
+		})
+		c.admits(ctx, "client", client, want)
+		if !asked.Load() {
 			fail("nobody asked at the URL")
 		}
 	}
