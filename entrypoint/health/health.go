@@ -196,11 +196,16 @@ func (s Subject) web(ctx context.Context) []Result {
 	c := newClient(s.Relay, s.TLS())
 	defer c.CloseIdleConnections()
 	_, chain, err := c.get(ctx, "/derp/probe")
-	if s.TLS() && !s.Manual() {
-		s.ACME.asked(err != nil && chain == nil, err)
-	}
-	if _, answered := err.(statusError); err != nil && !answered {
+	_, answered := err.(statusError)
+	orders := s.TLS() && !s.Manual()
+	if err != nil && !answered {
+		if orders {
+			err = s.ACME.refused(s.Get("HOSTNAME"), err)
+		}
 		return []Result{{Part: first.Part, Err: err}}
+	}
+	if orders {
+		s.ACME.worked()
 	}
 	if chain != nil {
 		first.Note, first.Err = s.certificate(chain[0], time.Now())
