@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -27,12 +28,18 @@ func host(t *testing.T, version string) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Write([]byte(`{"Version": "` + version + `", "BackendState": "Running", "Peer": {"nodekey:` + strings.Repeat("cd", 32) + `": {}}, "Self": {"PublicKey": "nodekey:` + strings.Repeat("ab", 32) + `"}}`))
-	})}
+	server := &http.Server{Handler: tailscaledStatus(version, "Running")}
 	go server.Serve(ln)
 	t.Cleanup(func() { server.Close() })
 	return socket
+}
+
+// tailscaledStatus answers as a tailscaled in that state, in a tailnet of two.
+func tailscaledStatus(version, state string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"Version": %q, "BackendState": %q, "Peer": {"nodekey:%s": {}}, "Self": {"PublicKey": "nodekey:%s"}}`,
+			version, state, strings.Repeat("cd", 32), strings.Repeat("ab", 32))
+	})
 }
 
 // The mistake it guards: a tailscaled of another version, with which
