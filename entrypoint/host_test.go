@@ -16,7 +16,10 @@ import (
 )
 
 // host pretends to be the host's tailscaled, of some version.
-func host(t *testing.T, version string) (socket string) {
+func host(t *testing.T, version string) (socket string) { return hostIn(t, version, "Running") }
+
+// hostIn is one in another state; dead is one that was killed.
+func hostIn(t *testing.T, version, state string) (socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "host") // t.TempDir's names are too long for a socket
 	if err != nil {
@@ -28,7 +31,12 @@ func host(t *testing.T, version string) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: tailscaledStatus(version, "Running")}
+	if state == "dead" {
+		ln.(*net.UnixListener).SetUnlinkOnClose(false)
+		ln.Close()
+		return socket
+	}
+	server := &http.Server{Handler: tailscaledStatus(version, state)}
 	go server.Serve(ln)
 	t.Cleanup(func() { server.Close() })
 	return socket
