@@ -42,11 +42,16 @@ func hostIn(t *testing.T, version, state string) (socket string) {
 	return socket
 }
 
-// tailscaledStatus answers as a tailscaled in that state, in a tailnet of two.
+// tailscaledStatus answers as a tailscaled in that state, in a tailnet of two; alone is
+// one that runs in a tailnet of its own.
 func tailscaledStatus(version, state string) http.Handler {
+	peer := fmt.Sprintf(`"nodekey:%s": {}`, strings.Repeat("cd", 32))
+	if state == "alone" {
+		state, peer = "Running", ""
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `{"Version": %q, "BackendState": %q, "Peer": {"nodekey:%s": {}}, "Self": {"PublicKey": "nodekey:%s"}}`,
-			version, state, strings.Repeat("cd", 32), strings.Repeat("ab", 32))
+		fmt.Fprintf(w, `{"Version": %q, "BackendState": %q, "Peer": {%s}, "Self": {"PublicKey": "nodekey:%s"}}`,
+			version, state, peer, strings.Repeat("ab", 32))
 	})
 }
 
