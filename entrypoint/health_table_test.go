@@ -158,6 +158,15 @@ entrypoint: healthcheck: https: no connection to tcp 127\.0\.0\.1:443: connectio
 		says: `entrypoint: healthcheck: verification: clients cannot be verified: tailscaled is in state (NoState|NeedsLogin): .+`, varies: true,
 	},
 	{
+		what: "the tailscaled in the image stands still", code: 1,
+		env:  []string{"VERIFY_CLIENTS=true", "TAILSCALED=true", "TS_LOGIN_SERVER=http://127.0.0.1:1"},
+		says: `entrypoint: healthcheck: verification: clients cannot be verified: tailscaled at \S+ does not answer: nothing within 2s`,
+		after: func(t *testing.T, s *started) {
+			s.kill(t, "tailscaled", syscall.SIGSTOP)
+			t.Cleanup(func() { syscall.Kill(pidOf(t, s, "tailscaled"), syscall.SIGCONT) })
+		},
+	},
+	{
 		what: "tailscaled ends again and again, and nobody has the port of the peer relay", code: 1,
 		env:   []string{"PEER_RELAY_PORT=40000", "TAILSCALED=true", "TS_LOGIN_SERVER=http://127.0.0.1:1"},
 		says:  `entrypoint: healthcheck: peer relay: no program listens on udp port 40000`,
@@ -179,6 +188,10 @@ entrypoint: healthcheck: https: no connection to tcp 127\.0\.0\.1:443: connectio
 	{
 		what: "it answers with a web page", prepare: controllerIs("html"), code: 1,
 		says: `entrypoint: healthcheck: verify-client-url: \S+ gives no answer that derper can read \(text/html\): .+: derper lets no client in, whatever VERIFY_FAIL_OPEN is; it must answer {"Allow": true} or {"Allow": false}`,
+	},
+	{
+		what: "it does not answer", prepare: controllerIs("silent"), code: 1,
+		says: `entrypoint: healthcheck: verify-client-url: \S+ does not answer within 2s; derper waits for 5s, and lets everybody in then; look at what makes it slow`,
 	},
 	{
 		what: "it cannot be reached", prepare: controllerIs("gone"), code: 1,
@@ -322,7 +335,7 @@ func TestHealthTable(t *testing.T) {
 func shown(out, dir string) string {
 	out = strings.ReplaceAll(strings.TrimSpace(out), dir, "/root")
 	for _, r := range []struct{ is, becomes string }{
-		{`/tmp/host\d+/`, "/var/run/tailscale/"},
+		{`/tmp/(host|tailscaled)\d+/`, "/var/run/tailscale/"},
 		{`http://127\.0\.0\.1:\d{4,5}/`, "http://admit.example.com/"},
 		{`127\.0\.0\.1:\d{5}`, "192.0.2.10:80"},
 		{`\d+-\d+-\d+`, "DATE"},

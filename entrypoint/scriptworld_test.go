@@ -38,7 +38,7 @@ type controller struct {
 }
 
 // startController starts one that answers in the given way: a status code, html, allow,
-// or deny; and with gone it is not there.
+// deny, or silent; and with gone it is not there.
 func startController(t testing.TB, mode string) *controller {
 	t.Helper()
 	c := new(controller)
@@ -47,6 +47,9 @@ func startController(t testing.TB, mode string) *controller {
 		mode := c.mode.Load().(string)
 		code, err := strconv.Atoi(mode)
 		switch {
+		case mode == "silent":
+			io.Copy(io.Discard, r.Body) // or the server does not see the end of the connection
+			<-r.Context().Done()
 		case r.URL.Path == "/moved" && r.Method == http.MethodPost, mode == "allow":
 			io.WriteString(w, `{"Allow": true}`)
 		case mode == "deny":
