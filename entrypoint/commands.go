@@ -37,6 +37,9 @@ func ask(command string, args []string) int {
 	}
 	switch {
 	case err == nil:
+	case errors.Is(err, context.DeadlineExceeded):
+		logf("%s: the relay does not answer: nothing within %v", command, askPatience)
+		return 1
 	case !errors.Is(err, localapi.ErrNobody):
 		logf("%s: the relay does not answer: %v", command, err)
 		return 1

@@ -49,9 +49,7 @@ func runContainer(t *testing.T, volume string, uid int, mode string, env []strin
 		need.Program(t, program, "util-linux")
 	}
 	need.Program(t, "mount", "mount")
-	if b, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(b))) != 3 || strings.Fields(string(b))[2] == "1" {
-		need.Missing(t, "root, for containers with another user", "run the tests as root")
-	}
+	otherUsers(t)
 	// Docker does the same in a container's network namespace.
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0o644); err != nil {
 		t.Fatal(err)
@@ -75,6 +73,14 @@ func runContainer(t *testing.T, volume string, uid int, mode string, env []strin
 		}
 	})
 	return c
+}
+
+// otherUsers is for what runs programs as another user than the tests'.
+func otherUsers(t testing.TB) {
+	t.Helper()
+	if b, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(b))) != 3 || strings.Fields(string(b))[2] == "1" {
+		need.Missing(t, "root, for containers with another user", "run the tests as root")
+	}
 }
 
 // pid1 is the host's number of the container's process 1; 0 if there is none.
@@ -206,5 +212,40 @@ func TestContainerTailscaled(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(filepath.Join(volume, "tailscaled", "tailscaled.state")); len(b) == 0 {
 		t.Error("tailscaled's state is not in the volume")
+	}
+}
+
+// The mistake it guards: a volume of another user, and a message that does not say whose.
+func TestVolumeOfAnother(t *testing.T) {
+	program := entrypointBinary(t)
+	need.Program(t, "setpriv", "util-linux")
+	otherUsers(t)
+	dir, err := os.MkdirTemp("", "volume") // that of t.TempDir is closed to others itself
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	certs := filepath.Join(dir, "certs")
+	for _, test := range []struct {
+		mode os.FileMode
+		want string
+	}{
+		{0o700, fmt.Sprintf("HOSTNAME=%q: certificate cannot be read: %s/%[1]s.crt: uid 65532 may not enter %[2]s, which belongs to uid 0 and has mode 0700: chown it to 65532, or start the container with --user 0", tableName, certs)},
+		{0o755, fmt.Sprintf("CERT_DIR=%q: certificates cannot be stored: permission denied; mount a volume there that uid 65532 can write", certs)},
+	} {
+		if err := os.MkdirAll(certs, test.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(certs, test.mode); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", program, "-http-port=-1", "-a=127.0.0.1:8443")
+		cmd.Dir, cmd.Env = "/", append(baseEnv(dir), "HOSTNAME="+tableName, "VERIFY_CLIENTS=false", "CERT_DIR="+certs)
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), test.want) {
+			t.Errorf("mode %o: %v:\n%s\nwant %s", test.mode, err, out, test.want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -15,7 +16,10 @@ import (
 )
 
 // host pretends to be the host's tailscaled, of some version.
-func host(t *testing.T, version string) (socket string) {
+func host(t *testing.T, version string) (socket string) { return hostIn(t, version, "Running") }
+
+// hostIn is one in another state; dead is one that was killed.
+func hostIn(t *testing.T, version, state string) (socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "host") // t.TempDir's names are too long for a socket
 	if err != nil {
@@ -27,12 +31,28 @@ func host(t *testing.T, version string) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Write([]byte(`{"Version": "` + version + `", "BackendState": "Running", "Peer": {"nodekey:` + strings.Repeat("cd", 32) + `": {}}, "Self": {"PublicKey": "nodekey:` + strings.Repeat("ab", 32) + `"}}`))
-	})}
+	if state == "dead" {
+		ln.(*net.UnixListener).SetUnlinkOnClose(false)
+		ln.Close()
+		return socket
+	}
+	server := &http.Server{Handler: tailscaledStatus(version, state)}
 	go server.Serve(ln)
 	t.Cleanup(func() { server.Close() })
 	return socket
+}
+
+// tailscaledStatus answers as a tailscaled in that state, in a tailnet of two; alone is
+// one that runs in a tailnet of its own.
+func tailscaledStatus(version, state string) http.Handler {
+	peer := fmt.Sprintf(`"nodekey:%s": {}`, strings.Repeat("cd", 32))
+	if state == "alone" {
+		state, peer = "Running", ""
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"Version": %q, "BackendState": %q, "Peer": {%s}, "Self": {"PublicKey": "nodekey:%s"}}`,
+			version, state, peer, strings.Repeat("ab", 32))
+	})
 }
 
 // The mistake it guards: a tailscaled of another version, with which

@@ -2,18 +2,11 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -22,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"tailscale.com/types/key"
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
 )
@@ -34,8 +28,11 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Vars = append(env.Vars, baseEnv(env.WorkDir)...)
-			env.Vars = append(env.Vars, ports(env.T().(testing.TB))...)
+			t := env.T().(testing.TB)
+			env.Vars = append(env.Vars, ports(t)...)
+			env.Vars = append(env.Vars, fmt.Sprintf("OTHER_ADDR=127.0.0.1:%d", freePort(t)))
 			env.Values["relay"] = new(holder)
+			env.Values["state"] = &scriptState{pids: make(map[string]int), keys: make(map[string]key.NodePrivate)}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -52,6 +49,18 @@ func TestScripts(t *testing.T) {
 			"occupy":    scriptOccupy,
 			"relay":     scriptRelay,
 			"sendto":    scriptSendTo,
+
+			"client":     scriptClient,
+			"controller": scriptController,
+			"count":      scriptCount,
+			"flood":      scriptFlood,
+			"host":       scriptHost,
+			"key":        scriptKey,
+			"notes":      scriptNotes,
+			"page":       scriptPage,
+			"same":       scriptSame,
+			"within":     scriptWithin,
+			"write":      scriptWrite,
 		},
 	})
 }
@@ -86,8 +95,8 @@ type holder struct{ *started }
 func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	var env []string
 	for _, v := range setting.Table() {
-		for _, name := range []string{v.Name, v.FileName()} {
-			if text := ts.Getenv(name); text != "" {
+		for _, name := range []string{v.Name, v.FileName(), v.Alias} {
+			if text := ts.Getenv(name); name != "" && text != "" {
 				env = append(env, name+"="+text)
 			}
 		}
@@ -185,47 +194,6 @@ func scriptHides(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the secret is in %s:\n%s", name, text)
 		}
 	}
-}
-
-// pair HOST DAYS CRT KEY: makes a certificate that a CA signed.
-func scriptPair(ts *testscript.TestScript, neg bool, args []string) {
-	days, err := strconv.Atoi(args[1])
-	ts.Check(err)
-	crt, key, err := signedPair(args[0], time.Duration(days)*24*time.Hour)
-	ts.Check(err)
-	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[2])), 0o755))
-	ts.Check(os.WriteFile(ts.MkAbs(args[2]), crt, 0o644))
-	ts.Check(os.WriteFile(ts.MkAbs(args[3]), key, 0o600))
-}
-
-// signedPair makes a pair as a CA would.
-func signedPair(host string, validity time.Duration) (crtPEM, keyPEM []byte, err error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	now := time.Now()
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: host},
-		NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(validity),
-	}
-	if ip := net.ParseIP(host); ip != nil {
-		leaf.IPAddresses = []net.IP{ip}
-	} else {
-		leaf.DNSNames = []string{host}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), err
 }
 
 // serves CRT HOST: waits until the relay serves the certificate in the file.

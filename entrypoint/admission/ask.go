@@ -57,6 +57,8 @@ func (p *Problem) Error() string { return p.What + "; " + p.Hint }
 func Ask(ctx context.Context, controller string, failOpen bool) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	deadline, _ := ctx.Deadline()
+	waits := time.Until(deadline).Round(time.Second)
 	body, err := json.Marshal(request{Probe, probeSource})
 	if err != nil {
 		return err
@@ -78,6 +80,15 @@ func Ask(ctx context.Context, controller string, failOpen bool) error {
 	switch {
 	case errors.As(err, &redirect):
 		return rejects("set VERIFY_CLIENT_URL to that", "redirects to %s in a way that turns a POST into a GET (use 307 or 308)", redirect.target)
+	case errors.Is(err, context.DeadlineExceeded) && waits < patience:
+		then := "no client"
+		if failOpen {
+			then = "everybody"
+		}
+		return &Problem{
+			What: fmt.Sprintf("%s does not answer within %v; derper waits for %v, and lets %s in then", shown, waits, patience, then),
+			Hint: "look at what makes it slow", Open: failOpen,
+		}
 	case err != nil && failOpen:
 		return &Problem{
 			What: fmt.Sprintf("%s cannot be reached: %v: derper lets everybody in", shown, plain(err)),

@@ -100,7 +100,7 @@ func TestAsk(t *testing.T) {
 		{url: closed.URL, want: closed.URL + " cannot be reached: *refused: derper lets no client in; start it, or let everybody in meanwhile: VERIFY_FAIL_OPEN=true"},
 		{url: closed.URL, failOpen: true, want: closed.URL + " cannot be reached: *refused: derper lets everybody in; start it, or let nobody in meanwhile: VERIFY_FAIL_OPEN=false", open: true},
 		{url: server.URL + "/loop", failOpen: true, want: "*/loop cannot be reached: stopped after 10 redirects: derper lets everybody in", open: true},
-		{url: server.URL + "/silent", want: "*/silent cannot be reached: nothing within 5s: derper lets no client in"},
+		{url: server.URL + "/silent", want: "*/silent does not answer within *; derper waits for 5s, and lets no client in then"},
 		{url: "http://user:s3cr3t@%zz", want: "VERIFY_CLIENT_URL is no URL; set it to one that begins"},
 	} {
 		ctx := t.Context()

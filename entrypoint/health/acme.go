@@ -1,6 +1,7 @@
 package health
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -37,20 +38,41 @@ func (a *ACME) may(dir, host string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if wait := time.Until(a.tried.Add(acmePause)); wait > 0 {
-		return fmt.Errorf("there is no certificate for %s: %s; not asked again for %v", host, a.cause, wait.Round(time.Minute))
+		return fmt.Errorf("%w; not asked again for %v", a.missing(host), wait.Round(time.Minute))
 	}
-	a.tried = time.Now() // two checks at once make one handshake
+	a.tried, a.cause = time.Now(), "" // two checks at once make one handshake
 	return nil
 }
 
-// asked takes notice of a handshake.
-func (a *ACME) asked(failed bool, err error) {
+// worked takes notice of a handshake.
+func (a *ACME) worked() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case !failed:
-		a.tried, a.cause = time.Time{}, ""
-	case a.cause == "":
+	a.tried, a.cause = time.Time{}, ""
+}
+
+// refused takes notice of a handshake that failed, and says why there is no
+// certificate.
+func (a *ACME) refused(host string, err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if none := (*dialError)(nil); errors.As(err, &none) { // it came to no handshake
+		a.tried = time.Time{}
+		return err
+	}
+	if a.cause == "" && !errors.Is(err, errSilent) {
 		a.cause = err.Error()
 	}
+	return a.missing(host)
+}
+
+// missing says that there is no certificate, and why. derper logs no cause that
+// is a timeout.
+// Source: types/logger/logger.go, HTTPServerLogFilter.
+func (a *ACME) missing(host string) error {
+	cause := a.cause
+	if cause == "" {
+		cause = "derper is still waiting for the CA; if its log does not say why, this container cannot reach the CA"
+	}
+	return fmt.Errorf("there is no certificate for %s: %s", host, cause)
 }

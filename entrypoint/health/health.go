@@ -196,11 +196,16 @@ func (s Subject) web(ctx context.Context) []Result {
 	c := newClient(s.Relay, s.TLS())
 	defer c.CloseIdleConnections()
 	_, chain, err := c.get(ctx, "/derp/probe")
-	if s.TLS() && !s.Manual() {
-		s.ACME.asked(err != nil && chain == nil, err)
-	}
-	if _, answered := err.(statusError); err != nil && !answered {
+	_, answered := err.(statusError)
+	orders := s.TLS() && !s.Manual()
+	if err != nil && !answered {
+		if orders {
+			err = s.ACME.refused(s.Get("HOSTNAME"), err)
+		}
 		return []Result{{Part: first.Part, Err: err}}
+	}
+	if orders {
+		s.ACME.worked()
 	}
 	if chain != nil {
 		first.Note, first.Err = s.certificate(chain[0], time.Now())
@@ -218,16 +223,20 @@ func (s Subject) certificate(leaf *x509.Certificate, now time.Time) (note string
 	if err := certificate.VerifyHostname(leaf, s.Get("HOSTNAME")); err != nil {
 		return "", err
 	}
-	if now.After(leaf.NotAfter) {
-		return "", fmt.Errorf("the certificate expired on %s%s", leaf.NotAfter.UTC().Format("2006-01-02"), semicolon(s.OnDisk))
+	warning := ""
+	if s.Served != nil && s.Served.Leaf.Equal(leaf) {
+		warning = s.Served.Warning(now)
 	}
-	if now.Before(leaf.NotBefore) {
+	switch expired := now.After(leaf.NotAfter); {
+	case expired && warning != "":
+		return "", fmt.Errorf("the certificate %s%s", warning, semicolon(s.OnDisk))
+	case expired:
+		return "", fmt.Errorf("the certificate expired on %s%s", leaf.NotAfter.UTC().Format("2006-01-02"), semicolon(s.OnDisk))
+	case now.Before(leaf.NotBefore):
 		return "", fmt.Errorf("the certificate is not valid before %s", leaf.NotBefore.UTC().Format("2006-01-02"))
 	}
-	if s.Served != nil && s.Served.Leaf.Equal(leaf) {
-		if w := s.Served.Warning(now); w != "" {
-			note = "certificate " + w
-		}
+	if warning != "" {
+		note = "certificate " + warning
 	}
 	if s.OnDisk != "" && note != "" {
 		note += "; "

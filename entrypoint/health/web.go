@@ -112,10 +112,18 @@ func dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	}
 	conn, err := d.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
-		return nil, fmt.Errorf("no connection to tcp %v: %w", addr, plain(err))
+		return nil, &dialError{fmt.Errorf("no connection to tcp %v: %w", addr, plain(err))}
 	}
 	return conn, nil
 }
+
+// A dialError says that there is no connection.
+type dialError struct{ error }
+
+func (e *dialError) Unwrap() error { return e.error }
+
+// errSilent says that there was no answer in time.
+var errSilent = fmt.Errorf("nothing within %v", Timeout)
 
 // plain drops what net and net/http put around an error; the address is named
 // already.
@@ -125,7 +133,7 @@ func plain(err error) error {
 	}
 	var timeout net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-		return fmt.Errorf("nothing within %v", Timeout)
+		return errSilent
 	}
 	if op, ok := err.(*net.OpError); ok {
 		err = op.Err
