@@ -198,18 +198,46 @@ func scriptPair(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[3]), key, 0o600))
 }
 
-// signedPair makes a pair as a CA would.
+// signedPair makes a pair as a CA would, that nobody knows.
 func signedPair(host string, validity time.Duration) (crtPEM, keyPEM []byte, err error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := newAuthority()
 	if err != nil {
 		return nil, nil, err
 	}
+	return ca.sign(host, validity)
+}
+
+// An authority is a CA.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority() (*authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(10, 0, 0),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err = x509.ParseCertificate(der)
+	return &authority{cert, key}, err
+}
+
+// sign makes a pair for a host.
+func (a *authority) sign(host string, validity time.Duration) (crtPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
 	}
 	now := time.Now()
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true}
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: host},
 		NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(validity),
@@ -219,7 +247,7 @@ func signedPair(host string, validity time.Duration) (crtPEM, keyPEM []byte, err
 	} else {
 		leaf.DNSNames = []string{host}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
+	der, err := x509.CreateCertificate(rand.Reader, leaf, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		return nil, nil, err
 	}
