@@ -46,8 +46,8 @@ func ask(command string, args []string) int {
 	default:
 		a = fromEnvironment(command, args)
 	}
-	fmt.Print(a.Out)
 	fmt.Fprint(os.Stderr, a.Err)
+	fmt.Print(a.Out)
 	return a.Code
 }
 
@@ -122,11 +122,11 @@ func derpmapAnswer(r relay.Relay, cert *certificate.Certificate, peerRelay strin
 	}
 	if r.PeerRelay() {
 		if peerRelay == "" {
-			peerRelay = "tag:derper"
+			peerRelay = "tag:derp"
 			a = a.And(note("derpmap", "tailscaled has not joined yet; put its tag, or its address, in the place of "+peerRelay))
 		}
 		a.Out += "\n" + derpmap.RelayGrant(peerRelay)
-		a = a.And(note("derpmap", "the grant lets every node use the peer relay; udp port "+r.Get("PEER_RELAY_PORT")+" must be reachable"))
+		a = a.And(note("derpmap", "the grant lets the devices of all members use the peer relay; a rule with \"ip\" for it would open derper's debug pages to them. udp port "+r.Get("PEER_RELAY_PORT")+" must be reachable"))
 	}
 	return a
 }

@@ -38,7 +38,7 @@ func TestPeerRelay(t *testing.T) {
 
 	env = append(env, fmt.Sprintf("PEER_RELAY_PORT=%d", endpoint.Port()), "PEER_RELAY_ENDPOINTS="+endpoint.String())
 	r := runContainer(t, volume, 65532, "read-only", env)
-	r.healthy(t, "ok: stun, https, derp, verification")
+	r.healthy(t, "ok: stun, https, derp, verification, peer relay")
 	relay := relayNode(t, r.started, r.pid1(t))
 	a, b := startNode(t, c, networks[0], "a"), startNode(t, c, networks[1], "b")
 	ips := meet(t, relay, a, b)
@@ -68,7 +68,7 @@ func TestPeerRelay(t *testing.T) {
 		}
 		return err
 	})
-	r.healthy(t, "ok: stun, https, derp, verification")
+	r.healthy(t, "ok: stun, https, derp, verification, peer relay")
 }
 
 // talk makes two nodes exchange data until both say that they do so through the peer

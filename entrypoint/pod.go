@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -76,7 +77,7 @@ func newPod(l launch, cert *certificate.Certificate) (*pod, error) {
 	case r.Verifies():
 		r.Set = r.With("SOCKET", r.HostSocket(), "")
 	}
-	p.verifier = tailscaled.Verifier{Socket: r.Get("SOCKET"), Own: r.Sidecar(), HasAuthKey: r.Get("TS_AUTHKEY") != "", HasURL: r.Get("VERIFY_CLIENT_URL") != ""}
+	p.verifier = tailscaled.Verifier{Socket: r.Get("SOCKET"), Own: r.Sidecar(), HasAuthKey: r.Get("TS_AUTHKEY") != "", HasURL: r.Get("VERIFY_CLIENT_URL") != "", PeerRelay: r.PeerRelay()}
 	if path := r.Get("VERIFY_NODES"); path != "" {
 		p.nodes = admission.NewNodes(path, logf)
 		url, err := p.nodes.Listen()
@@ -109,6 +110,7 @@ func (p *pod) run() int {
 	if p.sidecar != nil {
 		p.launched("tailscaled", p.sidecar.Start())
 	}
+	debug.SetGCPercent(20) // from now on little is live, and nothing is in a hurry
 	if addr := p.relay.Get("METRICS_ADDR"); addr != "" {
 		go p.serveMetrics(addr)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
@@ -16,8 +15,6 @@ import (
 
 // run starts the relay and returns only to end the program.
 func run(args []string) int {
-	debug.SetGCPercent(20)        // little is live, and nothing is in a hurry
-	debug.SetMemoryLimit(6 << 20) // of 8 MiB that it may take
 	environ := os.Environ()
 	machine, _ := os.Hostname() // then none equals it
 	set, problems := setting.Read(environ, args, machine)

@@ -43,7 +43,7 @@ func (v verdictState) address() string {
 	return ""
 }
 
-// learnVersion asks derper for its version, after its start: nothing waits for that.
+// learnVersion asks derper for its version. Nothing waits for that.
 func (p *pod) learnVersion() {
 	version, err := derperVersion(p.Supervisor)
 	p.do(func() {
@@ -56,7 +56,6 @@ func (p *pod) learnVersion() {
 
 // watchVerification looks after whoever verifies clients, until the loop ends.
 func (p *pod) watchVerification() {
-	p.learnVersion()
 	ctx := context.Background()
 	url, failOpen := p.relay.Get("VERIFY_CLIENT_URL"), p.relay.Bool("VERIFY_FAIL_OPEN")
 	look := func() {
@@ -90,6 +89,13 @@ func (p *pod) watchVerification() {
 	}
 	look()
 	ask()
+	select { // a second derper would take the first one's time while it starts
+	case <-time.After(time.Second):
+	case <-p.over:
+		return
+	}
+	p.learnVersion()
+	look()
 	soon, later := time.NewTicker(verifyInterval), time.NewTicker(remindInterval)
 	for {
 		select {

@@ -54,13 +54,13 @@ func (n Node) Policy() string {
 	return `"derpMap": ` + text(json.MarshalIndent(regions, "", "  ")) + "\n"
 }
 
-// RelayGrant is what the tailnet policy needs for a peer relay: it lets the
-// sources use the node at that address, or with that tag, as one.
-// Source: tailcfg.PeerCapabilityRelay, https://tailscale.com/kb/1591/peer-relays.
+// RelayGrant is what the tailnet policy needs for a peer relay: it lets devices
+// use the node at that address, or with that tag, as one.
+// Source: tailcfg.PeerCapabilityRelay, https://tailscale.com/docs/features/peer-relay.
 func RelayGrant(dst string) string {
 	return fmt.Sprintf(`"grants": [
   {
-    "src": ["*"],
+    "src": ["autogroup:member"],
     "dst": [%q],
     "app": { "tailscale.com/cap/relay": [] }
   }

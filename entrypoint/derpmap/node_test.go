@@ -56,10 +56,10 @@ func TestRelayGrant(t *testing.T) {
 			App      map[tailcfg.PeerCapability][]any
 		}
 	}
-	if err := json.Unmarshal([]byte("{"+RelayGrant("tag:derper")+"}"), &policy); err != nil {
+	if err := json.Unmarshal([]byte("{"+RelayGrant("tag:derp")+"}"), &policy); err != nil {
 		t.Fatal(err)
 	}
-	if len(policy.Grants) != 1 || !reflect.DeepEqual(policy.Grants[0].Dst, []string{"tag:derper"}) {
+	if len(policy.Grants) != 1 || !reflect.DeepEqual(policy.Grants[0].Dst, []string{"tag:derp"}) {
 		t.Fatalf("%+v", policy)
 	}
 	if _, ok := policy.Grants[0].App[tailcfg.PeerCapabilityRelay]; !ok || len(policy.Grants[0].App) != 1 {

@@ -61,7 +61,7 @@ func Check(ctx context.Context, s Subject) []Result {
 	add(s.Bool("RUN_STUN"), "stun", func(ctx context.Context) (string, error) { return "", s.stun(ctx) })
 	parts = append(parts, s.web)
 	add(s.Verifies(), Verification, s.verification)
-	add(s.Get("VERIFY_CLIENT_URL") != "", "verify-client-url", func(ctx context.Context) (string, error) {
+	add(s.Get("VERIFY_CLIENT_URL") != "" && s.Nodes == nil, "verify-client-url", func(ctx context.Context) (string, error) {
 		return "", admission.Ask(ctx, s.Get("VERIFY_CLIENT_URL"), s.Bool("VERIFY_FAIL_OPEN"))
 	})
 	add(s.Nodes != nil, "verify-nodes", func(context.Context) (string, error) { return "", s.Nodes.Err() })

@@ -177,6 +177,8 @@ func (r Relay) Ports() []string {
 		lines = append(lines, "HTTP is off: clients that have no other node with port 80 keep asking Tailscale's own servers for captive portals")
 	case r.Number("HTTP_PORT") != 80:
 		lines = append(lines, "port 80 may be left out: it only serves captive portal checks; to have them, publish the HTTP port as 80 and add \"CanPort80\": true")
+	case !r.IsIP():
+		lines = append(lines, `port 80 may be left out: it only serves captive portal checks, for which clients need the relay's "IPv4" in the node, too; if it is closed, drop "CanPort80"`)
 	default:
 		lines = append(lines, `port 80 may be left out: it only serves captive portal checks; if it is closed, drop "CanPort80"`)
 	}

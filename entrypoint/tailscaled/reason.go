@@ -13,6 +13,7 @@ type Verifier struct {
 	Own           bool   // it is the one in this image, not the host's
 	HasAuthKey    bool   // that Own logs in with
 	HasURL        bool   // VERIFY_CLIENT_URL is set, too
+	PeerRelay     bool   // that Own is
 	DerperVersion string // long; empty if unknown
 }
 
@@ -177,9 +178,13 @@ func (v Verifier) warnings(s Status, now time.Time) []Reason {
 		case len(s.Self.IPs) > 0:
 			to = s.Self.IPs[0]
 		}
+		what := `"ip": ["tcp:443"]`
+		if v.PeerRelay { // with its shields down, that would open derper's debug pages
+			what = `"app": {"tailscale.com/cap/relay": []}`
+		}
 		w = append(w, Reason{
 			fmt.Sprintf("the tailnet shows %s no other node, so no client is let in", v.name()),
-			fmt.Sprintf(`only nodes that a rule of the tailnet policy lets reach this one are let in; add to "grants", with the tags of servers in src, too: {"src": ["autogroup:member"], "dst": [%q], "ip": ["tcp:443"]}`, to),
+			fmt.Sprintf(`only nodes that a rule of the tailnet policy lets reach this one are let in; add to "grants", with the tags of servers in src, too: {"src": ["autogroup:member"], "dst": [%q], %s}`, to, what),
 		})
 	}
 	return w
