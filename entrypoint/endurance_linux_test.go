@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -46,7 +44,7 @@ type endurance struct {
 	ca                   *authority
 	crt, key             string // paths
 	served               []byte // the certificate
-	addr                 string // of derper
+	addr, host           string // of derper
 	metrics              string
 	one                  key.NodePrivate // of a client that comes and goes
 	causes               []*cause
@@ -134,7 +132,7 @@ func startEndurance(t *testing.T) *endurance {
 	port := freePort(t)
 	c := tailnet(t, port)
 	c.DERPMap.Regions[900].Nodes[0].HostName = host // its address is there, too
-	e := &endurance{T: t, addr: fmt.Sprintf("127.0.0.1:%d", port), metrics: fmt.Sprintf("127.0.0.1:%d", freePort(t)), one: key.NewNode()}
+	e := &endurance{T: t, host: host, addr: fmt.Sprintf("127.0.0.1:%d", port), metrics: fmt.Sprintf("127.0.0.1:%d", freePort(t)), one: key.NewNode()}
 	var err error
 	if e.ca, err = newAuthority(); err != nil {
 		t.Fatal(err)
@@ -270,18 +268,7 @@ func (e *endurance) said(pattern string) int {
 }
 
 // serves says whether derper has the certificate that it is to have.
-func (e *endurance) serves() error {
-	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{ServerName: strings.TrimSuffix(filepath.Base(e.crt), ".crt"), InsecureSkipVerify: true}}
-	conn, err := dialer.DialContext(e.Context(), "tcp", e.addr)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if got := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw; !bytes.Equal(got, e.served) {
-		return errors.New("the relay serves another certificate than it is to serve")
-	}
-	return nil
-}
+func (e *endurance) serves() error { return servesLeaf(e.addr, e.host, e.served) }
 
 // tidy makes sure that there is no process but those that are to be, dead or alive.
 func (e *endurance) tidy() {

@@ -3,15 +3,13 @@ package main
 import (
 	"encoding/pem"
 	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 )
 
 // newPair makes a pair that is to be served from then on.
 func (e *endurance) newPair() (crt, key []byte) {
-	crt, key, err := e.ca.sign(strings.TrimSuffix(filepath.Base(e.crt), ".crt"), 90*24*time.Hour)
+	crt, key, err := e.ca.sign(e.host, 90*24*time.Hour)
 	if err != nil {
 		e.Fatal(err)
 	}
