@@ -102,10 +102,13 @@ func connect(t testing.TB, s *started, k key.NodePrivate) error {
 	}
 }
 
+// notes are what a command says beside its result.
+var notes = regexp.MustCompile(`(?m)^(entrypoint|hint): .*\n`)
+
 // derpMapNode parses what `derpmap` prints, the way a tailnet policy is parsed.
 func derpMapNode(t testing.TB, policy string) *tailcfg.DERPNode {
 	t.Helper()
-	policy, _, _ = strings.Cut(policy, "entrypoint: ")
+	policy = notes.ReplaceAllString(policy, "")
 	var parsed struct{ DERPMap tailcfg.DERPMap }
 	if err := json.Unmarshal([]byte("{"+policy+"}"), &parsed); err != nil {
 		t.Fatalf("derpmap is no JSON: %v\n%s", err, policy)
