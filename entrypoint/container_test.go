@@ -14,15 +14,16 @@ import (
 )
 
 // A container is a process tree as Docker makes one: own process IDs, a root
-// file system of its own, any user, no new privileges. It is made with unshare,
-// so the tests need no container runtime.
+// file system of its own, any user, no capabilities, no new privileges. It is made
+// with unshare, so the tests need no container runtime.
 type container struct {
 	*started
 	root, user string
 }
 
 // makeRoot builds a root file system like the image's in a mount namespace,
-// and starts the entrypoint in it as process 1.
+// and starts the entrypoint in it as process 1. The capabilities that unshare needs
+// are lost with the user that it is, and cannot be got again.
 const makeRoot = `set -e
 root=$1 volume=$2 uid=$3 mode=$4 bin=$5; shift 5
 mount --make-rprivate /
@@ -36,7 +37,7 @@ touch dev/null; mount --bind /dev/null dev/null
 mount --bind $volume root/derper-certs
 if [ $mode = read-only-all ]; then mount -o remount,ro,bind root/derper-certs; fi
 if [ $mode != writable ]; then mount -o remount,ro $root; fi
-exec setpriv --no-new-privs unshare --pid --fork --kill-child --mount-proc=/proc \
+exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+setuid,+setgid,+sys_chroot,+sys_admin unshare --pid --fork --kill-child --mount-proc=/proc \
 	--root=$root --wd=/root --setuid=$uid --setgid=$uid /entrypoint "$@"
 `
 

@@ -1,7 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xavieralpha/derper/entrypoint/certificate"
 	"github.com/xavieralpha/derper/internal/testing/chance"
 )
 
@@ -147,4 +154,69 @@ func TestSecondRelay(t *testing.T) {
 	if out, err := first.command("env"); err != nil || !strings.Contains(out, "HOSTNAME=derp.example.com") {
 		t.Errorf("%v: %s", err, out)
 	}
+}
+
+// The mistake it guards: a derper that ends while its pair is being replaced gets the new
+// one and nobody is told, or an older one than it had.
+func TestPairWhenDerperEnds(t *testing.T) {
+	const host = "derp.example.com"
+	dir := t.TempDir()
+	s := start(t, dir, append(ports(t), "VERIFY_CLIENTS=false", "HOSTNAME="+host))
+	pair := certificate.At(filepath.Join(dir, "derper-certs"), host)
+	s.healthy(t)
+	put := func() (leaf []byte) {
+		t.Helper()
+		crt, key, err := signedPair(host, 90*24*time.Hour)
+		if err := errors.Join(err, os.WriteFile(pair.Key, key, 0o600), os.WriteFile(pair.Crt, crt, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(crt)
+		return block.Bytes
+	}
+	spoil := func() {
+		t.Helper()
+		if err := os.WriteFile(pair.Crt, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serves := func(leaf []byte) {
+		t.Helper()
+		eventually(t, time.Minute, func() error { return servesLeaf(s.get("ADDR"), host, leaf) })
+	}
+
+	s.kill(t, "derper", 0) // it is old enough
+	leaf := put()
+	s.kill(t, "derper", syscall.SIGKILL) // before anybody looked at the pair twice
+	serves(leaf)
+	s.logged(t, `certificate: new one, valid until \S+; `)
+	s.logged(t, `derp map: THE NODE HAS CHANGED`) // no pin any more
+
+	s.kill(t, "derper", 0)
+	spoil()
+	s.kill(t, "derper", syscall.SIGKILL)
+	s.logged(t, `derper is started with the one that it had`)
+	serves(leaf)
+
+	s.kill(t, "derper", syscall.SIGSTOP) // its end takes a while
+	leaf = put()
+	s.signal(t, syscall.SIGHUP)
+	s.logged(t, `restarting derper`)
+	spoil()
+	serves(leaf)
+}
+
+// servesLeaf says whether a relay has a certificate.
+func servesLeaf(addr, host string, leaf []byte) error {
+	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{ServerName: host, InsecureSkipVerify: true}}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if got := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw; !bytes.Equal(got, leaf) {
+		return errors.New("the relay serves another certificate than it is to serve")
+	}
+	return nil
 }

@@ -36,7 +36,9 @@ func (p *pod) certDir() string {
 		err = cert.Replaces(*p.pair.served, time.Now())
 	}
 	if err == nil {
-		p.pair.served = &cert
+		if !cert.Same(*p.pair.served) {
+			p.serve(cert, "derper is started with it")
+		}
 		p.unstage()
 		return dir
 	}
@@ -114,13 +116,19 @@ func (p *pod) lookAtPair(complete bool) (taken bool) {
 
 // take has derper serve another pair.
 func (p *pod) take(cert certificate.Certificate) {
+	p.serve(cert, "restarting derper")
+	p.derper.Renew(grace)
+}
+
+// serve takes notice of the pair that derper has from its next start on.
+func (p *pod) serve(cert certificate.Certificate, how string) {
 	p.pair.served, p.pair.candidate, p.pair.onDisk = &cert, nil, ""
 	clear(p.pair.muted)
-	logf("certificate: new one, valid until %s; restarting derper", cert.Leaf.NotAfter.UTC().Format("2006-01-02"))
+	p.unstage() // that is a copy of the one before
+	logf("certificate: new one, valid until %s; %s", cert.Leaf.NotAfter.UTC().Format("2006-01-02"), how)
 	for _, n := range cert.Notes {
 		logf("warning: certificate: %s", n)
 	}
-	p.derper.Renew(grace)
 	p.showNode()
 }
 

@@ -75,13 +75,50 @@ func signedPair(host string, validity time.Duration) (crtPEM, keyPEM []byte, err
 	return signedPairOf(key, host, validity)
 }
 
+// signedPairOf makes one with this key, of a CA that nobody knows.
 func signedPairOf(key crypto.Signer, host string, validity time.Duration) (crtPEM, keyPEM []byte, err error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := newAuthority()
 	if err != nil {
 		return nil, nil, err
 	}
+	return ca.signKey(key, host, validity)
+}
+
+// An authority is a CA.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority() (*authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now()
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true}
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(10, 0, 0),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err = x509.ParseCertificate(der)
+	return &authority{cert, key}, err
+}
+
+// sign makes a pair for a host.
+func (a *authority) sign(host string, validity time.Duration) (crtPEM, keyPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	return a.signKey(key, host, validity)
+}
+
+func (a *authority) signKey(key crypto.Signer, host string, validity time.Duration) (crtPEM, keyPEM []byte, err error) {
+	now := time.Now()
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: host},
 		NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(validity),
@@ -91,7 +128,7 @@ func signedPairOf(key crypto.Signer, host string, validity time.Duration) (crtPE
 	} else {
 		leaf.DNSNames = []string{host}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
+	der, err := x509.CreateCertificate(rand.Reader, leaf, a.cert, key.Public(), a.key)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -55,15 +55,19 @@ func control(t testing.TB, env []string) *testcontrol.Server {
 	return c
 }
 
-// join adds a node with the given key to the tailnet, as if somebody had
-// logged in with it.
-func join(c *testcontrol.Server, k key.NodePrivate) {
-	addr := netip.MustParsePrefix("100.64.99.1/32")
-	c.UpdateNode(&tailcfg.Node{
-		ID: 99, StableID: "n99", Name: "known.example.", User: 99,
-		Key: k.Public(), Machine: key.NewMachine().Public(), DiscoKey: key.NewDisco().Public(),
-		MachineAuthorized: true, Addresses: []netip.Prefix{addr}, AllowedIPs: []netip.Prefix{addr},
-	})
+// join adds nodes with the given keys to the tailnet, as if somebody had
+// logged in with each.
+func join(c *testcontrol.Server, keys ...key.NodePrivate) {
+	for i, k := range keys {
+		id := 99 + i
+		addr := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, byte(id), 1}), 32)
+		c.UpdateNode(&tailcfg.Node{
+			ID: tailcfg.NodeID(id), StableID: tailcfg.StableNodeID(fmt.Sprintf("n%d", id)), Name: fmt.Sprintf("known%d.example.", i), User: tailcfg.UserID(id),
+			Key: k.Public(), Machine: key.NewMachine().Public(), DiscoKey: key.NewDisco().Public(),
+			Hostinfo:          (&tailcfg.Hostinfo{}).View(), // without it, tailscaled fails to show its status
+			MachineAuthorized: true, Addresses: []netip.Prefix{addr}, AllowedIPs: []netip.Prefix{addr},
+		})
+	}
 }
 
 // connect opens a DERP connection as the node with the given key and reports
@@ -98,10 +102,13 @@ func connect(t testing.TB, s *started, k key.NodePrivate) error {
 	}
 }
 
+// notes are what a command says beside its result.
+var notes = regexp.MustCompile(`(?m)^(entrypoint|hint): .*\n`)
+
 // derpMapNode parses what `derpmap` prints, the way a tailnet policy is parsed.
 func derpMapNode(t testing.TB, policy string) *tailcfg.DERPNode {
 	t.Helper()
-	policy, _, _ = strings.Cut(policy, "entrypoint: ")
+	policy = notes.ReplaceAllString(policy, "")
 	var parsed struct{ DERPMap tailcfg.DERPMap }
 	if err := json.Unmarshal([]byte("{"+policy+"}"), &parsed); err != nil {
 		t.Fatalf("derpmap is no JSON: %v\n%s", err, policy)
