@@ -75,6 +75,7 @@ func verifyURL(h http.HandlerFunc, want bool, wrong string, env ...string) func(
 		c := b.relay(ctx, container.Spec{Reach: []netip.AddrPort{at}, Env: env}, open, "VERIFY_CLIENT_URL="+s.URL+"/admit")
 		b.eventually(ctx, func() {
 			c.lives()
+			c.get(ctx, "/derp/probe", http.StatusOK)
 			said, err := c.healthcheck(ctx)
 			if wrong == "" {
 				must.Do(err)
