@@ -224,7 +224,10 @@ func (s Subject) certificate(leaf *x509.Certificate, now time.Time) (note string
 		return "", err
 	}
 	warning := ""
-	if s.Served != nil && s.Served.Leaf.Equal(leaf) {
+	if s.Served != nil {
+		if !s.Served.Leaf.Equal(leaf) {
+			return "", fmt.Errorf("derper serves another certificate than %s, with which it was started; restart the container", s.Pair().Crt)
+		}
 		warning = s.Served.Warning(now)
 	}
 	switch expired := now.After(leaf.NotAfter); {

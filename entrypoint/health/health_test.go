@@ -271,6 +271,27 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
+// TestOtherCertificate guards against a derper that serves another certificate than the
+// one whose CertName the tailnet policy has.
+func TestOtherCertificate(t *testing.T) {
+	d := working()
+	d.certs = t.TempDir()
+	if err := certificate.At(d.certs, "derp.example.com").Create(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s := changed(d.start(t), "VERIFY_CLIENTS", "false")
+	other := certificate.At(t.TempDir(), "derp.example.com")
+	if err := other.Create(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	cert, err := other.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Served = &cert
+	expect(t, health.Check(t.Context(), s), "stun", "https: derper serves another certificate than ", "derp")
+}
+
 // TestNoTLS guards against something else that listens on derper's port.
 func TestNoTLS(t *testing.T) {
 	d := working()
