@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,6 +36,7 @@ type pod struct {
 	*supervisor.Supervisor
 	calls chan func()
 	over  chan struct{} // closed when the loop has ended
+	late  sync.Mutex    // held by who has the state since
 
 	derper   *supervisor.Child
 	failures int               // of derper in a row
@@ -89,14 +91,17 @@ func newPod(l launch, cert *certificate.Certificate) (*pod, error) {
 	return p, p.follow()
 }
 
-// do has the loop carry out f, and waits for it. It does nothing once the loop
-// has ended.
+// do has the loop carry out f, and waits for it. Once the loop has ended, and
+// until the program does, the state is whose turn it is.
 func (p *pod) do(f func()) {
 	done := make(chan struct{})
 	select {
 	case p.calls <- func() { f(); close(done) }:
 		<-done
 	case <-p.over:
+		p.late.Lock()
+		defer p.late.Unlock()
+		f()
 	}
 }
 
@@ -283,5 +288,5 @@ func (p *pod) cleanUp() {
 	if dir := filepath.Dir(p.place.Socket); p.place.Socket != "" && dir != p.place.State {
 		os.RemoveAll(dir)
 	}
-	p.unstage()
+	p.do(p.unstage)
 }

@@ -113,6 +113,9 @@ func (p *pod) watchVerification() {
 
 // judge takes notice of what the tailscaled says.
 func (p *pod) judge(d tailscaled.Diagnosis) {
+	if p.ending {
+		return
+	}
 	v := &p.verdict
 	before := v.Diagnosis
 	v.Diagnosis = d
@@ -147,6 +150,9 @@ func (p *pod) judge(d tailscaled.Diagnosis) {
 // verifies says what keeps clients out, each minute as long as it does, and
 // once when it no longer does.
 func (p *pod) verifies(who string, err error, remedy string) {
+	if p.ending {
+		return
+	}
 	v := &p.verdict
 	now := time.Now()
 	if err == nil {
