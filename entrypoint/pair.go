@@ -31,10 +31,7 @@ func (p *pod) certDir() string {
 	if p.pair.served == nil {
 		return dir
 	}
-	cert, err := p.relay.Pair().Load()
-	if err == nil && !cert.Same(*p.pair.served) {
-		err = cert.Replaces(*p.pair.served, time.Now())
-	}
+	cert, err := p.load()
 	if err == nil {
 		if !cert.Same(*p.pair.served) {
 			p.serve(cert, "derper is started with it")
@@ -52,6 +49,18 @@ func (p *pod) certDir() string {
 	}
 	logf("warning: certificate: %v; derper is started with the one that it had", err)
 	return p.pair.staged
+}
+
+// load returns the pair on the disk, or why derper is not to be started with it.
+func (p *pod) load() (certificate.Certificate, error) {
+	cert, err := p.relay.Pair().Load()
+	switch {
+	case errors.Is(err, certificate.ErrMissing):
+		return cert, fmt.Errorf("%s and its key are gone", p.relay.Pair().Crt)
+	case err != nil || cert.Same(*p.pair.served):
+		return cert, err
+	}
+	return cert, cert.Replaces(*p.pair.served, time.Now())
 }
 
 // stage stores the served pair in a directory of its own.
@@ -86,17 +95,11 @@ func (p *pod) lookAtPair(complete bool) (taken bool) {
 	if s.served == nil || p.ending {
 		return false
 	}
-	cert, err := p.relay.Pair().Load()
+	cert, err := p.load()
 	if err == nil && cert.Same(*s.served) {
 		s.candidate, s.onDisk = nil, ""
 		clear(s.muted)
 		return false
-	}
-	if errors.Is(err, certificate.ErrMissing) {
-		err = fmt.Errorf("%s and its key are gone", p.relay.Pair().Crt)
-	}
-	if err == nil {
-		err = cert.Replaces(*s.served, time.Now())
 	}
 	if err != nil {
 		s.candidate, s.onDisk = nil, err.Error()
