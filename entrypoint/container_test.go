@@ -29,11 +29,12 @@ root=$1 volume=$2 uid=$3 mode=$4 bin=$5; shift 5
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 none $root
 cd $root
-mkdir -p proc dev tmp usr/local/bin root/derper-certs
+mkdir -p proc dev/shm tmp usr/local/bin root/derper-certs
 chmod 1777 tmp
 cp $bin/entrypoint entrypoint
 cp $bin/derper $bin/tailscaled usr/local/bin/
 touch dev/null; mount --bind /dev/null dev/null
+mount -t tmpfs -o mode=1777 none dev/shm
 mount --bind $volume root/derper-certs
 if [ $mode = read-only-all ]; then mount -o remount,ro,bind root/derper-certs; fi
 if [ $mode != writable ]; then mount -o remount,ro $root; fi
@@ -171,6 +172,24 @@ func TestContainerNothingWritable(t *testing.T) {
 	c := runContainer(t, volume, 1000, "read-only-all", []string{"HOSTNAME=derp.example.com", "VERIFY_CLIENTS=false"})
 	c.healthy(t, "ok: stun, https, derp")
 	c.logged(t, "warning: node key: cannot be stored in CERT_DIR")
+
+	// A pair that is replaced by none, and a derper that ends: it has the one before.
+	if err := os.WriteFile(filepath.Join(volume, "derp.example.com.crt"), []byte("to be continued\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	process, err := os.FindProcess(c.pid1(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	(&started{cmd: &exec.Cmd{Process: process}}).kill(t, "derper", syscall.SIGKILL)
+	c.logged(t, "derper is started with the one that it had")
+	eventually(t, time.Minute, func() error {
+		out, err := c.exec(t, "healthcheck")
+		if err != nil || !strings.HasPrefix(out, "ok: stun, https (/root/derper-certs/derp.example.com.crt: ") {
+			return fmt.Errorf("healthcheck: %v: %s", err, out)
+		}
+		return nil
+	})
 
 	// As process 1, the entrypoint gets the orphans of docker exec.
 	orphan := exec.Command("nsenter", "--target", fmt.Sprint(c.pid1(t)), "--pid", "sh", "-c", "(sleep 0.1 & sleep 0.2 & sleep 0.3 &)")

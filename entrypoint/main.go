@@ -14,7 +14,7 @@
 //   - It ends within 3 seconds of a SIGTERM, with 0; with derper's code when
 //     derper cannot be kept running.
 //   - It writes only into CERT_DIR, into the directories that other variables
-//     name, and into /tmp. It changes no certificate and no key, except for
+//     name, into /tmp and /dev/shm. It changes no certificate and no key, except for
 //     the command renew.
 //   - Secrets are never printed, and not passed on in the environment.
 //   - Its commands ask the one that runs, see package localapi.

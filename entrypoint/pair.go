@@ -63,10 +63,11 @@ func (p *pod) load() (certificate.Certificate, error) {
 	return cert, cert.Replaces(*p.pair.served, time.Now())
 }
 
-// stage stores the served pair in a directory of its own.
+// stage stores the served pair in a directory of its own: in memory, which
+// containers can write to that have no writable disk.
 func (p *pod) stage() (string, error) {
 	var errs []error
-	for _, parent := range []string{"", p.relay.Get("CERT_DIR")} {
+	for _, parent := range []string{"/dev/shm", "", p.relay.Get("CERT_DIR")} {
 		dir, err := os.MkdirTemp(parent, ".derper-pair")
 		if err == nil {
 			if err = p.pair.served.Store(certificate.At(dir, p.relay.Get("HOSTNAME"))); err == nil {
