@@ -34,7 +34,7 @@ func TestDiagnosis(t *testing.T) {
 		})
 	}
 	until("alone in the tailnet", func(d tailscaled.Diagnosis) bool {
-		return d.Reason == nil && len(d.Warnings) == 1 && strings.Contains(d.Warnings[0].What, "shows tailscaled no other node")
+		return d.Reason == nil && len(d.Warnings) == 0 && d.Alone != nil && strings.Contains(d.Alone.What, "shows tailscaled no other node")
 	})
 	join(c, key.NewNode())
 	until("well", func(d tailscaled.Diagnosis) bool { return d.Reason == nil && len(d.Warnings) == 0 && d.Status.HasPeers })

@@ -138,6 +138,9 @@ func (p *pod) judge(d tailscaled.Diagnosis) {
 		return // it is there for the peer relay
 	}
 	switch {
+	case d.Reason == nil && d.Alone != nil:
+		v.verified = time.Now()
+		p.verifies("tailscaled", errors.New(d.Alone.What), d.Alone.Hint)
 	case d.Reason == nil:
 		v.verified = time.Now()
 		p.verifies("tailscaled", nil, "")

@@ -272,6 +272,9 @@ func (s Subject) verification(ctx context.Context) (note string, err error) {
 	for _, w := range d.Warnings {
 		notes = append(notes, w.What)
 	}
+	if d.Alone != nil {
+		notes = append(notes, d.Alone.What)
+	}
 	return strings.Join(notes, "; "), nil
 }
 

@@ -28,6 +28,7 @@ type Diagnosis struct {
 	Status   Status   // empty if there was no answer
 	Reason   *Reason  // why clients cannot be verified; nil if they can
 	Warnings []Reason // what is wrong although they can
+	Alone    *Reason  // the tailnet shows no other node: it can verify, and knows nobody
 }
 
 // Patience is how long Diagnose waits for answers.
@@ -47,6 +48,10 @@ func Diagnose(ctx context.Context, v Verifier) Diagnosis {
 		return Diagnosis{Reason: &r}
 	}
 	d := Diagnosis{Status: s, Reason: v.state(s), Warnings: v.warnings(s, time.Now())}
+	if s.BackendState == "Running" && !s.HasPeers {
+		alone := v.alone(s)
+		d.Alone = &alone
+	}
 	if d.Reason == nil && v.isOther(s) && s.Self.Key != "" {
 		if answer, ok := whoIs(ctx, v.Socket, s.Self.Key).(*answerError); ok && strings.Contains(answer.Text, "invalid 'addr' parameter") {
 			d.Reason = &Reason{
@@ -170,24 +175,26 @@ func (v Verifier) warnings(s Status, now time.Time) []Reason {
 	case !expiry.IsZero() && expiry.Sub(now) < expirySoon:
 		w = append(w, Reason{fmt.Sprintf("the key of %s's node expires%s; from then on no client is let in", v.name(), s.Self.expiryDate(" on ")), s.Self.keepFromExpiring()})
 	}
-	if s.BackendState == "Running" && !s.HasPeers {
-		to := "tag:derp"
-		switch {
-		case len(s.Self.Tags) > 0:
-			to = s.Self.Tags[0]
-		case len(s.Self.IPs) > 0:
-			to = s.Self.IPs[0]
-		}
-		what := `"ip": ["tcp:443"]`
-		if v.PeerRelay { // with its shields down, that would open derper's debug pages
-			what = `"app": {"tailscale.com/cap/relay": []}`
-		}
-		w = append(w, Reason{
-			fmt.Sprintf("the tailnet shows %s no other node, so no client is let in", v.name()),
-			fmt.Sprintf(`only nodes that a rule of the tailnet policy lets reach this one are let in; add to "grants", with the tags of servers in src, too: {"src": ["autogroup:member"], "dst": [%q], %s}`, to, what),
-		})
-	}
 	return w
+}
+
+// alone is what to say when the tailnet shows no other node.
+func (v Verifier) alone(s Status) Reason {
+	to := "tag:derp"
+	switch {
+	case len(s.Self.Tags) > 0:
+		to = s.Self.Tags[0]
+	case len(s.Self.IPs) > 0:
+		to = s.Self.IPs[0]
+	}
+	what := `"ip": ["tcp:443"]`
+	if v.PeerRelay { // with its shields down, that would open derper's debug pages
+		what = `"app": {"tailscale.com/cap/relay": []}`
+	}
+	return Reason{
+		fmt.Sprintf("the tailnet shows %s no other node, so no client is let in", v.name()),
+		fmt.Sprintf(`only nodes that a rule of the tailnet policy lets reach this one are let in; add to "grants", with the tags of servers in src, too: {"src": ["autogroup:member"], "dst": [%q], %s}`, to, what),
+	}
 }
 
 func (n Node) expired(now time.Time) bool {

@@ -126,16 +126,20 @@ func TestDiagnoseWarnings(t *testing.T) {
 			if (test.state == "Running" || test.state == "Starting") && d.Reason != nil {
 				t.Errorf("a reason: %+v", *d.Reason)
 			}
+			all := d.Warnings
+			if d.Alone != nil {
+				all = append(all, *d.Alone)
+			}
 			if test.what == "" {
-				if len(d.Warnings) > 0 {
-					t.Errorf("warnings %q", d.Warnings)
+				if len(all) > 0 {
+					t.Errorf("warnings %q", all)
 				}
 				return
 			}
-			if len(d.Warnings) != 1 {
-				t.Fatalf("warnings %q", d.Warnings)
+			if len(all) != 1 || strings.HasPrefix(test.name, "no nodes") != (d.Alone != nil) {
+				t.Fatalf("warnings %q", all)
 			}
-			check(t, &d.Warnings[0], test.what, test.hint)
+			check(t, &all[0], test.what, test.hint)
 		})
 	}
 }
