@@ -161,7 +161,7 @@ func (s *started) unhealthy(t testing.TB, pattern string) {
 	eventually(t, time.Minute, func() error {
 		out, err := s.healthcheck()
 		if err == nil || !regexp.MustCompile(pattern).MatchString(out) {
-			return fmt.Errorf("healthcheck says %q, want a failure that matches %q", out, pattern)
+			return fmt.Errorf("healthcheck says %q, want a failure that matches %q; the log:\n%s", out, pattern, s.log)
 		}
 		return nil
 	})
