@@ -59,7 +59,8 @@ func (p *pod) learnVersion() {
 // watchVerification looks after whoever verifies clients, until the loop ends.
 func (p *pod) watchVerification() {
 	ctx := context.Background()
-	url, failOpen := p.relay.Get("VERIFY_CLIENT_URL"), p.relay.Bool("VERIFY_FAIL_OPEN")
+	url := p.relay.Get("VERIFY_CLIENT_URL")
+	rule := admission.Rule{FailOpen: p.relay.Bool("VERIFY_FAIL_OPEN"), Tailscaled: p.relay.Verifies()}
 	look := func() {
 		if !p.relay.Verifies() && p.sidecar == nil {
 			return
@@ -85,7 +86,7 @@ func (p *pod) watchVerification() {
 				p.verifies("VERIFY_NODES", err, "")
 			})
 		case url != "":
-			err := admission.Ask(ctx, url, failOpen)
+			err := admission.Ask(ctx, url, rule)
 			p.do(func() { p.verifies("VERIFY_CLIENT_URL", err, "") })
 		}
 	}
@@ -166,7 +167,11 @@ func (p *pod) verifies(who string, err error, remedy string) {
 	v.reminded[who] = now
 	var controller *admission.Problem
 	if errors.As(err, &controller) && controller.Open {
-		logf("EVERY CLIENT IS LET IN: %v", err)
+		who := "EVERY CLIENT IS LET IN"
+		if p.relay.Verifies() {
+			who = "THE TAILSCALED ALONE DECIDES WHO IS LET IN"
+		}
+		logf("%s: %v", who, err)
 		return
 	}
 	logf("NO CLIENT IS LET IN: %v", err)

@@ -62,7 +62,7 @@ func Check(ctx context.Context, s Subject) []Result {
 	parts = append(parts, s.web)
 	add(s.Verifies(), Verification, s.verification)
 	add(s.Get("VERIFY_CLIENT_URL") != "" && s.Nodes == nil, "verify-client-url", func(ctx context.Context) (string, error) {
-		return "", admission.Ask(ctx, s.Get("VERIFY_CLIENT_URL"), s.Bool("VERIFY_FAIL_OPEN"))
+		return "", admission.Ask(ctx, s.Get("VERIFY_CLIENT_URL"), admission.Rule{FailOpen: s.Bool("VERIFY_FAIL_OPEN"), Tailscaled: s.Verifies()})
 	})
 	add(s.Nodes != nil, "verify-nodes", func(context.Context) (string, error) { return "", s.Nodes.Err() })
 	add(s.PeerRelay() && s.Sidecar(), "peer relay", func(context.Context) (string, error) { return "", s.peerRelay() })
