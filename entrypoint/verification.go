@@ -138,6 +138,10 @@ func (p *pod) judge(d tailscaled.Diagnosis) {
 	switch {
 	case d.Reason == nil:
 		v.verified = time.Now()
+		if d.Alone != nil {
+			p.verifies("tailscaled", errors.New(d.Alone.What), d.Alone.Hint)
+			return
+		}
 		p.verifies("tailscaled", nil, "")
 	case p.sidecar != nil && p.sidecar.Uptime() < joinPatience && p.sidecar.Restarts == 0 && d.Status.LoginError == "" && v.login == "":
 	default:

@@ -266,6 +266,9 @@ func (s Subject) verification(ctx context.Context) (note string, err error) {
 		}
 	}
 	var notes []string
+	if d.Alone != nil {
+		notes = append(notes, d.Alone.What+", so no client is let in")
+	}
 	for _, w := range d.Warnings {
 		notes = append(notes, w.What)
 	}
