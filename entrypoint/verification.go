@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/admission"
+	"github.com/xavieralpha/derper/entrypoint/health"
 	"github.com/xavieralpha/derper/entrypoint/tailscaled"
 )
 
@@ -22,7 +23,7 @@ const (
 type verdictState struct {
 	tailscaled.Diagnosis
 	known    bool                 // there was a first one
-	verified time.Time            // the last time that the tailscaled could
+	verified map[string]time.Time // part of the health check → the last time that it could
 	failing  map[string]time.Time // who cannot verify → since when
 	reminded map[string]time.Time // and when that was last said
 	warned   map[string]time.Time
@@ -30,7 +31,7 @@ type verdictState struct {
 }
 
 func newVerdict() verdictState {
-	return verdictState{failing: make(map[string]time.Time), reminded: make(map[string]time.Time), warned: make(map[string]time.Time)}
+	return verdictState{verified: make(map[string]time.Time), failing: make(map[string]time.Time), reminded: make(map[string]time.Time), warned: make(map[string]time.Time)}
 }
 
 // address is where the tailnet policy finds our tailscaled, or "".
@@ -137,7 +138,7 @@ func (p *pod) judge(d tailscaled.Diagnosis) {
 	}
 	switch {
 	case d.Reason == nil:
-		v.verified = time.Now()
+		v.verified[health.Verification] = time.Now()
 		if d.Alone != nil {
 			p.verifies("tailscaled", errors.New(d.Alone.What), d.Alone.Hint)
 			return
