@@ -34,10 +34,14 @@ func TestDiagnosis(t *testing.T) {
 		})
 	}
 	until("alone in the tailnet", func(d tailscaled.Diagnosis) bool {
-		return d.Reason == nil && len(d.Warnings) == 0 && d.Alone != nil && strings.Contains(d.Alone.What, "shows tailscaled no other node")
+		return d.Reason == nil && d.Alone != nil && strings.Contains(d.Alone.What, "shows tailscaled no other node")
 	})
+	s.logged(t, `NO CLIENT IS LET IN: the tailnet shows tailscaled no other node\nhint: only nodes that a rule`)
 	join(c, key.NewNode())
-	until("well", func(d tailscaled.Diagnosis) bool { return d.Reason == nil && len(d.Warnings) == 0 && d.Status.HasPeers })
+	s.logged(t, `tailscaled: clients can be verified again`)
+	until("well", func(d tailscaled.Diagnosis) bool {
+		return d.Reason == nil && d.Alone == nil && len(d.Warnings) == 0 && d.Status.HasPeers
+	})
 	c.SetExpireAllNodes(true)
 	until("expired", func(d tailscaled.Diagnosis) bool {
 		return d.Reason != nil && strings.Contains(d.Reason.What, "the key of its node expired on ")

@@ -69,7 +69,7 @@ const (
 	saysRenewal    = `entrypoint: certificate: new one, valid until \S+; restarting derper\n`
 	saysDerper     = `entrypoint: derper: ended with code 137; starting it again( in \d+s)?\n`
 	saysTailscaled = `entrypoint: tailscaled: ended with code 137; starting it again( in \d+s)?\n`
-	saysKept       = `entrypoint: warning: certificate: .*; derper keeps the one it has\n`
+	saysKept       = `entrypoint: warning: certificate: .*; derper keeps the one it has, until the container is started again\n`
 	saysUnchanged  = `entrypoint: certificate: hang-up signal: derper keeps the one that it has\n`
 )
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 )
@@ -11,7 +12,7 @@ import (
 // Source: cmd/derper/cert.go, and package net/http.
 const (
 	derperNode     = "Using self-signed certificate for IP address"
-	handshakeError = "http: TLS handshake error from 127.0.0.1:"
+	handshakeError = "http: TLS handshake error from "
 	limited        = "cannot accept connection; rate limited"
 )
 
@@ -39,7 +40,8 @@ func (p *pod) heard(line string) {
 	case strings.Contains(line, handshakeError):
 		// The health check's own: with Let's Encrypt it tells why there is no certificate.
 		_, rest, _ := strings.Cut(line, handshakeError)
-		if _, cause, ok := strings.Cut(rest, ": "); ok {
+		from, cause, _ := strings.Cut(rest, ": ")
+		if addr, err := netip.ParseAddrPort(from); err == nil && addr.Addr().IsLoopback() {
 			p.acme.Failed(cause)
 		}
 	case strings.Contains(line, limited):

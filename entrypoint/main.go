@@ -64,6 +64,9 @@ func main() {
 	case "sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash":
 		logf("%s: there is no shell in this image, and no other program; --help lists the commands. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
 		os.Exit(127)
+	case "/entrypoint", "entrypoint":
+		logf("%s: is what docker run starts by itself; leave it out", command)
+		os.Exit(2)
 	default:
 		logf("%s: no such command; --help lists all", command)
 		os.Exit(2)

@@ -50,9 +50,9 @@ func (p *pod) livez(w http.ResponseWriter, r *http.Request) {
 
 // readyz is the health check, patient with verification that is lost.
 func (p *pod) readyz(w http.ResponseWriter, r *http.Request) {
-	var since time.Time
-	p.do(func() { since = p.verdict.verified })
-	a := healthAnswer(forgive(health.Check(r.Context(), p.subject()), time.Since(since) < lostPatience))
+	results := health.Check(r.Context(), p.subject())
+	p.do(func() { p.verdict.forgive(results, time.Now()) })
+	a := healthAnswer(results)
 	if a.Code != 0 {
 		http.Error(w, strings.TrimSuffix(a.Err, "\n"), http.StatusServiceUnavailable)
 		return
@@ -61,13 +61,17 @@ func (p *pod) readyz(w http.ResponseWriter, r *http.Request) {
 }
 
 // forgive turns a verification that fails into a note, if it worked just now.
-func forgive(results []health.Result, worked bool) []health.Result {
+func (v *verdictState) forgive(results []health.Result, now time.Time) {
 	for i, result := range results {
-		if result.Part == health.Verification && result.Err != nil && worked {
-			results[i].Note, results[i].Err = result.Err.Error(), nil
+		switch result.Part {
+		case health.Verification, health.VerifyURL, health.VerifyNodes:
+			if result.Err == nil {
+				v.verified[result.Part] = now
+			} else if now.Sub(v.verified[result.Part]) < lostPatience {
+				results[i].Note, results[i].Err = result.Err.Error(), nil
+			}
 		}
 	}
-	return results
 }
 
 // metrics are derper's variables, which it shows to loopback only, and ours.

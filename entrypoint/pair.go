@@ -105,7 +105,7 @@ func (p *pod) lookAtPair(complete bool) (taken bool) {
 	if err != nil {
 		s.candidate, s.onDisk = nil, err.Error()
 		if !s.muted[s.onDisk] {
-			logf("warning: certificate: %v; derper keeps the one it has", err)
+			logf("warning: certificate: %v; derper keeps the one it has, until the container is started again", err)
 			s.muted[s.onDisk] = true
 		}
 		return false

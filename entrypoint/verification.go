@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/admission"
+	"github.com/xavieralpha/derper/entrypoint/health"
 	"github.com/xavieralpha/derper/entrypoint/tailscaled"
 )
 
@@ -22,7 +23,7 @@ const (
 type verdictState struct {
 	tailscaled.Diagnosis
 	known    bool                 // there was a first one
-	verified time.Time            // the last time that the tailscaled could
+	verified map[string]time.Time // part of the health check → the last time that it could
 	failing  map[string]time.Time // who cannot verify → since when
 	reminded map[string]time.Time // and when that was last said
 	warned   map[string]time.Time
@@ -30,7 +31,7 @@ type verdictState struct {
 }
 
 func newVerdict() verdictState {
-	return verdictState{failing: make(map[string]time.Time), reminded: make(map[string]time.Time), warned: make(map[string]time.Time)}
+	return verdictState{verified: make(map[string]time.Time), failing: make(map[string]time.Time), reminded: make(map[string]time.Time), warned: make(map[string]time.Time)}
 }
 
 // address is where the tailnet policy finds our tailscaled, or "".
@@ -59,7 +60,8 @@ func (p *pod) learnVersion() {
 // watchVerification looks after whoever verifies clients, until the loop ends.
 func (p *pod) watchVerification() {
 	ctx := context.Background()
-	url, failOpen := p.relay.Get("VERIFY_CLIENT_URL"), p.relay.Bool("VERIFY_FAIL_OPEN")
+	url := p.relay.Get("VERIFY_CLIENT_URL")
+	rule := admission.Rule{FailOpen: p.relay.Bool("VERIFY_FAIL_OPEN"), Tailscaled: p.relay.Verifies()}
 	look := func() {
 		if !p.relay.Verifies() && p.sidecar == nil {
 			return
@@ -85,7 +87,7 @@ func (p *pod) watchVerification() {
 				p.verifies("VERIFY_NODES", err, "")
 			})
 		case url != "":
-			err := admission.Ask(ctx, url, failOpen)
+			err := admission.Ask(ctx, url, rule)
 			p.do(func() { p.verifies("VERIFY_CLIENT_URL", err, "") })
 		}
 	}
@@ -138,11 +140,12 @@ func (p *pod) judge(d tailscaled.Diagnosis) {
 		return // it is there for the peer relay
 	}
 	switch {
-	case d.Reason == nil && d.Alone != nil:
-		v.verified = time.Now()
-		p.verifies("tailscaled", errors.New(d.Alone.What), d.Alone.Hint)
 	case d.Reason == nil:
-		v.verified = time.Now()
+		v.verified[health.Verification] = time.Now()
+		if d.Alone != nil {
+			p.verifies("tailscaled", errors.New(d.Alone.What), d.Alone.Hint)
+			return
+		}
 		p.verifies("tailscaled", nil, "")
 	case p.sidecar != nil && p.sidecar.Uptime() < joinPatience && p.sidecar.Restarts == 0 && d.Status.LoginError == "" && v.login == "":
 	default:
@@ -175,7 +178,11 @@ func (p *pod) verifies(who string, err error, remedy string) {
 	v.reminded[who] = now
 	var controller *admission.Problem
 	if errors.As(err, &controller) && controller.Open {
-		logf("EVERY CLIENT IS LET IN: %v", err)
+		who := "EVERY CLIENT IS LET IN"
+		if p.relay.Verifies() {
+			who = "THE TAILSCALED ALONE DECIDES WHO IS LET IN"
+		}
+		logf("%s: %v", who, err)
 		return
 	}
 	logf("NO CLIENT IS LET IN: %v", err)

@@ -45,16 +45,33 @@ type answer struct {
 type Problem struct {
 	What string
 	Hint string
-	Open bool // derper lets everybody in because of it, instead of nobody
+	Open bool // derper lets clients in because of it, instead of nobody
+}
+
+// A Rule is what derper does with a client.
+type Rule struct {
+	FailOpen   bool // no answer counts as yes
+	Tailscaled bool // a tailscaled must know the client, too
+}
+
+// lets says whom derper lets in while there is no answer.
+func (r Rule) lets() string {
+	switch {
+	case r.FailOpen && r.Tailscaled:
+		return "lets those in whom the tailscaled knows"
+	case r.FailOpen:
+		return "lets everybody in"
+	}
+	return "lets no client in"
 }
 
 func (p *Problem) Error() string { return p.What + "; " + p.Hint }
 
 // Ask asks an admission controller once, as derper does for each client, and
 // about [Probe]. It does not matter whether that is let in. An error is a
-// [*Problem]; failOpen says what derper does when there is no answer. It never
-// has a password of the URL in it.
-func Ask(ctx context.Context, controller string, failOpen bool) error {
+// [*Problem], which never has a password of the URL in it; rule says what derper
+// does when there is no answer.
+func Ask(ctx context.Context, controller string, rule Rule) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
@@ -81,22 +98,18 @@ func Ask(ctx context.Context, controller string, failOpen bool) error {
 	case errors.As(err, &redirect):
 		return rejects("set VERIFY_CLIENT_URL to that", "redirects to %s in a way that turns a POST into a GET (use 307 or 308)", redirect.target)
 	case errors.Is(err, context.DeadlineExceeded) && waits < patience:
-		then := "no client"
-		if failOpen {
-			then = "everybody"
-		}
 		return &Problem{
-			What: fmt.Sprintf("%s does not answer within %v; derper waits for %v, and lets %s in then", shown, waits, patience, then),
-			Hint: "look at what makes it slow", Open: failOpen,
+			What: fmt.Sprintf("%s does not answer within %v; derper waits for %v, and %s then", shown, waits, patience, rule.lets()),
+			Hint: "look at what makes it slow", Open: rule.FailOpen,
 		}
-	case err != nil && failOpen:
+	case err != nil && rule.FailOpen:
 		return &Problem{
-			What: fmt.Sprintf("%s cannot be reached: %v: derper lets everybody in", shown, plain(err)),
+			What: fmt.Sprintf("%s cannot be reached: %v: derper %s", shown, plain(err), rule.lets()),
 			Hint: "start it, or let nobody in meanwhile: VERIFY_FAIL_OPEN=false", Open: true,
 		}
 	case err != nil:
 		return &Problem{
-			What: fmt.Sprintf("%s cannot be reached: %v: derper lets no client in", shown, plain(err)),
+			What: fmt.Sprintf("%s cannot be reached: %v: derper %s", shown, plain(err), rule.lets()),
 			Hint: "start it, or let everybody in meanwhile: VERIFY_FAIL_OPEN=true",
 		}
 	}

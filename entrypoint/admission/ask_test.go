@@ -28,7 +28,7 @@ func TestAskWire(t *testing.T) {
 			json.NewEncoder(w).Encode(&tailcfg.DERPAdmitClientResponse{Allow: allow})
 		}))
 		defer server.Close()
-		if err := Ask(t.Context(), server.URL, false); err != nil {
+		if err := Ask(t.Context(), server.URL, Rule{}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -76,10 +76,11 @@ func TestAsk(t *testing.T) {
 	const nobody = ": derper lets no client in, whatever VERIFY_FAIL_OPEN is"
 	const form = `; it must answer {"Allow": true} or {"Allow": false}`
 	for _, test := range []struct {
-		url      string
-		failOpen bool
-		want     string // a beginning; * is anything
-		open     bool
+		url        string
+		failOpen   bool
+		tailscaled bool
+		want       string // a beginning; * is anything
+		open       bool
 	}{
 		{url: server.URL + "/good"},
 		{url: server.URL + "/307"},
@@ -99,6 +100,7 @@ func TestAsk(t *testing.T) {
 		{url: server.URL + "/null", want: `*/null answers without a member "Allow"` + nobody + form},
 		{url: closed.URL, want: closed.URL + " cannot be reached: *refused: derper lets no client in; start it, or let everybody in meanwhile: VERIFY_FAIL_OPEN=true"},
 		{url: closed.URL, failOpen: true, want: closed.URL + " cannot be reached: *refused: derper lets everybody in; start it, or let nobody in meanwhile: VERIFY_FAIL_OPEN=false", open: true},
+		{url: closed.URL, failOpen: true, tailscaled: true, want: closed.URL + " cannot be reached: *refused: derper lets those in whom the tailscaled knows; start it, or let nobody in meanwhile", open: true},
 		{url: server.URL + "/loop", failOpen: true, want: "*/loop cannot be reached: stopped after 10 redirects: derper lets everybody in", open: true},
 		{url: server.URL + "/silent", want: "*/silent does not answer within *; derper waits for 5s, and lets no client in then"},
 		{url: "http://user:s3cr3t@%zz", want: "VERIFY_CLIENT_URL is no URL; set it to one that begins"},
@@ -109,7 +111,7 @@ func TestAsk(t *testing.T) {
 			defer cancel()
 			ctx = short
 		}
-		err := Ask(ctx, test.url, test.failOpen)
+		err := Ask(ctx, test.url, Rule{FailOpen: test.failOpen, Tailscaled: test.tailscaled})
 		if test.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", test.url, err)

@@ -29,6 +29,13 @@ func (a *ACME) Failed(cause string) {
 	a.cause = cause
 }
 
+// told says whether the cause is known.
+func (a *ACME) told() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cause != ""
+}
+
 // may returns nil if a handshake may be made: derper has a certificate already,
 // or the last one that failed was long ago.
 func (a *ACME) may(dir, host string) error {
@@ -51,16 +58,25 @@ func (a *ACME) worked() {
 	a.tried, a.cause = time.Time{}, ""
 }
 
+// A line that derper logs comes at once, and yet later than the end of the
+// handshake that it is about.
+const lineDelay = 200 * time.Millisecond
+
 // refused takes notice of a handshake that failed, and says why there is no
 // certificate.
 func (a *ACME) refused(host string, err error) error {
+	none := (*dialError)(nil)
+	dialed, silent := !errors.As(err, &none), errors.Is(err, errSilent)
+	for end := time.Now().Add(lineDelay); dialed && !silent && !a.told() && time.Now().Before(end); {
+		time.Sleep(lineDelay / 20)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if none := (*dialError)(nil); errors.As(err, &none) { // it came to no handshake
+	if !dialed { // it came to no handshake
 		a.tried = time.Time{}
 		return err
 	}
-	if a.cause == "" && !errors.Is(err, errSilent) {
+	if a.cause == "" && !silent {
 		a.cause = err.Error()
 	}
 	return a.missing(host)

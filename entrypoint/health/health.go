@@ -32,8 +32,13 @@ type Result struct {
 	Err  error
 }
 
-// Verification is the part that says whether clients can be verified.
-const Verification = "verification"
+// Parts that say whether clients can be verified: by a tailscaled, by
+// VERIFY_CLIENT_URL, by VERIFY_NODES.
+const (
+	Verification = "verification"
+	VerifyURL    = "verify-client-url"
+	VerifyNodes  = "verify-nodes"
+)
 
 // A Subject is the relay as it runs.
 type Subject struct {
@@ -61,10 +66,10 @@ func Check(ctx context.Context, s Subject) []Result {
 	add(s.Bool("RUN_STUN"), "stun", func(ctx context.Context) (string, error) { return "", s.stun(ctx) })
 	parts = append(parts, s.web)
 	add(s.Verifies(), Verification, s.verification)
-	add(s.Get("VERIFY_CLIENT_URL") != "" && s.Nodes == nil, "verify-client-url", func(ctx context.Context) (string, error) {
-		return "", admission.Ask(ctx, s.Get("VERIFY_CLIENT_URL"), s.Bool("VERIFY_FAIL_OPEN"))
+	add(s.Get("VERIFY_CLIENT_URL") != "" && s.Nodes == nil, VerifyURL, func(ctx context.Context) (string, error) {
+		return "", admission.Ask(ctx, s.Get("VERIFY_CLIENT_URL"), admission.Rule{FailOpen: s.Bool("VERIFY_FAIL_OPEN"), Tailscaled: s.Verifies()})
 	})
-	add(s.Nodes != nil, "verify-nodes", func(context.Context) (string, error) { return "", s.Nodes.Err() })
+	add(s.Nodes != nil, VerifyNodes, func(context.Context) (string, error) { return "", s.Nodes.Err() })
 	add(s.PeerRelay() && s.Sidecar(), "peer relay", func(context.Context) (string, error) { return "", s.peerRelay() })
 
 	outcomes := make([][]Result, len(parts))
@@ -269,11 +274,11 @@ func (s Subject) verification(ctx context.Context) (note string, err error) {
 		}
 	}
 	var notes []string
+	if d.Alone != nil {
+		notes = append(notes, d.Alone.What+", so no client is let in")
+	}
 	for _, w := range d.Warnings {
 		notes = append(notes, w.What)
-	}
-	if d.Alone != nil {
-		notes = append(notes, d.Alone.What)
 	}
 	return strings.Join(notes, "; "), nil
 }

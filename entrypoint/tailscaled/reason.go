@@ -27,8 +27,8 @@ type Reason struct {
 type Diagnosis struct {
 	Status   Status   // empty if there was no answer
 	Reason   *Reason  // why clients cannot be verified; nil if they can
+	Alone    *Reason  // why none is let in although they can; nil if some may be
 	Warnings []Reason // what is wrong although they can
-	Alone    *Reason  // the tailnet shows no other node: it can verify, and knows nobody
 }
 
 // Patience is how long Diagnose waits for answers.
@@ -47,11 +47,7 @@ func Diagnose(ctx context.Context, v Verifier) Diagnosis {
 		r := v.silent(err)
 		return Diagnosis{Reason: &r}
 	}
-	d := Diagnosis{Status: s, Reason: v.state(s), Warnings: v.warnings(s, time.Now())}
-	if s.BackendState == "Running" && !s.HasPeers {
-		alone := v.alone(s)
-		d.Alone = &alone
-	}
+	d := Diagnosis{Status: s, Reason: v.state(s), Alone: v.alone(s), Warnings: v.warnings(s, time.Now())}
 	if d.Reason == nil && v.isOther(s) && s.Self.Key != "" {
 		if answer, ok := whoIs(ctx, v.Socket, s.Self.Key).(*answerError); ok && strings.Contains(answer.Text, "invalid 'addr' parameter") {
 			d.Reason = &Reason{
@@ -178,8 +174,11 @@ func (v Verifier) warnings(s Status, now time.Time) []Reason {
 	return w
 }
 
-// alone is what to say when the tailnet shows no other node.
-func (v Verifier) alone(s Status) Reason {
+// alone is why a tailscaled that runs knows no client.
+func (v Verifier) alone(s Status) *Reason {
+	if s.BackendState != "Running" || s.HasPeers {
+		return nil
+	}
 	to := "tag:derp"
 	switch {
 	case len(s.Self.Tags) > 0:
@@ -191,8 +190,8 @@ func (v Verifier) alone(s Status) Reason {
 	if v.PeerRelay { // with its shields down, that would open derper's debug pages
 		what = `"app": {"tailscale.com/cap/relay": []}`
 	}
-	return Reason{
-		fmt.Sprintf("the tailnet shows %s no other node, so no client is let in", v.name()),
+	return &Reason{
+		fmt.Sprintf("the tailnet shows %s no other node", v.name()),
 		fmt.Sprintf(`only nodes that a rule of the tailnet policy lets reach this one are let in; add to "grants", with the tags of servers in src, too: {"src": ["autogroup:member"], "dst": [%q], %s}`, to, what),
 	}
 }
