@@ -9,7 +9,6 @@ import (
 	"github.com/xavieralpha/derper/entrypoint/certificate"
 	"github.com/xavieralpha/derper/entrypoint/health"
 	"github.com/xavieralpha/derper/entrypoint/localapi"
-	"github.com/xavieralpha/derper/entrypoint/relay"
 )
 
 // pairState is what is known of the pair of files that derper serves. A zero
@@ -74,6 +73,22 @@ func (p *pod) unstage() {
 	if p.pair.staged != "" {
 		os.RemoveAll(p.pair.staged)
 		p.pair.staged = ""
+	}
+}
+
+// watchPair has the loop look at the pair every now and then. It reads the files
+// first, outside of the loop: where their disk hangs, as one of the network may,
+// the loop goes on.
+func (p *pod) watchPair() {
+	watch := time.NewTicker(watchInterval)
+	for {
+		select {
+		case <-watch.C:
+			p.relay.Pair().Load() //nolint:errcheck // that is for the loop
+			p.do(func() { p.lookAtPair(false) })
+		case <-p.over:
+			return
+		}
 	}
 }
 
@@ -170,9 +185,10 @@ func (p *pod) showNode() {
 
 // subject is the relay as the health check sees it.
 func (p *pod) subject() (s health.Subject) {
+	s.Relay, s.ACME = p.relay, &p.acme // all that counts when the loop has ended
 	p.do(func() {
 		s = health.Subject{
-			Relay: relay.Relay{Set: p.relay.Set}, Served: p.pair.served, OnDisk: p.pair.onDisk,
+			Relay: p.relay, Served: p.pair.served, OnDisk: p.pair.onDisk,
 			Verifier: p.verifier, Nodes: p.nodes, ACME: &p.acme,
 		}
 	})

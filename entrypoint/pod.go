@@ -114,6 +114,9 @@ func (p *pod) run() int {
 	if addr := p.relay.Get("METRICS_ADDR"); addr != "" {
 		go p.serveMetrics(addr)
 	}
+	if p.pair.served != nil {
+		go p.watchPair()
+	}
 	go p.watchVerification()
 	p.loop()
 	close(p.over)
@@ -123,7 +126,6 @@ func (p *pod) run() int {
 
 // loop ends when everything has.
 func (p *pod) loop() {
-	watch := time.NewTicker(watchInterval)
 	expiry := time.NewTicker(expiryInterval)
 	for !p.ending || p.derper.Running() || p.sidecar.Running() {
 		select {
@@ -143,8 +145,6 @@ func (p *pod) loop() {
 			p.sidecar.Kill()
 		case f := <-p.calls:
 			f()
-		case <-watch.C:
-			p.lookAtPair(false)
 		case now := <-expiry.C:
 			p.warnOfExpiry(now)
 		}
@@ -206,12 +206,13 @@ func (p *pod) launched(name string, err error) {
 func (p *pod) derperEnded() {
 	first := p.derper.Restarts == 0
 	code, ran, asked := p.derper.Ended()
+	if ran >= infancy {
+		p.failures = 0
+	}
 	if p.ending || asked {
 		return
 	}
-	if ran >= infancy {
-		p.failures = 0
-	} else {
+	if ran < infancy {
 		p.failures++
 	}
 	if p.failures > 0 && (first || p.failures >= maxFailures) {
