@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
+	"github.com/xavieralpha/derper/entrypoint/check"
 	"github.com/xavieralpha/derper/entrypoint/health"
 	"github.com/xavieralpha/derper/entrypoint/localapi"
 )
@@ -113,6 +114,9 @@ func (p *pod) lookAtPair(complete bool) (taken bool) {
 	if err == nil {
 		err = cert.Replaces(*s.served, time.Now())
 	}
+	if err == nil {
+		err = p.restartable()
+	}
 	if err != nil {
 		s.candidate, s.onDisk = nil, err.Error()
 		if !s.muted[s.onDisk] {
@@ -127,6 +131,14 @@ func (p *pod) lookAtPair(complete bool) (taken bool) {
 	}
 	p.take(cert)
 	return true
+}
+
+// restartable says what else than the pair would end derper at its next start.
+func (p *pod) restartable() error {
+	for _, problem := range check.Restart(p.relay) {
+		return fmt.Errorf("a new one needs a restart of derper, which would end on this: %w", problem)
+	}
+	return nil
 }
 
 // take has derper serve another pair.
@@ -149,6 +161,9 @@ func (p *pod) serve(cert certificate.Certificate, how string) {
 
 // renew makes a new self-signed pair and has derper serve it.
 func (p *pod) renew() localapi.Answer {
+	if err := p.restartable(); err != nil {
+		return failed("renew", err)
+	}
 	a := renewAnswer(p.relay, p.pair.served)
 	if a.Code == 0 {
 		p.lookAtPair(true)
