@@ -178,6 +178,9 @@ func (p *pod) signal(sig syscall.Signal) {
 func (p *pod) hangUp() {
 	switch {
 	case p.lookAtPair(true):
+	case p.relay.Get("RATE_CONFIG") != "" && p.derper.Running() && p.derper.Uptime() < infancy:
+		// The signal would end a derper that does not catch it yet.
+		time.AfterFunc(infancy, func() { p.do(p.hangUp) })
 	case p.relay.Get("RATE_CONFIG") != "" && p.derper.Running():
 		p.derper.Signal(syscall.SIGHUP)
 	case p.pair.served != nil:
