@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
 // The mistake it guards: a log that cannot be written, as on a full disk, after which
@@ -108,4 +110,42 @@ func waitsIn(pid int, number string) error {
 		}
 	}
 	return errors.New("it does not wait")
+}
+
+// The mistake it guards: a relay that is reported as broken, and started again, because the
+// disk of its certificates hangs, as one of the network does.
+func TestDiskHangs(t *testing.T) {
+	dir := t.TempDir()
+	certs, good, hangs := filepath.Join(dir, "certs"), filepath.Join(dir, "good"), filepath.Join(dir, "hangs")
+	if err := errors.Join(os.Mkdir(good, 0o700), os.Mkdir(hangs, 0o700), os.Symlink(good, certs)); err != nil {
+		t.Fatal(err)
+	}
+	nobody, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		need.Missing(t, "FUSE", fmt.Sprintf("load the kernel's module fuse, or start the container with --privileged (%v)", err))
+	}
+	defer nobody.Close()
+	if err := syscall.Mount("nobody", hangs, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", nobody.Fd())); err != nil {
+		need.Missing(t, "FUSE", fmt.Sprintf("start the container with --privileged (%v)", err))
+	}
+	t.Cleanup(func() { syscall.Unmount(hangs, syscall.MNT_DETACH) })
+	s := start(t, dir, append(ports(t), "VERIFY_CLIENTS=false", "CERT_DIR="+certs))
+	s.healthy(t)
+	if err := errors.Join(os.Remove(certs), os.Symlink(hangs, certs)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, func() error {
+		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+		for _, stat := range stats {
+			if b, err := os.ReadFile(stat); err == nil && strings.Contains(string(b), ") D ") { // proc(5)
+				return nil
+			}
+		}
+		return errors.New("nobody waits for the disk")
+	})
+	if out, err := s.command("healthcheck"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	s.signal(t, syscall.SIGTERM)
+	s.stops(t, 0)
 }

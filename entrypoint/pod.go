@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -52,6 +53,10 @@ type pod struct {
 	ending bool
 	code   int
 }
+
+// The loop has the first thread for itself, which is the one that the kernel gives
+// signals to: it would keep them, unheard, while it waited for a disk that hangs.
+func init() { runtime.LockOSThread() }
 
 // newPod prepares all that derper is started with.
 func newPod(l launch, cert *certificate.Certificate) (*pod, error) {

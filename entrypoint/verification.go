@@ -116,6 +116,9 @@ func (p *pod) watchVerification() {
 
 // judge takes notice of what the tailscaled says.
 func (p *pod) judge(d tailscaled.Diagnosis) {
+	if p.ending {
+		return // it was stopped
+	}
 	v := &p.verdict
 	before := v.Diagnosis
 	v.Diagnosis = d
