@@ -135,8 +135,8 @@ func (p *pod) lookAtPair(complete bool) (taken bool) {
 
 // restartable says what else than the pair would end derper at its next start.
 func (p *pod) restartable() error {
-	for _, problem := range check.Restart(p.relay) {
-		return fmt.Errorf("a new one needs a restart of derper, which would end on this: %w", problem)
+	if problems := check.Restart(p.relay); len(problems) > 0 {
+		return fmt.Errorf("a new one needs a restart of derper, which would end on this: %w", problems[0])
 	}
 	return nil
 }
