@@ -10,6 +10,7 @@ import (
 
 // answer carries out a command of somebody else.
 func (p *pod) answer(ctx context.Context, command string) (a localapi.Answer) {
+	a = failed(command, errors.New("the relay has been stopped")) // unless the loop still runs
 	switch command {
 	case "healthcheck":
 		return healthAnswer(health.Check(ctx, p.subject()))

@@ -25,9 +25,18 @@ func (p *pod) follow() error {
 	p.output, p.drained = w, make(chan struct{})
 	go func() {
 		defer close(p.drained)
-		io.Copy(io.MultiWriter(os.Stderr, &lines{each: p.heard}), r) //nolint:errcheck // nobody is left to tell
+		io.Copy(io.MultiWriter(lossy{os.Stderr}, &lines{each: p.heard}), r) //nolint:errcheck // the pipe has ended
 	}()
 	return nil
+}
+
+// lossy loses what cannot be written, as on a full disk. To stop reading derper's
+// output because of it would end derper.
+type lossy struct{ io.Writer }
+
+func (l lossy) Write(b []byte) (int, error) {
+	l.Writer.Write(b) //nolint:errcheck // nobody is left to tell
+	return len(b), nil
 }
 
 // heard is called with each line that derper prints.

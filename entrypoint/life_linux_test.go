@@ -138,6 +138,24 @@ func TestStopAtAnyMoment(t *testing.T) {
 	s.stops(t, 0)
 }
 
+// The mistake it guards: a hang-up signal that comes before derper catches it, and ends it.
+func TestHangUpAtStart(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "rate.json")
+	if err := os.WriteFile(path, []byte(`{"PerClientRateLimitBytesPerSec": 1000000}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// What derper does before it catches the signal takes a while.
+	derper := "#!/bin/sh\ncase $1 in -version) echo 1.102.3; exit;; esac\necho starts\nsleep 0.5\nexec " + derperBinary(t) + " \"$@\""
+	s := startProgram(t, withDerper(t, derper), dir, append(ports(t), "VERIFY_CLIENTS=false", "RATE_CONFIG="+path))
+	s.logged(t, "starts")
+	s.signal(t, syscall.SIGHUP)
+	s.logged(t, "rate config reloaded successfully")
+	if log := s.log.String(); strings.Contains(log, "ended with code") {
+		t.Error(log)
+	}
+}
+
 // The mistake it guards: two relays in one container, of which the second answers for the
 // first.
 func TestSecondRelay(t *testing.T) {

@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,6 +49,9 @@ func main() {
 	switch command {
 	case "derper", "tailscaled", "/usr/local/bin/derper", "/usr/local/bin/tailscaled":
 		os.Exit(become(program(filepath.Base(command)), args, os.Environ()))
+	}
+	if command != "" {
+		signal.Reset() // only a relay ends in an order, see supervisor.Signals
 	}
 	if slices.ContainsFunc(args, isHelp) {
 		command = "help"

@@ -41,7 +41,7 @@ func (p *pod) serveMetrics(addr string) {
 // certificate or verification can take away does not count: to start the relay
 // again would give none of them back.
 func (p *pod) livez(w http.ResponseWriter, r *http.Request) {
-	if err := health.Alive(r.Context(), p.subject().Relay); err != nil {
+	if err := health.Alive(r.Context(), p.relay); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
@@ -86,6 +86,7 @@ func (p *pod) metrics(w http.ResponseWriter, r *http.Request) {
 	if s.Verifier.DerperVersion == "" {
 		p.learnVersion()
 	}
+	until, known := validUntil(s) // reads a file, which the loop must not wait for
 	var b strings.Builder
 	metric := func(name, kind, help string, samples ...string) {
 		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
@@ -97,7 +98,7 @@ func (p *pod) metrics(w http.ResponseWriter, r *http.Request) {
 		metric("relay_info", "gauge", "Versions of derper and of the Go that compiled the entrypoint.",
 			fmt.Sprintf("{derper=%q,go=%q,hostname=%q} 1", p.verifier.DerperVersion, runtime.Version(), p.relay.Get("HOSTNAME")))
 		metric("relay_up", "gauge", "Whether derper answers.", fmt.Sprintf(" %d", asNumber(alive == nil)))
-		if until, ok := p.validUntil(); ok {
+		if known {
 			metric("relay_certificate_expires_days", "gauge", "Days until the certificate that derper serves expires.", fmt.Sprintf(" %.2f", time.Until(until).Hours()/24))
 		}
 		metric("relay_verification_ok", "gauge", "Whether clients can be verified; 1 where nobody verifies them.", fmt.Sprintf(" %d", asNumber(len(p.verdict.failing) == 0)))
@@ -112,11 +113,11 @@ func (p *pod) metrics(w http.ResponseWriter, r *http.Request) {
 }
 
 // validUntil is when the certificate that derper serves expires, if that is known.
-func (p *pod) validUntil() (time.Time, bool) {
-	if p.pair.served != nil {
-		return p.pair.served.Leaf.NotAfter, true
+func validUntil(s health.Subject) (time.Time, bool) {
+	if s.Served != nil {
+		return s.Served.Leaf.NotAfter, true
 	}
-	return certificate.Cached(p.relay.Get("CERT_DIR"), p.relay.Get("HOSTNAME"), time.Now())
+	return certificate.Cached(s.Get("CERT_DIR"), s.Get("HOSTNAME"), time.Now())
 }
 
 func asNumber(b bool) int {

@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
+	"github.com/xavieralpha/derper/entrypoint/check"
 	"github.com/xavieralpha/derper/entrypoint/health"
 	"github.com/xavieralpha/derper/entrypoint/localapi"
-	"github.com/xavieralpha/derper/entrypoint/relay"
 )
 
 // pairState is what is known of the pair of files that derper serves. A zero
@@ -87,6 +87,22 @@ func (p *pod) unstage() {
 	}
 }
 
+// watchPair has the loop look at the pair every now and then. It reads the files
+// first, outside of the loop: where their disk hangs, as one of the network may,
+// the loop goes on.
+func (p *pod) watchPair() {
+	watch := time.NewTicker(watchInterval)
+	for {
+		select {
+		case <-watch.C:
+			p.relay.Pair().Load() //nolint:errcheck // that is for the loop
+			p.do(func() { p.lookAtPair(false) })
+		case <-p.over:
+			return
+		}
+	}
+}
+
 // lookAtPair takes a new pair and restarts derper with it, if it is proven. A
 // pair that is being replaced is whole for a moment before its chain is, so it
 // has to be there twice, unless somebody said that it is complete. What is wrong
@@ -102,6 +118,9 @@ func (p *pod) lookAtPair(complete bool) (taken bool) {
 		clear(s.muted)
 		return false
 	}
+	if err == nil {
+		err = p.restartable()
+	}
 	if err != nil {
 		s.candidate, s.onDisk = nil, err.Error()
 		if !s.muted[s.onDisk] {
@@ -116,6 +135,14 @@ func (p *pod) lookAtPair(complete bool) (taken bool) {
 	}
 	p.take(cert)
 	return true
+}
+
+// restartable says what else than the pair would end derper at its next start.
+func (p *pod) restartable() error {
+	if problems := check.Restart(p.relay); len(problems) > 0 {
+		return fmt.Errorf("a new one needs a restart of derper, which would end on this: %w", problems[0])
+	}
+	return nil
 }
 
 // take has derper serve another pair.
@@ -138,6 +165,9 @@ func (p *pod) serve(cert certificate.Certificate, how string) {
 
 // renew makes a new self-signed pair and has derper serve it.
 func (p *pod) renew() localapi.Answer {
+	if err := p.restartable(); err != nil {
+		return failed("renew", err)
+	}
 	a := renewAnswer(p.relay, p.pair.served)
 	if a.Code == 0 {
 		p.lookAtPair(true)
@@ -174,9 +204,10 @@ func (p *pod) showNode() {
 
 // subject is the relay as the health check sees it.
 func (p *pod) subject() (s health.Subject) {
+	s.Relay, s.ACME = p.relay, &p.acme // all that counts when the loop has ended
 	p.do(func() {
 		s = health.Subject{
-			Relay: relay.Relay{Set: p.relay.Set}, Served: p.pair.served, OnDisk: p.pair.onDisk,
+			Relay: p.relay, Served: p.pair.served, OnDisk: p.pair.onDisk,
 			Verifier: p.verifier, Nodes: p.nodes, ACME: &p.acme,
 		}
 	})

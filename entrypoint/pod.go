@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -54,6 +55,10 @@ type pod struct {
 	ending bool
 	code   int
 }
+
+// The loop has the first thread for itself, which is the one that the kernel gives
+// signals to: it would keep them, unheard, while it waited for a disk that hangs.
+func init() { runtime.LockOSThread() }
 
 // newPod prepares all that derper is started with.
 func newPod(l launch, cert *certificate.Certificate) (*pod, error) {
@@ -119,6 +124,9 @@ func (p *pod) run() int {
 	if addr := p.relay.Get("METRICS_ADDR"); addr != "" {
 		go p.serveMetrics(addr)
 	}
+	if p.pair.served != nil {
+		go p.watchPair()
+	}
 	go p.watchVerification()
 	p.loop()
 	close(p.over)
@@ -128,7 +136,6 @@ func (p *pod) run() int {
 
 // loop ends when everything has.
 func (p *pod) loop() {
-	watch := time.NewTicker(watchInterval)
 	expiry := time.NewTicker(expiryInterval)
 	for !p.ending || p.derper.Running() || p.sidecar.Running() {
 		select {
@@ -148,8 +155,6 @@ func (p *pod) loop() {
 			p.sidecar.Kill()
 		case f := <-p.calls:
 			f()
-		case <-watch.C:
-			p.lookAtPair(false)
 		case now := <-expiry.C:
 			p.warnOfExpiry(now)
 		}
@@ -183,6 +188,9 @@ func (p *pod) signal(sig syscall.Signal) {
 func (p *pod) hangUp() {
 	switch {
 	case p.lookAtPair(true):
+	case p.relay.Get("RATE_CONFIG") != "" && p.derper.Running() && p.derper.Uptime() < infancy:
+		// The signal would end a derper that does not catch it yet.
+		time.AfterFunc(infancy, func() { p.do(p.hangUp) })
 	case p.relay.Get("RATE_CONFIG") != "" && p.derper.Running():
 		p.derper.Signal(syscall.SIGHUP)
 	case p.pair.served != nil:
@@ -211,12 +219,13 @@ func (p *pod) launched(name string, err error) {
 func (p *pod) derperEnded() {
 	first := p.derper.Restarts == 0
 	code, ran, asked := p.derper.Ended()
+	if ran >= infancy {
+		p.failures = 0
+	}
 	if p.ending || asked {
 		return
 	}
-	if ran >= infancy {
-		p.failures = 0
-	} else {
+	if ran < infancy {
 		p.failures++
 	}
 	if p.failures > 0 && (first || p.failures >= maxFailures) {

@@ -70,7 +70,10 @@ func (p *pod) watchVerification() {
 		p.do(func() { v = p.verifier })
 		d := tailscaled.Diagnose(ctx, v)
 		if p.sidecar != nil && d.Status.NeedsURL() && p.relay.Get("TS_AUTHKEY") == "" {
-			if err := tailscaled.Login(ctx, v.Socket); err != nil {
+			ctx, cancel := context.WithTimeout(ctx, tailscaled.Patience)
+			err := tailscaled.Login(ctx, v.Socket)
+			cancel()
+			if err != nil {
 				d.Reason.What += ": " + err.Error()
 			}
 		}
@@ -116,7 +119,7 @@ func (p *pod) watchVerification() {
 // judge takes notice of what the tailscaled says.
 func (p *pod) judge(d tailscaled.Diagnosis) {
 	if p.ending {
-		return
+		return // it was stopped
 	}
 	v := &p.verdict
 	before := v.Diagnosis

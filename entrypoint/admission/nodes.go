@@ -137,8 +137,8 @@ func (n *Nodes) Handler() http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		source, _ := netip.ParseAddr(q.Source) // only for the log
-		allow := n.allow(key, source.Unmap())
+		source, _ := netip.ParseAddr(q.Source)             // only for the log
+		allow := n.allow(key, source.Unmap().WithZone("")) // which a zone could break
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(answer{&allow})
 	})

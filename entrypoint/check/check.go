@@ -60,6 +60,17 @@ func Relay(r relay.Relay, s System) Report {
 	return c.Report
 }
 
+// Restart finds what would keep a derper that runs from starting anew: files that
+// it reads at each start.
+func Restart(r relay.Relay) []setting.Problem {
+	c := &checker{Relay: r}
+	c.nodeKey()
+	c.meshKey()
+	c.rateConfig()
+	c.secrets()
+	return c.Problems
+}
+
 // good reports whether none of the values is bad by itself.
 func (c *checker) good(names ...string) bool {
 	for _, name := range names {

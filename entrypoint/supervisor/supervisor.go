@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,12 +19,29 @@ import (
 // Signals are those that this program has got. They are caught as soon as the
 // package is initialized, a millisecond after the start and before larger
 // packages are: until then, process 1 does not hear a signal, or ends on it with
-// the code that the Go runtime has for that.
+// the code that the Go runtime has for that. SIGPIPE is among them because who
+// reads the log may go away.
 var Signals = func() <-chan os.Signal {
 	c := make(chan os.Signal, 16)
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-stop
+		time.Sleep(stopLimit)
+		if s := current.Load(); s != nil {
+			s.kill()
+		}
+		os.Exit(0)
+	}()
 	return c
 }()
+
+// stopLimit is when the program ends after a SIGTERM, whatever it waits for then:
+// a disk of the network, a pipe, or somebody who reads its log.
+const stopLimit = 2800 * time.Millisecond
+
+var current atomic.Pointer[Supervisor]
 
 // A Supervisor starts and reaps processes.
 type Supervisor struct {
@@ -42,6 +60,7 @@ type Process struct {
 // New returns a Supervisor that reaps from now on.
 func New() *Supervisor {
 	s := &Supervisor{children: make(map[int]*Process)}
+	current.Store(s)
 	ended := make(chan os.Signal, 1) // one pending SIGCHLD stands for any number
 	signal.Notify(ended, syscall.SIGCHLD)
 	go func() {
@@ -51,6 +70,17 @@ func New() *Supervisor {
 		}
 	}()
 	return s
+}
+
+// kill ends all that it has started, unless one is being started.
+func (s *Supervisor) kill() {
+	if !s.mu.TryLock() {
+		return
+	}
+	defer s.mu.Unlock()
+	for pid := range s.children {
+		syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
+	}
 }
 
 func (s *Supervisor) reap() {
