@@ -125,7 +125,8 @@ commands
 
 example
   docker run -p 443:443 -p 80:80 -p 3478:3478/udp -v derper:/root/derper-certs \
-    -e HOSTNAME=derp.example.com -e CERT_MODE=letsencrypt IMAGE
+    -e HOSTNAME=derp.example.com -e CERT_MODE=letsencrypt \
+    -e TS_AUTHKEY_FILE=/run/secrets/authkey -v /etc/derper/authkey:/run/secrets/authkey:ro IMAGE
 
 exit codes: 0 it worked, or was stopped; 1 it did not; 2 the command is wrong;
 126, 127 a program cannot be started. A derper that cannot be kept running gives
