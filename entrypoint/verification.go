@@ -62,19 +62,29 @@ func (p *pod) watchVerification() {
 	ctx := context.Background()
 	url := p.relay.Get("VERIFY_CLIENT_URL")
 	rule := admission.Rule{FailOpen: p.relay.Bool("VERIFY_FAIL_OPEN"), Tailscaled: p.relay.Verifies()}
+	// A login that is under way does not show at once. A second one would give the
+	// relay a second node.
+	var asked time.Time
+	askedOf := -1 // the start of tailscaled
 	look := func() {
 		if !p.relay.Verifies() && p.sidecar == nil {
 			return
 		}
 		var v tailscaled.Verifier
-		p.do(func() { v = p.verifier })
+		starts := 0
+		p.do(func() {
+			if v = p.verifier; p.sidecar != nil {
+				starts = p.sidecar.Restarts
+			}
+		})
 		d := tailscaled.Diagnose(ctx, v)
-		if p.sidecar != nil && d.Status.NeedsURL() && p.relay.Get("TS_AUTHKEY") == "" {
+		if p.sidecar != nil && d.Status.NeedsURL() && p.relay.Get("TS_AUTHKEY") == "" && (starts != askedOf || time.Since(asked) > remindInterval) {
 			ctx, cancel := context.WithTimeout(ctx, tailscaled.Patience)
 			err := tailscaled.Login(ctx, v.Socket)
 			cancel()
-			if err != nil {
+			if asked, askedOf = time.Now(), starts; err != nil {
 				d.Reason.What += ": " + err.Error()
+				askedOf = -1
 			}
 		}
 		p.do(func() { p.judge(d) })
