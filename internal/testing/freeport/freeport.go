@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 )
 
 // The kernel gives no port below its ephemeral range (Linux: from 32768, others:
@@ -16,12 +17,20 @@ import (
 // told the same one.
 const first, count = 20000, 10000
 
+// given are the ports that Choose has returned. A server that is stopped and started
+// again needs its port a second time, and meanwhile another test must not get it.
+var given sync.Map
+
 // Choose returns a port of the IP address that is free for TCP and UDP at this
-// moment.
+// moment, another one each time.
 func Choose(ip string) (int, error) {
 	var err error
 	for range 100 {
 		port := first + rand.IntN(count)
+		if _, twice := given.LoadOrStore(port, true); twice {
+			err = errors.New("too many are in use")
+			continue
+		}
 		if err = free(net.JoinHostPort(ip, strconv.Itoa(port))); err == nil {
 			return port, nil
 		}

@@ -40,3 +40,18 @@ func TestChoose(t *testing.T) {
 		t.Error("a port of an address that this machine does not have")
 	}
 }
+
+// TestChooseOnce guards against two tests with the same port, while neither has it open.
+func TestChooseOnce(t *testing.T) {
+	seen := map[int]bool{}
+	for range 1000 {
+		port, err := Choose("127.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[port] {
+			t.Fatalf("port %d is given twice", port)
+		}
+		seen[port] = true
+	}
+}
