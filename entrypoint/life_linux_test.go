@@ -174,8 +174,8 @@ func TestSecondRelay(t *testing.T) {
 	}
 }
 
-// The mistake it guards: a derper that ends while its pair is being replaced gets the new
-// one and nobody is told, or an older one than it had.
+// The mistake it guards: a derper that ends while its pair is being replaced is started with
+// the new pair without a line in the log, or with an older pair than it had.
 func TestPairWhenDerperEnds(t *testing.T) {
 	const host = "derp.example.com"
 	dir := t.TempDir()

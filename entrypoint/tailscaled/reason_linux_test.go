@@ -104,8 +104,8 @@ func TestDiagnoseReadOnly(t *testing.T) {
 // otherUser makes this program print what TestDiagnoseForbidden wants to know.
 const otherUser = "DERPER_TEST_DIAGNOSE"
 
-// TestDiagnoseForbidden guards against "permission denied" without a word of whose and
-// whereto, from an image that runs as any user.
+// TestDiagnoseForbidden guards against a "permission denied" that names neither the socket nor
+// the user, from an image that runs as any user.
 func TestDiagnoseForbidden(t *testing.T) {
 	if socket := os.Getenv(otherUser); socket != "" {
 		if r := tailscaled.Diagnose(t.Context(), tailscaled.Verifier{Socket: socket}).Reason; r != nil {

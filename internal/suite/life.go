@@ -76,7 +76,7 @@ func caseVersions(ctx context.Context, b *bed) {
 }
 
 // caseDefaults expects the defaults in the program, not in the image: who makes a container anew keeps the environment
-// of the old image. Whoever asks is told where each value comes from.
+// of the old image. The command env says where each value comes from.
 func caseDefaults(ctx context.Context, b *bed) {
 	if env := must.Get(b.image.ConfigFile()).Config.Env; !slices.Equal(env, []string{"PATH=/usr/local/bin"}) {
 		fail("the image's environment is %q, wants nothing but PATH", env)

@@ -80,7 +80,7 @@ func verifyURL(h http.HandlerFunc, want bool, wrong string, env ...string) func(
 			if wrong == "" {
 				must.Do(err)
 			} else if err == nil || !strings.Contains(err.Error(), wrong) {
-				fail("the health check says %q, %v; wants a failure with %q", said, err, wrong)
+				fail("the health check says %q, %v; it should fail with %q", said, err, wrong)
 			}
 		})
 		c.admits(ctx, "client", client, want)

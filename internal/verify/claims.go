@@ -104,7 +104,7 @@ func (c *Claims) Words() string {
 	return diff.Printable(words + ", source " + c.Source)
 }
 
-// otherFormat is why an image cannot be made again here.
+// otherFormat is the error for an image of a format that this program does not make.
 func otherFormat(format string) error {
 	return fmt.Errorf("it is an image of format %s, made by an older or a newer build program, and this one makes format %d: verify it with the program of the revision that made it", diff.Printable(format), lock.Format)
 }
