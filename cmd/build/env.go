@@ -25,6 +25,7 @@ import (
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/upstream"
+	"github.com/xavieralpha/derper/internal/verify"
 )
 
 // An env is what the program finds around it: where its output goes, and the places that
@@ -38,13 +39,15 @@ type env struct {
 	upstream string // tailscale's git repository
 	// sigstore is the public instance of Sigstore, or the one in two files.
 	sigstore func(ctx context.Context, files sigstoreFiles) (*sign.Sigstore, error)
+	// scratch makes the empty cache in which an image is rebuilt from nothing.
+	scratch func() (dir string, remove func() error, err error)
 	// tools are what does the work of a release.
 	tools func(*releaseOptions) release.Tools
 }
 
 // standard is the environment of the program that people run.
 func standard() env {
-	return env{getenv: os.Getenv, upstream: upstream.Repository, sigstore: openSigstore, tools: (*releaseOptions).realTools}
+	return env{getenv: os.Getenv, upstream: upstream.Repository, sigstore: openSigstore, scratch: verify.Scratch, tools: (*releaseOptions).realTools}
 }
 
 // display shows what is under way.

@@ -161,7 +161,7 @@ func (o *verifyOptions) check(refs []string) error {
 // its own, or with --trust-cache in the one that builds use.
 func (e *env) verify(ctx context.Context, o *verifyOptions, v *verify.Verifier, refs []string) (report *verify.Report, err error) {
 	if !o.trustCache {
-		dir, remove, err := verify.Scratch()
+		dir, remove, err := e.scratch()
 		if err != nil {
 			return nil, err
 		}

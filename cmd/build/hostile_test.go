@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/testing/hostile"
+)
+
+var rewriteTable = flag.Bool("table", false, "let TestHostile write docs/attacks.md")
+
+const attacksFile = "../../docs/attacks.md"
+
+// A row is one attack and one command that meets it.
+type row struct {
+	kind, attack, command string
+	harmless              string // why it may pass, "" for what must not
+	meet                  func(t *testing.T) met
+}
+
+// met is what a command said.
+type met struct {
+	code           int
+	stdout, stderr string
+	hide           []string // from what is shown: paths
+}
+
+// TestHostile lets every attack meet the commands that it is made for, and compares what
+// they say with docs/attacks.md. With -table it writes that file.
+//
+// The mistake it guards: a wrong image, registry, relay, certificate or document that
+// passes, and one that is refused with words that do not say why.
+func TestHostile(t *testing.T) {
+	w := newHostileWorld(t)
+	rows := slices.Concat(w.images(), w.signatures(t), modules(t), upstreams(t), locks(w), relays(t))
+	cells := make([]string, len(rows))
+	busy := make(chan bool, 3)
+	var wg sync.WaitGroup
+	for i, r := range rows {
+		wg.Add(1)
+		busy <- true
+		go func() {
+			defer wg.Done()
+			defer func() { <-busy }()
+			t.Run(r.kind+"/"+r.attack+"/"+r.command, func(t *testing.T) { cells[i] = r.cell(t) })
+		}()
+	}
+	wg.Wait()
+	var page strings.Builder
+	page.WriteString(attacksHead)
+	seen := map[string]bool{}
+	for i, r := range rows {
+		if i == 0 || r.kind != rows[i-1].kind {
+			fmt.Fprintf(&page, "\n## %s\n\n| attack | command | verdict | what it says |\n|---|---|---|---|\n", r.kind)
+		}
+		if key := r.kind + r.attack + r.command; seen[key] {
+			t.Errorf("%s, %s: twice in the table", r.attack, r.command)
+		} else {
+			seen[key] = true
+		}
+		page.WriteString(cells[i] + "\n")
+	}
+	fmt.Fprintf(&page, "\n%d attacks and commands.\n", len(rows))
+	t.Logf("%d rows", len(rows))
+	if len(rows) < 160 {
+		t.Errorf("only %d rows: something is left out", len(rows))
+	}
+	if *rewriteTable {
+		if err := os.WriteFile(attacksFile, []byte(page.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	doc, err := os.ReadFile(attacksFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(page.String()) {
+		if !bytes.Contains(doc, []byte(line)) {
+			t.Errorf("docs/attacks.md lacks this line; look whether it should, and write it with -table:\n%s", line)
+		}
+	}
+	if len(doc) != page.Len() && !t.Failed() {
+		t.Error("docs/attacks.md has more than what was tested; write it with -table")
+	}
+}
+
+const attacksHead = `# Attacks
+
+Each row is something that means harm, the command that meets it, and what the command answers. One test carries out all of
+them: ` + "`go test ./cmd/build -run TestHostile`" + `; with ` + "`-table`" + ` it writes this page. The good image, out of which each is made, passes. An
+attack that may pass is marked as harmless, with the reason.
+
+The verdict is the exit code: *refused* is 1, *differs* is 3, *wrong arguments* is 2, *passes* is 0. Digests, addresses and sizes
+are left out of the words.
+`
+
+// verdicts are the exit codes in words.
+var verdicts = map[int]string{cli.ExitOK: "passes", cli.ExitFailed: "refused", cli.ExitUsage: "wrong arguments", cli.ExitDiffers: "differs"}
+
+// cell carries out a row and is what the table has for it.
+func (r row) cell(t *testing.T) string {
+	m := r.meet(t)
+	verdict, known := verdicts[m.code]
+	switch {
+	case !known:
+		t.Errorf("exit code %d\n%s%s", m.code, m.stdout, m.stderr)
+	case m.code == cli.ExitOK && r.harmless == "":
+		t.Errorf("passes\n%s%s", m.stdout, m.stderr)
+	case m.code != cli.ExitOK && r.harmless != "":
+		t.Errorf("is harmless and does not pass: exit code %d\n%s%s", m.code, m.stdout, m.stderr)
+	}
+	for _, said := range []string{m.stdout, m.stderr} {
+		if i := strings.IndexFunc(said, func(c rune) bool { return c < ' ' && c != '\n' && c != '\t' || c == 0x7f }); i >= 0 {
+			t.Errorf("says what steers a terminal: %q", said[max(0, i-40):min(len(said), i+40)])
+		}
+	}
+	words := shownWords(m)
+	if r.harmless != "" {
+		verdict, words = "passes, harmless", r.harmless
+	}
+	return fmt.Sprintf("| %s | `%s` | %s | %s |", r.attack, r.command, verdict, words)
+}
+
+var (
+	whyBlock  = regexp.MustCompile(`(?m)^why \(([a-z ]+)\)\n((?:  \S.*\n)+)`)
+	firstFail = regexp.MustCompile(`(?m)^fail +(.*)$`)
+	spaces    = regexp.MustCompile(`\s+`)
+	hidden    = []struct{ is, becomes string }{
+		{`sha(256|512):[0-9a-f]{64,128}`, "sha$1:…"},
+		{`h1:[A-Za-z0-9+/]{43}=`, "h1:…"},
+		{`\b[0-9a-f]{40}\b`, "COMMIT"},
+		{`(127\.0\.0\.1|\[::1\]):\d+`, "HOST"},
+		{`127\.0\.0\.1:\d+`, "HOST"},
+		{`\d+ bytes?\b`, "N bytes"},
+		{`\bat \d+ of \d+`, "at N"},
+		{`\d\d\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
+		{`/\S*/(TestHostile|derper-)[^ :,"]*`, "FILE"},
+	}
+)
+
+// shownWords are the words of a verdict for the table: the first explanation, or the error.
+func shownWords(m met) string {
+	var words string
+	if why := whyBlock.FindStringSubmatch(m.stdout); why != nil {
+		words = why[1] + ": " + why[2]
+	} else if fail := firstFail.FindStringSubmatch(m.stdout); fail != nil {
+		words = fail[1]
+	} else {
+		for line := range strings.Lines(m.stderr) {
+			if rest, ok := strings.CutPrefix(line, "build: "); ok {
+				words = rest // the last: warnings come before
+			}
+		}
+	}
+	for _, name := range m.hide {
+		words = strings.ReplaceAll(words, name, "IMAGE")
+	}
+	words = spaces.ReplaceAllString(strings.TrimSpace(words), " ")
+	for _, h := range hidden {
+		words = regexp.MustCompile(h.is).ReplaceAllString(words, h.becomes)
+	}
+	if list := []rune(words); len(list) > 240 {
+		words = string(list[:240]) + "…"
+	}
+	return cmp.Or(strings.NewReplacer("|", "\\|", "<", "&lt;").Replace(words), "")
+}
+
+// program runs a command line in this process, with these variables and changes of what
+// is around it.
+func program(t *testing.T, change func(*env), args ...string) met {
+	t.Helper()
+	e := standard()
+	change(&e)
+	var stdout, stderr strings.Builder
+	code := e.program().Run(context.WithoutCancel(t.Context()), args, &stdout, &stderr)
+	return met{code: code, stdout: stdout.String(), stderr: stderr.String()}
+}
+
+// variables are an environment.
+func variables(list map[string]string) func(string) string {
+	return func(name string) string { return list[name] }
+}
+
+// images are the rows of attacks on images and where they are kept.
+func (w *hostileWorld) images() (rows []row) {
+	for _, k := range hostile.Kinds() {
+		for _, a := range k.Attacks {
+			commands := a.Commands
+			if len(commands) == 0 {
+				commands = []string{"verify"}
+			}
+			for _, name := range commands {
+				if later[a.Name] {
+					continue
+				}
+				rows = append(rows, row{k.Name, a.Name, name, a.Harmless, func(t *testing.T) met {
+					c := a.Content(t, w.good)
+					args, source := w.command(t, name, a, c)
+					m := program(t, w.around, args...)
+					m.hide = []string{source, filepath.Base(source)}
+					if tags, artifacts := c.Written(); m.code != cli.ExitOK && (len(tags) > 0 || artifacts > strings.Count(name, "--require")) {
+						t.Errorf("is refused, and has left tags %q and %d artifacts", tags, artifacts)
+					}
+					return m
+				}})
+			}
+		}
+	}
+	return rows
+}
+
+// later are attacks that are not refused yet.
+var later = map[string]bool{"a layer without an end": true, "a function table of 2^31 entries": true, "a sparse file of 8 EB in 227 bytes": true, "a sparse index.json of 8 EB": true}
+
+func (w *hostileWorld) signatures(t *testing.T) []row { return nil }
+func modules(t *testing.T) []row                      { return nil }
+func upstreams(t *testing.T) []row                    { return nil }
+func locks(w *hostileWorld) []row                     { return nil }
+func relays(t *testing.T) []row                       { return nil }
