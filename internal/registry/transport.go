@@ -90,6 +90,10 @@ func loopback(host string) bool {
 	return host == "localhost" || host == EngineLoopback || ip != nil && ip.IsLoopback()
 }
 
+// maxRedirects is how often an answer may send the client elsewhere. go-containerregistry,
+// which checks where to, does not count.
+const maxRedirects = 10
+
 // errTooLarge says that an answer has no end in sight.
 var errTooLarge = fmt.Errorf("the answer has more than %d MiB", image.MaxManifest>>20)
 
@@ -116,6 +120,13 @@ func (t *judging) RoundTrip(req *http.Request) (*http.Response, error) {
 	if head && strings.Contains(req.URL.Path, "/blobs/") && req.Context().Value(lackingKey{}) != nil {
 		return notFoundAnswer(req), nil
 	}
+	first, hops := req, 0 // before registries sent it on to where they keep their blobs
+	for ; first.Response != nil && first.Response.Request != nil; hops++ {
+		first = first.Response.Request
+	}
+	if hops > maxRedirects {
+		return nil, fmt.Errorf("%s: more than %d redirects", req.URL.Host, maxRedirects)
+	}
 	resp, err := t.inner.RoundTrip(req)
 	if err != nil || head {
 		return resp, err
@@ -131,10 +142,6 @@ func (t *judging) RoundTrip(req *http.Request) (*http.Response, error) {
 			drop(resp)
 			return notFoundAnswer(req), nil
 		}
-	}
-	first := req // before registries sent it on to where they keep their blobs
-	for first.Response != nil && first.Response.Request != nil {
-		first = first.Response.Request
 	}
 	if s == http.StatusOK && blobPath.MatchString(first.URL.Path) {
 		return resp, nil

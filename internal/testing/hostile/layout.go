@@ -49,9 +49,6 @@ var Layouts = []Attack{
 		return []v1.Descriptor{c.descriptor(c.Index, types.OCIImageIndex), g.Evil(t, c)}
 	}),
 	entries("an index.json of no image", func(testing.TB, *Good, *Content) []v1.Descriptor { return nil }),
-	entries("an index.json that calls the index an image", func(_ testing.TB, _ *Good, c *Content) []v1.Descriptor {
-		return []v1.Descriptor{c.descriptor(c.Index, types.OCIManifestSchema1)}
-	}),
 	entries("an index.json that names the index by SHA-512", func(testing.TB, *Good, *Content) []v1.Descriptor {
 		return []v1.Descriptor{{MediaType: types.OCIImageIndex, Digest: hash("sha512:" + strings.Repeat("0", 128))}}
 	}),
@@ -115,6 +112,9 @@ var Layouts = []Attack{
 	entriesHarmless("the index twice in index.json", "both are the same", func(_ testing.TB, _ *Good, c *Content) []v1.Descriptor {
 		d := c.descriptor(c.Index, types.OCIImageIndex)
 		return []v1.Descriptor{d, d}
+	}),
+	entriesHarmless("an index.json that calls the index an image", "the index says what it is", func(_ testing.TB, _ *Good, c *Content) []v1.Descriptor {
+		return []v1.Descriptor{c.descriptor(c.Index, types.OCIManifestSchema1)}
 	}),
 	entriesHarmless("another name in index.json", "a name is for people: the digest counts", func(_ testing.TB, _ *Good, c *Content) []v1.Descriptor {
 		d := c.descriptor(c.Index, types.OCIImageIndex)

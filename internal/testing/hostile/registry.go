@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/attest"
@@ -407,6 +408,9 @@ func (a Attack) harmless(why string) Attack {
 	a.Harmless = why
 	return a
 }
+
+// Empty is a registry's content before anything is pushed.
+func Empty(t testing.TB) *Content { return contentOf(t, empty.Index) }
 
 // Descriptor names the index.
 func (c *Content) Descriptor() v1.Descriptor { return c.descriptor(c.Index, types.OCIImageIndex) }
