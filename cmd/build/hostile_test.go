@@ -140,7 +140,7 @@ func (r row) cell(t *testing.T) string {
 
 var (
 	whyBlock  = regexp.MustCompile(`(?m)^why \(([a-z ]+)\)\n((?:  \S.*\n)+)`)
-	firstFail = regexp.MustCompile(`(?m)^fail +(.*)$`)
+	firstFail = regexp.MustCompile(`(?m)^fail +(\S+) +\S+  +(.*)$`)
 	spaces    = regexp.MustCompile(`\s+`)
 	hidden    = []struct{ is, becomes string }{
 		{`sha(256|512):[0-9a-f]{64,128}`, "sha$1:…"},
@@ -161,7 +161,7 @@ func shownWords(m met) string {
 	if why := whyBlock.FindStringSubmatch(m.stdout); why != nil {
 		words = why[1] + ": " + why[2]
 	} else if fail := firstFail.FindStringSubmatch(m.stdout); fail != nil {
-		words = fail[1]
+		words = fail[1] + ": " + fail[2]
 	} else {
 		for line := range strings.Lines(m.stderr) {
 			if rest, ok := strings.CutPrefix(line, "build: "); ok {
@@ -231,9 +231,3 @@ func (w *hostileWorld) images() (rows []row) {
 
 // later are attacks that are not refused yet.
 var later = map[string]bool{"a layer without an end": true, "a function table of 2^31 entries": true, "a sparse file of 8 EB in 227 bytes": true, "a sparse index.json of 8 EB": true}
-
-func (w *hostileWorld) signatures(t *testing.T) []row { return nil }
-func modules(t *testing.T) []row                      { return nil }
-func upstreams(t *testing.T) []row                    { return nil }
-func locks(w *hostileWorld) []row                     { return nil }
-func relays(t *testing.T) []row                       { return nil }

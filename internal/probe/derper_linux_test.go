@@ -17,6 +17,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/testing/freeport"
 	"github.com/xavieralpha/derper/internal/testing/need"
+	"github.com/xavieralpha/derper/internal/testing/relaytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
@@ -40,7 +41,7 @@ func TestDerper(t *testing.T) {
 			port, httpPort, stunPort := freePort(t, tt.listen), freePort(t, tt.listen), freePort(t, tt.listen)
 			target := Target{Host: tt.host, Port: port, HTTPPort: httpPort, STUNPort: stunPort, Home: tt.wantHome}
 			if net.ParseIP(tt.host) == nil {
-				cert, key := issue(t, &x509.Certificate{DNSNames: []string{tt.host}}, nil, nil)
+				cert, key := relaytest.Issue(t, &x509.Certificate{DNSNames: []string{tt.host}}, nil, nil)
 				writePair(t, filepath.Join(dir, tt.host), cert, key)
 				target.CertName = PinOf(cert)
 				target.Addrs = []netip.Addr{netip.MustParseAddr(tt.listen)}

@@ -1,11 +1,9 @@
 package probe
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/x509"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -17,18 +15,15 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"tailscale.com/derp"
 	"tailscale.com/derp/derpserver"
-	"tailscale.com/net/stun"
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/key"
-	"tailscale.com/types/logger"
 
 	"github.com/xavieralpha/derper/internal/testing/need"
+	"github.com/xavieralpha/derper/internal/testing/relaytest"
 )
 
 func TestMain(m *testing.M) {
@@ -67,7 +62,7 @@ func TestRelayThatWorks(t *testing.T) {
 			if host != "127.0.0.1" {
 				need.IPv6(t)
 			}
-			target := new(relay).start(t, host)
+			target := target(new(relaytest.Relay).Start(t, host))
 			target.Packets = 10_000
 			r := Run(t.Context(), target)
 			if !r.OK() || len(r.Checks) != all {
@@ -82,200 +77,60 @@ func TestRelayThatWorks(t *testing.T) {
 	}
 }
 
-// drops returns a frame function that loses the frames that lost picks.
-func drops(lost func(derp.FrameType, []byte) bool) func(derp.FrameType, []byte) []byte {
-	return func(t derp.FrameType, b []byte) []byte {
-		if lost(t, b) {
-			return nil
-		}
-		return b
+// target is how to ask a relay that runs.
+func target(r relaytest.Running) Target {
+	t := Target{Host: r.Host, Addrs: r.Addrs, Port: r.Port, HTTPPort: r.HTTPPort, STUNPort: r.STUNPort, RootCAs: r.RootCAs, Timeout: 5 * time.Second, Packets: 1000}
+	if _, err := netip.ParseAddr(r.Host); err == nil {
+		t.CertName = r.Pin
 	}
-}
-
-func status(code int) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+	return t
 }
 
 // TestRelayThatIsBroken breaks one thing at a time: the check for it fails, and no other.
 func TestRelayThatIsBroken(t *testing.T) {
-	var packets atomic.Int64
 	expired := func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour)
 	}
-	page := func(path string, h http.HandlerFunc) *relay {
-		return &relay{pages: map[string]http.HandlerFunc{path: h}}
-	}
-	is4 := func(a netip.AddrPort) bool { return a.Addr().Unmap().Is4() }
-
-	tests := []struct {
-		what   string
-		relay  *relay
-		host   string // "" is relay.example
+	type test struct {
+		relaytest.Broken
 		target func(*Target)
-		fails  string
-		reason string
-	}{
-		{what: "name that does not resolve", relay: &relay{}, fails: "address", reason: "lookup relay.example",
-			target: func(t *Target) {
-				t.Addrs = nil
-				t.Resolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-					return nil, errors.New("no name server here")
-				}}
-			}},
-		{what: "no listener on IPv4", relay: &relay{listen: [2]bool{true, false}}, fails: "tcp/ipv4", reason: "refused"},
-		{what: "no listener on IPv6", relay: &relay{listen: [2]bool{false, true}}, fails: "tcp/ipv6", reason: "refused"},
-
-		{what: "STUN silent on IPv4", fails: "stun/ipv4", reason: "no answer",
-			relay: &relay{stun: func(tx stun.TxID, from netip.AddrPort) []byte {
-				if is4(from) {
-					return nil
-				}
-				return stun.Response(tx, from)
-			}}},
-		{what: "STUN with another transaction id", host: "127.0.0.1", fails: "stun/ipv4", reason: "transaction id",
-			relay: &relay{stun: func(tx stun.TxID, from netip.AddrPort) []byte {
-				tx[3] ^= 1
-				return stun.Response(tx, from)
-			}}},
-		{what: "STUN garbage", host: "127.0.0.1", fails: "stun/ipv4", reason: "not a STUN packet",
-			relay: &relay{stun: func(stun.TxID, netip.AddrPort) []byte { return []byte("hello") }}},
-		{what: "STUN lies about the address", fails: "stun/ipv4-mapped", reason: "relay says we are 127.0.0.2",
-			relay: &relay{stun: func(tx stun.TxID, from netip.AddrPort) []byte {
-				if is4(from) {
-					from = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), from.Port())
-				}
-				return stun.Response(tx, from)
-			}}},
-		{what: "STUN lies about the port", host: "127.0.0.1", fails: "stun/ipv4-mapped", reason: "but we sent from",
-			relay: &relay{stun: func(tx stun.TxID, from netip.AddrPort) []byte {
-				return stun.Response(tx, netip.AddrPortFrom(from.Addr(), from.Port()^1))
-			}}},
-		{what: "STUN silent on IPv6", host: "::1", fails: "stun/ipv6", reason: "no answer",
-			relay: &relay{stun: func(stun.TxID, netip.AddrPort) []byte { return nil }}},
-		{what: "STUN lies about the IPv6 address", fails: "stun/ipv6-mapped", reason: "relay says we are [2001:db8::1]",
-			relay: &relay{stun: func(tx stun.TxID, from netip.AddrPort) []byte {
-				if !is4(from) {
-					from = netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), from.Port())
-				}
-				return stun.Response(tx, from)
-			}}},
-
-		{what: "no TLS", relay: &relay{plain: true}, fails: "tls/handshake", reason: "not look like a TLS handshake"},
-		{what: "certificate of another name", fails: "tls/certificate", reason: "valid for other.example",
-			relay: &relay{cert: func(c *x509.Certificate) { c.DNSNames = []string{"other.example"} }}},
-		{what: "certificate of an unknown authority", relay: &relay{}, fails: "tls/certificate", reason: "unknown authority",
-			target: func(t *Target) { t.RootCAs = nil }},
-		{what: "wrong pin", relay: &relay{}, host: "127.0.0.1", fails: "tls/certificate", reason: "not the pinned one",
-			target: func(t *Target) { t.CertName = "sha256-raw:" + strings.Repeat("5a", 32) }},
-		{what: "pinned certificate with a chain", host: "127.0.0.1", fails: "tls/certificate", reason: "1 more behind it",
-			relay: &relay{chain: func(c [][]byte) [][]byte { return append(c, c[0]) }}},
-		{what: "expired certificate", relay: &relay{cert: expired}, fails: "tls/expiry", reason: "certificate expired on"},
-		{what: "expired certificate, pinned", relay: &relay{cert: expired}, host: "127.0.0.1", fails: "tls/expiry", reason: "expired on"},
-		{what: "expired certificate, not verified", relay: &relay{cert: expired}, fails: "tls/expiry", reason: "expired on",
-			target: func(t *Target) { t.Insecure = true }},
-		{what: "certificate of tomorrow", fails: "tls/expiry", reason: "is your clock right?",
-			relay: &relay{cert: func(c *x509.Certificate) {
-				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
-			}}},
-		// Connections are counted: tcp/ipv4, tcp/ipv6, tls/handshake, tls/wrong-pin, tls/sni.
-		{what: "hangs up on a wrong pin before it is seen", fails: "tls/wrong-pin", reason: "pins another certificate got",
-			relay: &relay{conn: func(n int64) bool { return n == 4 }}},
-		{what: "answers to any name", relay: &relay{anySNI: true}, fails: "tls/sni", reason: "not its own"},
-		{what: "hangs up on another name", fails: "tls/sni", reason: "asked for another name",
-			relay: &relay{conn: func(n int64) bool { return n == 5 }}},
-
-		{what: "greets wrongly", fails: "derp/handshake", reason: "invalid server greeting",
-			relay: &relay{
-				derp:  func(_ int64, s *derpserver.Server) *derpserver.Server { return s }, // no meta certificate: the greeting is read
-				frame: func(t derp.FrameType, b []byte) []byte { return bytes.Replace(b, []byte("DERP"), []byte("PERD"), 1) },
-			}},
-		{what: "never lets a client in", fails: "derp/handshake", reason: "nothing came in time",
-			relay: &relay{frame: drops(func(t derp.FrameType, _ []byte) bool { return t == derp.FrameServerInfo })}},
-		{what: "another server key on reconnect", fails: "derp/server-key", reason: "connection 3: server key",
-			relay: &relay{derp: func() func(int64, *derpserver.Server) *derpserver.Server {
-				other := derpserver.New(key.NewNode(), logger.Discard)
-				t.Cleanup(func() { other.Close() })
-				return func(n int64, s *derpserver.Server) *derpserver.Server {
-					if n == 3 {
-						return other
-					}
-					return s
-				}
-			}()}},
-		{what: "no pong", fails: "derp/ping", reason: "no pong",
-			relay: &relay{frame: drops(func(t derp.FrameType, _ []byte) bool { return t == derp.FramePong })}},
-		{what: "drops packets", fails: "derp/relay", reason: "on the way there: nothing came",
-			relay: &relay{frame: drops(func(t derp.FrameType, _ []byte) bool { return t == derp.FrameRecvPacket })}},
-		{what: "changes packets", fails: "derp/relay", reason: "other 1000 came",
-			relay: &relay{frame: func(t derp.FrameType, b []byte) []byte {
-				if t == derp.FrameRecvPacket {
-					b[len(b)-1] ^= 1
-				}
-				return b
-			}}},
-		{what: "drops large packets", fails: "derp/large", reason: "nothing came",
-			relay: &relay{frame: drops(func(_ derp.FrameType, b []byte) bool { return len(b) > 60_000 })}},
-		{what: "drops one packet in 300", fails: "derp/many", reason: "of 1000 packets came: number",
-			relay: &relay{frame: drops(func(t derp.FrameType, _ []byte) bool {
-				return t == derp.FrameRecvPacket && packets.Add(1)%300 == 0
-			})}},
-		{what: "loses the last packets", fails: "derp/many", reason: "is lost: nothing came",
-			relay: &relay{frame: drops(func(t derp.FrameType, b []byte) bool {
-				return t == derp.FrameRecvPacket && len(b) == derp.KeyLen+200 && binary.BigEndian.Uint64(b[derp.KeyLen:]) >= 490
-			})}},
-		{what: "says nothing of an unknown node", fails: "derp/unknown", reason: "no peer-gone",
-			relay: &relay{frame: drops(func(t derp.FrameType, _ []byte) bool { return t == derp.FramePeerGone })}},
-		{what: "says that an unknown node has left", fails: "derp/unknown", reason: "has reason 0, not 1",
-			relay: &relay{frame: func(t derp.FrameType, b []byte) []byte {
-				if t == derp.FramePeerGone {
-					b[derp.KeyLen] = 0
-				}
-				return b
-			}}},
-		{what: "no WebSocket", relay: &relay{noWS: true}, fails: "derp/websocket", reason: "WebSocket"},
-
-		{what: "no latency probe", relay: page("/derp/probe", status(404)), fails: "http/probe", reason: "404"},
-		{what: "latency probe not for browsers", relay: page("/derp/probe", status(200)), fails: "http/probe", reason: "browsers need"},
-		{what: "204 is 200", relay: page("/generate_204", status(200)), fails: "http/204", reason: "200"},
-		{what: "204 without the challenge", relay: page("/generate_204", status(204)), fails: "http/204", reason: "captive"},
-		{what: "204 on port 80 is 302", relay: page("80", status(302)), fails: "http/204-port-80", reason: "302"},
-		{what: "no port 80", relay: &relay{}, fails: "http/204-port-80", reason: "refused",
-			target: func(t *Target) { t.HTTPPort = 1 }},
-		{what: "DERP without upgrade is 200", fails: "http/upgrade", reason: "answered 200 OK, not 426",
-			relay: &relay{noUp: true}},
-		{what: "bootstrap DNS says no", relay: page("/bootstrap-dns", status(500)), fails: "http/bootstrap-dns", reason: "500"},
-		{what: "bootstrap DNS is a page", fails: "http/bootstrap-dns", reason: "content type",
-			relay: page("/bootstrap-dns", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) })},
-		{what: "bootstrap DNS is no JSON", fails: "http/bootstrap-dns", reason: "invalid character",
-			relay: page("/bootstrap-dns", func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", "application/json")
-				w.Write([]byte("{x"))
-			})},
-		{what: "robots are let in", relay: page("/robots.txt", status(200)), fails: "http/robots", reason: "keeps no robots out"},
-		{what: "no home page of derper's", relay: &relay{home: status(404)}, fails: "http/home", reason: "404"},
-		{what: "another home page", relay: &relay{}, fails: "http/home", reason: "home page is default, not blank",
-			target: func(t *Target) { t.Home = HomeBlank }},
-		{what: "debug pages are open", relay: page("/debug/", status(200)), fails: "http/debug", reason: "200 OK, not 403"},
 	}
+	var tests []test
+	for _, b := range relaytest.All(t) {
+		tests = append(tests, test{Broken: b})
+	}
+	tests = append(tests, []test{
+		{relaytest.Broken{What: "name that does not resolve", Relay: &relaytest.Relay{}, Fails: "address", Reason: "lookup relay.example"}, func(t *Target) {
+			t.Addrs = nil
+			t.Resolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+				return nil, errors.New("no name server here")
+			}}
+		}},
+		{relaytest.Broken{What: "certificate of an unknown authority", Relay: &relaytest.Relay{}, Fails: "tls/certificate", Reason: "unknown authority"}, func(t *Target) { t.RootCAs = nil }},
+		{relaytest.Broken{What: "wrong pin", Relay: &relaytest.Relay{}, Host: "127.0.0.1", Fails: "tls/certificate", Reason: "not the pinned one"}, func(t *Target) { t.CertName = "sha256-raw:" + strings.Repeat("5a", 32) }},
+		{relaytest.Broken{What: "expired certificate, not verified", Relay: &relaytest.Relay{Cert: expired}, Fails: "tls/expiry", Reason: "expired on"}, func(t *Target) { t.Insecure = true }},
+		{relaytest.Broken{What: "no port 80", Relay: &relaytest.Relay{}, Fails: "http/204-port-80", Reason: "refused"}, func(t *Target) { t.HTTPPort = 1 }},
+		{relaytest.Broken{What: "another home page", Relay: &relaytest.Relay{}, Fails: "http/home", Reason: "home page is default, not blank"}, func(t *Target) { t.Home = HomeBlank }},
+	}...)
 	covered := map[string]bool{}
 	for _, tt := range tests {
-		covered[tt.fails] = true
-		t.Run(tt.fails+"/"+tt.what, func(t *testing.T) {
+		covered[tt.Fails] = true
+		t.Run(tt.Fails+"/"+tt.What, func(t *testing.T) {
 			t.Parallel()
 			// The other version works; or connections are counted, which are of both.
-			if strings.Contains(tt.fails, "/ipv") || tt.relay.conn != nil {
+			if strings.Contains(tt.Fails, "/ipv") || tt.Relay.Conn != nil {
 				need.IPv6(t)
 			}
-			target := tt.relay.start(t, cmp.Or(tt.host, "relay.example"))
+			asked := target(tt.Relay.Start(t, cmp.Or(tt.Host, "relay.example")))
 			if tt.target != nil {
-				tt.target(&target)
+				tt.target(&asked)
 			}
-			r := Run(t.Context(), target)
-			if got := failed(r); !slices.Equal(got, []string{tt.fails}) {
-				t.Errorf("failed checks: %q, want only %s:\n%s", got, tt.fails, text(r))
+			r := Run(t.Context(), asked)
+			if got := failed(r); !slices.Equal(got, []string{tt.Fails}) {
+				t.Errorf("failed checks: %q, want only %s:\n%s", got, tt.Fails, text(r))
 			}
-			if c, _ := r.Find(tt.fails); !strings.Contains(c.Reason, tt.reason) {
-				t.Errorf("reason %q does not say %q", c.Reason, tt.reason)
+			if c, _ := r.Find(tt.Fails); !strings.Contains(c.Reason, tt.Reason) {
+				t.Errorf("reason %q does not say %q", c.Reason, tt.Reason)
 			}
 			if r.OK() {
 				t.Error("report is OK")
@@ -299,7 +154,7 @@ func TestRelayThatVerifiesClients(t *testing.T) {
 		json.NewEncoder(w).Encode(tailcfg.DERPAdmitClientResponse{Allow: ok})
 	}))
 	defer admission.Close()
-	target := (&relay{setup: func(s *derpserver.Server) { s.SetVerifyClientURL(admission.URL) }}).start(t, "relay.example")
+	target := target((&relaytest.Relay{Setup: func(s *derpserver.Server) { s.SetVerifyClientURL(admission.URL) }}).Start(t, "relay.example"))
 
 	r := Run(t.Context(), target)
 	c, _ := r.Find("derp/handshake")
@@ -322,9 +177,9 @@ func TestRelayThatVerifiesClients(t *testing.T) {
 func TestRelayThatIsSlow(t *testing.T) {
 	need.Minutes(t, "sending more than a slow relay takes")
 	t.Parallel()
-	target := (&relay{setup: func(s *derpserver.Server) {
+	target := target((&relaytest.Relay{Setup: func(s *derpserver.Server) {
 		s.UpdateRateLimits(derpserver.RateConfig{PerClientRateLimitBytesPerSec: 20_000})
-	}}).start(t, "127.0.0.1")
+	}}).Start(t, "127.0.0.1"))
 	// 20 kB a second each way: a tenth of them in the thirty seconds that there are.
 	target.Timeout, target.Packets = 3*time.Second, 50_000
 	if c, _ := Run(t.Context(), target).Find("derp/many"); c.Result != Fail || !strings.Contains(c.Reason, "none lost") {
@@ -339,10 +194,10 @@ func TestRelayThatIsSlow(t *testing.T) {
 func TestHomePages(t *testing.T) {
 	for want, h := range map[string]http.HandlerFunc{
 		HomeDefault:              nil,
-		HomeBlank:                status(200),
+		HomeBlank:                relaytest.Status(200),
 		"https://example.com/it": http.RedirectHandler("https://example.com/it", http.StatusFound).ServeHTTP,
 	} {
-		target := (&relay{home: h}).start(t, "127.0.0.1")
+		target := target((&relaytest.Relay{Home: h}).Start(t, "127.0.0.1"))
 		for _, target.Home = range []string{"", want} {
 			if c, _ := Run(t.Context(), target).Find("http/home"); c.Result != Pass || c.Reason != want {
 				t.Errorf("home page %s: %v", want, c)
@@ -352,7 +207,7 @@ func TestHomePages(t *testing.T) {
 }
 
 func TestInsecure(t *testing.T) {
-	target := new(relay).start(t, "127.0.0.1")
+	target := target(new(relaytest.Relay).Start(t, "127.0.0.1"))
 	pin := target.CertName
 	target.CertName, target.Insecure = "", true
 	r := Run(t.Context(), target)
@@ -367,7 +222,7 @@ func TestInsecure(t *testing.T) {
 }
 
 func TestSwitchedOff(t *testing.T) {
-	target := new(relay).start(t, "127.0.0.1")
+	target := target(new(relaytest.Relay).Start(t, "127.0.0.1"))
 	target.HTTPPort, target.STUNPort = -1, -1
 	r := Run(t.Context(), target)
 	for _, name := range []string{"stun/ipv4", "http/204-port-80"} {
@@ -407,7 +262,7 @@ func TestMappedAddress(t *testing.T) {
 
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	target := new(relay).start(t, "127.0.0.1")
+	target := target(new(relaytest.Relay).Start(t, "127.0.0.1"))
 	target.Packets = 10_000_000
 	target.Progress = func(c Check) {
 		if c.Name == "derp/large" {

@@ -165,7 +165,7 @@ func archive(name string, change func(testing.TB, *Content, []byte) []byte, more
 // parts is an attack on the entries of an archive of a layout.
 func parts(name string, change func(testing.TB, *Good, *Content, []Part) []Part) Attack {
 	return Attack{Name: name, Commands: []string{"verify", "verify --platform linux/amd64"}, Make: func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		change(t, g, c, nil) // puts its blobs there
 		c.archive = func() []byte { return Tar(t, change(t, g, c, c.parts(t))) }
 		return c

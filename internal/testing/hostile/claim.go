@@ -50,7 +50,7 @@ var Claims = []Attack{
 // claim is an attack with another label of an image, and the same annotation.
 func claim(name, label, value string) Attack {
 	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		d := c.PutImage(t, imagetest.Edit(t, g.Images[0], func(c *image.ConfigFile, m *v1.Manifest) {
 			c.Config.Labels[label], m.Annotations[label] = value, value
 			if value == "" {

@@ -60,5 +60,5 @@ func config(name string, change func(*image.ConfigFile)) Attack {
 }
 
 func rawConfig(name string, change func(testing.TB) func([]byte) []byte) Attack {
-	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content { return g.Content.clone().Config(t, change(t)) }}
+	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content { return g.Content.Clone().Config(t, change(t)) }}
 }

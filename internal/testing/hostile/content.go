@@ -85,7 +85,8 @@ func (c *Content) descriptor(digest string, mediaType types.MediaType) v1.Descri
 	return v1.Descriptor{MediaType: mediaType, Digest: hash(digest), Size: int64(len(c.Blobs[digest]))}
 }
 
-func (c *Content) clone() *Content {
+// Clone is the same content, to be changed.
+func (c *Content) Clone() *Content {
 	n := *c
 	n.mu = new(sync.Mutex)
 	n.Blobs, n.Referrers = maps.Clone(c.Blobs), maps.Clone(c.Referrers)

@@ -41,7 +41,7 @@ func (a Attack) Content(t testing.TB, g *Good) *Content {
 	if a.Make != nil {
 		return a.Make(t, g)
 	}
-	return g.Content.clone()
+	return g.Content.Clone()
 }
 
 // Open puts content where the attack has it, and returns what names it: a path, or a

@@ -164,14 +164,14 @@ var Indexes = []Attack{
 // index is an attack on what the index says.
 func index(name string, change func(*v1.IndexManifest), commands ...string) Attack {
 	return Attack{Name: name, Commands: commands, Make: func(t testing.TB, g *Good) *Content {
-		return g.Content.clone().Edit(t, change)
+		return g.Content.Clone().Edit(t, change)
 	}}
 }
 
 // raw is an attack on the bytes of the index.
 func raw(name string, change func(testing.TB, *Good) func([]byte) []byte, commands ...string) Attack {
 	return Attack{Name: name, Commands: commands, Make: func(t testing.TB, g *Good) *Content {
-		return g.Content.clone().Raw(change(t, g))
+		return g.Content.Clone().Raw(change(t, g))
 	}}
 }
 
@@ -184,7 +184,7 @@ func (g *Good) Evil(t testing.TB, c *Content) v1.Descriptor {
 // evil is an attack with an evil image in the index, which add puts there.
 func evil(name string, add func(c *Content, m *v1.IndexManifest, d v1.Descriptor)) Attack {
 	return Attack{Name: name, Commands: append([]string{"verify --require 1"}, all...), Make: func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		d := g.Evil(t, c)
 		return c.Edit(t, func(m *v1.IndexManifest) { add(c, m, d) })
 	}}
@@ -204,7 +204,7 @@ func (c *Content) nested(d v1.Descriptor, p *v1.Platform) v1.Descriptor {
 // twice is an attack with two digests in the entry of the first image.
 func twice(name, digests string) Attack {
 	return Attack{Name: name, Commands: append([]string{"verify --require 1"}, all...), Make: func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		good := c.Manifests(t).Manifests[0].Digest.String()
 		digests := strings.NewReplacer("GOOD", good, "BAD", g.Evil(t, c).Digest.String()).Replace(digests)
 		return c.Raw(replaced(t, `"digest":"`+good+`"`, digests))

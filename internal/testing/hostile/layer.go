@@ -107,7 +107,7 @@ var Layers = []Attack{
 	named("a layer that is said to have -1 bytes", func(d *v1.Descriptor) { d.Size = -1 }),
 	named("a layer that is said to have 2^32 bytes more", func(d *v1.Descriptor) { d.Size += 1 << 32 }),
 	{Name: "a layer named by SHA-512", Make: func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		data := c.Blobs[c.First(t).Layers[2].Digest.String()]
 		digest := fmt.Sprintf("sha512:%x", sha512.Sum512(data))
 		c.Blobs[digest] = data
@@ -133,7 +133,7 @@ var Layers = []Attack{
 	{Name: "a layer that another image has in its place", Make: func(t testing.TB, g *Good) *Content {
 		other, err := g.Images[1].Manifest()
 		check(t, err)
-		return g.Content.clone().Parsed(t, func(m *v1.Manifest) { m.Layers[2] = other.Layers[2] })
+		return g.Content.Clone().Parsed(t, func(m *v1.Manifest) { m.Layers[2] = other.Layers[2] })
 	}},
 }
 
@@ -166,7 +166,7 @@ func layers(name string, change func([]*image.Layer) []*image.Layer) Attack {
 // named is an attack with another descriptor of derper's layer.
 func named(name string, change func(*v1.Descriptor)) Attack {
 	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content {
-		return g.Content.clone().Parsed(t, func(m *v1.Manifest) { change(&m.Layers[2]) })
+		return g.Content.Clone().Parsed(t, func(m *v1.Manifest) { change(&m.Layers[2]) })
 	}}
 }
 

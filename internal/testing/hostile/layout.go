@@ -38,7 +38,7 @@ var Layouts = []Attack{
 	})},
 	{Name: "an index with one other bit", Commands: append([]string{"test"}, all...), Make: spoiled(func(_ testing.TB, c *Content) string { return c.Index })},
 	{Name: "another index under the digest", Commands: all, Make: func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		good := c.Index
 		evil := g.Evil(t, c)
 		c.Edit(t, func(m *v1.IndexManifest) { m.Manifests[0].Digest, m.Manifests[0].Size = evil.Digest, evil.Size })
@@ -105,7 +105,7 @@ var Layouts = []Attack{
 		}
 	}),
 	{Name: "a file that nothing names", Commands: partial, Harmless: "nobody reads it", Make: func(_ testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		c.Put([]byte("evil"))
 		return c
 	}},
@@ -126,7 +126,7 @@ var Layouts = []Attack{
 // blobs changes the content of the first image's blobs.
 func blobs(change func(*Content, *v1.Manifest)) func(testing.TB, *Good) *Content {
 	return func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		change(c, c.First(t))
 		return c
 	}
@@ -135,7 +135,7 @@ func blobs(change func(*Content, *v1.Manifest)) func(testing.TB, *Good) *Content
 // spoiled turns over a bit of one blob.
 func spoiled(which func(testing.TB, *Content) string) func(testing.TB, *Good) *Content {
 	return func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		digest := which(t, c)
 		c.Blobs[digest] = flipped(c.Blobs[digest])
 		return c
@@ -144,7 +144,7 @@ func spoiled(which func(testing.TB, *Content) string) func(testing.TB, *Good) *C
 
 func entries(name string, list func(testing.TB, *Good, *Content) []v1.Descriptor) Attack {
 	return Attack{Name: name, Commands: []string{"verify", "push"}, Make: func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		c.Top = IndexJSON(t, list(t, g, c)...)
 		return c
 	}}
@@ -158,7 +158,7 @@ func entriesHarmless(name, why string, list func(testing.TB, *Good, *Content) []
 
 func top(name string, change func(testing.TB, []byte) []byte) Attack {
 	return Attack{Name: name, Commands: []string{"verify", "push", "test"}, Make: func(t testing.TB, g *Good) *Content {
-		c := g.Content.clone()
+		c := g.Content.Clone()
 		c.Top = change(t, c.IndexJSON(t))
 		return c
 	}}

@@ -40,11 +40,11 @@ var Manifests = []Attack{
 }
 
 func manifest(name string, change func(*v1.Manifest)) Attack {
-	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content { return g.Content.clone().Parsed(t, change) }}
+	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content { return g.Content.Clone().Parsed(t, change) }}
 }
 
 func rawManifest(name string, change func(testing.TB) func([]byte) []byte) Attack {
-	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content { return g.Content.clone().Manifest(t, change(t)) }}
+	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content { return g.Content.Clone().Manifest(t, change(t)) }}
 }
 
 // Statements are attacks on what an index has beside its images: SBOM and provenance.

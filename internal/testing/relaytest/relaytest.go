@@ -1,4 +1,6 @@
-package probe
+// Package relaytest runs relays for tests: one that works, and ones that are broken in one
+// way each.
+package relaytest
 
 import (
 	"bufio"
@@ -6,6 +8,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -29,37 +32,49 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
-// relay is derper's parts put together as cmd/derper does it, with a place to break each. Its zero value plus a
+// A Relay is derper's parts put together as cmd/derper does it, with a place to break each. Its zero value plus a
 // certificate is a relay that works.
-type relay struct {
-	cert   func(*x509.Certificate) // changes the certificate before it is signed
-	chain  func([][]byte) [][]byte // changes what is presented
-	anySNI bool                    // answers to every name
-	listen [2]bool                 // IPv4, IPv6: do not listen there
+type Relay struct {
+	Cert   func(*x509.Certificate) // changes the certificate before it is signed
+	Chain  func([][]byte) [][]byte // changes what is presented
+	AnySNI bool                    // answers to every name
+	Listen [2]bool                 // IPv4, IPv6: do not listen there
 	ipv4   bool                    // this machine has no IPv6
-	conn   func(n int64) bool      // whether TCP connection number n is closed at once
-	plain  bool                    // no TLS on the TLS port
+	Conn   func(n int64) bool      // whether TCP connection number n is closed at once
+	Plain  bool                    // no TLS on the TLS port
 
-	stun  func(req stun.TxID, from netip.AddrPort) []byte
-	frame func(t derp.FrameType, b []byte) []byte                // changes a frame to a client; nil drops it
-	derp  func(n int64, s *derpserver.Server) *derpserver.Server // which server takes DERP connection number n
-	setup func(*derpserver.Server)
-	pages map[string]http.HandlerFunc // in place of the right ones; "80" is port 80's /generate_204
-	noWS  bool
-	noUp  bool // /derp without upgrade is an empty page
-	home  http.HandlerFunc
+	STUN      func(req stun.TxID, from netip.AddrPort) []byte
+	Frame     func(t derp.FrameType, b []byte) []byte                // changes a frame to a client; nil drops it
+	DERP      func(n int64, s *derpserver.Server) *derpserver.Server // which server takes DERP connection number n
+	Setup     func(*derpserver.Server)
+	Pages     map[string]http.HandlerFunc // in place of the right ones; "80" is port 80's /generate_204
+	NoWS      bool
+	NoUpgrade bool // /derp without upgrade is an empty page
+	Home      http.HandlerFunc
 }
 
-// start runs the relay on 127.0.0.1 and ::1 and returns how to ask it under a name or an address. On a machine
+// Running says how to ask a relay that runs.
+type Running struct {
+	// Host is its name, of which Addrs are the addresses, or its address.
+	Host  string
+	Addrs []netip.Addr
+	// Port is for TLS, HTTPPort for plain HTTP.
+	Port, HTTPPort, STUNPort int
+	// RootCAs have the authority of the certificate for a name, Pin is the certificate's.
+	RootCAs *x509.CertPool
+	Pin     string
+}
+
+// Start runs the relay on 127.0.0.1 and ::1 and returns how to ask it under a name or an address. On a machine
 // without IPv6, it is on 127.0.0.1 alone.
-func (r *relay) start(t *testing.T, host string) Target {
+func (r *Relay) Start(t testing.TB, host string) Running {
 	t.Helper()
 	if host == "::1" {
 		need.IPv6(t)
 	}
 	r.ipv4 = need.HasIPv6() != nil
 	ip := net.ParseIP(host)
-	ca, caKey := issue(t, &x509.Certificate{IsCA: true, Subject: pkix.Name{CommonName: "test root"}, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
+	ca, caKey := Issue(t, &x509.Certificate{IsCA: true, Subject: pkix.Name{CommonName: "test root"}, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
 	tmpl := &x509.Certificate{Subject: pkix.Name{CommonName: host}}
 	parent, parentKey := ca, caKey
 	if ip != nil {
@@ -67,39 +82,37 @@ func (r *relay) start(t *testing.T, host string) Target {
 	} else {
 		tmpl.DNSNames = []string{host}
 	}
-	if r.cert != nil {
-		r.cert(tmpl)
+	if r.Cert != nil {
+		r.Cert(tmpl)
 	}
-	leaf, leafKey := issue(t, tmpl, parent, parentKey)
+	leaf, leafKey := Issue(t, tmpl, parent, parentKey)
 
 	srv := derpserver.New(key.NewNode(), logger.Discard)
 	t.Cleanup(func() { srv.Close() })
-	if r.setup != nil {
-		r.setup(srv)
+	if r.Setup != nil {
+		r.Setup(srv)
 	}
 
 	tlsConf := &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		GetCertificate: func(hi *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if ip == nil && hi.ServerName != host && !r.anySNI {
+			if ip == nil && hi.ServerName != host && !r.AnySNI {
 				return nil, fmt.Errorf("cert mismatch with hostname: %q", hi.ServerName)
 			}
 			certs := [][]byte{leaf.Raw}
-			if r.chain != nil {
-				certs = r.chain(certs)
+			if r.Chain != nil {
+				certs = r.Chain(certs)
 			}
 			return &tls.Certificate{Certificate: certs, PrivateKey: leafKey}, nil
 		},
 	}
-	if r.derp == nil {
+	if r.DERP == nil {
 		srv.ModifyTLSConfigToAddMetaCert(tlsConf)
 	}
 
-	target := Target{Host: host, RootCAs: x509.NewCertPool(), Timeout: 5 * time.Second, Packets: 1000}
+	target := Running{Host: host, RootCAs: x509.NewCertPool(), Pin: fmt.Sprintf("sha256-raw:%x", sha256.Sum256(leaf.Raw))}
 	target.RootCAs.AddCert(ca)
-	if ip != nil {
-		target.CertName = PinOf(leaf)
-	} else {
+	if ip == nil {
 		target.Addrs = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 		if !r.ipv4 {
 			target.Addrs = append(target.Addrs, netip.MustParseAddr("::1"))
@@ -115,8 +128,8 @@ func (r *relay) start(t *testing.T, host string) Target {
 
 	var conns atomic.Int64
 	r.serve(t, &target.Port, func(l net.Listener) {
-		l = &choosy{l, func() bool { return r.conn != nil && r.conn(conns.Add(1)) }}
-		if !r.plain {
+		l = &choosy{l, func() bool { return r.Conn != nil && r.Conn(conns.Add(1)) }}
+		if !r.Plain {
 			l = tls.NewListener(l, tlsConf)
 		}
 		main.Serve(l)
@@ -141,7 +154,7 @@ func (l *choosy) Accept() (net.Conn, error) {
 }
 
 // serve is listenAll but for the families that the relay leaves out.
-func (r *relay) serve(t *testing.T, port *int, serve func(net.Listener)) {
+func (r *Relay) serve(t testing.TB, port *int, serve func(net.Listener)) {
 	var l [2]net.Listener
 	for i := 0; l[0] == nil; i++ {
 		var err error
@@ -163,7 +176,7 @@ func (r *relay) serve(t *testing.T, port *int, serve func(net.Listener)) {
 		if l == nil {
 			continue
 		}
-		if r.listen[i] {
+		if r.Listen[i] {
 			l.Close()
 			continue
 		}
@@ -172,34 +185,34 @@ func (r *relay) serve(t *testing.T, port *int, serve func(net.Listener)) {
 	}
 }
 
-func (r *relay) listenAll(t *testing.T, port *int, serve func(net.Listener)) {
-	(&relay{ipv4: r.ipv4}).serve(t, port, serve)
+func (r *Relay) listenAll(t testing.TB, port *int, serve func(net.Listener)) {
+	(&Relay{ipv4: r.ipv4}).serve(t, port, serve)
 }
 
-func (r *relay) mux(srv *derpserver.Server) http.Handler {
+func (r *Relay) mux(srv *derpserver.Server) http.Handler {
 	var conns atomic.Int64
 	base := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		s := srv
-		if up := req.Header.Get("Upgrade"); up != "" && r.derp != nil {
-			s = r.derp(conns.Add(1), srv)
+		if up := req.Header.Get("Upgrade"); up != "" && r.DERP != nil {
+			s = r.DERP(conns.Add(1), srv)
 		}
-		if req.Header.Get("Upgrade") == "DERP" && r.frame != nil {
+		if req.Header.Get("Upgrade") == "DERP" && r.Frame != nil {
 			r.serveFrames(w, req, s)
 			return
 		}
 		derpserver.Handler(s).ServeHTTP(w, req)
 	})
 	h := http.Handler(base)
-	if !r.noWS {
+	if !r.NoWS {
 		h = derpserver.AddWebSocketSupport(srv, base)
 	}
-	home := r.home
+	home := r.Home
 	if home == nil {
 		home = func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html><body>\n<h1>DERP</h1>") }
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/derp", func(w http.ResponseWriter, req *http.Request) {
-		if r.noUp && req.Header.Get("Upgrade") == "" {
+		if r.NoUpgrade && req.Header.Get("Upgrade") == "" {
 			return
 		}
 		h.ServeHTTP(w, req)
@@ -213,7 +226,7 @@ func (r *relay) mux(srv *derpserver.Server) http.Handler {
 		io.WriteString(w, "User-agent: *\nDisallow: /\n")
 	}))
 	mux.Handle("/", home)
-	if f, ok := r.pages["/debug/"]; ok {
+	if f, ok := r.Pages["/debug/"]; ok {
 		mux.Handle("/debug/", f)
 	} else {
 		tsweb.Debugger(mux)
@@ -221,15 +234,15 @@ func (r *relay) mux(srv *derpserver.Server) http.Handler {
 	return mux
 }
 
-func (r *relay) page(path string, right http.HandlerFunc) http.HandlerFunc {
-	if f, ok := r.pages[path]; ok {
+func (r *Relay) page(path string, right http.HandlerFunc) http.HandlerFunc {
+	if f, ok := r.Pages[path]; ok {
 		return f
 	}
 	return right
 }
 
 // serveFrames is derpserver.Handler with frame between the server and its client.
-func (r *relay) serveFrames(w http.ResponseWriter, req *http.Request, s *derpserver.Server) {
+func (r *Relay) serveFrames(w http.ResponseWriter, req *http.Request, s *derpserver.Server) {
 	nc, brw, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		return
@@ -256,7 +269,7 @@ func (r *relay) serveFrames(w http.ResponseWriter, req *http.Request, s *derpser
 			if _, err := io.ReadFull(in, b); err != nil {
 				return
 			}
-			if b = r.frame(t, b); b != nil && derp.WriteFrame(out, t, b) != nil {
+			if b = r.Frame(t, b); b != nil && derp.WriteFrame(out, t, b) != nil {
 				return
 			}
 		}
@@ -264,8 +277,8 @@ func (r *relay) serveFrames(w http.ResponseWriter, req *http.Request, s *derpser
 	s.Accept(context.Background(), inner, bufio.NewReadWriter(bufio.NewReader(inner), bufio.NewWriter(inner)), nc.RemoteAddr().String())
 }
 
-func (r *relay) serveSTUN(t *testing.T, port *int) {
-	answer := r.stun
+func (r *Relay) serveSTUN(t testing.TB, port *int) {
+	answer := r.STUN
 	if answer == nil {
 		answer = stun.Response
 	}
@@ -308,8 +321,8 @@ func (r *relay) serveSTUN(t *testing.T, port *int) {
 	}
 }
 
-// issue signs a certificate, with its own key if there is no parent.
-func issue(t *testing.T, c, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+// Issue signs a certificate, with its own key if there is no parent.
+func Issue(t testing.TB, c, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
