@@ -1,21 +1,14 @@
 package verify
 
 import (
-	"archive/tar"
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/klauspost/compress/gzip"
 
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/image"
@@ -24,7 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/plan"
 	"github.com/xavieralpha/derper/internal/progress"
-	"github.com/xavieralpha/derper/internal/testing/attesttest"
+	"github.com/xavieralpha/derper/internal/testing/hostile"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
@@ -40,6 +33,8 @@ type fixture struct {
 	attestations []v1.Image
 	index        v1.ImageIndex
 	output       *lock.Output
+	// good is all of it, to be attacked.
+	good *hostile.Good
 }
 
 func newFixture(t *testing.T, platforms ...lock.Platform) *fixture {
@@ -66,6 +61,8 @@ func buildFixture(t *testing.T, r *releasetest.Release, platforms ...lock.Platfo
 		t.Fatal(err)
 	}
 	f.images, f.attestations, f.index, f.output = built.Images, built.Attestations, built.Index, built.Output
+	f.good = hostile.NewGood(t, r.Inputs, built.Index)
+	f.good.Images = f.images // so that they are known by what they are
 	return f
 }
 
@@ -115,27 +112,10 @@ func (f *fixture) layout(t *testing.T, platforms []lock.Platform, images []v1.Im
 	return f.layoutOf(t, f.indexOf(t, platforms, images))
 }
 
-// indexOf makes an index of images as a build does, with attestations of what they are;
-// an image whose inventory cannot be taken has that of another.
+// indexOf makes an index of images as a build does, with attestations of what they are.
 func (f *fixture) indexOf(t *testing.T, platforms []lock.Platform, images []v1.Image) v1.ImageIndex {
 	t.Helper()
-	var attestations []v1.Image
-	for i, img := range images {
-		platform := platforms[i]
-		if slices.Contains(f.images, img) {
-			platform = f.platforms[slices.Index(f.images, img)]
-		}
-		a := attesttest.Attestation(t, f.release.Inputs, platform, img)
-		if a == nil {
-			a = f.attestations[0]
-		}
-		attestations = append(attestations, a)
-	}
-	index, err := image.Index(f.release.Inputs, platforms, images, attestations...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return index
+	return f.good.IndexOf(t, platforms, images)
 }
 
 func (f *fixture) layoutOf(t *testing.T, index v1.ImageIndex) string {
@@ -147,138 +127,10 @@ func (f *fixture) layoutOf(t *testing.T, index v1.ImageIndex) string {
 	return dir
 }
 
-// layersOf are the layers of the first image.
-func (f *fixture) layersOf(t *testing.T) []*image.Layer {
-	t.Helper()
-	list, err := f.images[0].Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var layers []*image.Layer
-	for i, l := range list {
-		diffID, err := l.DiffID()
-		if err != nil {
-			t.Fatal(err)
-		}
-		digest, err := l.Digest()
-		if err != nil {
-			t.Fatal(err)
-		}
-		size, err := l.Size()
-		if err != nil {
-			t.Fatal(err)
-		}
-		layers = append(layers, &image.Layer{Layer: lock.Layer{Name: plan.Layers(lock.Defaults().Variant())[i], DiffID: diffID.String(), Digest: digest.String()}, Bytes: size, Open: l.Compressed})
-	}
-	return layers
-}
-
-// image makes the first image again of other layers, as a build would.
-func (f *fixture) image(t *testing.T, layers []*image.Layer) v1.Image {
-	t.Helper()
-	img, err := image.New(f.release.Inputs, f.platforms[0], layers)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return img
-}
-
-// part is an entry of a tar with its content.
-type part struct {
-	header  tar.Header
-	content []byte
-}
-
 // edit is the first image with the entries of one layer changed.
-func (f *fixture) edit(t *testing.T, layer string, change func(parts []part) []part) v1.Image {
+func (f *fixture) edit(t *testing.T, layer string, change func([]hostile.Part) []hostile.Part) v1.Image {
 	t.Helper()
-	layers := f.layersOf(t)
-	for i, l := range layers {
-		if l.Name == layer {
-			layers[i] = pack(t, l.Name, gzip.BestCompression, tarOf(t, change(parts(t, l))))
-		}
-	}
-	return f.image(t, layers)
-}
-
-func parts(t *testing.T, l *image.Layer) (list []part) {
-	t.Helper()
-	r, err := l.Uncompressed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	tr := tar.NewReader(r)
-	for {
-		h, err := tr.Next()
-		if err == io.EOF {
-			return list
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := io.ReadAll(tr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, part{*h, content})
-	}
-}
-
-func tarOf(t *testing.T, list []part) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	tw := tar.NewWriter(&b)
-	for _, p := range list {
-		p.header.Size = int64(len(p.content))
-		if err := tw.WriteHeader(&p.header); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tw.Write(p.content); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := tw.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-// pack compresses a tar into a layer.
-func pack(t *testing.T, name string, level int, data []byte) *image.Layer {
-	t.Helper()
-	var b bytes.Buffer
-	zw, err := gzip.NewWriterLevel(&b, level)
-	if err == nil {
-		zw.ModTime = time.Unix(0, 0)
-		_, err = zw.Write(data)
-	}
-	if err == nil {
-		err = zw.Close()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &image.Layer{Layer: lock.Layer{Name: name, DiffID: sha(data), Digest: sha(b.Bytes())}, Bytes: int64(b.Len()), Open: func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
-	}}
-}
-
-func sha(data []byte) string {
-	sum := sha256.Sum256(data)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
-
-// replace changes the content of one entry.
-func replace(name string, change func([]byte) []byte) func([]part) []part {
-	return func(list []part) []part {
-		for i := range list {
-			if list[i].header.Name == name {
-				list[i].content = change(bytes.Clone(list[i].content))
-			}
-		}
-		return list
-	}
+	return f.good.Edit(t, layer, change)
 }
 
 // compile compiles derper for the first platform with another command than the

@@ -17,6 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
+	"github.com/xavieralpha/derper/internal/testing/hostile"
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
@@ -126,7 +127,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "has attested nothing")
 	})
 	t.Run("another revision of this project", func(t *testing.T) {
-		images := f.with(f.edit(t, "entrypoint", replace("entrypoint", func(b []byte) []byte { return flip(t, b, "main.main") })))
+		images := f.with(f.edit(t, "entrypoint", hostile.Replace("entrypoint", func(b []byte) []byte { return hostile.Flip(t, b, "main.main") })))
 		index := f.indexOf(t, f.platforms, images)
 		ref := push(t, "revision", index)
 		top, err := index.Digest()

@@ -27,6 +27,7 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
+	"github.com/xavieralpha/derper/internal/testing/hostile"
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
@@ -510,7 +511,7 @@ func TestReport(t *testing.T) {
 func TestPageInBrowser(t *testing.T) {
 	browser := need.Browser(t)
 	f := newFixture(t, "linux/amd64")
-	dir := f.layout(t, f.platforms, []v1.Image{f.edit(t, "derper", replace(derperFile, func(b []byte) []byte { return flip(t, b, "main.main") }))})
+	dir := f.layout(t, f.platforms, []v1.Image{f.edit(t, "derper", hostile.Replace(derperFile, func(b []byte) []byte { return hostile.Flip(t, b, "main.main") }))})
 	r, err := f.verifier(t).References(t.Context(), []string{dir})
 	if err != nil {
 		t.Fatal(err)
@@ -664,7 +665,7 @@ func dockerSave(t *testing.T, img v1.Image) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts := []part{{tar.Header{Name: "config.json", Mode: 0o644}, config}}
+	parts := []hostile.Part{{Header: tar.Header{Name: "config.json", Mode: 0o644}, Content: config}}
 	var names []string
 	for i, l := range layers {
 		r, err := l.Uncompressed()
@@ -677,16 +678,16 @@ func dockerSave(t *testing.T, img v1.Image) []byte {
 		}
 		r.Close()
 		file := string(rune('a'+i)) + "/layer.tar"
-		parts = append(parts, part{tar.Header{Name: file, Mode: 0o644}, data})
+		parts = append(parts, hostile.Part{Header: tar.Header{Name: file, Mode: 0o644}, Content: data})
 		names = append(names, file)
 	}
-	parts = append(parts, part{tar.Header{Name: "z/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../d/layer.tar"}, nil})
+	parts = append(parts, hostile.Part{Header: tar.Header{Name: "z/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../d/layer.tar"}})
 	names[3] = "z/layer.tar"
 	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "Layers": names}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tarOf(t, append(parts, part{tar.Header{Name: "manifest.json", Mode: 0o644}, manifest}))
+	return hostile.Tar(t, append(parts, hostile.Part{Header: tar.Header{Name: "manifest.json", Mode: 0o644}, Content: manifest}))
 }
 
 func writeFile(t *testing.T, name string, data []byte) {

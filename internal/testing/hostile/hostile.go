@@ -120,9 +120,15 @@ func (g *Good) With(t testing.TB, img v1.Image) *Content {
 	return g.Of(t, g.Platforms, append([]v1.Image{img}, g.Images[1:]...))
 }
 
-// Of is a release of images, with an index and with attestations of what they are as a
-// build makes them. An image whose inventory cannot be taken has that of another.
+// Of is a release of images, with an index as IndexOf makes it.
 func (g *Good) Of(t testing.TB, platforms []lock.Platform, images []v1.Image) *Content {
+	t.Helper()
+	return g.contentOf(t, g.IndexOf(t, platforms, images))
+}
+
+// IndexOf is an index of images with attestations of what they are, as a build makes it. An
+// image whose inventory cannot be taken has the attestation of another.
+func (g *Good) IndexOf(t testing.TB, platforms []lock.Platform, images []v1.Image) v1.ImageIndex {
 	t.Helper()
 	var attestations []v1.Image
 	for i, img := range images {
@@ -136,7 +142,9 @@ func (g *Good) Of(t testing.TB, platforms []lock.Platform, images []v1.Image) *C
 		}
 		attestations = append(attestations, a)
 	}
-	return g.Beside(t, platforms, images, attestations...)
+	index, err := image.Index(g.Inputs, platforms, images, attestations...)
+	check(t, err)
+	return index
 }
 
 // Beside is a release of images with these attestations.

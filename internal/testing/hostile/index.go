@@ -14,10 +14,12 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
 )
 
-// partial commands look at one platform of an index, all at what it is.
+// partial commands look at one platform of an index, all at what it is, and deceive are those
+// that would pass a deceit on.
 var (
 	partial = []string{"verify", "verify --platform linux/amd64"}
 	all     = []string{"verify", "verify --platform linux/amd64", "push", "sign", "attest"}
+	deceive = []string{"verify", "verify --platform linux/amd64", "verify --require 1", "push", "sign", "sign without outputs", "attest"}
 )
 
 // Indexes are attacks on which image is for which platform. Evil is an image that is not
@@ -86,6 +88,16 @@ var Indexes = []Attack{
 		d.Platform = &v1.Platform{OS: "linux", Architecture: "amd64"}
 		d.Annotations = map[string]string{referenceType: attestation, referenceDigest: m.Manifests[0].Digest.String()}
 		m.Manifests = slices.Insert(m.Manifests[:len(m.Manifests)-2], 0, d)
+	}),
+	evil("an image that calls itself an attestation of another platform's", func(_ *Content, m *v1.IndexManifest, d v1.Descriptor) {
+		d.Platform = &v1.Platform{OS: "linux", Architecture: "amd64"}
+		d.Annotations = map[string]string{referenceType: attestation, referenceDigest: m.Manifests[1].Digest.String()}
+		m.Manifests = slices.Insert(m.Manifests, 0, d)
+	}),
+	evil("an index that calls itself an attestation of another platform's image", func(c *Content, m *v1.IndexManifest, d v1.Descriptor) {
+		n := c.nested(d, &v1.Platform{OS: "linux", Architecture: "amd64"})
+		n.Annotations = map[string]string{referenceType: attestation, referenceDigest: m.Manifests[1].Digest.String()}
+		m.Manifests = slices.Insert(m.Manifests, 0, n)
 	}),
 	evil("an image that calls itself an attestation of nothing", func(_ *Content, m *v1.IndexManifest, d v1.Descriptor) {
 		d.Platform = &v1.Platform{OS: "linux", Architecture: "amd64"}
@@ -183,7 +195,7 @@ func (g *Good) Evil(t testing.TB, c *Content) v1.Descriptor {
 
 // evil is an attack with an evil image in the index, which add puts there.
 func evil(name string, add func(c *Content, m *v1.IndexManifest, d v1.Descriptor)) Attack {
-	return Attack{Name: name, Commands: append([]string{"verify --require 1"}, all...), Make: func(t testing.TB, g *Good) *Content {
+	return Attack{Name: name, Commands: deceive, Make: func(t testing.TB, g *Good) *Content {
 		c := g.Content.Clone()
 		d := g.Evil(t, c)
 		return c.Edit(t, func(m *v1.IndexManifest) { add(c, m, d) })
@@ -203,7 +215,7 @@ func (c *Content) nested(d v1.Descriptor, p *v1.Platform) v1.Descriptor {
 
 // twice is an attack with two digests in the entry of the first image.
 func twice(name, digests string) Attack {
-	return Attack{Name: name, Commands: append([]string{"verify --require 1"}, all...), Make: func(t testing.TB, g *Good) *Content {
+	return Attack{Name: name, Commands: deceive, Make: func(t testing.TB, g *Good) *Content {
 		c := g.Content.Clone()
 		good := c.Manifests(t).Manifests[0].Digest.String()
 		digests := strings.NewReplacer("GOOD", good, "BAD", g.Evil(t, c).Digest.String()).Replace(digests)

@@ -121,7 +121,8 @@ func flipBase64(m map[string]any, key string) {
 
 // A forgery is one way in which what is signed is wrong.
 type forgery struct {
-	name   string
+	name, harmless string
+
 	change func(s *signing)
 	answer func(s *signing) hostile.Answer
 }
@@ -202,7 +203,6 @@ var forgeries = []forgery{
 			return list
 		}))
 	}},
-	{name: "a signed statement that is no statement", change: func(s *signing) { s.again(func([]byte) []byte { return []byte(`{"evil":1}`) }) }},
 	{name: "a referrer that is not there", change: func(s *signing) { s.c.Refer(s.c.Index, hostile.Digest([]byte("evil"))) }},
 	{name: "300 referrers", change: func(s *signing) {
 		for range 300 {
@@ -281,7 +281,7 @@ var impersonations = []forgery{
 		})
 		s.drop(func(one signature) bool { return bytes.Equal(one.bundle, s.list[0].bundle) })
 	}},
-	{name: "the log's entry is not in its tree", change: func(s *signing) {
+	{name: "another root of the log's tree in the proof", harmless: "the root that counts is the one that the log signed", change: func(s *signing) {
 		s.edit(func(_ int, b map[string]any) {
 			flipBase64(material(b)["tlogEntries"].([]any)[0].(map[string]any)["inclusionProof"].(map[string]any), "rootHash")
 		})
@@ -339,12 +339,8 @@ func (w *hostileWorld) signatures(t *testing.T) (rows []row) {
 	identities := newSigstores(t)
 	rowsOf := func(kind, command string, flags []string, list []forgery, signer, other *sign.Signer) {
 		good, bad := signAll(t, statements, by(t, signer)), signAll(t, statements, by(t, other))
-		for _, f := range append([]forgery{{name: "nothing is wrong"}}, list...) {
-			harmless := ""
-			if f.name == "nothing is wrong" {
-				harmless = "or the rows below would prove nothing"
-			}
-			rows = append(rows, row{kind, f.name, command, harmless, func(t *testing.T) met {
+		for _, f := range append([]forgery{{name: "nothing is wrong", harmless: "or the rows below would prove nothing"}}, list...) {
+			rows = append(rows, row{kind, f.name, command, f.harmless, func(t *testing.T) met {
 				s := &signing{T: t, w: w, c: w.good.Content.Clone(), statements: append([]attest.Statement{}, statements...),
 					list: append([]signature{}, good...), other: append([]signature{}, bad...), sign: by(t, signer)}
 				if f.change != nil {

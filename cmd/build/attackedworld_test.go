@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,7 +70,7 @@ func (w *hostileWorld) command(t *testing.T, name string, a hostile.Attack, c *h
 	words := strings.Fields(name)
 	switch words[0] {
 	case "verify":
-		args = append(words, "--lock", w.lock)
+		args = append(slices.Clone(words), "--lock", w.lock)
 		switch {
 		case strings.Contains(name, "--require"):
 			w.attested(t, c)
@@ -88,8 +89,12 @@ func (w *hostileWorld) command(t *testing.T, name string, a hostile.Attack, c *h
 		return []string{"push", "--lock", w.lock, "--tag", "evil", "--to", to, source}, source
 	case "sign":
 		source = a.Open(t, w.good, c)
+		lockFile := w.lock
+		if strings.HasSuffix(name, "without outputs") {
+			lockFile = w.inputs
+		}
 		to := strings.TrimSuffix(c.Serve(t, nil), ":1")
-		return []string{"sign", "--lock", w.lock, "--key", w.private, "--to", to, source}, source
+		return []string{"sign", "--lock", lockFile, "--key", w.private, "--to", to, source}, source
 	case "attest":
 		source = a.Open(t, w.good, c)
 		return []string{"attest", "--lock", w.lock, "--output", t.TempDir(), source}, source
