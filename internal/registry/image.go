@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -34,6 +36,9 @@ type Image struct {
 func OpenImage(ctx context.Context, source string, keychain authn.Keychain) (*Image, error) {
 	if IsPath(source) {
 		opened, err := image.Open(source)
+		if _, gone := os.Stat(source); errors.Is(gone, fs.ErrNotExist) {
+			return nil, fmt.Errorf("no such file or folder: %w", image.ErrNotFound)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -44,7 +49,7 @@ func OpenImage(ctx context.Context, source string, keychain authn.Keychain) (*Im
 	}
 	_, identifier, err := Split(source)
 	if err != nil {
-		return nil, fmt.Errorf("neither a path nor a reference: %w: %w", image.ErrNotFound, err)
+		return nil, fmt.Errorf("neither a file, nor a folder, nor a reference: %w: %w", image.ErrNotFound, err)
 	}
 	var top v1.Descriptor
 	r, err := (&Client{Keychain: keychain}).Open(ctx, source, Pull)
