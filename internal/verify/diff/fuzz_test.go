@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/xavieralpha/derper/internal/testing/tartest"
 )
 
 // FuzzReadLayer guards against blobs that are made to harm: the digest is that of all bytes,
@@ -54,7 +55,7 @@ func FuzzReadLayer(f *testing.F) {
 		content = bytes.Clone(content)
 		packing %= 4
 		if packing != raw {
-			mend(content)
+			tartest.Mend(content)
 		}
 		blob := content
 		switch packing {
@@ -99,21 +100,6 @@ func FuzzReadLayer(f *testing.F) {
 			t.Errorf("%d files of %d bytes in a tar of %d bytes", len(l.Entries), files, len(content))
 		}
 	})
-}
-
-// mend puts the checksums of a tar's headers right, so that what else is in them counts.
-// Source: POSIX pax, ustar Interchange Format.
-func mend(content []byte) {
-	for ; len(content) >= 512; content = content[512:] {
-		if block := content[:512]; string(block[257:262]) == "ustar" {
-			copy(block[148:156], "        ")
-			sum := 0
-			for _, c := range block {
-				sum += int(c)
-			}
-			copy(block[148:156], fmt.Sprintf("%06o\x00 ", sum))
-		}
-	}
 }
 
 // FuzzPrograms guards against programs that are made to harm whoever takes them apart, and
