@@ -5,12 +5,12 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/sigstore/sigstore-go/pkg/root"
-	"github.com/sigstore/sigstore-go/pkg/testing/data"
 )
 
 // FuzzVerifyKey guards that nothing is verified but what the key signed: it signed one
@@ -56,12 +56,16 @@ func FuzzVerifyKey(f *testing.F) {
 // some milliseconds together.
 func FuzzVerifyIdentity(f *testing.F) {
 	const identity, issuer = "https://github.com/sigstore/sigstore-js/.github/workflows/release.yml@refs/heads/main", "https://token.actions.githubusercontent.com"
-	t := new(testing.T) // the files are in the package
-	public, err := data.Bundle(t, "sigstore.js@2.0.0-provenance.sigstore.json").MarshalJSON()
+	// Source: sigstore-go v1.3.0, pkg/testing/data, Apache-2.0.
+	public, err := os.ReadFile("testdata/public/bundle.json")
 	if err != nil {
 		f.Fatal(err)
 	}
-	trust, err := TrustIdentity(root.TrustedMaterial(data.TrustedRoot(t, "public-good.json")), identity, issuer)
+	trusted, err := root.NewTrustedRootFromPath("testdata/public/trusted_root.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	trust, err := TrustIdentity(trusted, identity, issuer)
 	if err != nil {
 		f.Fatal(err)
 	}
