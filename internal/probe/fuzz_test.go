@@ -67,7 +67,8 @@ func seeded(f *testing.F, digit string) (k key.NodePrivate) {
 // the end of the connection is noticed. The greeting is the server's key and its information,
 // which is sealed; what follows is said to a client that was let in.
 //
-// X25519 limits it: each greeting is answered with a sealed box, and the information opened.
+// It has less than 10,000 executions a second on a slow machine: each takes three operations of
+// X25519, for the client's public key, the box that is sealed and the one that is opened.
 func FuzzDERP(f *testing.F) {
 	server, client := seeded(f, "1"), seeded(f, "2")
 	frame := func(t derp.FrameType, parts ...[]byte) []byte {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"strings"
@@ -14,7 +15,8 @@ import (
 )
 
 // FuzzVerifyKey guards that nothing is verified but what the key signed: it signed one
-// statement, about one digest.
+// statement, about one digest. The bundle is as it is given or, if it is empty, one with that
+// statement and that signature.
 func FuzzVerifyKey(f *testing.F) {
 	signer := newSigner(f, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	about := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}
@@ -26,14 +28,28 @@ func FuzzVerifyKey(f *testing.F) {
 	if _, err := signer.Trust.Verify(bundle, about); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(bundle)
-	f.Add(edit(f, bundle, func(m map[string]any) { delete(m, "verificationMaterial") }))
+	var signature string
+	edit(f, bundle, func(m map[string]any) {
+		signature = m["dsseEnvelope"].(map[string]any)["signatures"].([]any)[0].(map[string]any)["sig"].(string)
+	})
+	form := strings.NewReplacer(signature, "SIGNATURE", base64.StdEncoding.EncodeToString(statement), "STATEMENT").Replace(string(bundle))
+	sig, err := base64.StdEncoding.DecodeString(signature)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(bundle, []byte{}, []byte{})
+	f.Add([]byte{}, statement, sig)
+	f.Add([]byte{}, statement, []byte{})
+	f.Add(edit(f, bundle, func(m map[string]any) { delete(m, "verificationMaterial") }), []byte{}, []byte{})
 	f.Add(edit(f, bundle, func(m map[string]any) {
 		envelope := m["dsseEnvelope"].(map[string]any)
 		envelope["signatures"] = append(envelope["signatures"].([]any), envelope["signatures"].([]any)[0])
-	}))
+	}), []byte{}, []byte{})
 	other := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("2", 64)}
-	f.Fuzz(func(t *testing.T, bundle []byte) {
+	f.Fuzz(func(t *testing.T, bundle, payload, sig []byte) {
+		if len(bundle) == 0 {
+			bundle = []byte(strings.NewReplacer("SIGNATURE", base64.StdEncoding.EncodeToString(sig), "STATEMENT", base64.StdEncoding.EncodeToString(payload)).Replace(form))
+		}
 		v, err := signer.Trust.Verify(bundle, about)
 		if err != nil {
 			return
