@@ -92,7 +92,9 @@ func FuzzArchive(f *testing.F) {
 	without := func(name string) []string {
 		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
 	}
-	f.Add(packed(f, files, without("manifest.json")...))
+	files["indey.json"] = files["index.json"] // a bit away from a name that is there twice
+	f.Add(packed(f, files, append(without("manifest.json"), "indey.json")...))
+	f.Add(packed(f, files, append([]string{"indey.json"}, without("manifest.json")...)...))
 	f.Add(packed(f, files, without("index.json")...))
 	f.Add(packed(f, files, names...))
 	f.Add(packed(f, files, append(without("index.json"), "link:../"+names[0])...))
