@@ -59,6 +59,9 @@ func FuzzRead(f *testing.F) {
 
 // FuzzMisspelt guards against a crash on the names of others' variables, and a hint at
 // a variable that is not there.
+//
+// It has less than 10,000 executions a second: a name is compared letter by letter
+// with each of the table, which takes 0.2 ms.
 func FuzzMisspelt(f *testing.F) {
 	for _, name := range []string{"HOSTNAME", "HOST_NAME", "DERP_DOMAIN", "VERIFY_CLIENT", "ts_authkey", "MESH_PSK_FILE", "\xff"} {
 		f.Add(name)
