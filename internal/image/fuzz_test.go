@@ -93,11 +93,19 @@ func FuzzArchive(f *testing.F) {
 		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
 	}
 	files["indey.json"] = files["index.json"] // a bit away from a name that is there twice
-	f.Add(packed(f, files, append(without("manifest.json"), "indey.json")...))
-	f.Add(packed(f, files, append([]string{"indey.json"}, without("manifest.json")...)...))
-	f.Add(packed(f, files, without("index.json")...))
-	f.Add(packed(f, files, names...))
-	f.Add(packed(f, files, append(without("index.json"), "link:../"+names[0])...))
+	for _, seed := range [][]string{
+		append(without("manifest.json"), "indey.json"),
+		append([]string{"indey.json"}, without("manifest.json")...),
+		without("index.json"),
+		names,
+		append(without("index.json"), "link:../"+names[0]),
+	} {
+		archive := packed(f, files, seed...)
+		if _, err := openArchive(bytes.NewReader(archive)); err != nil {
+			f.Fatalf("%q: %v", seed, err)
+		}
+		f.Add(archive)
+	}
 	f.Fuzz(func(t *testing.T, archive []byte) {
 		archive = bytes.Clone(archive)
 		tartest.Mend(archive)
