@@ -81,7 +81,8 @@ func blobsOf(files fstest.MapFS) (digests []string) {
 
 // FuzzArchive guards against archives that load as another image elsewhere: in one that is
 // opened, no two names are the same for any system, and what is read of it is what its
-// digest names. The checksums of the tar's headers are put right.
+// digest names. One entry gets the name of another, by the halves of rename, and the checksums
+// of the tar's headers are put right.
 func FuzzArchive(f *testing.F) {
 	files := smallLayout()
 	var names []string
@@ -104,10 +105,19 @@ func FuzzArchive(f *testing.F) {
 		if _, err := openArchive(bytes.NewReader(archive)); err != nil {
 			f.Fatalf("%q: %v", seed, err)
 		}
-		f.Add(archive)
+		f.Add(archive, byte(0))
 	}
-	f.Fuzz(func(t *testing.T, archive []byte) {
+	f.Fuzz(func(t *testing.T, archive []byte, rename byte) {
 		archive = bytes.Clone(archive)
+		var headers [][]byte
+		for at := 0; at+512 <= len(archive); at += 512 {
+			if string(archive[at+257:at+262]) == "ustar" {
+				headers = append(headers, archive[at:])
+			}
+		}
+		if to, from := int(rename>>4), int(rename&15); max(to, from) < len(headers) {
+			copy(headers[to][:100], headers[from][:100]) // the names
+		}
 		tartest.Mend(archive)
 		o, err := openArchive(bytes.NewReader(archive))
 		if err != nil {
