@@ -53,7 +53,7 @@ func sample() *Lock {
 	}
 }
 
-func sampleBytes(t *testing.T) []byte {
+func sampleBytes(t testing.TB) []byte {
 	t.Helper()
 	data, err := sample().Bytes()
 	if err != nil {
