@@ -14,6 +14,7 @@ import (
 	"github.com/xavieralpha/derper/entrypoint/derpmap"
 	"github.com/xavieralpha/derper/entrypoint/health"
 	"github.com/xavieralpha/derper/entrypoint/localapi"
+	"github.com/xavieralpha/derper/entrypoint/printable"
 	"github.com/xavieralpha/derper/entrypoint/relay"
 	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/entrypoint/supervisor"
@@ -49,8 +50,8 @@ func ask(command string, args []string) int {
 	default:
 		a = fromEnvironment(command, args)
 	}
-	fmt.Fprint(os.Stderr, a.Err)
-	fmt.Print(a.Out)
+	fmt.Fprint(os.Stderr, printable.Text(a.Err))
+	fmt.Print(printable.Text(a.Out))
 	return a.Code
 }
 
@@ -87,7 +88,7 @@ func fromEnvironment(command string, args []string) localapi.Answer {
 }
 
 func note(command, text string) localapi.Answer {
-	return localapi.Answer{Err: fmt.Sprintf("entrypoint: %s: %s\n", command, text)}
+	return localapi.Answer{Err: line("entrypoint: %s: %s", command, text)}
 }
 
 func failed(command string, err error) localapi.Answer {
@@ -98,7 +99,7 @@ func failed(command string, err error) localapi.Answer {
 
 func complaints(problems []setting.Problem) (a localapi.Answer) {
 	for _, p := range problems {
-		a.Err += fmt.Sprintf("entrypoint: %v\n", p)
+		a.Err += line("entrypoint: %v", p)
 		a.Code = 1
 	}
 	return a

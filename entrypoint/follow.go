@@ -6,6 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
+
+	"github.com/xavieralpha/derper/entrypoint/printable"
 )
 
 // Lines of derper that the entrypoint has something to say to.
@@ -16,18 +19,42 @@ const (
 	limited        = "cannot accept connection; rate limited"
 )
 
-// follow passes on what derper prints, as it comes, and reads along.
-func (p *pod) follow() error {
+// An output is the pipe that a program prints into. What comes out of it is passed on, made
+// printable: clients and control servers have a word in it.
+type output struct {
+	*os.File               // nil before the first program has it
+	drained  chan struct{} // closed when all is passed on
+}
+
+// follow passes on what a program prints, as it comes. Each line is read along, unless each
+// is nil.
+func (o *output) follow(each func(line string)) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	p.output, p.drained = w, make(chan struct{})
+	o.File, o.drained = w, make(chan struct{})
+	to := io.Writer(lossy{printable.NewWriter(os.Stderr)})
+	if each != nil {
+		to = io.MultiWriter(to, &lines{each: each})
+	}
 	go func() {
-		defer close(p.drained)
-		io.Copy(io.MultiWriter(lossy{os.Stderr}, &lines{each: p.heard}), r) //nolint:errcheck // the pipe has ended
+		defer close(o.drained)
+		io.Copy(to, r) //nolint:errcheck // the pipe has ended
 	}()
 	return nil
+}
+
+// end lets a program that has ended have its last words.
+func (o *output) end() {
+	if o.File == nil {
+		return
+	}
+	o.Close()
+	select {
+	case <-o.drained:
+	case <-time.After(200 * time.Millisecond): // a process that the program left holds it
+	}
 }
 
 // lossy loses what cannot be written, as on a full disk. To stop reading derper's

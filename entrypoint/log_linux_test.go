@@ -25,17 +25,17 @@ func TestLogFull(t *testing.T) {
 	defer func(old *os.File) { os.Stderr = old }(os.Stderr)
 	os.Stderr = full
 	p := new(pod)
-	if err := p.follow(); err != nil {
+	if err := p.printed.derper.follow(p.heard); err != nil {
 		t.Fatal(err)
 	}
-	p.output.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	p.printed.derper.SetWriteDeadline(time.Now().Add(10 * time.Second))
 	for range 100 { // more than the pipe holds
-		if _, err := p.output.WriteString(strings.Repeat("x", 8<<10) + "\n"); err != nil {
+		if _, err := p.printed.derper.WriteString(strings.Repeat("x", 8<<10) + "\n"); err != nil {
 			t.Fatalf("derper's output is not read: %v", err)
 		}
 	}
-	p.output.Close()
-	<-p.drained
+	p.printed.derper.Close()
+	<-p.printed.derper.drained
 }
 
 // The mistake it guards: a process 1 that ignores SIGTERM while it waits for somebody

@@ -23,7 +23,8 @@
 // few authors as can be.
 //
 // The voice: progress and warnings on standard error as "entrypoint: what:
-// why", lower case, no full stop; results of commands on standard output.
+// why", lower case, no full stop; results of commands on standard output. What
+// strangers say in it, and what derper and tailscaled print, is made printable.
 package main
 
 import (
@@ -36,6 +37,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/xavieralpha/derper/entrypoint/printable"
 	"github.com/xavieralpha/derper/entrypoint/setting"
 )
 
@@ -77,12 +79,18 @@ func main() {
 	}
 }
 
-func logf(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "entrypoint: "+format+"\n", args...)
+func logf(format string, args ...any) { say("entrypoint: "+format, args...) }
+
+func hint(format string, args ...any) { say("hint: "+format, args...) }
+
+func say(format string, args ...any) {
+	fmt.Fprint(os.Stderr, printable.Text(line(format, args...)))
 }
 
-func hint(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "hint: "+format+"\n", args...)
+// line is a line of this program's. There are words of strangers in it, so what else it has
+// of lines is indented.
+func line(format string, args ...any) string {
+	return strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "\n  ") + "\n"
 }
 
 // program finds derper or tailscaled: next to the entrypoint, for use outside

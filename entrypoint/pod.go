@@ -43,8 +43,7 @@ type pod struct {
 	failures int               // of derper in a row
 	sidecar  *supervisor.Child // nil if no tailscaled is wanted
 	place    tailscaled.Place
-	output   *os.File // of derper: the end that it writes to
-	drained  chan struct{}
+	printed  struct{ derper, tailscaled output }
 
 	pair     pairState
 	nodes    *admission.Nodes // nil without VERIFY_NODES
@@ -77,6 +76,9 @@ func newPod(l launch, cert *certificate.Certificate) (*pod, error) {
 			logf("warning: tailscaled: CERT_DIR is not writable, so it joins as a new ephemeral node at each start")
 		}
 		p.sidecar = supervisor.NewChild(p.startTailscaled)
+		if err := p.printed.tailscaled.follow(nil); err != nil {
+			return nil, err
+		}
 	}
 	switch {
 	case r.Verifies() && r.Sidecar():
@@ -93,7 +95,7 @@ func newPod(l launch, cert *certificate.Certificate) (*pod, error) {
 		}
 		r.Set = r.With("VERIFY_CLIENT_URL", url, "of the entrypoint itself, which answers from VERIFY_NODES")
 	}
-	return p, p.follow()
+	return p, p.printed.derper.follow(p.heard)
 }
 
 // do has the loop carry out f, and waits for it. Once the loop has ended, and
@@ -261,7 +263,7 @@ func (p *pod) startDerper() (*supervisor.Process, error) {
 	r := p.relay
 	r.Set = r.With("CERT_DIR", p.certDir(), "")
 	return p.Start(supervisor.Command{
-		Path: program("derper"), Args: append(r.Flags(), flags...), Environ: p.environ, Files: files, Stderr: p.output,
+		Path: program("derper"), Args: append(r.Flags(), flags...), Environ: p.environ, Files: files, Stderr: p.printed.derper.File,
 	})
 }
 
@@ -281,16 +283,14 @@ func (p *pod) startTailscaled() (*supervisor.Process, error) {
 	defer config.Close()
 	return p.Start(supervisor.Command{
 		Path: program("tailscaled"), Args: p.place.Args("/proc/self/fd/3"), Environ: p.place.Environ(p.environ), Files: []*os.File{config},
+		Stdout: p.printed.tailscaled.File, Stderr: p.printed.tailscaled.File,
 	})
 }
 
-// cleanUp leaves nothing behind, and lets derper have its last words.
+// cleanUp leaves nothing behind, and lets both programs have their last words.
 func (p *pod) cleanUp() {
-	p.output.Close()
-	select {
-	case <-p.drained:
-	case <-time.After(200 * time.Millisecond): // a process that derper left holds it
-	}
+	p.printed.derper.end()
+	p.printed.tailscaled.end()
 	if p.nodes != nil {
 		p.nodes.Close() //nolint:errcheck // it ends with the program
 	}

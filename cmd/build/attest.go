@@ -39,17 +39,18 @@ func newAttest(e *env) *cobra.Command {
 		Short: "write the SBOMs and the provenance of an image as files",
 		Long: `attest writes what there is to say about an image as files: an SPDX SBOM for
 each platform and one for the index, and SLSA provenance in an in-toto
-statement. Its argument is an OCI layout (dist if none is named), which must be
-what the lock records. The same layout and lock give the same bytes. Nothing is
-signed.`,
-		Example: "  build attest --output attestations dist",
+statement. Its argument is an OCI layout (./dist if none is named), which must
+be what the lock records. The same layout and lock give the same bytes. Nothing
+is signed.`,
+		Example: "  build attest --output attestations ./dist",
 		Args:    cli.AtMostOne("layouts"),
 	}
 	in.registerLock(c)
 	c.Flags().StringVar(&output, "output", "attestations", "`folder` for the files")
 	out := newPrinter(e, c)
+	c.PreRunE = checkLayout
 	c.RunE = func(c *cobra.Command, args []string) error {
-		dir := argument(args, "dist")
+		dir := argument(args, "./dist")
 		index, err := registry.OpenIndex(c.Context(), dir)
 		if err != nil {
 			return explain(err, layoutHints(dir))

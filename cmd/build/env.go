@@ -134,10 +134,14 @@ func (p *printer) print(result any, text string) error {
 	return enc.Encode(result)
 }
 
-// render writes what a template makes of data. Tabs align columns.
+// render writes what a template makes of data. Tabs align columns; with indent, further
+// lines of a value look like no line of the template.
 func render(w io.Writer, text string, data any) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	t := template.New("").Funcs(template.FuncMap{"bytes": progress.Bytes, "join": strings.Join, "self": self})
+	t := template.New("").Funcs(template.FuncMap{
+		"bytes": progress.Bytes, "join": strings.Join, "self": self,
+		"indent": func(s string) string { return strings.ReplaceAll(s, "\n", "\n  ") },
+	})
 	if err := template.Must(t.Parse(text)).Execute(tw, data); err != nil {
 		return err
 	}

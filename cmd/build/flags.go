@@ -115,6 +115,16 @@ func checkRepositories(names []string) error {
 // argument is the argument of a command, or another in its place.
 func argument(args []string, otherwise string) string { return append(args, otherwise)[0] }
 
+// checkLayout refuses an argument that is no path of a layout.
+func checkLayout(c *cobra.Command, args []string) error {
+	for _, source := range args {
+		if err := registry.CheckPath(source); err != nil {
+			return cli.Usage("%s: %w", c.Name(), err)
+		}
+	}
+	return nil
+}
+
 // given are the flags that a command was started with, but for these.
 func given(c *cobra.Command, without ...string) (list []string) {
 	c.Flags().Visit(func(f *pflag.Flag) {

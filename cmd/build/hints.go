@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -75,7 +76,7 @@ var generalHints = hints{
 	{is(image.ErrNoDocker), "install Docker, or write an archive with --tarball FILE"},
 	{is(modproxy.ErrUnreachable), "check the network, or set GOPROXY to a module proxy that can be reached"},
 	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY"},
-	{is(sign.ErrReference), "name the folder of a layout, or the digest: REPOSITORY@sha256:..."},
+	{is(sign.ErrReference), "name a layout, as ./dist, or the digest: REPOSITORY@sha256:..."},
 	{is(sign.ErrNotThere), "push it first; what is signed is what is there"},
 	{is(sign.ErrUnverified), "do not trust the image; or name another key, or another identity"},
 	{is(verify.ErrRebuilders), "ask others to rebuild it: " + self() + " verify --attest KEY REF"},
@@ -84,8 +85,9 @@ var generalHints = hints{
 // verifyHints are for an image that could not be verified.
 var verifyHints = hints{
 	{is(syscall.ENOSPC), "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"},
-	{is(image.ErrNotFound), "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout, " +
-		"or an archive of docker save or skopeo"},
+	{is(registry.ErrReference), ""},
+	{is(image.ErrNotFound), "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout as ./dist, " +
+		"or an archive of docker save or skopeo as ./image.tar"},
 	{is(image.ErrCorrupt), "no container runtime takes it as it is: fetch or push it again"},
 	{is(image.ErrForeign), "verify is for images that this project's program made: those say what they were made of"},
 	{is(lock.ErrNoOutputs), "record them: " + self() + " --platform all --update-lock"},
@@ -94,7 +96,7 @@ var verifyHints = hints{
 // layoutHints are for a layout that is not to be pushed.
 func layoutHints(dir string) hints {
 	whole := self() + " --platform all"
-	if dir != "dist" {
+	if filepath.Clean(dir) != "dist" {
 		whole += " --output " + dir
 	}
 	return hints{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -36,9 +37,9 @@ func newPush(e *env) *cobra.Command {
 		Use:   "push [flags] [LAYOUT]",
 		Short: "push the image by digest, verify it there, move tags last",
 		Long: `push puts the image of the lock, with all its platforms, from an OCI layout
-(dist) into repositories: first everything by digest, read back; then the tags,
-on all of them. An image has the tag of its revision, 1.102.3-r1, which never
-moves. 1.102.3, v1.102.3, 1.102 and latest move to the newest image of the
+(./dist) into repositories: first everything by digest, read back; then the
+tags, on all of them. An image has the tag of its revision, 1.102.3-r1, which
+never moves. 1.102.3, v1.102.3, 1.102 and latest move to the newest image of the
 stable channel; 1.103.7, v1.103.7 and unstable to that of the unstable one.
 Whatever goes wrong, no tag names anything but a whole image, and running it
 again goes on.
@@ -48,7 +49,7 @@ each registry, named after its host: DOCKER_IO_USERNAME and DOCKER_IO_PASSWORD,
 GHCR_IO_USERNAME and GHCR_IO_PASSWORD, and REGISTRY_EXAMPLE_COM_5000_USERNAME
 for registry.example.com:5000; a dash becomes __. A token is a password.`,
 		Example: `  build push --dry-run
-  build push --to registry.example.com/derper --to ghcr.io/me/derper dist`,
+  build push --to registry.example.com/derper --to ghcr.io/me/derper ./dist`,
 		Args: cli.AtMostOne("layouts"),
 	}
 	o.registerLock(c)
@@ -63,9 +64,9 @@ for registry.example.com:5000; a dash becomes __. A token is a password.`,
 	f.BoolVar(&o.Verify, "verify", false, "look everything over again where all tags are in place already")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only say what is missing where and which tags would move")
 	out := newPrinter(e, c)
-	c.PreRunE = func(*cobra.Command, []string) error { return o.check() }
+	c.PreRunE = func(c *cobra.Command, args []string) error { return cmp.Or(o.check(), checkLayout(c, args)) }
 	c.RunE = func(c *cobra.Command, args []string) error {
-		report, err := e.push(c.Context(), &o, argument(args, "dist"))
+		report, err := e.push(c.Context(), &o, argument(args, "./dist"))
 		if err != nil {
 			return err
 		}

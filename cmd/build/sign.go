@@ -8,17 +8,20 @@ import (
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
 )
 
 // signResult is what build sign says, in JSON.
 type signResult struct {
+	Source       string          `json:"source"` // what was read
 	Index        string          `json:"index"`
 	Signer       string          `json:"signer"`
 	Repositories []sign.Attached `json:"repositories"`
 }
 
-const signText = `{{range .}}{{.Index}}
+const signText = `{{range .}}{{.Source}}
+{{.Index}}
 signed by {{.Signer}}
 {{range .Repositories}}{{.Repository}}: {{.Attached}} attached, {{.Present}} were there
 {{end}}{{end}}`
@@ -32,16 +35,17 @@ func newSign(e *env) *cobra.Command {
 		Short: "sign an image; attach signature, SBOMs and provenance",
 		Long: `sign signs an image by digest and attaches to its index and to each of its
 images, as OCI referrers: the signature, SLSA provenance, an SPDX SBOM. Its
-arguments are OCI layouts that were pushed, or references with digests. What is
-there already is left as it is. Nothing but the digest counts: no tag is read or
-moved. Credentials are those of build push.
+arguments are OCI layouts that were pushed, by paths that begin with ./, ../ or
+/, or references with digests. What is there already is left as it is. Nothing
+but the digest counts: no tag is read or moved. Credentials are those of build
+push.
 
 With --key it signs with a private key in PEM, cosign's encrypted ones or plain
 ones, ECDSA P-256 or Ed25519; the password comes from COSIGN_PASSWORD or is
 asked for. With --keyless it signs as the workflow that it runs in, in a job of
 GitHub Actions that has the permission id-token: write; the signatures are in a
 public log.`,
-		Example: `  build sign --keyless dist
+		Example: `  build sign --keyless ./dist
   build sign --key cosign.key registry.example.com/derper@sha256:...`,
 		Args: cli.Some("images"),
 	}
@@ -115,7 +119,7 @@ func (f *signFlags) sign(ctx context.Context, img *sign.Image, lockFile string) 
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	return &signResult{set.Subjects[0].Descriptor.Digest.String(), f.String(), attached}, nil
+	return &signResult{registry.Describe(img.Source), set.Subjects[0].Descriptor.Digest.String(), f.String(), attached}, nil
 }
 
 // attestedRun is what the provenance says of the workflow run.

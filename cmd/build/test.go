@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,6 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
 )
 
@@ -39,7 +38,8 @@ func newTest(e *env) *cobra.Command {
 		Short: "run the image in containers and test that it relays",
 		Long: `test runs the image in containers and tests it as the relay that it is: what
 clients, operators and container runtimes need of it, a row per case. Its
-argument is an OCI layout (dist if none is named) or a reference in a registry.
+argument is an OCI layout or an archive of one, ./dist if none is named, or a
+reference in a registry: a path begins with ./, ../ or /, or ends in .tar.
 Platforms other than this machine's run in an emulator, and only the cases that
 every platform must pass. The native runner needs Linux, and neither Docker nor
 root; the docker runner needs root. The exit code is not 0 if a case failed; its
@@ -70,7 +70,7 @@ containers' log is shown.`,
 		if out.asJSON {
 			rows = io.Discard
 		}
-		report, err := e.test(c.Context(), o, argument(args, "dist"), platforms, rows)
+		report, err := e.test(c.Context(), o, argument(args, "./dist"), platforms, rows)
 		if report != nil && out.asJSON {
 			err = errors.Join(out.print(report, ""), err)
 		}
@@ -110,6 +110,7 @@ func (e *env) test(ctx context.Context, o testOptions, source string, platforms 
 	}
 	display := e.display()
 	defer display.Close()
+	fmt.Fprintln(rows, registry.Describe(source))
 	report, err := suite.RunAll(ctx, cfg, source, images, rows, display)
 	if err == nil && o.junit != "" {
 		var junit bytes.Buffer
@@ -133,10 +134,6 @@ func (e *env) test(ctx context.Context, o testOptions, source string, platforms 
 
 // openImages opens the images of all platforms, and refuses what cannot be tested, before anything is.
 func (e *env) openImages(ctx context.Context, source string, platforms []lock.Platform) ([]v1.Image, error) {
-	if _, err := os.Stat(source); errors.Is(err, os.ErrNotExist) && !strings.ContainsAny(source, "/:@.") {
-		return nil, cli.Failed(fmt.Errorf("test: %s: no such layout", source),
-			"make it with "+self()+", or name a layout or a reference such as registry.example.com/derper:1.102.3")
-	}
 	keychain, err := e.imageKeychain([]string{source})
 	if err != nil {
 		return nil, err
@@ -147,11 +144,11 @@ func (e *env) openImages(ctx context.Context, source string, platforms []lock.Pl
 	}
 	images, err := container.Open(ctx, source, keychain, wanted...)
 	if err != nil {
-		hint := "name a layout that " + self() + " made, or a reference in a registry that can be reached"
-		if info, err := os.Stat(source); err == nil && info.IsDir() {
+		hint := "name a reference in a registry that can be reached, or a layout that " + self() + " made: its path begins with ./, ../ or /"
+		if registry.IsPath(source) {
 			hint = self() + " --platform all makes a layout with every platform"
 		}
-		return nil, cli.Failed(fmt.Errorf("test: %w", err), hint)
+		return nil, explain(fmt.Errorf("test: %w", err), hints{{is(registry.ErrReference), ""}, {always, hint}})
 	}
 	for i, img := range images {
 		if err := suite.Ours(img); err != nil {

@@ -93,8 +93,8 @@ func TestTestRefuses(t *testing.T) {
 		code int
 		want []string
 	}{
-		{"no layout", []string{"no-such-layout"}, cli.ExitFailed, []string{"test: no-such-layout: no such layout\n", "hint: make it with"}},
 		{"no directory", []string{"./no-such-layout"}, cli.ExitFailed, []string{"no such file or folder", "hint: "}},
+		{"a folder's word", []string{"testdata"}, cli.ExitFailed, []string{"testdata is a reference by its form; the folder is ./testdata\n"}},
 		{"no layout in the directory", []string{t.TempDir()}, cli.ExitFailed, []string{"is no OCI layout", "hint: "}},
 		{"a file", []string{file}, cli.ExitFailed, []string{"hint: "}},
 		{"no such reference", []string{host + "/derper:1"}, cli.ExitFailed, []string{"no such image in " + host, "hint: "}},

@@ -42,10 +42,11 @@ func newVerify(e *env) *cobra.Command {
 		Long: `verify rebuilds images from nothing and says whether they are, bit for bit, what
 was rebuilt, and if not, what differs: from the inside out, a program, a file in
 a layer, a layer's compression, the config, the manifest, the index. A REF is a
-reference in a registry, the folder of an OCI layout, or an archive. The image
-itself says which release it claims to be; every sum comes from the Go checksum
-database, and no checkout is needed. Without a REF, it rebuilds what the lock
-has as inputs and compares with what the lock records.
+reference in a registry, or the path of an OCI layout or of an archive, which
+begins with ./, ../ or /, or ends in .tar. The image itself says which release
+it claims to be; every sum comes from the Go checksum database, and no checkout
+is needed. Without a REF, it rebuilds what the lock has as inputs and compares
+with what the lock records.
 
 With --source, the release is also proven from upstream's git repository: that
 its tag names the commit, and that the commit's tree is the module. With
@@ -193,10 +194,8 @@ func (e *env) openRebuilders(ctx context.Context, o *verifyOptions) (verify.Rebu
 	seen := map[string]bool{}
 	for _, word := range o.rebuilders {
 		t := trustFlags{key: word}
-		if _, err := os.Stat(word); err != nil {
-			if identity, issuer, ok := strings.Cut(word, ","); ok {
-				t = trustFlags{identity: identity, issuer: issuer}
-			}
+		if identity, issuer, ok := strings.Cut(word, ","); ok && !registry.IsPath(word) {
+			t = trustFlags{identity: identity, issuer: issuer}
 		}
 		trust, err := e.openTrust(ctx, t)
 		if err != nil {
@@ -214,9 +213,8 @@ func (e *env) openRebuilders(ctx context.Context, o *verifyOptions) (verify.Rebu
 // imageKeychain has the credentials for those of these images that are in a registry.
 func (e *env) imageKeychain(refs []string) (authn.Keychain, error) {
 	return e.credentials(slices.DeleteFunc(slices.Clone(refs), func(ref string) bool {
-		_, err := os.Stat(ref)
-		_, _, perr := registry.Split(ref)
-		return err == nil || perr != nil // which is said when it is opened
+		_, _, err := registry.Split(ref)
+		return registry.IsPath(ref) || err != nil // which is said when it is opened
 	}))
 }
 

@@ -19,7 +19,7 @@ PLATFORM	DIGEST	SIGNATURE	PROVENANCE	SBOM
 {{range $s := .Subjects}}{{or .Platform "index"}}	{{.Digest}}
 {{- range $.Types}}	{{if index $s.Verified .}}ok{{else}}NO{{end}}{{end}}
 {{end}}
-{{range .Reasons}}{{.}}
+{{range .Reasons}}{{indent .}}
 {{end}}{{if .Verified}}signed by {{.Signer}}
 {{end}}`
 

@@ -148,13 +148,15 @@ func TestWorkflowSteps(t *testing.T) {
 // TestParses guards the guard.
 func TestParses(t *testing.T) {
 	for line, want := range map[string]bool{
-		"push --by-digest --lock versions.json dist": true,
+		"push --by-digest --lock versions.json ./dist": true,
 		"--platform all":                                 true,
 		"push --by-diggest":                              false,
 		"push --by-digest=maybe":                         false,
 		"publish":                                        false,
+		"push --by-digest dist":                          false,
+		"attest dist":                                    false,
 		"image dist":                                     false,
-		"test --timeout 1 dist":                          false,
+		"test --timeout 1 ./dist":                        false,
 		"release --step tag --to":                        false,
 		"release --step push --digests=":                 false,
 		"release --step push":                            true,

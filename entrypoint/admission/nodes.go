@@ -56,13 +56,6 @@ func (n *Nodes) Err() error {
 	return n.list.err
 }
 
-// Len is how many nodes are let in.
-func (n *Nodes) Len() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return len(n.list.keys)
-}
-
 func (n *Nodes) refresh() {
 	old := n.list
 	if !n.list.refresh(n.path, n.now()) || n.list.same(old) {

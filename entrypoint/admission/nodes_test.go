@@ -109,8 +109,8 @@ func TestNodes(t *testing.T) {
 		}
 	}
 	l.want(t, "not in the file of VERIFY_NODES: "+stranger.String()+" from 198.51.100.7; to let it in, add it there")
-	if err := n.Err(); err != nil || n.Len() != 2 {
-		t.Errorf("%d nodes, %v", n.Len(), err)
+	if err := n.Err(); err != nil {
+		t.Error(err)
 	}
 	if err := n.Close(); err != nil {
 		t.Error(err)

@@ -14,7 +14,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -333,26 +332,4 @@ func TestNotes(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The mistake it guards: a crash on what a file happens to hold.
-func FuzzLoad(f *testing.F) {
-	p := certificate.At(f.TempDir(), "derp.example.com")
-	if err := p.Create(now); err != nil {
-		f.Fatal(err)
-	}
-	crt, key := read(f, p.Crt), read(f, p.Key)
-	f.Add(crt, key)
-	f.Add(key, crt)
-	f.Add("\ufeff"+crt, "0")
-	p = certificate.At(f.TempDir(), "derp.example.com")
-	f.Fuzz(func(t *testing.T, crt, key string) {
-		write(t, p.Crt, crt)
-		write(t, p.Key, key)
-		_, err := p.Load()
-		if _, tlsErr := tls.LoadX509KeyPair(p.Crt, p.Key); err == nil && tlsErr != nil {
-			t.Errorf("derper refuses it: %v", tlsErr)
-		}
-		certificate.Cached(filepath.Dir(p.Crt), filepath.Base(p.Crt), now)
-	})
 }

@@ -22,7 +22,7 @@ func TestAt(t *testing.T) {
 		"derp.example.com": "derp.example.com", "10.0.0.1": "10.0.0.1", "2001:db8::1": "2001db81", "::1": "1", "a_b": "ab",
 	} {
 		want = filepath.Join(dir, "d", want)
-		if p := certificate.At("d", host); p.Crt != want+".crt" || p.Key != want+".key" || p.Host != host || p.IsIP() != strings.ContainsAny(host, "1") {
+		if p := certificate.At("d", host); p.Crt != want+".crt" || p.Key != want+".key" || p.Host != host {
 			t.Errorf("%s: %+v", host, p)
 		}
 	}
@@ -115,4 +115,49 @@ func TestFolderIsFile(t *testing.T) {
 	p := certificate.At(file, "derp.example.com")
 	_, err := p.Load()
 	says(t, p, err, "certificate cannot be read: %c cannot be, because "+file+" is not a folder", "set CERT_DIR to one")
+}
+
+// The mistake it guards: a private key that is written through a link, which somebody put into
+// the folder under the name of a temporary file, and a start that a killed one's files stop.
+func TestPlantedLinks(t *testing.T) {
+	p := certificate.At(t.TempDir(), "10.0.0.1")
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte("as it was"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	plant := func() {
+		t.Helper()
+		for _, name := range []string{p.Key, p.Crt} {
+			for _, end := range []string{".new", ".tmp", ".renew", ".old"} {
+				os.Remove(name + end)
+				if err := os.Symlink(victim, name+end); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	plant()
+	if err := p.Create(now); err != nil {
+		t.Fatal(err)
+	}
+	first := load(t, p)
+	plant()
+	if _, err := p.Renew(now); err != nil {
+		t.Fatal(err)
+	}
+	if load(t, p).Same(first) {
+		t.Error("the pair is the old one")
+	}
+	plant()
+	if err := p.Recover(); err != nil {
+		t.Error(err)
+	}
+	for name, mode := range map[string]os.FileMode{p.Key: 0o600, p.Crt: 0o644} {
+		if info, err := os.Lstat(name); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	if data, err := os.ReadFile(victim); err != nil || string(data) != "as it was" {
+		t.Errorf("written through a link: %q, %v", data, err)
+	}
 }

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,9 +41,6 @@ func At(dir, host string) Pair {
 	}
 	return Pair{Host: host, Crt: filepath.Join(dir, name+".crt"), Key: filepath.Join(dir, name+".key")}
 }
-
-// IsIP reports whether the pair is for an IP address.
-func (p Pair) IsIP() bool { return net.ParseIP(p.Host) != nil }
 
 // ErrMissing says that neither file of the pair exists.
 var ErrMissing = errors.New("no certificate and no key")

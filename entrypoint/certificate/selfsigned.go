@@ -148,7 +148,7 @@ func (p Pair) Recover() error {
 }
 
 func (p Pair) recover() error {
-	crt, err := os.ReadFile(p.Crt + renewEnd)
+	crt, err := readFile(p.Crt + renewEnd)
 	if err != nil {
 		return p.tidy()
 	}
@@ -197,7 +197,16 @@ func write(path string, content []byte, mode fs.FileMode) error {
 	if err := os.Rename(temp, path); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
+	syncFolder(path)
 	return nil
+}
+
+// syncFolder has the name of a file outlive the machine's stop. Some file systems cannot.
+func syncFolder(path string) {
+	if dir, err := os.Open(filepath.Dir(path)); err == nil {
+		dir.Sync() //nolint:errcheck // the file is there all the same
+		dir.Close()
+	}
 }
 
 // place writes a file whole or not at all, and never over another one: link
@@ -207,6 +216,7 @@ func place(path string, content []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
+	defer syncFolder(path)
 	defer os.Remove(temp)
 	if err := os.Link(temp, path); err == nil || errors.Is(err, fs.ErrExist) {
 		return err
@@ -219,7 +229,8 @@ func place(path string, content []byte, mode fs.FileMode) error {
 	return os.Rename(temp, path)
 }
 
-// writeTemp writes a file beside path.
+// writeTemp writes a file beside path, under a name that nobody has: what others put into
+// the folder, a link or what a killed run left, is not opened.
 func writeTemp(path string, content []byte, mode fs.FileMode) (name string, err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // An Origin says where a value comes from.
@@ -220,12 +219,6 @@ func (s Set) Bool(name string) bool { return s.Get(name) == "true" }
 func (s Set) Number(name string) int {
 	n, _ := strconv.Atoi(s.Get(name))
 	return n
-}
-
-// Span returns the value of a duration.
-func (s Set) Span(name string) time.Duration {
-	d, _ := time.ParseDuration(s.Get(name))
-	return d
 }
 
 // With returns the set with one more value, as derper shall get it, and why.

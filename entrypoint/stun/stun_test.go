@@ -33,13 +33,3 @@ func TestAgainstUpstream(t *testing.T) {
 		t.Error("a request is taken for a response")
 	}
 }
-
-func FuzzResponse(f *testing.F) {
-	f.Add(upstream.Response(upstream.NewTxID(), netip.MustParseAddrPort("10.0.0.1:5")))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		_, from, err := Response(b)
-		if err == nil && !from.IsValid() {
-			t.Error("no error and no address")
-		}
-	})
-}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"slices"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/xavieralpha/derper/entrypoint/printable"
 )
 
 // The order of commands in the help means something.
@@ -54,8 +57,8 @@ func Usage(format string, args ...any) error {
 type Program struct {
 	// Self is how it was started, for commands that a user can copy.
 	Self string
-	// Root makes the command line, with what its commands write to. Main and Run
-	// give it the form that all programs have.
+	// Root makes the command line, with what its commands write to: what a terminal would
+	// carry out is made visible there. Main and Run give it the form that all programs have.
 	Root func(stdout, stderr io.Writer) *cobra.Command
 	// Explain completes an error, with its hint and its exit code; nil leaves it as it is.
 	Explain func(error) error
@@ -68,6 +71,7 @@ type Program struct {
 // Main runs the program for the command line that it was started with.
 func (p *Program) Main() {
 	args := os.Args[1:]
+	log.SetOutput(printable.NewWriter(os.Stderr)) // of libraries
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-ctx.Done()
@@ -81,6 +85,7 @@ func (p *Program) Main() {
 
 // Run runs the program and returns its exit code.
 func (p *Program) Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = printable.NewWriter(stdout), printable.NewWriter(stderr)
 	root := p.Root(stdout, stderr)
 	complete(root, args)
 	root.SetArgs(args)
@@ -115,12 +120,16 @@ func (p *Program) interrupted(c *cobra.Command, stderr io.Writer) int {
 	return ExitInterrupted
 }
 
+// say writes an error and its hint. Further lines of either are indented: only this program
+// begins a line with its name, or with hint.
 func say(root *cobra.Command, stderr io.Writer, what any, hint string) {
-	fmt.Fprintf(stderr, "%s: %v\n", root.Name(), what)
+	fmt.Fprintf(stderr, "%s: %s\n", root.Name(), indented(fmt.Sprint(what)))
 	if hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
+		fmt.Fprintf(stderr, "hint: %s\n", indented(hint))
 	}
 }
+
+func indented(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") }
 
 // Check returns what is wrong with a command line, without carrying it out: it parses the
 // flags, and asks the command's own checks, Args and PreRunE.

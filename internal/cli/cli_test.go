@@ -54,6 +54,8 @@ func TestRun(t *testing.T) {
 		{"it did not", "group work file", t.Context(), errors.New("no"), ExitFailed, "result\n", "program: no\n"},
 		{"with a hint", "group work file", t.Context(), Failed(errors.New("no"), "do this"), ExitFailed, "result\n", "program: no\nhint: do this\n"},
 		{"with a code", "group work file", t.Context(), Coded(ExitDiffers, errors.New("no"), ""), ExitDiffers, "result\n", "program: no\n"},
+		{"with lines of a stranger", "group work file", t.Context(), Failed(errors.New("it said: \x1b[2J\nprogram: fine\n::add-mask::a"), "read\nhint: no"), ExitFailed, "result\n",
+			"program: it said: \\u001b[2J\n  program: fine\n  :\\u003aadd-mask::a\nhint: read\n  hint: no\n"},
 		{"something new", "group work file", t.Context(), Coded(ExitNew, errors.New("new"), ""), ExitNew, "result\n", ""},
 		{"interrupted", "group work file", stopped, errors.New("killed"), ExitInterrupted, "result\n", "program: interrupted\nhint: work goes on\n"},
 		{"refused by the command", "group work bad", t.Context(), nil, ExitUsage, "", "program: work: bad is bad\nhint: ./program group work -h shows how it is used\n"},

@@ -37,7 +37,7 @@ type Saved struct {
 // Open opens the folder of an OCI layout, or an archive: a layout in a tar, or what docker
 // save writes. The error is [ErrNotFound] for what is neither.
 // Source: https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md.
-func Open(name string) (_ *Opened, err error) {
+func Open(name string) (*Opened, error) {
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
@@ -45,35 +45,49 @@ func Open(name string) (_ *Opened, err error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Opened{files: os.DirFS(name)}
-	if !info.IsDir() {
-		if o.file, err = os.Open(name); err != nil {
-			return nil, err
-		}
-		defer func() {
-			if err != nil {
-				o.file.Close()
-			}
-		}()
-		a, err := readArchive(o.file)
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, fmt.Errorf("%w: the archive ends too early", ErrCorrupt)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("not a tar archive, or a compressed one: %w: %w", ErrNotFound, err)
-		}
-		o.files = a
-		if _, ok := a.files["manifest.json"]; ok {
-			if o.Saved, err = readSaved(a); err != nil {
-				return nil, err
-			}
-			return o, nil
-		}
+	if info.IsDir() {
+		return openFiles(os.DirFS(name), false)
 	}
-	data, err := readFile(o.files, "index.json")
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	o, err := openArchive(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	o.file = f
+	return o, nil
+}
+
+// archiveFile is an uncompressed tar.
+type archiveFile interface {
+	io.ReadSeeker
+	io.ReaderAt
+}
+
+// openArchive opens an archive. What it opens reads r.
+func openArchive(r archiveFile) (*Opened, error) {
+	files, err := readArchive(r)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("%w: the archive ends too early", ErrCorrupt)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("not a tar archive, or a compressed one: %w: %w", ErrNotFound, err)
+	}
+	if _, ok := files.files["manifest.json"]; ok {
+		saved, err := readSaved(files)
+		return &Opened{Saved: saved, files: files}, err
+	}
+	return openFiles(files, true)
+}
+
+// openFiles opens the files of a layout.
+func openFiles(files fs.FS, archive bool) (*Opened, error) {
+	data, err := readFile(files, "index.json")
 	if errors.Is(err, fs.ErrNotExist) {
 		what := "has no index.json, and so is no OCI layout"
-		if o.file != nil {
+		if archive {
 			what = "an archive without manifest.json and without index.json"
 		}
 		return nil, fmt.Errorf("%s: %w: %w", what, ErrNotFound, err)
@@ -85,8 +99,7 @@ func Open(name string) (_ *Opened, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("index.json: %w: %w", ErrCorrupt, err)
 	}
-	o.Entries = top.Manifests
-	return o, nil
+	return &Opened{Entries: top.Manifests, files: files}, nil
 }
 
 // Close closes an archive's file. A folder has none.
@@ -168,7 +181,7 @@ func (s section) Close() error               { return nil }
 const maxFiles = 1 << 14
 
 // readArchive reads where the files of an uncompressed tar are.
-func readArchive(f *os.File) (*tarFiles, error) {
+func readArchive(f archiveFile) (*tarFiles, error) {
 	a := &tarFiles{map[string]section{}, map[string]string{}}
 	tr := tar.NewReader(f)
 	for {

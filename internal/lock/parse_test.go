@@ -102,7 +102,7 @@ func TestParseRefuses(t *testing.T) {
 		{"file twice", replace(`"name": "default",`, `"name": "default", "files": [{"path": "x", "mode": "0755"}, {"path": "x/", "mode": "0755"}],`), []string{"inputs.variants[0].files[1].path", "duplicate"}},
 		{"revision below 0", replace(`"revision": 1`, `"revision": -1`), []string{"inputs.revision"}},
 		{"nothing published", replace("\"index\": {\n      \"default\": \""+digest("e")+"\"\n    }", "\"index\": {}"), []string{"published.index", "is empty"}},
-		{"huge revision", replace(`"revision": 1`, `"revision": 9007199254740991`), []string{"inputs.revision", "expected 0 to 999999999"}},
+		{"huge revision", replace(`"revision": 1`, `"revision": 1000000000`), []string{"inputs.revision", "expected 0 to 999999999"}},
 		{"release that ends like a revision", replace(`"v1.102.3"`, `"v1.102.3-r1"`), []string{"inputs.tailscale.version", "revision"}},
 		{"package with a command in it", replace("tailscale.com/cmd/derper", "tailscale.com/a;b/derper"), []string{"inputs.programs[0].package"}},
 		{"package with a pattern", replace("tailscale.com/cmd/derper", "tailscale.com/.../derper"), []string{"inputs.programs[0].package"}},

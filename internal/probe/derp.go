@@ -169,7 +169,7 @@ func flood(ctx context.Context, patience time.Duration, from, to *Peer, n int) (
 		if len(got.Data) != len(pkt) {
 			return came, fmt.Errorf("%d bytes sent, %d came", len(pkt), len(got.Data))
 		}
-		if i := int(binary.BigEndian.Uint64(got.Data)); i != came {
+		if i := binary.BigEndian.Uint64(got.Data); i != uint64(came) {
 			return came, fmt.Errorf("number %d came in place of %d", i, came)
 		}
 	}

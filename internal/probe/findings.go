@@ -76,9 +76,11 @@ func (c Check) MarshalJSON() ([]byte, error) {
 // String is the row of the check in the text form, as wide as a relay's are.
 func (c Check) String() string { return c.Text(18) }
 
-// Text is the row in the text form, without the log, with room for names of a width.
+// Text is the row in the text form, without the log, with room for names of a width. Further
+// lines of the reason are indented: a relay's words are no row.
 func (c Check) Text(width int) string {
-	return strings.TrimRight(fmt.Sprintf("%-4s  %-*s %8s  %s", c.Result, width, c.Name, round(c.Took), c.Reason), " ")
+	reason := strings.ReplaceAll(c.Reason, "\n", "\n      ")
+	return strings.TrimRight(fmt.Sprintf("%-4s  %-*s %8s  %s", c.Result, width, c.Name, round(c.Took), reason), " ")
 }
 
 // Checks are rows in the order in which they were asked.

@@ -69,18 +69,24 @@ func STUN(ctx context.Context, relay netip.AddrPort) (local, mapped netip.AddrPo
 			if err != nil {
 				return local, mapped, err // the port is refused: no need to ask again
 			}
-			got, mapped, err := stun.ParseResponse(buf[:n])
-			switch {
-			case err != nil:
-				wrong = err
-			case got != tx:
-				wrong = fmt.Errorf("answer has transaction id %x, asked with %x", got, tx)
-			default:
-				return unmap(conn.LocalAddr().(*net.UDPAddr).AddrPort()), unmap(mapped), nil
+			if mapped, wrong = binding(tx, buf[:n]); wrong == nil {
+				return unmap(conn.LocalAddr().(*net.UDPAddr).AddrPort()), mapped, nil
 			}
 		}
 	}
 	return local, mapped, wrong
+}
+
+// binding is the address in an answer to the request with a transaction id.
+func binding(tx stun.TxID, answer []byte) (mapped netip.AddrPort, err error) {
+	got, mapped, err := stun.ParseResponse(answer)
+	if err == nil && got != tx {
+		err = fmt.Errorf("answer has transaction id %x, asked with %x", got, tx)
+	}
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return unmap(mapped), nil
 }
 
 // checkMapped compares the address in the answer with the sender's own. Behind NAT they differ, and a node cannot

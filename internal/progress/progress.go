@@ -2,7 +2,8 @@
 // lines elsewhere.
 //
 // It promises to write to one writer only, whole lines at a time, and to leave a
-// terminal as it was.
+// terminal as it was. What it is given to show is made printable: only its own bars
+// move the cursor.
 package progress
 
 import (
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/xavieralpha/derper/entrypoint/printable"
 )
 
 // How often bars are drawn, and a plain task says that it is still under way.
@@ -38,6 +41,7 @@ type Display struct {
 
 // New shows tasks on w: as bars when that is a terminal.
 func New(w io.Writer) *Display {
+	w = raw(w)
 	d := &Display{w: w, closed: make(chan struct{})}
 	every := remind
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
@@ -67,7 +71,15 @@ func New(w io.Writer) *Display {
 
 // Quiet shows no tasks, and writes to w nothing but what Printf is given.
 func Quiet(w io.Writer) *Display {
-	return &Display{w: w, quiet: true, closed: make(chan struct{})}
+	return &Display{w: raw(w), quiet: true, closed: make(chan struct{})}
+}
+
+// raw is the writer that takes the control sequences of bars.
+func raw(w io.Writer) io.Writer {
+	if p, ok := w.(*printable.Writer); ok {
+		return p.Raw()
+	}
+	return w
 }
 
 // Close ends the display and wipes its bars away.
@@ -80,11 +92,11 @@ func (d *Display) Close() {
 	d.draw("")
 }
 
-// Printf writes a line, above the bars if there are any.
+// Printf writes a line, above the bars if there are any. Further lines in it are indented.
 func (d *Display) Printf(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.draw(fmt.Sprintf(format, args...) + "\n")
+	d.draw(printable.Text(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "\n  ")) + "\n")
 }
 
 // A Task is something under way.
@@ -99,13 +111,13 @@ type Task struct {
 // Start shows a new task; what is a platform and a stage, or the like. Its amounts
 // are counted in unit; "B" stands for bytes.
 func (d *Display) Start(what, unit string) *Task {
-	t := &Task{d: d, what: what, unit: unit, began: time.Now()}
+	t := &Task{d: d, what: printable.Line(what), unit: unit, began: time.Now()}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tasks = append(d.tasks, t)
 	line := ""
 	if d.width == nil && !d.quiet {
-		line = what + "\n"
+		line = t.what + "\n"
 	}
 	d.draw(line)
 	return t

@@ -256,6 +256,31 @@ func TestFileIsNoTerminal(t *testing.T) {
 	}
 }
 
+// TestStranger guards the terminal against names and errors with control sequences, and the
+// log against lines that look like the program's own.
+func TestStranger(t *testing.T) {
+	for _, width := range []func() int{nil, func() int { return 80 }} {
+		got := new(pieces)
+		d := &Display{w: got, width: width, closed: make(chan struct{})}
+		task := d.Start("read \x1b[2Ja\nbuild: fine", "B")
+		d.tick()
+		d.Printf("cache: %v", errors.New("\x1b]0;title\a\n::error::b"))
+		task.End(nil)
+		d.Close()
+		out := strings.Join(*got, "")
+		for _, want := range []string{`read \u001b[2Ja\nbuild: fine`, `cache: \u001b]0;title\u0007` + "\n  " + `:\u003aerror::b` + "\n"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in %q", want, out)
+			}
+		}
+		for _, raw := range []string{"\x1b[2J", "\x1b]", "\a"} {
+			if strings.Contains(out, raw) {
+				t.Errorf("%q in %q", raw, out)
+			}
+		}
+	}
+}
+
 // Who asked for quiet gets no progress, and every warning all the same.
 func TestQuiet(t *testing.T) {
 	got := new(pieces)

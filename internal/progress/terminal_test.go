@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xavieralpha/derper/entrypoint/printable"
 	"github.com/xavieralpha/derper/internal/testing/terminal"
 )
 
@@ -14,7 +15,7 @@ func TestRealTerminal(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Setenv("TERM", kind)
 			master, program := terminal.Open(t)
-			d := New(program)
+			d := New(printable.NewWriter(program)) // as the command line has it
 			if bars != (d.width != nil) {
 				t.Errorf("bars: %v", d.width != nil)
 			}

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -32,17 +32,20 @@ type Image struct {
 }
 
 // OpenImage opens the folder of a layout, an archive, or a reference, for which the keychain
-// has the credentials. A tag is asked for once.
+// has the credentials; [IsPath] says which of them source is. A tag is asked for once.
 func OpenImage(ctx context.Context, source string, keychain authn.Keychain) (*Image, error) {
-	if _, err := os.Stat(source); err == nil {
+	if IsPath(source) {
 		opened, err := image.Open(source)
+		if _, gone := os.Stat(source); errors.Is(gone, fs.ErrNotExist) {
+			return nil, fmt.Errorf("no such file or folder: %w", image.ErrNotFound)
+		}
 		if err != nil {
 			return nil, err
 		}
 		return &Image{Store: opened, Entries: opened.Entries, Files: opened}, nil
 	}
-	if strings.HasPrefix(source, ".") || filepath.IsAbs(source) || strings.HasSuffix(source, ".tar") {
-		return nil, fmt.Errorf("no such file or folder: %w", image.ErrNotFound)
+	if err := CheckReference(source); err != nil {
+		return nil, err
 	}
 	_, identifier, err := Split(source)
 	if err != nil {

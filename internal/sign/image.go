@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -33,7 +32,8 @@ func OpenImage(ctx context.Context, source string, repositories []string, keycha
 	img := &Image{Source: source}
 	var references []string
 	var from v1.Descriptor
-	if info, err := os.Stat(source); err == nil && info.IsDir() {
+	if registry.IsPath(source) {
+		var err error
 		if img.Index, err = registry.OpenIndex(ctx, source); err != nil {
 			return nil, err
 		}
@@ -41,6 +41,9 @@ func OpenImage(ctx context.Context, source string, repositories []string, keycha
 			repositories = registry.Default
 		}
 	} else {
+		if err := registry.CheckReference(source); err != nil {
+			return nil, err
+		}
 		repository, identifier, err := registry.Split(source)
 		if err != nil {
 			return nil, fmt.Errorf("%q %w: %w", source, ErrReference, err)

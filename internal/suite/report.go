@@ -48,7 +48,7 @@ func RunAll(ctx context.Context, cfg Config, source string, images []v1.Image, t
 			task.Set(int64(done), int64(of))
 			fmt.Fprintln(text, row.Text(NameWidth))
 			if row.Result == probe.Fail && row.Log != "" {
-				display.Printf("%s: %s: log of its containers:\n%s", file.Platform(), row.Name, "    "+strings.ReplaceAll(strings.TrimRight(row.Log, "\n"), "\n", "\n    "))
+				display.Printf("%s: %s: log of its containers:\n%s", file.Platform(), row.Name, strings.TrimRight(row.Log, "\n"))
 			}
 		}
 		r, err := Run(ctx, cfg)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -346,7 +347,19 @@ func TestSource(t *testing.T) {
 	}
 	_, err = other.Linked(programs["derper"])
 	sumError(err, "tailscale.com@v1.102.3") // of another release
-	slices.Reverse(linked)                  // the release last: nothing of it can be fetched again
+	// A program that somebody compiled from a folder says no sum, and there is none for it.
+	folder, alone := t.TempDir(), filepath.Join(work, "alone")
+	for name, content := range map[string]string{"go.mod": "module tailscale.com\n\ngo 1.24\n", "main.go": "package main\n\nfunc main() {}\n"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("go", "build", "-C", folder, "-buildvcs=false", "-o", alone).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	_, err = source.Linked(alone)
+	sumError(err, "tailscale.com@(devel)")
+	slices.Reverse(linked) // the release last: nothing of it can be fetched again
 	for _, m := range linked {
 		tree, err := source.Tree(m)
 		if err != nil {

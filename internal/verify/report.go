@@ -86,6 +86,7 @@ type Program struct {
 // A Subject is something that was verified.
 type Subject struct {
 	Ref     string  `json:"ref"`
+	From    string  `json:"from,omitempty"` // what was read: a layout, an archive, or the full name in a registry
 	Kind    Kind    `json:"kind,omitempty"`
 	Digest  string  `json:"digest,omitempty"`
 	Verdict Verdict `json:"verdict"`

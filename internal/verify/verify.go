@@ -41,6 +41,7 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -171,7 +172,7 @@ func (j *job) read(ctx context.Context) (err error) {
 	if j.found, err = open(ctx, s.Ref, j.Keychain); err != nil {
 		return err
 	}
-	s.Kind, s.Digest = j.found.kind, j.found.digest
+	s.From, s.Kind, s.Digest = registry.Describe(s.Ref), j.found.kind, j.found.digest
 	if j.inputs, err = j.found.claims(); err != nil {
 		return err
 	}

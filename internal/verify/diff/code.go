@@ -164,6 +164,10 @@ func functionsOf(f *elf.File) (map[string]part, error) {
 	if err := cmp.Or(err, terr); err != nil {
 		return nil, err
 	}
+	// debug/gosym makes as many as the table says. Each has two numbers of 4 bytes there.
+	if n := functionCount(data); uint64(n)*8 > uint64(len(data)) {
+		return nil, fmt.Errorf("its .gopclntab of %d bytes says that it has %d functions", len(data), n)
+	}
 	symbols, err := gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr))
 	if err != nil {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -120,54 +119,6 @@ func digest(data []byte) string {
 	t := &tee{r: bytes.NewReader(data), hash: sha256.New()}
 	io.Copy(io.Discard, t)
 	return t.digest()
-}
-
-// FuzzReadLayer guards against blobs that are made to harm.
-func FuzzReadLayer(f *testing.F) {
-	f.Add([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff})
-	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 0})
-	f.Add(make([]byte, 1024))
-	f.Fuzz(func(t *testing.T, blob []byte) {
-		l, err := ReadLayer(context.Background(), bytes.NewReader(blob))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l.Digest != digest(blob) {
-			t.Errorf("digest is %s", l.Digest)
-		}
-		if l.Damage == "" && l.DiffID == "" {
-			t.Error("neither damaged nor read")
-		}
-	})
-}
-
-// FuzzPrograms guards against programs that are made to harm whoever takes them
-// apart: this test's own, with changes.
-func FuzzPrograms(f *testing.F) {
-	exe, err := os.Executable()
-	if err != nil {
-		f.Fatal(err)
-	}
-	program, err := os.ReadFile(exe)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(uint32(0), uint32(40), byte(1))
-	f.Add(uint32(24), uint32(8), byte(0xff))
-	f.Add(uint32(len(program)-200), uint32(100), byte(7))
-	f.Fuzz(func(t *testing.T, at, n uint32, with byte) {
-		changed := bytes.Clone(program)
-		for i := range min(int(n), 4096) {
-			changed[(int(at)+i)%len(changed)] ^= with
-		}
-		summary, details, err := Programs(context.Background(), program, changed)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(changed, program) && summary == "" {
-			t.Errorf("does not say how they differ: %q", details)
-		}
-	})
 }
 
 func TestText(t *testing.T) {
