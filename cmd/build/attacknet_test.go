@@ -22,7 +22,7 @@ import (
 )
 
 // relays are the rows of relays that lie or are broken.
-func relays(t *testing.T) (rows []row) {
+func relays(t *testing.T) (rows []encounter) {
 	page := func(h http.HandlerFunc) *relaytest.Relay {
 		return &relaytest.Relay{Pages: map[string]http.HandlerFunc{"/bootstrap-dns": h}}
 	}
@@ -53,7 +53,7 @@ func relays(t *testing.T) (rows []row) {
 		case b.What == "expired certificate, pinned":
 			continue // as all are here
 		}
-		rows = append(rows, row{kind: "Relays", attack: b.What, command: "probe", meet: func(t *testing.T) met {
+		rows = append(rows, encounter{kind: "Relays", attack: b.What, command: "probe", meet: func(t *testing.T) met {
 			if b.Fails == "tls/sni" {
 				return probes(b.Relay.Start(t, "relay.example"), true)(t)
 			}
@@ -64,13 +64,13 @@ func relays(t *testing.T) (rows []row) {
 		name   string
 		pinned bool
 	}{{"a certificate of an unknown authority", false}, {"another certificate than the pinned one", true}} {
-		rows = append(rows, row{kind: "Relays", attack: a.name, command: "probe", meet: func(t *testing.T) met {
+		rows = append(rows, encounter{kind: "Relays", attack: a.name, command: "probe", meet: func(t *testing.T) met {
 			r := new(relaytest.Relay).Start(t, "relay.example")
 			r.Pin = "sha256-raw:" + strings.Repeat("5a", 32)
 			return probes(r, a.pinned)(t)
 		}})
 	}
-	rows = append(rows, row{kind: "Relays", attack: "an expired certificate that nobody verifies", command: "probe --insecure", meet: func(t *testing.T) met {
+	rows = append(rows, encounter{kind: "Relays", attack: "an expired certificate that nobody verifies", command: "probe --insecure", meet: func(t *testing.T) met {
 		r := (&relaytest.Relay{Cert: func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour)
 		}}).Start(t, "relay.example")
@@ -93,7 +93,7 @@ func probes(r relaytest.Running, pinned bool, flags ...string) func(t *testing.T
 }
 
 // modules are the rows of module proxies and checksum databases that lie.
-func modules(t *testing.T) (rows []row) {
+func modules(t *testing.T) (rows []encounter) {
 	tailscale := func(r *releasetest.Release) module.Version {
 		return module.Version{Path: lock.TailscaleModule, Version: r.Inputs.Tailscale.Version}
 	}
@@ -173,7 +173,7 @@ func modules(t *testing.T) (rows []row) {
 		}},
 		{"a lock with a Go that nobody knows", func(_ *testing.T, r *releasetest.Release) { r.Inputs.Go.Version = "go1.99.99" }},
 	} {
-		rows = append(rows, row{kind: "Modules", attack: a.name, command: "image", meet: func(t *testing.T) met {
+		rows = append(rows, encounter{kind: "Modules", attack: a.name, command: "image", meet: func(t *testing.T) met {
 			r := releasetest.New(t, "../..")
 			r.Inputs.Platforms = []lock.Platform{"linux/amd64"}
 			a.do(t, r)
@@ -191,7 +191,7 @@ func modules(t *testing.T) (rows []row) {
 }
 
 // upstreams are the rows of attacks by whoever has tailscale's git repository.
-func upstreams(t *testing.T) (rows []row) {
+func upstreams(t *testing.T) (rows []encounter) {
 	const version = "v1.104.0"
 	next := func(t *testing.T, u *releasetest.Repository) {
 		u.Commit(t, map[string]string{"VERSION.txt": version})
@@ -284,7 +284,7 @@ func upstreams(t *testing.T) (rows []row) {
 			u.Publish(t, u.Inputs.Tailscale.Version)
 		}},
 	} {
-		rows = append(rows, row{kind: "Upstream", attack: a.name, command: "update", meet: func(t *testing.T) met {
+		rows = append(rows, encounter{kind: "Upstream", attack: a.name, command: "update", meet: func(t *testing.T) met {
 			u := releasetest.NewRepository(t, releasetest.New(t, "../.."))
 			l := &lock.Lock{Schema: lock.SchemaVersion, Inputs: u.Inputs}
 			name := filepath.Join(t.TempDir(), lock.File)
@@ -313,7 +313,7 @@ func upstreams(t *testing.T) (rows []row) {
 
 // locks are the rows of documents that are fed to the program: locks, and folders that it
 // is to write to.
-func locks(w *hostileWorld) (rows []row) {
+func locks(w *hostileWorld) (rows []encounter) {
 	replace := func(old, new string) func(string) string {
 		return func(s string) string {
 			if !strings.Contains(s, old) {
@@ -351,7 +351,7 @@ func locks(w *hostileWorld) (rows []row) {
 		{"a lock that is nested 100,000 deep", func(string) string { return strings.Repeat("[", 100_000) }},
 		{"an empty lock", func(string) string { return "" }},
 	} {
-		rows = append(rows, row{kind: "Locks", attack: a.name, command: "plan", meet: func(t *testing.T) met {
+		rows = append(rows, encounter{kind: "Locks", attack: a.name, command: "plan", meet: func(t *testing.T) met {
 			data, err := os.ReadFile(w.lock)
 			if err != nil {
 				t.Fatal(err)
@@ -384,7 +384,7 @@ func locks(w *hostileWorld) (rows []row) {
 			return os.WriteFile(filepath.Join(dir, ".derper-layout.json"), []byte(`{"files`), 0o644)
 		}},
 	} {
-		rows = append(rows, row{kind: "Folders to write to", attack: a.name, command: "image --output", meet: func(t *testing.T) met {
+		rows = append(rows, encounter{kind: "Folders to write to", attack: a.name, command: "image --output", meet: func(t *testing.T) met {
 			above := t.TempDir()
 			dir, victim := filepath.Join(above, "dist"), filepath.Join(above, "victim")
 			for _, err := range []error{os.Mkdir(dir, 0o755), os.WriteFile(victim, nil, 0o644), a.fill(dir)} {

@@ -21,8 +21,8 @@ var rewriteTable = flag.Bool("table", false, "let TestAttacks write docs/attacks
 
 const attacksFile = "../../docs/attacks.md"
 
-// A row is one attack and one command that meets it.
-type row struct {
+// An encounter is a row: one attack and one command that meets it.
+type encounter struct {
 	kind, attack, command string
 	harmless              string // why it may pass, "" for what must not
 	meet                  func(t *testing.T) met
@@ -114,7 +114,7 @@ are left out of the words.
 var verdicts = map[int]string{cli.ExitOK: "passes", cli.ExitFailed: "refused", cli.ExitUsage: "wrong arguments", cli.ExitDiffers: "differs"}
 
 // cell carries out a row and is what the table has for it.
-func (r row) cell(t *testing.T) string {
+func (r encounter) cell(t *testing.T) string {
 	m := r.meet(t)
 	verdict, known := verdicts[m.code]
 	switch {
@@ -199,7 +199,7 @@ func variables(list map[string]string) func(string) string {
 }
 
 // images are the rows of attacks on images and where they are kept.
-func (w *hostileWorld) images() (rows []row) {
+func (w *hostileWorld) images() (rows []encounter) {
 	for _, k := range hostile.Kinds() {
 		for _, a := range k.Attacks {
 			commands := slices.Clone(a.Commands)
@@ -213,7 +213,7 @@ func (w *hostileWorld) images() (rows []row) {
 				if later[a.Name] {
 					continue
 				}
-				rows = append(rows, row{k.Name, a.Name, name, a.Harmless, func(t *testing.T) met {
+				rows = append(rows, encounter{k.Name, a.Name, name, a.Harmless, func(t *testing.T) met {
 					c := a.Content(t, w.good)
 					args, source := w.command(t, name, a, c)
 					m := program(t, func(e *env) {

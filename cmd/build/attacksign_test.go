@@ -319,7 +319,7 @@ var impersonations = []forgery{
 }
 
 // signatures are the rows of attacks on who signed an image.
-func (w *hostileWorld) signatures(t *testing.T) (rows []row) {
+func (w *hostileWorld) signatures(t *testing.T) (rows []encounter) {
 	l, err := lock.Read(w.lock)
 	if err != nil {
 		t.Fatal(err)
@@ -340,7 +340,7 @@ func (w *hostileWorld) signatures(t *testing.T) (rows []row) {
 	rowsOf := func(kind, command string, flags []string, list []forgery, signer, other *sign.Signer) {
 		good, bad := signAll(t, statements, by(t, signer)), signAll(t, statements, by(t, other))
 		for _, f := range append([]forgery{{name: "nothing is wrong", harmless: "or the rows below would prove nothing"}}, list...) {
-			rows = append(rows, row{kind, f.name, command, f.harmless, func(t *testing.T) met {
+			rows = append(rows, encounter{kind, f.name, command, f.harmless, func(t *testing.T) met {
 				s := &signing{T: t, w: w, c: w.good.Content.Clone(), statements: append([]attest.Statement{}, statements...),
 					list: append([]signature{}, good...), other: append([]signature{}, bad...), sign: by(t, signer)}
 				if f.change != nil {

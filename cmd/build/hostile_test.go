@@ -27,14 +27,14 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
-// hostile is what strangers say: it wipes the screen, in three ways, turns the text around,
+// wipes is what strangers say: it wipes the screen, in three ways, turns the text around,
 // and gives commands to GitHub Actions.
-const hostile = "\x1b[2J\u009b2J\u202e\u2066 ##[add-mask]a"
+const wipes = "\x1b[2J\u009b2J\u202e\u2066 ##[add-mask]a"
 
 var (
 	// raw is what a terminal or GitHub Actions would carry out.
 	raw = regexp.MustCompile("[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|##\\[|(?m:^\\s*::)")
-	// visible is how hostile begins when it is shown, also in Go's quotes and in JSON.
+	// visible is how wipes begins when it is shown, also in Go's quotes and in JSON.
 	visible = regexp.MustCompile(`\\(x1b|u001b)\[2J`)
 )
 
@@ -48,8 +48,8 @@ func stranger(t *testing.T, secure *tls.Config) string {
 	}
 	t.Cleanup(func() { ln.Close() })
 	body, err := json.Marshal(map[string]any{
-		"message": hostile + "\n::error::b",
-		"errors":  []any{map[string]string{"code": "DENIED" + hostile, "message": hostile + "\n::error::b"}},
+		"message": wipes + "\n::error::b",
+		"errors":  []any{map[string]string{"code": "DENIED" + wipes, "message": wipes + "\n::error::b"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func stranger(t *testing.T, secure *tls.Config) string {
 		if req.URL.Path == "/v2/" { // as a registry does; else it is asked again and again
 			status = 200
 		}
-		fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", status, hostile, len(body), body)
+		fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", status, wipes, len(body), body)
 	}
 	go func() {
 		for {
@@ -117,11 +117,11 @@ func TestHostile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	word, _ := json.Marshal(hostile)
+	word, _ := json.Marshal(wipes)
 	write(t, spoiled, strings.Replace(string(data), `"revision"`, string(word)+": 1,\n    \"revision\"", 1))
 	layouts := hostileLayouts(t, good)
 	claims, platforms := layouts["claims"], layouts["platforms"]
-	missing := "./" + hostile
+	missing := "./" + wipes
 
 	rows := map[string][]row{
 		"": {
@@ -131,13 +131,13 @@ func TestHostile(t *testing.T) {
 		"image": {
 			{"the name of a lock", []string{"--lock", missing}, false},
 			{"a lock", []string{"--lock", spoiled}, false},
-			{"a module proxy", []string{"--lock", good.LockFile, "--cache", "cache" + hostile}, false},
+			{"a module proxy", []string{"--lock", good.LockFile, "--cache", "cache" + wipes}, false},
 		},
 		"test": {
 			{"a registry", []string{ref}, false},
 			{"the platforms of a layout", []string{"--platform", "linux/riscv64", platforms}, false},
 			{"the name of a layout", []string{missing}, false},
-			{"the name of a file", []string{"--junit", hostile, "--run", hostile, missing}, false},
+			{"the name of a file", []string{"--junit", wipes, "--run", wipes, missing}, false},
 		},
 		"verify": {
 			{"a registry", []string{ref}, false},
@@ -146,19 +146,19 @@ func TestHostile(t *testing.T) {
 			{"the claims of a layout, as JSON", []string{"--json", claims}, false},
 			{"the name of a layout", []string{missing}, false},
 			{"a lock", []string{"--lock", spoiled, claims}, false},
-			{"the name of a rebuilder", []string{"--require", "1", "--rebuilder", hostile, ref}, false},
+			{"the name of a rebuilder", []string{"--require", "1", "--rebuilder", wipes, ref}, false},
 		},
 		"probe": {
 			{"a relay", []string{"--insecure", "--stun-port=-1", "--http-port=-1", "--timeout", "2s", relay}, false},
 			{"a relay, as JSON", []string{"--json", "--insecure", "--stun-port=-1", "--http-port=-1", "--timeout", "2s", relay}, false},
-			{"the name of a relay", []string{hostile}, false},
+			{"the name of a relay", []string{wipes}, false},
 		},
 		"push": {
 			{"a registry", []string{"--lock", good.LockFile, "--to", ref, good.Dir}, false},
 			{"a layout", []string{"--lock", good.LockFile, "--to", ref, claims}, true}, // it is not on record, which is all that is said
 			{"the name of a layout", []string{"--lock", good.LockFile, "--to", ref, missing}, false},
 			{"a lock", []string{"--lock", spoiled, good.Dir}, false},
-			{"the name of a tag", []string{"--lock", good.LockFile, "--to", ref, "--tag", hostile, good.Dir}, false},
+			{"the name of a tag", []string{"--lock", good.LockFile, "--to", ref, "--tag", wipes, good.Dir}, false},
 		},
 		"sign": {
 			{"a registry", []string{"--lock", good.LockFile, "--key", key, ref + digest}, false},
@@ -167,7 +167,7 @@ func TestHostile(t *testing.T) {
 		},
 		"verify-signature": {
 			{"a registry", []string{"--key", public, ref}, false},
-			{"the name of a reference", []string{"--key", public, hostile}, false},
+			{"the name of a reference", []string{"--key", public, wipes}, false},
 		},
 		"attest": {
 			{"the platforms of a layout", []string{"--lock", good.LockFile, platforms}, false},
@@ -178,26 +178,26 @@ func TestHostile(t *testing.T) {
 			{"a registry", []string{"--lock", good.LockFile, "--unsigned", "--folder", "release", "--to", ref}, false},
 			{"a registry, to withdraw", []string{"--lock", good.LockFile, "--withdraw", "1.102.3-r0", "--folder", "release", "--to", ref}, false},
 			{"a lock", []string{"--lock", spoiled, "--unsigned", "--to", ref}, false},
-			{"a version", []string{"--withdraw", hostile}, false},
+			{"a version", []string{"--withdraw", wipes}, false},
 		},
 		"update": {
 			{"a module proxy and a repository", []string{"--lock", good.LockFile, "--cache", "cache", "--source-repo", "http://" + host}, false},
 			{"the name of a repository", []string{"--lock", good.LockFile, "--cache", "cache", "--source-repo", missing}, false},
 			{"a lock", []string{"--lock", spoiled}, false},
 		},
-		"github":       {{"a command", []string{hostile}, false}},
-		"github issue": {{"GitHub", []string{"--title", hostile, hostile}, false}},
+		"github":       {{"a command", []string{wipes}, false}},
+		"github issue": {{"GitHub", []string{"--title", wipes, wipes}, false}},
 		"plan": {
 			{"a lock", []string{"--lock", spoiled}, false},
 			{"the name of a lock", []string{"--lock", missing}, false},
 		},
-		"cache": {{"a command", []string{hostile}, false}},
+		"cache": {{"a command", []string{wipes}, false}},
 		"cache prune": {
-			{"the name of a cache", []string{"--all", "--cache", "pruned" + hostile}, false},
+			{"the name of a cache", []string{"--all", "--cache", "pruned" + wipes}, false},
 			{"a lock", []string{"--lock", spoiled}, false},
 		},
-		"version":    {{"an argument", []string{hostile}, false}},
-		"completion": {{"a shell", []string{hostile}, false}},
+		"version":    {{"an argument", []string{wipes}, false}},
+		"completion": {{"a shell", []string{wipes}, false}},
 	}
 
 	var names []string
@@ -215,7 +215,7 @@ func TestHostile(t *testing.T) {
 	look(standard().commands(io.Discard, io.Discard), nil)
 	n := 0
 	for _, name := range names {
-		for _, row := range append(rows[name], row{"a flag", []string{"--" + hostile}, false}) {
+		for _, row := range append(rows[name], row{"a flag", []string{"--" + wipes}, false}) {
 			n++
 			t.Run(strings.TrimSpace(name+": "+row.what), func(t *testing.T) {
 				args := append(strings.Fields(name), row.args...)
@@ -260,14 +260,14 @@ func hostileLayouts(t *testing.T, good *registrytest.Release) map[string]string 
 	}
 	claims := imagetest.Config(t, img, func(c *image.ConfigFile) {
 		for name := range c.Config.Labels {
-			c.Config.Labels[name] = hostile
+			c.Config.Labels[name] = wipes
 		}
-		c.Author, c.Architecture = hostile, hostile
+		c.Author, c.Architecture = wipes, wipes
 	})
 	dirs := map[string]string{}
 	for name, add := range map[string]mutate.IndexAddendum{
-		"claims":    {Add: imagetest.Annotate(t, claims, hostile, hostile), Descriptor: v1.Descriptor{Annotations: map[string]string{hostile: hostile}}},
-		"platforms": {Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: hostile, Variant: hostile}}},
+		"claims":    {Add: imagetest.Annotate(t, claims, wipes, wipes), Descriptor: v1.Descriptor{Annotations: map[string]string{wipes: wipes}}},
+		"platforms": {Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: wipes, Variant: wipes}}},
 	} {
 		dirs[name] = filepath.Join(t.TempDir(), name)
 		if _, err := image.WriteLayout(dirs[name], "test", mutate.AppendManifests(mutate.IndexMediaType(empty.Index, list.MediaType), add), false); err != nil {
