@@ -152,12 +152,16 @@ func (j *job) close() {
 }
 
 // do does a part of the verification, and notes how long it took and why the image could
-// not be verified. The error is that of ctx.
+// not be verified: what was found to differ does, whatever fails behind that. The error is
+// that of ctx.
 func (j *job) do(ctx context.Context, part func(context.Context) error) error {
 	began := time.Now()
 	if err := part(ctx); err != nil {
 		err = fmt.Errorf("%s: %w", diff.Printable(j.subject.Ref), err)
-		j.subject.Verdict, j.subject.Err, j.subject.Error = Unverified, err, diff.Printable(err.Error())
+		j.subject.Err, j.subject.Error = err, diff.Printable(err.Error())
+		if j.subject.Verdict != Differs {
+			j.subject.Verdict = Unverified
+		}
 	}
 	j.subject.Seconds += time.Since(began).Seconds()
 	return ctx.Err()
@@ -181,10 +185,10 @@ func (j *job) read(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	have := map[v1.Hash]*diff.Layer{}
+	have, budget := map[v1.Hash]*diff.Layer{}, new(diff.Budget)
 	for i, img := range j.found.images {
 		if slices.Contains(j.build, img.platform()) {
-			if err := img.readLayers(ctx, have); err != nil {
+			if err := img.readLayers(ctx, have, budget); err != nil {
 				return err
 			}
 		}
@@ -237,22 +241,21 @@ func (j *job) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := j.conclude(ctx); err != nil {
-		return err
+	j.conclude(ctx)
+	statement, err := j.statement()
+	if err == nil {
+		j.subject.Statement = statement
 	}
-	j.subject.Statement, err = j.statement()
 	return err
 }
 
 // conclude says what all the checks come to.
-func (j *job) conclude(ctx context.Context) error {
+func (j *job) conclude(ctx context.Context) {
 	s := j.subject
 	s.conclude(j.asked)
 	if s.Verdict == Differs {
 		s.revision = j.revision(ctx)
 	}
-	if err := s.explain(); err != nil {
-		return err
-	}
-	return s.mean(j.Verifier, j.found.opened.Tag)
+	s.explain()
+	s.mean(j.Verifier, j.found.opened.Tag)
 }
