@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -135,9 +136,11 @@ func Programs(ctx context.Context, want io.Reader, size int64, got io.Reader) (s
 	return a.Summary, a.Details, nil
 }
 
-// outOfMemory reports whether a Go program ended because it could get no more memory.
+// outOfMemory reports whether a Go program ended because it could get no more memory, for
+// itself or for the stack of a thread.
 func outOfMemory(said string) bool {
-	return strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate memory")
+	return slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "pthread_create failed", "new OS thread"},
+		func(s string) bool { return strings.Contains(said, s) })
 }
 
 // atEnd calls end when all was read, and keeps the error that something could not be.
