@@ -36,11 +36,11 @@ import (
 // Limits to what a repository may send and to the tree of a commit, many times what
 // upstream has.
 const (
-	maxRefs  = 64 << 20 // bytes of the list of references
-	maxPack  = 1 << 30  // bytes of the objects of some tags
-	maxTree  = 1 << 30  // bytes of the files of a commit
-	maxFiles = 1 << 20  // files and folders
-	maxPath  = 4 << 10  // bytes of a file's name
+	maxRefs  = 64 << 20  // bytes of the list of references
+	maxPack  = 256 << 20 // bytes of the objects of some tags
+	maxTree  = 1 << 30   // bytes of the files of a commit
+	maxFiles = 1 << 20   // files and folders
+	maxPath  = 4 << 10   // bytes of a file's name
 )
 
 // A repository is upstream's git repository. It uses no git program, none of the

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/gzip"
@@ -66,6 +67,16 @@ func TestHostile(t *testing.T) {
 		}
 		s := f.verify(t, f.layout(t, platforms, images))
 		wantError(t, s, image.ErrForeign, "its documents have more than 8 MiB")
+	})
+	t.Run("a registry that is never done", func(t *testing.T) {
+		patience := maxReading
+		defer func() { maxReading = patience }()
+		maxReading = time.Nanosecond
+		wantError(t, f.verify(t, f.layoutOf(t, f.index)), nil, "it took longer than 1ns to read it")
+	})
+	t.Run("a layer of 4 EiB by its manifest", func(t *testing.T) {
+		img := imagetest.Edit(t, f.images[0], func(_ *image.ConfigFile, m *v1.Manifest) { m.Layers[1].Size = 1 << 62 })
+		wantError(t, image1(t, img), image.ErrForeign, "has 4611686018427387904 bytes, and a layer may have 1024 MiB")
 	})
 	t.Run("an index that cannot be put into words", func(t *testing.T) {
 		if note, details, err := indexesDiffer([]byte(`{"manifests":[]}`), []byte(`{}`), nil, nil); err == nil {

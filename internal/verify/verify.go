@@ -22,6 +22,12 @@
 // from what a program says of itself, and whoever changed a program may have changed
 // that.
 //
+// An image may be made to harm. Its documents may have 1 MiB each and 8 MiB in all; its
+// layers 1 GiB each, 2 GiB in all, and 8 GiB unpacked, with 16384 files; what refers to it
+// in a registry 32 MiB; reading it may take four hours. Where a program differs, FAIL is said
+// first, and then a process of its own takes it apart, with bounds of memory and of time: no
+// explanation changes a verdict.
+//
 // The package writes nothing but the cache that it is given.
 package verify
 
@@ -167,9 +173,23 @@ func (j *job) do(ctx context.Context, part func(context.Context) error) error {
 	return ctx.Err()
 }
 
+// maxReading is how long it may take to read an image. What bounds each read bounds all of
+// them to days.
+var maxReading = 4 * time.Hour // shorter in a test
+
 // read finds an image, reads all of it, and makes its inputs again.
 func (j *job) read(ctx context.Context) (err error) {
 	s := j.subject
+	// The context goes on with the layers, which are opened again to say how they differ.
+	ctx, cancel := context.WithCancelCause(ctx)
+	slow := fmt.Errorf("it took longer than %s to read it", maxReading)
+	timer := time.AfterFunc(maxReading, func() { cancel(slow) })
+	defer timer.Stop()
+	defer func() {
+		if err != nil && context.Cause(ctx) == slow {
+			err = slow
+		}
+	}()
 	task := j.Display.Start("read "+s.Ref, "layers")
 	defer func() { task.End(err) }()
 	if j.found, err = open(ctx, s.Ref, j.Keychain); err != nil {
