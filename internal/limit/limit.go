@@ -34,12 +34,23 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadCloser is [Reader] for what is closed.
+// ReadCloser is [Reader] for what is closed. More than it may have closes it, too: not everybody
+// does, after an error, and a connection would go on.
 func ReadCloser(r io.ReadCloser, bytes int64) io.ReadCloser {
-	return struct {
-		io.Reader
-		io.Closer
-	}{Reader(r, bytes), r}
+	return &readCloser{Reader(r, bytes), r}
+}
+
+type readCloser struct {
+	io.Reader
+	io.Closer
+}
+
+func (r *readCloser) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if errors.Is(err, Err) {
+		r.Close()
+	}
+	return n, err
 }
 
 // ReadAll reads all of r, which may have at most so many bytes.

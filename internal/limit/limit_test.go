@@ -37,6 +37,23 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// TestReadCloser guards against a connection that stays open because somebody does not close it
+// after an error.
+func TestReadCloser(t *testing.T) {
+	closed := false
+	r := limit.ReadCloser(closing{strings.NewReader("0123456789"), &closed}, 9)
+	if data, err := io.ReadAll(r); !errors.Is(err, limit.Err) || !closed {
+		t.Errorf("%q, %v, closed: %v", data, err, closed)
+	}
+}
+
+type closing struct {
+	io.Reader
+	closed *bool
+}
+
+func (c closing) Close() error { *c.closed = true; return nil }
+
 // zeros has no end.
 type zeros struct{}
 

@@ -89,6 +89,7 @@ func TestNoEnd(t *testing.T) {
 	}
 
 	refuses = true
-	_, err = client.Open(t.Context(), host+"/derper:1", Pull)
-	want("a token at a blob's address", err, image.MaxManifest+1<<20)
+	if _, err = client.Open(t.Context(), host+"/derper:1", Pull); err == nil || read.n > 2*image.MaxManifest {
+		t.Errorf("a token at a blob's address: %d bytes read, %v", read.n, err)
+	}
 }
