@@ -13,6 +13,8 @@ import (
 	"path"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 // Opened is what a layout or an archive holds. As a [Store] it has the manifests and blobs
@@ -183,7 +185,7 @@ const maxFiles = 1 << 14
 // readArchive reads where the files of an uncompressed tar are.
 func readArchive(f archiveFile) (*tarFiles, error) {
 	a := &tarFiles{map[string]section{}, map[string]string{}}
-	tr := tar.NewReader(f)
+	tr := limit.NewTar(f)
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {

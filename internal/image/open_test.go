@@ -17,6 +17,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/xavieralpha/derper/internal/limit"
+	"github.com/xavieralpha/derper/internal/testing/tartest"
 )
 
 // twoPlatforms is an index of two images, and a layout of it.
@@ -264,4 +267,17 @@ func TestOpenHostile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSparse guards against an archive whose files are not in it.
+func TestSparse(t *testing.T) {
+	for form, data := range tartest.Sparse("index.json") {
+		name := filepath.Join(t.TempDir(), "image.tar")
+		if err := os.WriteFile(name, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(name); !errors.Is(err, limit.ErrSparse) {
+			t.Errorf("%s: %v", form, err)
+		}
+	}
 }

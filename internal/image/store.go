@@ -35,6 +35,10 @@ var (
 // Real ones have at most 8 kB, an SBOM 185 kB.
 const MaxManifest = 1 << 20
 
+// MaxLayer is the most that a layer may have, in bytes, as it is compressed. Real ones have
+// up to 20 MB.
+const MaxLayer = 1 << 30
+
 // A Store has manifests and blobs by digest: a layout, an archive, a repository in a
 // registry.
 type Store interface {
@@ -229,6 +233,11 @@ func ImageOf(ctx context.Context, s Store, d v1.Descriptor) (v1.Image, error) {
 	m, err := readManifest(ctx, s, d, "image", types.MediaType.IsImage, v1.ParseManifest)
 	if err != nil {
 		return nil, err
+	}
+	for _, l := range m.parsed.Layers {
+		if l.Size < 0 || l.Size > MaxLayer { // which bounds what is read of it: see Checked
+			return nil, fmt.Errorf("image %s: layer %s has %d bytes, and a layer may have %d MiB: %w", d.Digest, l.Digest, l.Size, MaxLayer>>20, ErrForeign)
+		}
 	}
 	return partial.CompressedToImage(&storeImage{m, sync.OnceValues(func() ([]byte, error) {
 		return Document(ctx, s, m.parsed.Config.Digest)

@@ -56,7 +56,8 @@ func (j *job) locked(ctx context.Context, recorded *lock.Output) error {
 			return err
 		}
 	}
-	return j.conclude(ctx)
+	j.conclude(ctx)
+	return nil
 }
 
 // lockedOutputs compares what was rebuilt with what the lock records.

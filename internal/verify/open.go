@@ -20,6 +20,10 @@ const (
 	maxImages = 64 // in an index, attestations too; a real one has nine of each
 	maxLayers = 16 // in an image; a real one has four
 	maxStated = 4  // statements about an image; there are two
+
+	// maxDocuments is for all that is read besides the layers, in bytes. A real image has
+	// some 2 MB on nine platforms. What is parsed has up to 35 times as many in memory.
+	maxDocuments = 8 << 20
 )
 
 // found is the image, or the index of images, that is to be verified, as it was
@@ -33,6 +37,7 @@ type found struct {
 	attestations []*foundAttestation
 	others       []v1.Descriptor
 	opened       *registry.Image
+	documents    int // bytes, of what was read of all of it
 }
 
 // foundManifest is what is read alike of an index, an image and an attestation.
@@ -145,6 +150,13 @@ func (f *found) read(ctx context.Context, top v1.Descriptor) error {
 				return err
 			}
 			a.about = about
+			documents := [][]byte{a.manifest}
+			for _, s := range a.statements {
+				documents = append(documents, s.content)
+			}
+			if err := f.count(documents...); err != nil {
+				return err
+			}
 			f.attestations = append(f.attestations, a)
 			continue
 		}
@@ -152,10 +164,24 @@ func (f *found) read(ctx context.Context, top v1.Descriptor) error {
 		if err != nil {
 			return err
 		}
+		if err := f.count(i.manifest, i.config); err != nil {
+			return err
+		}
 		if d.Platform != nil {
 			i.name = platformName(*d.Platform)
 		}
 		f.images = append(f.images, i)
+	}
+	return nil
+}
+
+// count counts documents that were read: each may have a megabyte, but not all of them.
+func (f *found) count(documents ...[]byte) error {
+	for _, data := range documents {
+		f.documents += len(data)
+	}
+	if f.documents > maxDocuments {
+		return fmt.Errorf("its documents have more than %d MiB: %w", maxDocuments>>20, image.ErrForeign)
 	}
 	return nil
 }
@@ -216,15 +242,15 @@ func digestOf(data []byte) string {
 func platformName(p v1.Platform) string { return diff.Printable(string(image.PlatformOf(p))) }
 
 // readLayers reads what is in the layers of an image. What was read before is in have, by
-// digest.
-func (i *foundImage) readLayers(ctx context.Context, have map[v1.Hash]*diff.Layer) error {
+// digest; all of it counts for the budget.
+func (i *foundImage) readLayers(ctx context.Context, have map[v1.Hash]*diff.Layer, budget *diff.Budget) error {
 	i.contents = nil
 	for n, l := range i.layers {
 		content := have[l.Digest]
 		if content == nil {
 			r, err := l.open()
 			if err == nil {
-				content, err = diff.ReadLayer(ctx, r)
+				content, err = diff.ReadLayer(ctx, r, budget)
 				r.Close()
 			}
 			if err != nil {

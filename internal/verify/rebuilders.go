@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -105,6 +106,8 @@ func (j *job) revision(ctx context.Context) string {
 	if j.found.opened.Repository == nil {
 		return ""
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // it is said only where it is at hand
+	defer cancel()
 	bundles, _ := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
 	for _, data := range bundles {
 		var bundle struct{ DSSEEnvelope struct{ Payload []byte } }
