@@ -19,7 +19,7 @@ func (d *differ) code(w, g *program) {
 	}()
 	want, got := sectionsOf(w), sectionsOf(g)
 	sections := parts("section", want, got)
-	functions := functions(w.elf, want, got)
+	functions := functions(want, got)
 	// Symbols and debugging information are there by the linker's flags.
 	var debugging []string
 	for _, s := range g.elf.Sections {
@@ -113,12 +113,12 @@ func sectionsOf(p *program) map[string]part {
 
 // functions lists how the functions of two programs of one machine differ. Programs are
 // stripped, but Go's table of functions is needed at run time and always there.
-func functions(f *elf.File, w, g map[string]part) []string {
-	want, err := functionsOf(f, w)
+func functions(w, g map[string]part) []string {
+	want, err := functionsOf(w)
 	if err != nil {
 		return nil
 	}
-	got, err := functionsOf(f, g)
+	got, err := functionsOf(g)
 	if err != nil {
 		return []string{"no table of functions in the image's program: " + short(err.Error())}
 	}
@@ -139,7 +139,7 @@ func count(a, b []byte) (n, first int) {
 	return n, first
 }
 
-func functionsOf(f *elf.File, sections map[string]part) (map[string]part, error) {
+func functionsOf(sections map[string]part) (map[string]part, error) {
 	text, ok := sections[".text"]
 	table := sections[".gopclntab"].data
 	if table == nil {

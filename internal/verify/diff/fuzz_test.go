@@ -151,7 +151,7 @@ func TestSmallProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	functions, err := functionsOf(p.elf, sectionsOf(p))
+	functions, err := functionsOf(sectionsOf(p))
 	if err != nil || len(functions) != 2 || functions["main.main"].size != 16 || functions["runtime.main"].size != 16 {
 		t.Errorf("functions are %v, %v", functions, err)
 	}
