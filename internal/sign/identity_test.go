@@ -108,7 +108,6 @@ func plant(t testing.TB, signer *Signer, set *attest.Set, to *registry.Repositor
 func TestStrangers(t *testing.T) {
 	set, index := ourSet(t)
 	fake := sigstoretest.New(t, identity)
-	r := registrytest.Memory(t, registrytest.Options{})
 	us := signerFor(t, fake, sigstoretest.RunOf(identity))
 	trust, err := TrustIdentity(open(t, fake).Root, Identity{Subject: identity, Issuer: sigstoretest.Issuer})
 	if err != nil {
@@ -117,28 +116,38 @@ func TestStrangers(t *testing.T) {
 	if us.Trust.String() != trust.String() || us.Trust.Flags() != "--issuer "+sigstoretest.Issuer+" --identity "+identity {
 		t.Errorf("a signer is %s, %s", us.Trust, us.Trust.Flags())
 	}
+	list := statements(t, set)
 	for name, s := range strangers() {
-		t.Run(name, func(t *testing.T) {
-			w, readable := pushed(t, r, strings.NewReplacer(" ", "-", "'", "").Replace(strings.ToLower(name)), index)
-			plant(t, signerFor(t, fake, s.run), set, w)
+		them := signerFor(t, fake, s.run)
+		for _, statement := range list {
+			bundle, err := them.Sign(t.Context(), statement.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
 			for who, trust := range map[string]*Trust{"verifier": trust, "signer": us.Trust} {
-				list, err := Check(t.Context(), readable, index, trust)
-				if !errors.Is(err, ErrUnverified) || !strings.Contains(err.Error(), "9 of 9 statements are missing or refused") {
-					t.Fatalf("%s: %v", who, err)
-				}
-				for _, typ := range attest.Types {
-					if why := list[0].Problems[typ]; !strings.Contains(why, s.says) {
-						t.Errorf("%s: %s: %q, wants %q", who, typ, why, s.says)
-					}
+				if _, err := trust.Verify(bundle, statement.Subjects[0].Descriptor.Digest); err == nil || !strings.Contains(err.Error(), s.says) {
+					t.Errorf("%s, %s: %v, wants %q", name, who, err, s.says)
 				}
 			}
-			if got := attach(t, set, us, w); got[0].Attached != 9 {
-				t.Errorf("we sign: %+v", got)
-			}
-			if _, err := Check(t.Context(), readable, index, trust); err != nil {
-				t.Errorf("what we signed: %v", err)
-			}
-		})
+		}
+	}
+	w, readable := pushed(t, registrytest.Memory(t, registrytest.Options{}), "derper", index)
+	stranger := strangers()["another repository"]
+	plant(t, signerFor(t, fake, stranger.run), set, w)
+	checked, err := Check(t.Context(), readable, index, us.Trust)
+	if !errors.Is(err, ErrUnverified) || !strings.Contains(err.Error(), "9 of 9 statements are missing or refused") {
+		t.Fatal(err)
+	}
+	for _, typ := range attest.Types {
+		if why := checked[0].Problems[typ]; !strings.Contains(why, stranger.says) {
+			t.Errorf("%s: %q, wants %q", typ, why, stranger.says)
+		}
+	}
+	if got := attach(t, set, us, w); got[0].Attached != 9 {
+		t.Errorf("we sign: %+v", got)
+	}
+	if _, err := Check(t.Context(), readable, index, trust); err != nil {
+		t.Errorf("what we signed: %v", err)
 	}
 }
 
