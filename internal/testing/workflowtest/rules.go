@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"path/filepath"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,7 +42,7 @@ func (p *Policy) Check(name string, source []byte) (wrong []string) {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	errs, err := lint.Lint(filepath.Join(p.Root, Dir, name), source, project)
+	errs, err := lint.Lint(path.Join(Dir, name), source, project) // by which its config knows it
 	if err != nil {
 		return []string{err.Error()}
 	}
