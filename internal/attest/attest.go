@@ -165,6 +165,22 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 	return list, nil
 }
 
+// Recorded refuses an index that is not the one that the lock records, and a lock that
+// records none: nothing is said of an image that is not on record. The error is
+// lock.ErrNoOutputs or a *lock.Difference.
+func Recorded(l *lock.Lock, index v1.ImageIndex) error {
+	digest, err := index.Digest()
+	switch out := l.Output(); {
+	case err != nil:
+		return fmt.Errorf("index: %w", err)
+	case out == nil:
+		return lock.ErrNoOutputs
+	case out.Index != digest.String():
+		return &lock.Difference{What: "index", Locked: out.Index, Built: digest.String()}
+	}
+	return nil
+}
+
 // compare refuses an image that the lock does not stand for: with layers that no build
 // makes, or with programs that were not compiled from what the lock names.
 func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*content) error {
