@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -227,7 +228,7 @@ func TestOpenHostile(t *testing.T) {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		for i := range maxFiles + 2 {
-			if err := w.WriteHeader(&tar.Header{Name: strings.Repeat("a/", i%50) + string(rune('a'+i%26)) + string(rune(0x4e00+i)), Typeflag: tar.TypeReg}); err != nil {
+			if err := w.WriteHeader(&tar.Header{Name: strings.Repeat("a/", i%50) + strconv.Itoa(i), Typeflag: tar.TypeReg}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,0 +1,75 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// ParseIndex reads an index, ParseManifest a manifest, ParseConfig the config of an image.
+// The error is [ErrCorrupt] for a document that two programs may read as two: with a key
+// that stands twice, or that is written in another case than the specification's, which
+// Go's encoding/json takes for it and others do not; with text that is no UTF-8; with
+// something before or behind the one value.
+func ParseIndex(data []byte) (*v1.IndexManifest, error) { return parse[v1.IndexManifest](data) }
+func ParseManifest(data []byte) (*v1.Manifest, error)   { return parse[v1.Manifest](data) }
+func ParseConfig(data []byte) (*v1.ConfigFile, error)   { return parse[v1.ConfigFile](data) }
+
+func parse[T any](data []byte) (*T, error) {
+	exact, folded := new(T), new(T)
+	options := json.JoinOptions(jsonv1.DefaultOptionsV1(), jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false))
+	err := json.Unmarshal(data, exact, options, json.MatchCaseInsensitiveNames(false))
+	if err == nil {
+		err = json.Unmarshal(data, folded, options, json.MatchCaseInsensitiveNames(true))
+	}
+	if err == nil && !reflect.DeepEqual(exact, folded) {
+		err = errors.New("a key is written in another case than it has in the specification")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return exact, nil
+}
+
+// MediaType is the media type that a manifest or index names itself, or else the one that
+// it is known under. The error is [ErrCorrupt] for a document of which there is more than
+// one reading: see [ParseIndex]. It may not be an index and an image at once, nor known as
+// another of them than it says.
+// Source: CVE-2021-41190, https://github.com/opencontainers/image-spec/security/advisories/GHSA-77vh-xpmg-72qh.
+func MediaType(document []byte, known types.MediaType) (types.MediaType, error) {
+	m, err := parse[struct {
+		MediaType types.MediaType `json:"mediaType"`
+		Manifests jsontext.Value  `json:"manifests"`
+		Config    jsontext.Value  `json:"config"`
+		Layers    jsontext.Value  `json:"layers"`
+		FSLayers  jsontext.Value  `json:"fsLayers"`
+	}](document)
+	if err != nil {
+		return "", err
+	}
+	named := m.MediaType
+	switch {
+	case named != "" && named != known && (known.IsIndex() || known.IsImage()):
+		return "", fmt.Errorf("%w: it calls itself %s, and what names it %s", ErrCorrupt, named, known)
+	case named != "":
+	case known != "":
+		named = known
+	case m.Manifests != nil:
+		named = types.OCIImageIndex
+	case m.Layers != nil:
+		named = types.OCIManifestSchema1
+	default:
+		return "an unknown document", nil
+	}
+	index, img := m.Manifests != nil, m.Config != nil || m.Layers != nil || m.FSLayers != nil
+	if index && img || named.IsIndex() && img || named.IsImage() && index {
+		return "", fmt.Errorf("%w: it calls itself %s, and has the keys of an index and of an image mixed", ErrCorrupt, named)
+	}
+	return named, nil
+}
