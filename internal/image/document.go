@@ -23,7 +23,8 @@ func ParseConfig(data []byte) (*v1.ConfigFile, error)   { return parse[v1.Config
 
 func parse[T any](data []byte) (*T, error) {
 	exact, folded := new(T), new(T)
-	options := json.JoinOptions(jsonv1.DefaultOptionsV1(), jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false))
+	options := json.JoinOptions(jsonv1.DefaultOptionsV1(), jsonv1.ReportErrorsWithLegacySemantics(false),
+		jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false))
 	err := json.Unmarshal(data, exact, options, json.MatchCaseInsensitiveNames(false))
 	if err == nil {
 		err = json.Unmarshal(data, folded, options, json.MatchCaseInsensitiveNames(true))
