@@ -269,13 +269,17 @@ func (dir folder) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Without waiting, should a pipe take the place of the file meanwhile.
+	irregular := fmt.Errorf("%s: %w: it is no regular file, as all of a layout are: where it is a link, copy the folder by cp -RL", name, ErrCorrupt)
+	if !info.Mode().IsRegular() {
+		return nil, irregular
+	}
+	// Without waiting, should a pipe take its place meanwhile.
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	if now, err := f.Stat(); err != nil || !info.Mode().IsRegular() || !os.SameFile(info, now) {
-		return nil, errors.Join(fmt.Errorf("%s: %w: it is no regular file, as all of a layout are: copy the folder with what links in it name, by cp -RL", name, ErrCorrupt), err, f.Close())
+	if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
+		return nil, errors.Join(irregular, err, f.Close())
 	}
 	return f, nil
 }
