@@ -1,11 +1,13 @@
 package verify
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -199,6 +201,86 @@ func TestHostileIndex(t *testing.T) {
 	}
 }
 
+// TestOneReading guards that an image is verified only if everybody reads the same of its
+// documents, in a layout as in what docker save writes.
+// The mistake it guards: a key that stands twice is compared with the rebuilt image's by its
+// last value, and run by its first.
+func TestOneReading(t *testing.T) {
+	f := newFixture(t, "linux/amd64")
+	raw := func(data []byte, err error) []byte {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	manifest, config := raw(f.images[0].RawManifest()), raw(f.images[0].RawConfigFile())
+	twice := func(data []byte, key string) []byte {
+		return bytes.Replace(data, []byte(`"`+key+`":`), []byte(`"`+key+`":null,"`+key+`":`), 1)
+	}
+	evilConfig := twice(config, "config")
+	ofConfig := bytes.ReplaceAll(manifest, []byte(sha(config)), []byte(sha(evilConfig)))
+	ofConfig = bytes.Replace(ofConfig, []byte(`"size":`+strconv.Itoa(len(config))), []byte(`"size":`+strconv.Itoa(len(evilConfig))), 1)
+	for name, evil := range map[string][]byte{"manifest": twice(manifest, "layers"), "config": ofConfig} {
+		dir := oneImage(t, f.images[0])
+		putBlob(t, dir, evilConfig)
+		setIndex(t, dir, evil)
+		s := f.verify(t, dir)
+		wantError(t, s, image.ErrCorrupt, "duplicate object member name")
+		if !strings.Contains(s.Error, name) && name == "config" {
+			t.Errorf("does not say that it is the %s: %s", name, s.Error)
+		}
+	}
+	evil := tarOf(t, []part{
+		{tar.Header{Name: "config.json", Mode: 0o644}, evilConfig},
+		{tar.Header{Name: "manifest.json", Mode: 0o644}, []byte(`[{"Config":"config.json","Layers":[]}]`)},
+	})
+	archive := filepath.Join(t.TempDir(), "evil.tar")
+	writeFile(t, archive, evil)
+	wantError(t, f.verify(t, archive), image.ErrCorrupt, "duplicate object member name")
+}
+
+// TestTwoDescriptions guards the archives of Docker since version 25, which are a layout, too.
+// The mistake it guards: manifest.json is verified, and what reads the layout loads another
+// image.
+func TestTwoDescriptions(t *testing.T) {
+	f := newFixture(t)
+	archive := func(t *testing.T, layout v1.Image) string {
+		dir := oneImage(t, layout)
+		m, err := f.images[0].Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers := []string{}
+		for _, l := range m.Layers {
+			layers = append(layers, "blobs/sha256/"+l.Digest.Hex)
+		}
+		data, err := json.Marshal([]map[string]any{{"Config": "blobs/sha256/" + m.Config.Digest.Hex, "Layers": layers}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, "manifest.json"), data)
+		config, err := f.images[0].RawConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		putBlob(t, dir, config)
+		name := filepath.Join(t.TempDir(), "save.tar")
+		writeFile(t, name, tarFolder(t, dir))
+		return name
+	}
+	s := f.verify(t, archive(t, f.images[0]))
+	wantVerified(t, s)
+	wantSkip(t, s, LevelManifest, "a docker archive has none")
+	wantError(t, f.verify(t, archive(t, f.images[1])), image.ErrCorrupt, "index.json and manifest.json: corrupt: they name different images")
+
+	// The layout's own entry may lie, too.
+	dir := oneImage(t, f.images[0])
+	name := filepath.Join(dir, "index.json")
+	top := bytes.Replace(readAllOf(t, name), []byte(`"digest"`), []byte(`"platform":{"os":"linux","architecture":"arm64"},"digest"`), 1)
+	writeFile(t, name, top)
+	wantFirst(t, f.verify(t, dir), LevelIndex, "the index calls it linux/arm64, and it is an image for linux/amd64")
+}
+
 // putBlob adds a blob to a layout.
 func putBlob(t *testing.T, dir string, data []byte) {
 	t.Helper()
@@ -219,6 +301,7 @@ func setIndex(t *testing.T, dir string, index []byte) {
 		t.Fatal(err)
 	}
 	d := &m.Manifests[0]
+	d.Platform = nil
 	if d.Digest, d.Size, err = v1.SHA256(bytes.NewReader(index)); err != nil {
 		t.Fatal(err)
 	}
