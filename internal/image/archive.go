@@ -60,9 +60,9 @@ func readArchive(r archiveFile) (tarFiles, error) {
 			return nil, err
 		}
 		if len(types) > maxFiles {
-			return nil, fmt.Errorf("%w: has more than %d files", ErrCorrupt, maxFiles)
+			return nil, fmt.Errorf("%w: archive: more than %d files", ErrCorrupt, maxFiles)
 		}
-		refuse := func(why string) error { return fmt.Errorf("%w: the archive has %q, which %s", ErrCorrupt, h.Name, why) }
+		refuse := func(why string) error { return fmt.Errorf("%w: archive: %q: %s", ErrCorrupt, h.Name, why) }
 		name := h.Name
 		if h.Typeflag == tar.TypeDir {
 			name = strings.TrimSuffix(name, "/")
@@ -71,18 +71,18 @@ func readArchive(r archiveFile) (tarFiles, error) {
 			name = strings.TrimPrefix(name, "./")
 		}
 		if !plain(name) {
-			return nil, refuse("is no plain name of a file in it")
+			return nil, refuse("invalid name: it must be relative, without dots, and ASCII")
 		}
 		key := strings.ToLower(name)
 		if before, ok := types[key]; ok && (before != tar.TypeDir || h.Typeflag != tar.TypeDir) {
-			return nil, refuse("it has twice")
+			return nil, refuse("duplicate name")
 		}
 		types[key] = h.Typeflag
 		switch h.Typeflag {
 		case tar.TypeReg:
 			for record := range h.PAXRecords {
 				if strings.HasPrefix(record, "GNU.sparse.") {
-					return nil, refuse("is sparse: pack it anew")
+					return nil, refuse("sparse file: repack the archive without")
 				}
 			}
 			// The reader is at the beginning of the content, whatever it read.
@@ -93,18 +93,18 @@ func readArchive(r archiveFile) (tarFiles, error) {
 			files[name] = section{io.NewSectionReader(r, at, h.Size), h.FileInfo()}
 		case tar.TypeSymlink:
 			if path.Base(name) != "layer.tar" {
-				return nil, refuse("is a link, and no layer of docker save")
+				return nil, refuse("link: only those of docker save, to layers, are supported")
 			}
 			links[name] = path.Join(path.Dir(name), h.Linkname)
 		case tar.TypeDir:
 		default:
-			return nil, refuse(fmt.Sprintf("is neither a file nor a folder (type %q)", h.Typeflag))
+			return nil, refuse(fmt.Sprintf("type %q: neither a file nor a folder", h.Typeflag))
 		}
 	}
 	for name := range types {
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 			if t, ok := types[dir]; ok && t != tar.TypeDir {
-				return nil, fmt.Errorf("%w: the archive has %q as a file or link, and files in it", ErrCorrupt, dir)
+				return nil, fmt.Errorf("%w: archive: %q: both a file and a folder", ErrCorrupt, dir)
 			}
 		}
 	}
@@ -112,7 +112,7 @@ func readArchive(r archiveFile) (tarFiles, error) {
 	for name, to := range links {
 		target, ok := files[to]
 		if !ok {
-			return nil, fmt.Errorf("%w: the archive has %q, a link to what is no file in it: %q", ErrCorrupt, name, to)
+			return nil, fmt.Errorf("%w: archive: %q: link to %q, which is not a file in it", ErrCorrupt, name, to)
 		}
 		targets[name] = target
 	}
@@ -133,7 +133,7 @@ func plain(name string) bool {
 func ended(r io.Reader) error {
 	rest, err := io.ReadAll(io.LimitReader(r, maxPadding+1))
 	if err == nil && (len(rest) > maxPadding || len(bytes.Trim(rest, "\x00")) > 0) {
-		err = fmt.Errorf("%w: the archive goes on behind its end", ErrCorrupt)
+		err = fmt.Errorf("%w: archive: data after its end", ErrCorrupt)
 	}
 	return err
 }
@@ -145,7 +145,7 @@ func notLegacy(files fs.FS) error {
 	archive, _ := files.(tarFiles) // nobody loads a folder in this way
 	for name := range archive {
 		if dir, base := path.Split(name); name == "repositories" || base == "json" && strings.Count(dir, "/") == 1 {
-			return fmt.Errorf("%w: the archive has a layout, and an image in an older form besides: %s", ErrCorrupt, name)
+			return fmt.Errorf("%w: archive: both an OCI layout and an image in Docker's legacy form: %s", ErrCorrupt, name)
 		}
 	}
 	return nil

@@ -30,7 +30,7 @@ func parse[T any](data []byte) (*T, error) {
 		err = json.Unmarshal(data, folded, options, json.MatchCaseInsensitiveNames(true))
 	}
 	if err == nil && !reflect.DeepEqual(exact, folded) {
-		err = errors.New("a key is written in another case than it has in the specification")
+		err = errors.New("a key differs in case from the specification")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -57,7 +57,7 @@ func MediaType(document []byte, known types.MediaType) (types.MediaType, error) 
 	named := m.MediaType
 	switch {
 	case named != "" && named != known && (known.IsIndex() || known.IsImage()):
-		return "", fmt.Errorf("%w: it calls itself %s, and what names it %s", ErrCorrupt, named, known)
+		return "", fmt.Errorf("%w: its media type is %s, its descriptor says %s", ErrCorrupt, named, known)
 	case named != "":
 	case known != "":
 		named = known
@@ -70,7 +70,7 @@ func MediaType(document []byte, known types.MediaType) (types.MediaType, error) 
 	}
 	index, img := m.Manifests != nil, m.Config != nil || m.Layers != nil || m.FSLayers != nil
 	if index && img || named.IsIndex() && img || named.IsImage() && index {
-		return "", fmt.Errorf("%w: it calls itself %s, and has the keys of an index and of an image mixed", ErrCorrupt, named)
+		return "", fmt.Errorf("%w: %s with keys of both an index and an image", ErrCorrupt, named)
 	}
 	return named, nil
 }

@@ -55,7 +55,7 @@ func TestHostileFolder(t *testing.T) {
 					defer o.Close()
 					_, err = o.Index(t.Context())
 				}
-				if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "it is no regular file") {
+				if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "not a regular file") {
 					t.Errorf("error is %v", err)
 				}
 			})

@@ -53,7 +53,7 @@ func Open(name string) (*Opened, error) {
 	case info.IsDir():
 		return openFiles(folder(name), false)
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("is neither a folder nor a file: %w", ErrNotFound)
+		return nil, fmt.Errorf("neither a regular file nor a folder: %w", ErrNotFound)
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -126,7 +126,7 @@ func readLayout(files fs.FS) ([]v1.Descriptor, error) {
 	}
 	marker, err := readFile(files, "oci-layout")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("has an index.json and no oci-layout, and so is no OCI layout: %w", ErrNotFound)
+		return nil, fmt.Errorf("index.json without oci-layout: not an OCI layout: %w", ErrNotFound)
 	}
 	if err != nil {
 		return nil, err
@@ -138,11 +138,11 @@ func readLayout(files fs.FS) ([]v1.Descriptor, error) {
 		return nil, fmt.Errorf("oci-layout: %w", err)
 	}
 	if layout.Version != "1.0.0" {
-		return nil, fmt.Errorf("oci-layout: has version %q, not 1.0.0: %w", layout.Version, ErrNotFound)
+		return nil, fmt.Errorf("oci-layout: unsupported version %q, expected 1.0.0: %w", layout.Version, ErrNotFound)
 	}
 	for _, d := range top.Manifests {
 		if d.Data != nil || d.URLs != nil {
-			return nil, fmt.Errorf("index.json: %w: %s has its content elsewhere, not in the layout's blobs", ErrCorrupt, d.Digest)
+			return nil, fmt.Errorf("index.json: %w: %s: content outside of the layout (data or urls)", ErrCorrupt, d.Digest)
 		}
 	}
 	return top.Manifests, nil
@@ -167,7 +167,7 @@ func (o *Opened) agrees(saved *Saved) error {
 		return err
 	}
 	if len(images) != 1 {
-		return fmt.Errorf("%w: the first names %d images, the other one of them: name a layout, or save the image of one platform", ErrCorrupt, len(images))
+		return fmt.Errorf("%w: the first names %d images, the second only one: use an OCI layout, or save a single platform", ErrCorrupt, len(images))
 	}
 	img, err := ImageOf(ctx, o, images[0])
 	if err != nil {
@@ -186,7 +186,7 @@ func (o *Opened) agrees(saved *Saved) error {
 		return err
 	}
 	if saved.config != blobName(m.Config.Digest) || !slices.Equal(config, saved.Config) || !slices.Equal(saved.layers, layers) {
-		return fmt.Errorf("%w: they name different images, and which one is loaded depends on what loads them", ErrCorrupt)
+		return fmt.Errorf("%w: they name different images; which one is loaded depends on the program", ErrCorrupt)
 	}
 	return nil
 }
@@ -207,7 +207,7 @@ func (o *Opened) Top() (top v1.Descriptor, err error) {
 			return top, fmt.Errorf("index.json names %d images: one is wanted: %w", len(o.Entries), ErrNotFound)
 		}
 		if d.Annotations = nil; i > 0 && !reflect.DeepEqual(top, d) {
-			return top, fmt.Errorf("index.json: %w: it names %s as two things", ErrCorrupt, d.Digest)
+			return top, fmt.Errorf("index.json: %w: conflicting entries for %s", ErrCorrupt, d.Digest)
 		}
 		top = d
 	}
@@ -269,7 +269,7 @@ func (dir folder) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	irregular := fmt.Errorf("%s: %w: it is no regular file, as all of a layout are: where it is a link, copy the folder by cp -RL", name, ErrCorrupt)
+	irregular := fmt.Errorf("%s: %w: not a regular file; if it is a link, copy the folder with cp -RL", name, ErrCorrupt)
 	if !info.Mode().IsRegular() {
 		return nil, irregular
 	}
@@ -316,7 +316,7 @@ func readSaved(files fs.FS) (*Saved, error) {
 	s := &Saved{config: (*list)[0].Config, layers: (*list)[0].Layers}
 	for _, name := range append([]string{s.config}, s.layers...) {
 		if !fs.ValidPath(name) {
-			return nil, fmt.Errorf("manifest.json: %w: %q is no name of a file in the archive", ErrCorrupt, name)
+			return nil, fmt.Errorf("manifest.json: %w: invalid file name %q", ErrCorrupt, name)
 		}
 	}
 	// The error must not be taken for that of a missing manifest.json.

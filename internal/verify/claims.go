@@ -234,7 +234,7 @@ func asJSON(v any) string {
 // release is one that upstream has published.
 func (j *job) sums(ctx context.Context) error {
 	if v := j.inputs.Tailscale.Version; module.IsPseudoVersion(v) {
-		return fmt.Errorf("claims to be made of tailscale %s, which is a commit and no release: only releases are verified: %w", v, image.ErrForeign)
+		return fmt.Errorf("claims to be made of tailscale %s, a commit that is not a release: only releases can be verified: %w", v, image.ErrForeign)
 	}
 	for _, m := range attest.Modules(j.inputs, lock.Hosts...) {
 		if err := module.Check(m.Path, m.Version.Version); err != nil {

@@ -98,9 +98,9 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 		if d.Platform != nil {
 			what += " for " + d.Platform.String()
 		}
-		note := "the index names something that is neither an image of a platform nor an attestation of one: " + diff.Printable(what)
+		note := "the index has an entry that is neither an image of a platform nor an attestation of one: " + diff.Printable(what)
 		if about, _ := image.Attests(d, nil); about != "" {
-			note = fmt.Sprintf("the index has what calls itself an attestation of %s, and is not one of an image in it: %s", diff.Printable(about), diff.Printable(what))
+			note = fmt.Sprintf("the index has an entry marked as an attestation of %s that is not an attestation of an image in the index: %s", diff.Printable(about), diff.Printable(what))
 		}
 		failed[digest] = true
 		j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + digest, Result: Fail, Image: digest, Note: note})
@@ -125,7 +125,7 @@ func (j *job) compareIndex(built *build, failed map[string]bool) error {
 		}
 	case len(j.build) < len(j.expected):
 		check.Result, check.Rebuilt = Skip, ""
-		check.Note = fmt.Sprintf("%d of its %d platforms were rebuilt: what it says of them is right, and the rest is written as this program does", len(j.build), len(j.expected))
+		check.Note = fmt.Sprintf("%d of its %d platforms were rebuilt: their entries are the same, and the others are in the form that this program writes", len(j.build), len(j.expected))
 	}
 	j.subject.Index = append(j.subject.Index, check)
 	return nil

@@ -43,10 +43,10 @@ func pulled(index []byte, img *foundImage) Check {
 			same = append(same, puller.name)
 		}
 	}
-	c.Note = "what " + join(same) + " choose"
+	c.Note = join(same) + " select this image"
 	if len(wrong) > 0 {
 		c.Result, c.Details = Fail, wrong
-		c.Note = fmt.Sprintf("who pulls %s does not get %s: %s", img.name, img.digest, strings.Join(wrong, ", "))
+		c.Note = fmt.Sprintf("pulling %s does not give %s: %s", img.name, img.digest, strings.Join(wrong, ", "))
 	}
 	return c
 }

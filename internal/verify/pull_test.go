@@ -106,11 +106,11 @@ func TestPulled(t *testing.T) {
 	}
 	img := &foundImage{foundManifest: foundManifest{digest: good.String()}, name: "linux/amd64"}
 	amd64 := v1.Descriptor{Digest: good, Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}
-	if c := pulled(index(amd64), img); c.Result != Pass || c.Note != "what containerd, Docker and go-containerregistry choose" {
+	if c := pulled(index(amd64), img); c.Result != Pass || c.Note != "containerd, Docker and go-containerregistry select this image" {
 		t.Errorf("%s: %s", c.Result, c.Note)
 	}
 	c := pulled(index(v1.Descriptor{Digest: evil}, amd64), img)
-	if want := "who pulls linux/amd64 does not get " + good.String() + ": go-containerregistry gets " + evil.String(); c.Result != Fail || c.Note != want {
+	if want := "pulling linux/amd64 does not give " + good.String() + ": go-containerregistry gets " + evil.String(); c.Result != Fail || c.Note != want {
 		t.Errorf("%s: %s, not %s", c.Result, c.Note, want)
 	}
 	if c := pulled(index(), img); c.Result != Fail || !strings.Contains(c.Note, "containerd gets no image, Docker gets no image") {

@@ -254,7 +254,7 @@ func TestCannotVerify(t *testing.T) {
 	})
 	t.Run("a commit that is no release", func(t *testing.T) {
 		for _, version := range []string{"v1.103.0-0.20260102030405-0123456789ab", "v1.102.4-0.20260102030405-0123456789ab", "v1.0.0-20260102030405-0123456789ab", "v1.103.0-pre.0.20260102030405-0123456789ab"} {
-			wantError(t, f.verify(t, claims(t, image.LabelTailscale, version)), image.ErrForeign, "claims to be made of tailscale "+version+", which is a commit and no release")
+			wantError(t, f.verify(t, claims(t, image.LabelTailscale, version)), image.ErrForeign, "claims to be made of tailscale "+version+", a commit that is not a release")
 		}
 	})
 	t.Run("a commit that is none", func(t *testing.T) {
@@ -431,7 +431,7 @@ func TestLocked(t *testing.T) {
 	})
 	t.Run("a commit that is no release", func(t *testing.T) {
 		s := verify(t, func(l *lock.Lock) { l.Inputs.Tailscale.Version = "v1.103.0-0.20260102030405-0123456789ab" })
-		wantError(t, s, image.ErrForeign, "which is a commit and no release")
+		wantError(t, s, image.ErrForeign, "a commit that is not a release")
 	})
 	t.Run("nothing recorded", func(t *testing.T) {
 		v := f.verifier(t)
