@@ -12,11 +12,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// ParseIndex reads an index, ParseManifest a manifest, ParseConfig the config of an image.
-// The error is [ErrCorrupt] for a document that two programs may read as two: with a key
-// that stands twice, or that is written in another case than the specification's, which
-// Go's encoding/json takes for it and others do not; with text that is no UTF-8; with
-// something before or behind the one value.
+// ParseIndex parses an index, ParseManifest a manifest, ParseConfig the config of an image.
+// The error is [ErrCorrupt] for a document that programs may read differently: one with
+// duplicate keys, with a key that differs in case from the specification (Go's
+// encoding/json accepts it, others do not), with invalid UTF-8, or with trailing data.
 func ParseIndex(data []byte) (*v1.IndexManifest, error) { return parse[v1.IndexManifest](data) }
 func ParseManifest(data []byte) (*v1.Manifest, error)   { return parse[v1.Manifest](data) }
 func ParseConfig(data []byte) (*v1.ConfigFile, error)   { return parse[v1.ConfigFile](data) }
@@ -38,10 +37,10 @@ func parse[T any](data []byte) (*T, error) {
 	return exact, nil
 }
 
-// MediaType is the media type that a manifest or index names itself, or else the one that
-// it is known under. The error is [ErrCorrupt] for a document of which there is more than
-// one reading: see [ParseIndex]. It may not be an index and an image at once, nor known as
-// another of them than it says.
+// MediaType is the media type that a manifest or index has in itself, or else the known
+// one, of its descriptor. The error is [ErrCorrupt] for a document that programs may read
+// differently, as of [ParseIndex], if the two types differ, and for a document that is both
+// an index and an image.
 // Source: CVE-2021-41190, https://github.com/opencontainers/image-spec/security/advisories/GHSA-77vh-xpmg-72qh.
 func MediaType(document []byte, known types.MediaType) (types.MediaType, error) {
 	m, err := parse[struct {
