@@ -147,7 +147,7 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 	digest := top.Digest
 	list := []Subject{{Descriptor: v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: top.Size}}}
 	for _, d := range m.Manifests {
-		if _, ok := image.Attests(d); ok {
+		if _, ok := image.Attests(d, m.Manifests); ok {
 			continue
 		}
 		if d.MediaType != types.OCIManifestSchema1 || d.Platform == nil {
@@ -197,7 +197,7 @@ func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*con
 	}
 	embedded := map[string]string{}
 	for _, d := range m.Manifests {
-		if about, ok := image.Attests(d); ok {
+		if about, ok := image.Attests(d, m.Manifests); ok {
 			embedded[about] = d.Digest.String()
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -230,7 +231,7 @@ func TestOpenHostile(t *testing.T) {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		for i := range maxFiles + 2 {
-			if err := w.WriteHeader(&tar.Header{Name: strings.Repeat("a/", i%50) + string(rune('a'+i%26)) + string(rune(0x4e00+i)), Typeflag: tar.TypeReg}); err != nil {
+			if err := w.WriteHeader(&tar.Header{Name: strings.Repeat("a/", i%50) + strconv.Itoa(i), Typeflag: tar.TypeReg}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -238,7 +239,7 @@ func TestOpenHostile(t *testing.T) {
 		if err := os.WriteFile(name, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(name); err == nil || !strings.Contains(err.Error(), "has more than 16384 files") {
+		if _, err := Open(name); err == nil || !strings.Contains(err.Error(), "more than 16384 files") {
 			t.Error(err)
 		}
 	})

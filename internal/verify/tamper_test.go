@@ -294,7 +294,7 @@ func TestTampering(t *testing.T) {
 			Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digestOfIndex(t, index)},
 		}})
 		s := f.verify(t, f.layoutOf(t, evil))
-		wantFirst(t, s, LevelIndex, "the index has an attestation of "+digestOfIndex(t, index)+", which is none of its images")
+		wantFirst(t, s, LevelIndex, "the index has an entry marked as an attestation of "+digestOfIndex(t, index)+" that is not an attestation of an image in the index")
 		wantOnly(t, s)
 	})
 
