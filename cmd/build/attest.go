@@ -40,8 +40,8 @@ func newAttest(e *env) *cobra.Command {
 		Long: `attest writes what there is to say about an image as files: an SPDX SBOM for
 each platform and one for the index, and SLSA provenance in an in-toto
 statement. Its argument is an OCI layout (./dist if none is named), which must
-be what the lock records. The same layout and lock give the same bytes. Nothing
-is signed.`,
+be what the lock records, whole. The same layout and lock give the same bytes.
+Nothing is signed.`,
 		Example: "  build attest --output attestations ./dist",
 		Args:    cli.AtMostOne("layouts"),
 	}
@@ -86,16 +86,25 @@ func writeSet(set *attest.Set, folder string) (*attestResult, error) {
 	return result, err
 }
 
-// makeSet makes what is stated about an image.
+// makeSet makes what is stated about an image. Nothing but the image that the lock records
+// is read.
 func (e *env) makeSet(ctx context.Context, lockFile, source string, index v1.ImageIndex, run attest.Run) (*attest.Set, error) {
+	whole := self() + " --platform all"
+	recorded := hints{
+		{as[*lock.Difference], "attest what this lock builds, " + whole + ", or name the lock of that image with --lock"},
+		{is(lock.ErrNoOutputs), "name the lock of the release with --lock, or record what a build gives with " + whole + " --update-lock"},
+	}
 	l, err := readLock(lockFile)
 	if err != nil {
 		return nil, err
+	}
+	if err := attest.Recorded(l, index); err != nil {
+		return nil, explain(fmt.Errorf("attest: %s: %s: %w", source, lockFile, err), recorded)
 	}
 	display := e.display()
 	defer display.Close()
 	task := display.Start("read "+source, "")
 	set, err := attest.Make(ctx, attest.Build{Lock: l, Index: index, Run: run})
 	task.End(err)
-	return set, explain(err, hints{{as[*lock.Difference], "attest what this lock builds: " + self() + " --platform all"}})
+	return set, explain(err, recorded)
 }

@@ -38,7 +38,7 @@ func TestAttestScripts(t *testing.T) {
 			tb := env.T().(testing.TB)
 			release := releasetest.New(tb, "../..")
 			server := registrytest.Distribution(tb, registrytest.Options{Username: "user", Password: registryPassword})
-			sigstore := sigstoretest.New(tb, "https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main")
+			sigstore := sigstoretest.New(tb, "https://github.com/xavieralpha/derper/.github/workflows/sign.yml@refs/heads/main")
 			secrets := []string{keyPassword, registryPassword, sigstore.Bearer, sigstore.IDToken}
 			userName, passwordName := registry.Variables(server.Host)
 			for name, value := range map[string]string{
@@ -47,10 +47,12 @@ func TestAttestScripts(t *testing.T) {
 				"CACHE":           releasetest.CacheDir(tb),
 				"VERSION":         release.Inputs.Tailscale.Version,
 				"REPO":            server.Repository("derper"),
+				"STRANGER":        server.Repository("stranger"),
 				userName:          "user",
 				passwordName:      registryPassword,
 				"COSIGN_PASSWORD": keyPassword,
 				"IDENTITY":        sigstore.Identity,
+				"SIGNER":          "identity " + sigstore.Identity + " of " + sigstoretest.Issuer,
 				"ISSUER":          sigstoretest.Issuer,
 				"TRUSTED_ROOT":    sigstore.TrustedRoot,
 				"SIGNING_CONFIG":  sigstore.SigningConfig,
@@ -66,13 +68,19 @@ func TestAttestScripts(t *testing.T) {
 				}
 				secrets = append(secrets, secret)
 			}
-			env.Values["secrets"] = secrets
+			env.Values["secrets"], env.Values["sigstore"] = secrets, sigstore
 			l := &lock.Lock{Schema: lock.SchemaVersion, Inputs: release.Inputs}
 			return l.Write(filepath.Join(env.WorkDir, lock.File))
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// otherlock time|index lets the lock have another time of the release, or
-			// record another index.
+			// certify REPOSITORY REF makes Fulcio certify the workflow for a run of a
+			// repository.
+			"certify": func(ts *testscript.TestScript, _ bool, args []string) {
+				s := ts.Value("sigstore").(*sigstoretest.Sigstore)
+				s.Certify(sigstoretest.CalledBy(args[0], args[1], s.Identity))
+			},
+			// otherlock time|index|outputs lets the lock have another time of the
+			// release, or record another index, or nothing.
 			"otherlock": func(ts *testscript.TestScript, _ bool, args []string) {
 				l, err := lock.Read(ts.MkAbs(lock.File))
 				ts.Check(err)
@@ -81,6 +89,8 @@ func TestAttestScripts(t *testing.T) {
 					l.Inputs.Tailscale.Time = l.Inputs.Tailscale.Time.Add(time.Hour)
 				case "index":
 					l.Output().Index = "sha256:" + strings.Repeat("0", 64)
+				case "outputs":
+					l.Outputs = nil
 				}
 				ts.Check(l.Write(ts.MkAbs(lock.File)))
 			},

@@ -78,6 +78,7 @@ var generalHints = hints{
 	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY"},
 	{is(sign.ErrReference), "name a layout, as ./dist, or the digest: REPOSITORY@sha256:..."},
 	{is(sign.ErrNotThere), "push it first; what is signed is what is there"},
+	{is(sign.ErrTooMuch), "delete from the registry what does not belong to the image"},
 	{is(sign.ErrUnverified), "do not trust the image; or name another key, or another identity"},
 	{is(verify.ErrRebuilders), "ask others to rebuild it: " + self() + " verify --attest KEY REF"},
 }

@@ -27,10 +27,12 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
+	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
 func main() {
 	suite.Init() // this program is also what runs in a container's network
+	diff.Init()  // and what takes programs apart
 	standard().program().Main()
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/xavieralpha/derper/internal/suite"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
+	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
 // testSumDB names the variable by which a test's build learns of the test's
@@ -42,6 +43,7 @@ func (m tidy) Run() int {
 
 func TestMain(m *testing.M) {
 	suite.Init()
+	diff.Init()
 	testscript.Main(tidy{m}, map[string]func(){
 		"build": func() {
 			e := standard()

@@ -36,9 +36,9 @@ func newSign(e *env) *cobra.Command {
 		Long: `sign signs an image by digest and attaches to its index and to each of its
 images, as OCI referrers: the signature, SLSA provenance, an SPDX SBOM. Its
 arguments are OCI layouts that were pushed, by paths that begin with ./, ../ or
-/, or references with digests. What is there already is left as it is. Nothing
-but the digest counts: no tag is read or moved. Credentials are those of build
-push.
+/, or references with digests. Only what the lock records is signed: the index,
+and each image in it. What is there already is left as it is. Nothing but the
+digest counts: no tag is read or moved. Credentials are those of build push.
 
 With --key it signs with a private key in PEM, cosign's encrypted ones or plain
 ones, ECDSA P-256 or Ed25519; the password comes from COSIGN_PASSWORD or is

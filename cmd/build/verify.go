@@ -70,7 +70,7 @@ differs, 1 that it could not be found out.`,
 	f.StringVar(&o.source, "source-repo", e.upstream, "`URL` or folder of tailscale's git repository, for --source")
 	f.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in with the word keyless, and attach it to the image")
 	f.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
-	f.StringArrayVar(&o.rebuilders, "rebuilder", nil, "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER; may be repeated")
+	f.StringArrayVar(&o.rebuilders, "rebuilder", nil, "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER[,REPOSITORY]; may be repeated")
 	out := newPrinter(e, c)
 	c.PreRunE = func(_ *cobra.Command, refs []string) error { return o.check(refs) }
 	c.RunE = func(c *cobra.Command, refs []string) error { return e.runVerify(c.Context(), &o, refs, out) }
@@ -194,8 +194,9 @@ func (e *env) openRebuilders(ctx context.Context, o *verifyOptions) (verify.Rebu
 	seen := map[string]bool{}
 	for _, word := range o.rebuilders {
 		t := trustFlags{key: word}
-		if identity, issuer, ok := strings.Cut(word, ","); ok && !registry.IsPath(word) {
-			t = trustFlags{identity: identity, issuer: issuer}
+		if identity, rest, ok := strings.Cut(word, ","); ok && !registry.IsPath(word) {
+			issuer, repository, _ := strings.Cut(rest, ",")
+			t = trustFlags{identity: identity, issuer: issuer, repository: repository}
 		}
 		trust, err := e.openTrust(ctx, t)
 		if err != nil {

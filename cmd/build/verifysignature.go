@@ -24,7 +24,7 @@ PLATFORM	DIGEST	SIGNATURE	PROVENANCE	SBOM
 {{end}}`
 
 // trustFlags say whose signatures count.
-type trustFlags struct{ key, identity, issuer, root string }
+type trustFlags struct{ key, identity, issuer, repository, root string }
 
 func newVerifySignature(e *env) *cobra.Command {
 	var t trustFlags
@@ -34,7 +34,11 @@ func newVerifySignature(e *env) *cobra.Command {
 		Long: `verify-signature verifies that the index of an image in a registry and each
 image in it has a signature, SLSA provenance and an SPDX SBOM, and who signed
 them: a key, or an identity that an issuer vouched for. Exit code 1 says that
-something is missing, or is by somebody else.`,
+something is missing, or is by somebody else.
+
+Anybody's workflow on GitHub can call another repository's, and then signs with
+a certificate for that one. So the run must have been one of the identity's own
+repository, on its branch, or of the one that --signer-repository names.`,
 		Example: `  build verify-signature --key cosign.pub registry.example.com/derper:1.102.3
   build verify-signature camllia/derper:1.102.3 \
     --issuer https://token.actions.githubusercontent.com \
@@ -45,10 +49,11 @@ something is missing, or is by somebody else.`,
 	f.StringVar(&t.key, "key", "", "the public key in `file` must have signed it")
 	f.StringVar(&t.identity, "identity", "", "this `identity` must have signed it")
 	f.StringVar(&t.issuer, "issuer", "", "`URL` of who vouches for the identity")
+	f.StringVar(&t.repository, "signer-repository", "", "`URL` of the repository whose run must have signed it, or URL@REF (default that of the identity)")
 	f.StringVar(&t.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
 	out := newPrinter(e, c)
 	c.PreRunE = func(_ *cobra.Command, args []string) error {
-		if t.key == "" && (t.identity == "" || t.issuer == "") || t.key != "" && (t.identity != "" || t.issuer != "" || t.root != "") {
+		if t.key == "" && (t.identity == "" || t.issuer == "") || t.key != "" && (t.identity != "" || t.issuer != "" || t.repository != "" || t.root != "") {
 			return cli.Usage("verify-signature: expected either --key FILE, or --identity and --issuer")
 		}
 		if _, _, err := registry.Split(args[0]); err != nil {
@@ -93,7 +98,7 @@ func (e *env) openTrust(ctx context.Context, t trustFlags) (*sign.Trust, error) 
 		if err != nil {
 			return nil, err
 		}
-		return sign.TrustIdentity(s.Root, t.identity, t.issuer)
+		return sign.TrustIdentity(s.Root, sign.Identity{Subject: t.identity, Issuer: t.issuer, Repository: t.repository})
 	}
 	data, err := os.ReadFile(t.key)
 	if err != nil {

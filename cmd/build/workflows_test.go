@@ -168,7 +168,10 @@ func TestParses(t *testing.T) {
 		"github issue --title failed":                    true,
 		"verify --require 1 --rebuilder i,https://i a/b": true,
 		"verify --require 2 --rebuilder i,https://i a/b": false,
-		"github released":                                false,
+		"verify-signature --identity i --issuer https://i --signer-repository https://github.com/a/b@refs/heads/main a/b": true,
+		"verify-signature --key k --signer-repository https://github.com/a/b a/b":                                         false,
+		"verify-signature --signer-repository https://github.com/a/b a/b":                                                 false,
+		"github released": false,
 	} {
 		if ok, said := parses(t, strings.Fields(line)); ok != want {
 			t.Errorf("%s: parses %v\n%s", line, ok, said)

@@ -147,7 +147,7 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 	digest := top.Digest
 	list := []Subject{{Descriptor: v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: top.Size}}}
 	for _, d := range m.Manifests {
-		if _, ok := image.Attests(d); ok {
+		if _, ok := image.Attests(d, m.Manifests); ok {
 			continue
 		}
 		if d.MediaType != types.OCIManifestSchema1 || d.Platform == nil {
@@ -163,6 +163,22 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 		return nil, fmt.Errorf("attest: index %s: no image", digest)
 	}
 	return list, nil
+}
+
+// Recorded refuses an index that is not the one that the lock records, and a lock that
+// records none: nothing is said of an image that is not on record. The error is
+// lock.ErrNoOutputs or a *lock.Difference.
+func Recorded(l *lock.Lock, index v1.ImageIndex) error {
+	digest, err := index.Digest()
+	switch out := l.Output(); {
+	case err != nil:
+		return fmt.Errorf("index: %w", err)
+	case out == nil:
+		return lock.ErrNoOutputs
+	case out.Index != digest.String():
+		return &lock.Difference{What: "index", Locked: out.Index, Built: digest.String()}
+	}
+	return nil
 }
 
 // compare refuses an image that the lock does not stand for: with layers that no build
@@ -181,7 +197,7 @@ func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*con
 	}
 	embedded := map[string]string{}
 	for _, d := range m.Manifests {
-		if about, ok := image.Attests(d); ok {
+		if about, ok := image.Attests(d, m.Manifests); ok {
 			embedded[about] = d.Digest.String()
 		}
 	}

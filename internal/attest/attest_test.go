@@ -439,6 +439,32 @@ func TestMakeRefuses(t *testing.T) {
 	}
 }
 
+// The mistake it guards: what is said of an image, and signed, is of one that no lock has
+// on record. An index of some of the recorded images is another index.
+func TestRecorded(t *testing.T) {
+	b := attesttest.Build(t, nil)
+	digest, err := b.Index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := attest.Recorded(b.Lock, b.Index); !errors.Is(err, lock.ErrNoOutputs) {
+		t.Errorf("a lock without outputs: %v", err)
+	}
+	b.Lock.Outputs = map[string]*lock.Output{"another": {Index: digest.String()}}
+	if err := attest.Recorded(b.Lock, b.Index); !errors.Is(err, lock.ErrNoOutputs) {
+		t.Errorf("a lock with another variant's outputs: %v", err)
+	}
+	b.Lock.Outputs = map[string]*lock.Output{lock.Default: {Index: digest.String()}}
+	if err := attest.Recorded(b.Lock, b.Index); err != nil {
+		t.Errorf("what the lock records: %v", err)
+	}
+	some := mutate.RemoveManifests(b.Index, func(d v1.Descriptor) bool { return d.Platform != nil && d.Platform.Architecture == "arm" })
+	var difference *lock.Difference
+	if err := attest.Recorded(b.Lock, some); !errors.As(err, &difference) || difference.What != "index" || difference.Locked != digest.String() {
+		t.Errorf("an index without one of its images: %v", err)
+	}
+}
+
 func mustSubjects(t testing.TB, index v1.ImageIndex) []attest.Subject {
 	t.Helper()
 	s, err := attest.Subjects(index)

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 
 	"github.com/xavieralpha/derper/internal/ctxio"
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 )
@@ -102,8 +103,8 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (record 
 	}
 	defer rc.Close()
 	sum := sha256.New()
-	tee := io.TeeReader(ctxio.Reader(ctx, rc), sum)
-	tr := tar.NewReader(tee)
+	tee := io.TeeReader(limit.Reader(ctxio.Reader(ctx, rc), maxTar), sum)
+	tr := limit.NewTar(tee)
 	h, err := tr.Next()
 	for ; err == nil; h, err = tr.Next() {
 		switch name := strings.TrimPrefix(h.Name, "/"); {
@@ -124,7 +125,10 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (record 
 	return lock.Layer{DiffID: "sha256:" + hex.EncodeToString(sum.Sum(nil)), Digest: digest.String()}, err
 }
 
-const largest = 128 << 20 // bytes, of a program or a notice that is read
+const (
+	largest = 128 << 20 // bytes, of a program or a notice that is read
+	maxTar  = 1 << 30   // bytes, of a layer
+)
 
 // readFile reads a file of some bytes, and what it says of itself.
 func readFile(name string, size int64, r io.Reader) (*file, error) {

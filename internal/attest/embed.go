@@ -7,13 +7,14 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // Media types of an attestation manifest and of the statements in it.
 // Source: https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md.
 const (
-	embeddedType  = "application/vnd.docker.attestation.manifest.v1+json"
+	embeddedType  = image.AttestationType
 	statementType = "application/vnd.in-toto+json"
 	predicateType = "in-toto.io/predicate-type"
 )

@@ -25,6 +25,8 @@ import (
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 // Spec says what to run, and how.
@@ -91,13 +93,16 @@ type Container interface {
 	Host(ctx context.Context, stdout, stderr io.Writer, args ...string) (code int, err error)
 	// Wait returns the exit code of process 1, which is 128 and the number of the signal if one killed it.
 	Wait(ctx context.Context) (code int, err error)
-	// Logs is what was written to stdout and stderr until now.
+	// Logs is what was written to stdout and stderr until now, at most the first 8 MiB.
 	Logs() string
 	// Close kills the container and removes it.
 	Close() error
 }
 
-// Output is what a program of the image wrote, and how it ended.
+// maxOutput is the most that is kept of what a program wrote, in bytes: its beginning.
+const maxOutput = 8 << 20
+
+// Output is what a program of the image wrote, at most the first 8 MiB, and how it ended.
 type Output struct {
 	Stdout, Stderr string
 	Code           int
@@ -127,8 +132,8 @@ func (b *base) Via() netip.Addr { return b.via }
 func (b *base) Close() error { return b.close() }
 
 func (b *base) Exec(ctx context.Context, args ...string) (Output, error) {
-	var out, errs strings.Builder
-	code, err := b.run(ctx, "exec", &out, &errs, args)
+	out, errs := &limit.Buffer{Max: maxOutput}, &limit.Buffer{Max: maxOutput}
+	code, err := b.run(ctx, "exec", out, errs, args)
 	return Output{out.String(), errs.String(), code}, err
 }
 

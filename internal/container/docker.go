@@ -18,6 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	oci "github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 // Docker returns the runner that uses Docker, through its command line.
@@ -39,8 +40,8 @@ func (e dockerError) Error() string { return string(e) }
 
 // run runs docker and returns what it wrote to stdout.
 func (docker) run(ctx context.Context, args ...string) (string, error) {
-	var out, errs strings.Builder
-	code, err := command(ctx, &out, &errs, append([]string{"docker"}, args...)...)
+	out, errs := &limit.Buffer{Max: maxOutput}, &limit.Buffer{Max: maxOutput}
+	code, err := command(ctx, out, errs, append([]string{"docker"}, args...)...)
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
 		return "", errors.New("docker is not installed\nhint: install docker.io, or use the native runner")
@@ -314,11 +315,13 @@ func (c *dockerContainer) Logs() string {
 	case c.id == "":
 		return ""
 	}
-	out, err := exec.Command("docker", "logs", c.id).CombinedOutput() // stdout and stderr in one, as they came
-	if err != nil {
-		return fmt.Sprintf("%s(docker logs: %v)", out, err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out := &limit.Buffer{Max: maxOutput} // stdout and stderr in one, as they came
+	if code, err := command(ctx, out, out, "docker", "logs", c.id); err != nil || code != 0 {
+		return fmt.Sprintf("%s(docker logs: code %d, %v)", out, code, err)
 	}
-	return string(out)
+	return out.String()
 }
 
 // end is Close, the first time.

@@ -22,8 +22,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/testing/need"
+	"github.com/xavieralpha/derper/internal/testing/tartest"
 )
 
 func mustTag(t *testing.T) name.Tag {
@@ -250,6 +254,28 @@ func TestUnpack(t *testing.T) {
 	}
 	if to, err := os.Readlink(filepath.Join(dir, "abs")); to != "/etc/kept" {
 		t.Errorf("%q, %v", to, err)
+	}
+}
+
+// TestUnpackBounds guards against an image that fills the disk: with a file that is not in its tar, and with more of
+// one than it may have.
+func TestUnpackBounds(t *testing.T) {
+	for form, data := range tartest.Sparse("big") {
+		l := static.NewLayer(data, types.OCIUncompressedLayer)
+		if err := unpack(small(t, host, l), t.TempDir()); !errors.Is(err, limit.ErrSparse) {
+			t.Errorf("%s: %v", form, err)
+		}
+	}
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	left := int64(3000)
+	for _, want := range []error{nil, limit.Err} { // each has 2048 bytes
+		if err := unpackLayer(root, layer(t, file("a", "a")), &left); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
 	}
 }
 

@@ -234,7 +234,7 @@ func (c *nativeContainer) Logs() string {
 	if c.log == nil {
 		return ""
 	}
-	b, err := io.ReadAll(io.NewSectionReader(c.log, 0, 1<<30))
+	b, err := io.ReadAll(io.NewSectionReader(c.log, 0, maxOutput))
 	if err != nil {
 		return fmt.Sprintf("%s(log: %v)", b, err)
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 // unpack writes the file system of an image to an empty directory. Nothing is written outside of it, whatever the
@@ -26,23 +28,33 @@ func unpack(img v1.Image, dir string) error {
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
+	left := int64(maxUnpacked)
 	for i, l := range layers {
-		if err := unpackLayer(root, l); err != nil {
+		if err := unpackLayer(root, l, &left); err != nil {
 			return fmt.Errorf("unpack: layer %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-func unpackLayer(root *os.Root, l v1.Layer) error {
-	r, err := l.Uncompressed()
+// maxUnpacked is the most that the tars of an image may have, in bytes, and maxFiles the entries of one. Ours have some
+// 60 MB, and some hundred.
+const (
+	maxUnpacked = 2 << 30
+	maxFiles    = 1 << 16
+)
+
+// unpackLayer unpacks a layer if its tar has no more bytes than are left.
+func unpackLayer(root *os.Root, l v1.Layer, left *int64) error {
+	unpacked, err := l.Uncompressed()
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	tr := tar.NewReader(r)
+	defer unpacked.Close()
+	r := &counted{limit.Reader(unpacked, *left), left}
+	tr := limit.NewTar(r)
 	written := map[string]bool{} // by this layer: its whiteouts are for those below
-	for {
+	for entries := 0; ; entries++ {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			// Only at its end is a blob compared with its digest.
@@ -51,6 +63,9 @@ func unpackLayer(root *os.Root, l v1.Layer) error {
 		}
 		if err != nil {
 			return err
+		}
+		if entries == maxFiles {
+			return fmt.Errorf("%w: more than %d entries", limit.Err, maxFiles)
 		}
 		name := strings.TrimPrefix(path.Clean(h.Name), "/")
 		if name == "." || name == "" {
@@ -71,6 +86,18 @@ func unpackLayer(root *os.Root, l v1.Layer) error {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
+}
+
+// counted counts what is read of what is left.
+type counted struct {
+	io.Reader
+	left *int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	*c.left -= int64(n)
+	return n, err
 }
 
 // Names by which a layer removes what those below have: a file, or all that is in the directory.

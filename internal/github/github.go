@@ -22,6 +22,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/retry"
 )
 
@@ -77,6 +78,8 @@ const (
 	tries   = 5                // how often an operation is tried before its error counts
 	maxWait = 2 * time.Minute  // the longest pause that a server gets
 	timeout = 60 * time.Second // for one request, with its answer
+
+	maxAnswer = 64 << 20 // bytes; the log of a job may have some megabytes
 )
 
 // do carries out an operation that finds out by itself what was done before. It is
@@ -138,7 +141,10 @@ func (c *Client) call(ctx context.Context, method, path string, body, result any
 		return passing{fmt.Errorf("github: %s: %w", what, err)}
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
+	data, err := limit.ReadAll(resp.Body, maxAnswer)
+	if errors.Is(err, limit.Err) {
+		return fmt.Errorf("github: %s: answer: %w", what, err)
+	}
 	if err != nil {
 		return passing{fmt.Errorf("github: %s: answer broke off: %w", what, err)}
 	}

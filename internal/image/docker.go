@@ -1,13 +1,13 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 // WriteTarball writes an image as a docker archive to the named file, whole or not
@@ -60,8 +61,8 @@ func LoadDocker(ctx context.Context, ref string, img v1.Image) (err error) {
 	cmd := exec.CommandContext(ctx, docker, "load", "--quiet")
 	cmd.Stdin = r
 	cmd.WaitDelay = 5 * time.Second
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	said := &limit.Buffer{Max: 64 << 10}
+	cmd.Stdout, cmd.Stderr = said, said
 	err = cmd.Run()
 	r.Close() // in case docker did not read it to its end
 	switch werr := <-written; {
@@ -70,7 +71,7 @@ func LoadDocker(ctx context.Context, ref string, img v1.Image) (err error) {
 	case werr != nil && !errors.Is(werr, io.ErrClosedPipe):
 		return werr // the cause, whatever docker says of it
 	case err != nil:
-		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -103,6 +104,20 @@ func (l *Layer) Uncompressed() (io.ReadCloser, error) {
 // Index makes the index of images, one for each platform, in their order. Behind them
 // stand their attestations, one for each image in the same order, or none at all.
 func Index(in lock.Inputs, platforms []lock.Platform, images []v1.Image, attestations ...v1.Image) (v1.ImageIndex, error) {
+	return indexOf(in, platforms, images, attestations)
+}
+
+// RawIndex is the index that Index makes, of images and attestations of which no more is
+// at hand than digests and sizes.
+func RawIndex(in lock.Inputs, platforms []lock.Platform, images, attestations []v1.Descriptor) ([]byte, error) {
+	index, err := indexOf(in, platforms, named(images, string(types.OCIConfigJSON)), named(attestations, AttestationType))
+	if err != nil {
+		return nil, err
+	}
+	return index.RawManifest()
+}
+
+func indexOf[I mutate.Appendable](in lock.Inputs, platforms []lock.Platform, images, attestations []I) (v1.ImageIndex, error) {
 	var adds []mutate.IndexAddendum
 	for i, p := range platforms {
 		adds = append(adds, mutate.IndexAddendum{Add: images[i], Descriptor: v1.Descriptor{
@@ -116,13 +131,34 @@ func Index(in lock.Inputs, platforms []lock.Platform, images []v1.Image, attesta
 		}
 		adds = append(adds, mutate.IndexAddendum{Add: a, Descriptor: v1.Descriptor{
 			// What is for no platform is pulled and run by nobody.
-			Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Platform:    noPlatform(),
 			Annotations: map[string]string{referenceType: attestationManifest, referenceDigest: digest.String()},
 		}})
 	}
 	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), adds...)
 	return mutate.Annotations(index, Annotations(in)).(v1.ImageIndex), nil
 }
+
+// nameOnly is an image of which only digest and size are at hand.
+type nameOnly struct {
+	v1.Descriptor
+	artifactType string
+}
+
+func (n nameOnly) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
+func (n nameOnly) Digest() (v1.Hash, error)            { return n.Descriptor.Digest, nil }
+func (n nameOnly) Size() (int64, error)                { return n.Descriptor.Size, nil }
+func (n nameOnly) ArtifactType() (string, error)       { return n.artifactType, nil }
+
+func named(list []v1.Descriptor, artifactType string) (names []nameOnly) {
+	for _, d := range list {
+		names = append(names, nameOnly{d, artifactType})
+	}
+	return names
+}
+
+// AttestationType is the artifact type of an attestation.
+const AttestationType = "application/vnd.docker.attestation.manifest.v1+json"
 
 // Annotations of an attestation's entry in an index: what it is, and of which image.
 // Source: https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md.
@@ -132,8 +168,19 @@ const (
 	attestationManifest = "attestation-manifest"
 )
 
+func noPlatform() *v1.Platform { return &v1.Platform{OS: "unknown", Architecture: "unknown"} }
+
 // Attests reports whether an entry of an index is an attestation, and of the image with
-// which digest.
-func Attests(d v1.Descriptor) (digest string, ok bool) {
-	return d.Annotations[referenceDigest], d.Annotations[referenceType] == attestationManifest
+// which digest. What it calls itself is not enough: it must be for no platform, so that
+// nobody pulls it for one, and belong to an image of the index.
+func Attests(d v1.Descriptor, index []v1.Descriptor) (digest string, ok bool) {
+	digest = d.Annotations[referenceDigest]
+	return digest, d.Annotations[referenceType] == attestationManifest && d.MediaType == types.OCIManifestSchema1 &&
+		d.Platform != nil && d.Platform.Equals(*noPlatform()) && d.URLs == nil && d.Data == nil &&
+		slices.ContainsFunc(index, func(e v1.Descriptor) bool { return OfPlatform(e) && e.Digest.String() == digest })
+}
+
+// OfPlatform reports whether an entry of an index is an image of a platform.
+func OfPlatform(d v1.Descriptor) bool {
+	return d.MediaType.IsImage() && d.Platform != nil && d.Platform.OS != "unknown" && d.Platform.Architecture != "unknown"
 }

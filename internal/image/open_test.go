@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,6 +18,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/xavieralpha/derper/internal/limit"
+	"github.com/xavieralpha/derper/internal/testing/tartest"
 )
 
 // twoPlatforms is an index of two images, and a layout of it.
@@ -227,7 +231,7 @@ func TestOpenHostile(t *testing.T) {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		for i := range maxFiles + 2 {
-			if err := w.WriteHeader(&tar.Header{Name: strings.Repeat("a/", i%50) + string(rune('a'+i%26)) + string(rune(0x4e00+i)), Typeflag: tar.TypeReg}); err != nil {
+			if err := w.WriteHeader(&tar.Header{Name: strings.Repeat("a/", i%50) + strconv.Itoa(i), Typeflag: tar.TypeReg}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -235,7 +239,7 @@ func TestOpenHostile(t *testing.T) {
 		if err := os.WriteFile(name, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(name); err == nil || !strings.Contains(err.Error(), "has more than 16384 files") {
+		if _, err := Open(name); err == nil || !strings.Contains(err.Error(), "more than 16384 files") {
 			t.Error(err)
 		}
 	})
@@ -264,4 +268,17 @@ func TestOpenHostile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSparse guards against an archive whose files are not in it.
+func TestSparse(t *testing.T) {
+	for form, data := range tartest.Sparse("index.json") {
+		name := filepath.Join(t.TempDir(), "image.tar")
+		if err := os.WriteFile(name, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(name); !errors.Is(err, limit.ErrSparse) {
+			t.Errorf("%s: %v", form, err)
+		}
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -34,6 +33,10 @@ var (
 // MaxManifest is the most that is read of a manifest, a config or a statement, in bytes.
 // Real ones have at most 8 kB, an SBOM 185 kB.
 const MaxManifest = 1 << 20
+
+// MaxLayer is the most that a layer may have, in bytes, as it is compressed. Real ones have
+// up to 20 MB.
+const MaxLayer = 1 << 30
 
 // A Store has manifests and blobs by digest: a layout, an archive, a repository in a
 // registry.
@@ -76,28 +79,6 @@ func Document(ctx context.Context, s Store, digest v1.Hash) ([]byte, error) {
 	return ReadDocument(r, digest)
 }
 
-// MediaType is the media type that a manifest or index names itself, or else the one that
-// it is known under.
-func MediaType(manifest []byte, known types.MediaType) types.MediaType {
-	var m struct {
-		MediaType types.MediaType   `json:"mediaType"`
-		Manifests []json.RawMessage `json:"manifests"`
-		Layers    []json.RawMessage `json:"layers"`
-	}
-	_ = json.Unmarshal(manifest, &m) // parsed again, with errors, by who uses it
-	switch {
-	case m.MediaType != "":
-		return m.MediaType
-	case known != "":
-		return known
-	case m.Manifests != nil:
-		return types.OCIImageIndex
-	case m.Layers != nil:
-		return types.OCIManifestSchema1
-	}
-	return "an unknown document"
-}
-
 // PlatformOf is a platform as the lock writes it, or as it is written where the lock knows
 // no such platform.
 func PlatformOf(p v1.Platform) lock.Platform {
@@ -114,20 +95,18 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 	want := PlatformOf(p)
 	seen := map[v1.Hash]bool{}
 	var have []string
-	for len(entries) > 0 {
+	for entries = attested(entries); len(entries) > 0; {
 		d := entries[0]
 		entries = entries[1:]
-		if _, attests := Attests(d); attests || seen[d.Digest] {
-			continue
-		}
 		switch {
+		case seen[d.Digest]:
 		case d.MediaType.IsIndex():
 			seen[d.Digest] = true
 			index, err := readIndex(ctx, s, d)
 			if err != nil {
 				return nil, err
 			}
-			entries = slices.Concat(index.parsed.Manifests, entries)
+			entries = slices.Concat(attested(index.parsed.Manifests), entries)
 		case d.MediaType.IsImage():
 			if d.Platform == nil || PlatformOf(*d.Platform) == want {
 				img, err := ImageOf(ctx, s, d)
@@ -154,6 +133,14 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 	return nil, fmt.Errorf("has no image for %s, only for %s", want, strings.Join(have, ", "))
 }
 
+// attested are the entries of an index without the attestations.
+func attested(entries []v1.Descriptor) []v1.Descriptor {
+	return slices.DeleteFunc(slices.Clone(entries), func(d v1.Descriptor) bool {
+		_, attests := Attests(d, entries)
+		return attests
+	})
+}
+
 // IndexOf is an index in a store.
 func IndexOf(ctx context.Context, s Store, d v1.Descriptor) (v1.ImageIndex, error) {
 	m, err := readIndex(ctx, s, d)
@@ -164,7 +151,7 @@ func IndexOf(ctx context.Context, s Store, d v1.Descriptor) (v1.ImageIndex, erro
 }
 
 func readIndex(ctx context.Context, s Store, d v1.Descriptor) (*storeManifest[v1.IndexManifest], error) {
-	return readManifest(ctx, s, d, "index", types.MediaType.IsIndex, v1.ParseIndexManifest)
+	return readManifest(ctx, s, d, "index", types.MediaType.IsIndex, ParseIndex)
 }
 
 // storeManifest is a manifest or an index in a store.
@@ -182,17 +169,20 @@ func (m *storeManifest[M]) Size() (int64, error)                { return int64(l
 func (m *storeManifest[M]) RawManifest() ([]byte, error)        { return m.raw, nil }
 
 func readManifest[M any](ctx context.Context, s Store, d v1.Descriptor, what string,
-	is func(types.MediaType) bool, parse func(io.Reader) (*M, error)) (*storeManifest[M], error) {
+	is func(types.MediaType) bool, parse func([]byte) (*M, error)) (*storeManifest[M], error) {
 	raw, err := s.Manifest(ctx, d.Digest)
 	if err != nil {
 		return nil, err
 	}
-	if d.MediaType = MediaType(raw, d.MediaType); !is(d.MediaType) {
+	if d.MediaType, err = MediaType(raw, d.MediaType); err != nil {
+		return nil, fmt.Errorf("%s %s: %w", what, d.Digest, err)
+	}
+	if !is(d.MediaType) {
 		return nil, fmt.Errorf("%s: is no %s: %w", d.Digest, what, ErrForeign)
 	}
-	m, err := parse(bytes.NewReader(raw))
+	m, err := parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w: %w", what, d.Digest, ErrCorrupt, err)
+		return nil, fmt.Errorf("%s %s: %w", what, d.Digest, err)
 	}
 	return &storeManifest[M]{ctx, s, d, raw, m}, nil
 }
@@ -226,12 +216,24 @@ func entry(list []v1.Descriptor, digest v1.Hash) (v1.Descriptor, error) {
 // ImageOf is an image in a store. Its config and its layers are read when they are asked
 // for; who reads a layer to its end gets [ErrCorrupt] if it is not what its digest names.
 func ImageOf(ctx context.Context, s Store, d v1.Descriptor) (v1.Image, error) {
-	m, err := readManifest(ctx, s, d, "image", types.MediaType.IsImage, v1.ParseManifest)
+	m, err := readManifest(ctx, s, d, "image", types.MediaType.IsImage, ParseManifest)
 	if err != nil {
 		return nil, err
 	}
+	for _, l := range m.parsed.Layers {
+		if l.Size < 0 || l.Size > MaxLayer { // which bounds what is read of it: see Checked
+			return nil, fmt.Errorf("image %s: layer %s has %d bytes, and a layer may have %d MiB: %w", d.Digest, l.Digest, l.Size, MaxLayer>>20, ErrForeign)
+		}
+	}
 	return partial.CompressedToImage(&storeImage{m, sync.OnceValues(func() ([]byte, error) {
-		return Document(ctx, s, m.parsed.Config.Digest)
+		data, err := Document(ctx, s, m.parsed.Config.Digest)
+		if err == nil {
+			_, err = ParseConfig(data)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("config: %w", err)
+		}
+		return data, nil
 	})})
 }
 

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
 	"golang.org/x/mod/zip"
+
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 // A SumError says that a module is not the one that a sum names.
@@ -65,11 +67,15 @@ func (c *Client) Fetch(ctx context.Context, m module.Version, sum, dir string, p
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(out, &counter{Reader: b, progress: progress, total: b.size})
+		_, err = io.Copy(out, &counter{Reader: limit.Reader(b, zip.MaxZipFile), progress: progress, total: b.size})
 		return errors.Join(err, out.Close())
 	})
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", m, err)
+	}
+	// Before all of it is unpacked to be hashed: a zip of 1 MB may have 1 GB in it.
+	if _, err := zip.CheckZip(m, archive); err != nil {
+		return fmt.Errorf("fetch %s: %s: %w", m, from, err)
 	}
 	got, err := dirhash.HashZip(archive, dirhash.Hash1)
 	if err != nil {

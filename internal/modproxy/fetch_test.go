@@ -1,6 +1,8 @@
 package modproxy
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -118,6 +120,27 @@ func TestZipOfAnotherModule(t *testing.T) {
 	dir, err := w.fetch(t.Context(), w.sum)
 	if err == nil {
 		t.Error("a zip with the folders of another module was taken")
+	}
+	w.nothingLeft(dir)
+}
+
+// TestZipBomb guards against a small zip that is unpacked for ever, to be hashed, before
+// anybody knows what it is.
+func TestZipBomb(t *testing.T) {
+	w := newWorld(t)
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	f, err := z.CreateRaw(&zip.FileHeader{Name: sample.String() + "/a.go", Method: zip.Deflate, UncompressedSize64: 1 << 40, CompressedSize64: 2})
+	if err == nil {
+		_, err = f.Write([]byte{3, 0})
+	}
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.zip = b.Bytes()
+	dir, err := w.fetch(t.Context(), w.sum)
+	if err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("%v", err)
 	}
 	w.nothingLeft(dir)
 }

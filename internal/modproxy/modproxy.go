@@ -210,8 +210,8 @@ func (c *Client) open(ctx context.Context, from *url.URL) (*body, error) {
 }
 
 // RoundTrip sends a request as those to proxies are sent: a server that is silent for
-// longer than Patience is given up.
+// longer than Patience, or hardly says anything, is given up.
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
-	t := stall.Transport{Inner: http.DefaultTransport, After: cmp.Or(c.Patience, time.Minute)}
+	t := stall.Transport{Inner: http.DefaultTransport, After: cmp.Or(c.Patience, time.Minute), Rate: stall.Rate}
 	return t.RoundTrip(req)
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 // goSumDB is the verifier key of sum.golang.org.
@@ -95,7 +95,7 @@ func (o *ops) remote(err error) error {
 // itself.
 func (o *ops) ReadRemote(path string) (data []byte, err error) {
 	use := func(b *body) (err error) {
-		data, err = io.ReadAll(io.LimitReader(b, 1<<20)) // tiles are of 8 KiB
+		data, err = limit.ReadAll(b, 1<<20) // tiles are of 8 KiB
 		return err
 	}
 	err = fs.ErrNotExist

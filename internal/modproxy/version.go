@@ -15,6 +15,8 @@ import (
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
 	"golang.org/x/mod/sumdb/dirhash"
+
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 // Info is what a proxy tells about a version.
@@ -142,9 +144,8 @@ const maxMetadata = 16 << 20
 // metadata reads one of the small files that a proxy has for a module or a version.
 func (c *Client) metadata(ctx context.Context, m module.Version, suffix string) (data []byte, err error) {
 	err = c.read(ctx, m, suffix, func(b *body) (err error) {
-		data, err = io.ReadAll(io.LimitReader(b, maxMetadata+1))
-		if err == nil && len(data) > maxMetadata {
-			err = fmt.Errorf("%s: more than %d MiB", b.from, maxMetadata>>20)
+		if data, err = limit.ReadAll(b, maxMetadata); errors.Is(err, limit.Err) {
+			err = fmt.Errorf("%s: %w", b.from, err)
 		}
 		return err
 	})

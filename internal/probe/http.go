@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,6 +13,8 @@ import (
 
 	"tailscale.com/derp/derpserver"
 	"tailscale.com/util/must"
+
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
 var httpChecks = []check{
@@ -32,6 +33,9 @@ var httpChecks = []check{
 	{name: "http/home", needs: "tls/handshake", run: checkHome},
 	{name: "http/debug", needs: "tls/handshake", run: checkDebug},
 }
+
+// maxPage is the most that a page of a relay may have, in bytes.
+const maxPage = 4 << 20
 
 // A Page is an HTTP response that was read to the end.
 type Page struct {
@@ -66,7 +70,7 @@ func Fetch(ctx context.Context, tr *http.Transport, method, url string, header .
 		return nil, err
 	}
 	defer res.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(res.Body, 8<<20))
+	b, err := limit.ReadAll(res.Body, maxPage)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, req.URL.Path, err)
 	}

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -44,11 +43,15 @@ func (c *content) add(ctx context.Context, d v1.Descriptor) error {
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	added := &manifest{raw, image.MediaType(raw, d.MediaType), d.Digest}
+	mediaType, err := image.MediaType(raw, d.MediaType)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	added := &manifest{raw, mediaType, d.Digest}
 	if added.mediaType.IsIndex() {
-		index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+		index, err := image.ParseIndex(raw)
 		if err != nil {
-			return fmt.Errorf("index %s: %w: %w", d.Digest, image.ErrCorrupt, err)
+			return fmt.Errorf("index %s: %w", d.Digest, err)
 		}
 		for _, below := range index.Manifests {
 			if err := c.add(ctx, below); err != nil {
@@ -56,9 +59,9 @@ func (c *content) add(ctx context.Context, d v1.Descriptor) error {
 			}
 		}
 	} else {
-		m, err := v1.ParseManifest(bytes.NewReader(raw))
+		m, err := image.ParseManifest(raw)
 		if err != nil {
-			return fmt.Errorf("manifest %s: %w: %w", d.Digest, image.ErrCorrupt, err)
+			return fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
 		for _, l := range append(m.Layers, m.Config) {
 			if b := (blob{l.Digest, l.Size}); !slices.Contains(c.blobs, b) {

@@ -5,16 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
+// Limits of what refers to a digest, all of which is read into memory. A signed statement has
+// some 300 kB.
 const (
-	largest = 64 << 20 // bytes, of a layer of an artifact that is read
+	largest = 32 << 20 // bytes, of all that is read of the artifacts
 	most    = 256      // artifacts that may refer to a digest
 )
 
@@ -92,8 +95,8 @@ type Artifact struct {
 }
 
 // Artifacts reads what refers to a digest, attestations and signatures, as far as it is
-// wanted, sorted by digest. Layers may have up to 64 MiB. All of it has been checked
-// against its digests. The list of referrers is not asked for types: some registries
+// wanted, sorted by digest. Those that are have up to 32 MiB together. All of it has been
+// checked against its digests. The list of referrers is not asked for types: some registries
 // give the config's, which is not it.
 func (r *Repository) Artifacts(ctx context.Context, subject v1.Hash, wanted func(*v1.Manifest) bool) ([]*Artifact, error) {
 	var list []v1.Descriptor
@@ -110,6 +113,7 @@ func (r *Repository) Artifacts(ctx context.Context, subject v1.Hash, wanted func
 		return nil, r.client.failed(r, "referrers of "+subject.String(), fmt.Errorf("there are %d, more than %d", len(list), most))
 	}
 	var artifacts []*Artifact
+	left := int64(largest)
 	for _, d := range list {
 		raw, err := r.Manifest(ctx, d.Digest)
 		if err != nil {
@@ -122,8 +126,10 @@ func (r *Repository) Artifacts(ctx context.Context, subject v1.Hash, wanted func
 		if !wanted(a.Manifest) {
 			continue
 		}
+		left -= int64(len(raw))
 		for _, l := range a.Manifest.Layers {
-			data, err := r.layer(ctx, l)
+			data, err := r.layer(ctx, l, left)
+			left -= int64(len(data))
 			if err != nil {
 				return nil, r.client.failed(r, "layer "+l.Digest.String()+" of "+d.Digest.String(), err)
 			}
@@ -134,10 +140,10 @@ func (r *Repository) Artifacts(ctx context.Context, subject v1.Hash, wanted func
 	return artifacts, nil
 }
 
-// layer reads a layer whole.
-func (r *Repository) layer(ctx context.Context, d v1.Descriptor) (data []byte, err error) {
-	if d.Size > largest {
-		return nil, fmt.Errorf("has %d bytes, more than %d", d.Size, largest)
+// layer reads a layer whole, if it has no more bytes than are left.
+func (r *Repository) layer(ctx context.Context, d v1.Descriptor, left int64) (data []byte, err error) {
+	if d.Size < 0 || d.Size > left {
+		return nil, fmt.Errorf("%w: it has %d bytes, and what refers to an image may have %d MiB in all", limit.Err, d.Size, largest>>20)
 	}
 	err = r.client.again(ctx, func() error {
 		rc, err := r.blob(ctx, d.Digest)
@@ -145,7 +151,7 @@ func (r *Repository) layer(ctx context.Context, d v1.Descriptor) (data []byte, e
 			return err
 		}
 		defer rc.Close()
-		if data, err = io.ReadAll(io.LimitReader(rc, d.Size+1)); err == nil && int64(len(data)) != d.Size {
+		if data, err = limit.ReadAll(rc, d.Size); err == nil && int64(len(data)) != d.Size {
 			err = fmt.Errorf("has another size than %d bytes", d.Size)
 		}
 		return err

@@ -91,7 +91,7 @@ func (c *Client) init() {
 		// What is nearest to the network comes last: go-containerregistry authenticates on
 		// top of it, so that a request which comes again with a new token is one to all
 		// below.
-		base = &retrying{inner: &stall.Transport{Inner: base, After: c.Patience.Stall}, patience: c.Patience}
+		base = &retrying{inner: &stall.Transport{Inner: base, After: c.Patience.Stall, Rate: stall.Rate}, patience: c.Patience}
 		c.chain = transport.NewUserAgent(&judging{base}, "derper")
 	})
 }
@@ -243,13 +243,15 @@ func (r *Repository) Manifest(ctx context.Context, h v1.Hash) ([]byte, error) {
 	return m.raw, nil
 }
 
-// Blob reads a blob. At its end, its content has been checked against its digest.
+// Blob reads a blob. At its end, its content has been checked against its digest. Only who
+// reads it knows how large it may be.
 func (r *Repository) Blob(ctx context.Context, h v1.Hash) (io.ReadCloser, error) {
 	rc, err := r.blob(ctx, h)
 	return rc, r.client.failed(r, "blob "+h.String(), err)
 }
 
 func (r *Repository) blob(ctx context.Context, h v1.Hash) (rc io.ReadCloser, err error) {
+	ctx = context.WithValue(ctx, blobKey{}, true)
 	err = r.client.again(ctx, func() error {
 		l, err := remote.Layer(r.digest(h), r.options(ctx)...)
 		if err == nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/retry"
 )
 
@@ -127,7 +128,7 @@ func temporary(status int) bool {
 func hopeless(err error) bool {
 	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
 	dns, ok := errors.AsType[*net.DNSError](err)
-	stays := []error{errPlain, errPassword, errTooLarge, errTooLong, image.ErrCorrupt, http.ErrSchemeMismatch}
+	stays := []error{errPlain, errPassword, limit.Err, errTooLong, image.ErrCorrupt, http.ErrSchemeMismatch}
 	return slices.ContainsFunc(stays, func(e error) bool { return errors.Is(err, e) }) ||
 		certificate || ok && dns.IsNotFound
 }

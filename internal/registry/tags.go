@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/semver"
 
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -109,11 +110,7 @@ func (c *Client) Versions(ctx context.Context, repository string) ([]Published, 
 	if err != nil {
 		return nil, err
 	}
-	var tags []string
-	err = c.again(ctx, func() (err error) {
-		tags, err = remote.List(r.name, r.options(ctx)...)
-		return err
-	})
+	tags, err := r.tags(ctx)
 	if err != nil {
 		return nil, c.failed(r, "tags", err)
 	}
@@ -132,4 +129,39 @@ func (c *Client) Versions(ctx context.Context, repository string) ([]Published, 
 	}
 	slices.SortFunc(list, func(a, b Published) int { return a.Compare(b.ImageVersion) })
 	return list, nil
+}
+
+// maxTags is the most that is read of a list of tags, in bytes and in pages: a registry may
+// have one page more for ever.
+const (
+	maxTags     = 16 << 20
+	maxTagPages = 1 << 12
+)
+
+func (r *Repository) tags(ctx context.Context) (tags []string, err error) {
+	err = r.client.again(ctx, func() error {
+		puller, err := remote.NewPuller(r.options(ctx)...)
+		if err != nil {
+			return err
+		}
+		list, err := puller.Lister(ctx, r.name)
+		if err != nil {
+			return err
+		}
+		tags = nil
+		for pages, size := 0, 0; list.HasNext(); pages++ {
+			page, err := list.Next(ctx)
+			if err != nil {
+				return err
+			}
+			for _, tag := range page.Tags {
+				size += len(tag) + 16 // of a string
+			}
+			if tags = append(tags, page.Tags...); size > maxTags || pages > maxTagPages {
+				return fmt.Errorf("%w: more than %d MiB, or %d pages, of tags", limit.Err, maxTags>>20, maxTagPages)
+			}
+		}
+		return nil
+	})
+	return tags, err
 }

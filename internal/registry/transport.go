@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -13,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/redact"
 )
 
@@ -94,8 +94,9 @@ func loopback(host string) bool {
 // which checks where to, does not count.
 const maxRedirects = 10
 
-// errTooLarge says that an answer has no end in sight.
-var errTooLarge = fmt.Errorf("the answer has more than %d MiB", image.MaxManifest>>20)
+// blobKey is that of a context for requests that may be answered with a blob. A registry may
+// send a request for something else, a token or another page of tags, to a blob's address.
+type blobKey struct{}
 
 // The paths of a blob and of the referrers API.
 var (
@@ -143,28 +144,13 @@ func (t *judging) RoundTrip(req *http.Request) (*http.Response, error) {
 			return notFoundAnswer(req), nil
 		}
 	}
-	if s == http.StatusOK && blobPath.MatchString(first.URL.Path) {
+	if s == http.StatusOK && req.Context().Value(blobKey{}) != nil && blobPath.MatchString(first.URL.Path) && first.URL.RawQuery == "" {
 		return resp, nil
 	}
 	if resp.ContentLength > image.MaxManifest && s < 300 {
 		resp.Body.Close()
-		return nil, fmt.Errorf("%s: %w", req.URL.Host, errTooLarge)
+		return nil, fmt.Errorf("%s: the answer is %w: %d bytes", req.URL.Host, limit.Err, resp.ContentLength)
 	}
-	resp.Body = &limited{resp.Body, req.URL.Host, image.MaxManifest}
+	resp.Body = limit.ReadCloser(resp.Body, image.MaxManifest)
 	return resp, nil
-}
-
-type limited struct {
-	io.ReadCloser
-	host string
-	left int64
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	n, err := l.ReadCloser.Read(p)
-	if l.left -= int64(n); l.left < 0 {
-		l.Close() // not everybody does, after an error
-		return 0, fmt.Errorf("%s: %w", l.host, errTooLarge)
-	}
-	return n, err
 }

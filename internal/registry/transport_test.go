@@ -20,6 +20,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/redact"
 	"github.com/xavieralpha/derper/internal/stall"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
@@ -234,7 +235,7 @@ func TestSilence(t *testing.T) {
 // nor a list, an error or what a token server gives, whatever it says of its size. A blob
 // may be large.
 func TestSizes(t *testing.T) {
-	const limit = image.MaxManifest
+	const most = image.MaxManifest
 	endless := func(w http.ResponseWriter, status int, length string) {
 		w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
 		if length != "" {
@@ -242,14 +243,14 @@ func TestSizes(t *testing.T) {
 		}
 		w.WriteHeader(status)
 		line := bytes.Repeat([]byte(" "), 1<<16)
-		for range 64 * limit / len(line) {
+		for range 64 * most / len(line) {
 			if _, err := w.Write(line); err != nil {
 				return
 			}
 		}
 	}
 	digest := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
-	for name, length := range map[string]string{"no length": "", "a length": fmt.Sprint(64 * limit)} {
+	for name, length := range map[string]string{"no length": "", "a length": fmt.Sprint(64 * most)} {
 		for what, try := range map[string]struct {
 			path   string
 			status int
@@ -290,13 +291,13 @@ func TestSizes(t *testing.T) {
 				}
 				err = try.do(t.Context(), r)
 				switch {
-				case blobs && (read.n < 64*limit || err == nil || errors.Is(err, errTooLarge)):
+				case blobs && (read.n < 64*most || err == nil || errors.Is(err, limit.Err)):
 					t.Errorf("a blob: %d bytes read, %v", read.n, err)
 				case !blobs && err == nil:
 					t.Error("no error")
-				case !blobs && try.status == 200 && !errors.Is(err, errTooLarge):
+				case !blobs && try.status == 200 && !errors.Is(err, limit.Err):
 					t.Error(err)
-				case !blobs && read.n > 2*limit:
+				case !blobs && read.n > 2*most:
 					t.Errorf("%d bytes read", read.n)
 				}
 			})

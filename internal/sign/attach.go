@@ -2,6 +2,7 @@ package sign
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,6 +91,13 @@ func Attach(ctx context.Context, statements []attest.Statement, signer *Signer, 
 				if bundle, err = signer.Sign(ctx, statement.Payload); err != nil {
 					return results, err
 				}
+				// What nobody would read, or trust, is not attached.
+				if len(bundle) > largestBundle {
+					return results, fmt.Errorf("%s: the bundle has %d bytes, and %d are read", statement.Type, len(bundle), largestBundle)
+				}
+				if _, err := signer.Trust.Verify(bundle, p.subject.Digest); err != nil && !errors.Is(err, ErrOtherDigest) {
+					return results, fmt.Errorf("what was signed does not count: %w", err)
+				}
 			}
 			artifact, err := newArtifact(p.subject, statement.Type, bundle)
 			if err != nil {
@@ -128,14 +136,40 @@ func newArtifact(subject v1.Descriptor, predicate string, bundle []byte) (v1.Ima
 	}, attest.Part{Type: BundleType, Blob: attest.Bytes(bundle)})
 }
 
+// What is read of the bundles that refer to one digest. Whoever may push to a repository
+// may attach any number of any size.
+const (
+	mostBundles   = 64
+	largestBundle = 1 << 20 // bytes; the largest of ours, with an SBOM, has a quarter of it
+)
+
+// ErrTooMuch says that more is attached to a digest than is read.
+var ErrTooMuch = errors.New("has more attached than is read")
+
 // Bundles lists the Sigstore bundles that refer to a digest in a repository, sorted by
-// the digest of their manifest. They are recognised as cosign does.
+// the digest of their manifest. They are recognised as cosign does. There may be up to 64,
+// of up to 1 MiB each; the error is ErrTooMuch if there are more, or larger ones.
 func Bundles(ctx context.Context, r *registry.Repository, subject v1.Hash) (bundles [][]byte, err error) {
+	count := 0
+	var excess error
 	list, err := r.Artifacts(ctx, subject, func(m *v1.Manifest) bool {
-		return len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), "application/vnd.dev.sigstore.bundle")
+		if len(m.Layers) != 1 || !strings.HasPrefix(string(m.Layers[0].MediaType), "application/vnd.dev.sigstore.bundle") {
+			return false
+		}
+		l := m.Layers[0]
+		switch count++; {
+		case l.Size > largestBundle:
+			excess = fmt.Errorf("%s@%s %w: bundle %s has %d bytes, more than %d", r, subject, ErrTooMuch, l.Digest, l.Size, largestBundle)
+		case count > mostBundles:
+			excess = fmt.Errorf("%s@%s %w: more than %d bundles", r, subject, ErrTooMuch, mostBundles)
+		}
+		return excess == nil
 	})
+	if err = cmp.Or(err, excess); err != nil {
+		return nil, err
+	}
 	for _, a := range list {
 		bundles = append(bundles, a.Layers[0])
 	}
-	return bundles, err
+	return bundles, nil
 }

@@ -187,8 +187,8 @@ func TestCosign(t *testing.T) {
 	byIdentity := func(identity string) []string {
 		return []string{"--trusted-root", fake.TrustedRoot, "--certificate-identity", identity, "--certificate-oidc-issuer", sigstoretest.Issuer}
 	}
-	b := attesttest.Build(t, nil)
-	set := attesttest.Set(t, b)
+	documented := append([]string{"--trusted-root", fake.TrustedRoot}, documentedFlags(t)...)
+	set, index := ourSet(t)
 	for where, r := range map[string]*registrytest.Registry{"distribution": registrytest.Distribution(t, registrytest.Options{}), "with referrers": registrytest.Memory(t, registrytest.Options{})} {
 		for how, test := range map[string]struct {
 			signer      *Signer
@@ -196,11 +196,11 @@ func TestCosign(t *testing.T) {
 		}{
 			"cosign":  {newSigner(t, key), byKey(filepath.Join(dir, "cosign.pub")), byKey(publicFile(newKey(t).Public()))},
 			"ed25519": {newSigner(t, ed), byKey(publicFile(ed.Public())), byKey(publicFile(newKey(t).Public()))},
-			"keyless": {asWorkflow, byIdentity(identity), byIdentity("https://github.com/mallory/derper")},
+			"keyless": {asWorkflow, documented, byIdentity("https://github.com/mallory/derper")},
 		} {
 			t.Run(where+", "+how, func(t *testing.T) {
 				sh.t = t
-				w, _ := pushed(t, r, how, b.Index)
+				w, _ := pushed(t, r, how, index)
 				attach(t, set, test.signer, w)
 				for i, subject := range set.Subjects[:2] {
 					ref := w.String() + "@" + subject.Descriptor.Digest.String()
@@ -231,6 +231,51 @@ func TestCosign(t *testing.T) {
 	}
 }
 
+// documentedFlags are those of the lines in docs/attestations.md by which anybody
+// verifies an image of this project with cosign.
+func documentedFlags(t testing.TB) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/attestations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, flags, ok := strings.Cut(string(text), "\nwho='")
+	flags, _, closed := strings.Cut(flags, "'\n")
+	if !ok || !closed || !strings.Contains(flags, identity) {
+		t.Fatalf("the flags for cosign: %q", flags)
+	}
+	return strings.Fields(flags)
+}
+
+// The mistake it guards: the documented lines trust whoever calls our workflow. The real
+// cosign refuses what a run of another repository signed, or of another branch of ours,
+// or with a certificate that does not say; without the repository it trusts a stranger.
+func TestCosignOtherRun(t *testing.T) {
+	need.AWeek(t, "compiling cosign")
+	sh := newShell(t)
+	r := registrytest.Memory(t, registrytest.Options{})
+	set, index := ourSet(t)
+	fake := sigstoretest.New(t, identity)
+	byIdentity := []string{"--trusted-root", fake.TrustedRoot, "--certificate-identity", identity, "--certificate-oidc-issuer", sigstoretest.Issuer}
+	documented := append([]string{"--trusted-root", fake.TrustedRoot}, documentedFlags(t)...)
+	for name, stranger := range strangers() {
+		t.Run(name, func(t *testing.T) {
+			sh.t = t
+			w, _ := pushed(t, r, strings.NewReplacer(" ", "-", "'", "").Replace(strings.ToLower(name)), index)
+			plant(t, signerFor(t, fake, stranger.run), set, w)
+			ref := w.String() + "@" + set.Subjects[0].Descriptor.Digest.String()
+			for _, command := range [][]string{{"verify"}, {"verify-attestation", "--type", "slsaprovenance1"}, {"verify-attestation", "--type", "spdxjson"}} {
+				if out, err := sh.cosign(slices.Concat(command, documented, []string{ref})...); (err == nil) == stranger.cosign {
+					t.Errorf("cosign %s, as documented: %v: %s", command, err, out)
+				}
+				if out, err := sh.cosign(slices.Concat(command, byIdentity, []string{ref})...); err != nil {
+					t.Errorf("cosign %s, by subject and issuer alone: the signature does not hold, so it shows nothing: %v: %s", command, err, out)
+				}
+			}
+		})
+	}
+}
+
 func mustStatement(t testing.TB, set *attest.Set, typ string, subject int) []byte {
 	t.Helper()
 	statements, err := set.Statements()
@@ -246,12 +291,11 @@ func mustStatement(t testing.TB, set *attest.Set, typ string, subject int) []byt
 // A second run attaches nothing, what one repository lacks is copied from another, and
 // a repository that does not have the image gets nothing at all.
 func TestAttachAgain(t *testing.T) {
-	b := attesttest.Build(t, nil)
-	set := attesttest.Set(t, b)
+	set, index := ourSet(t)
 	user := registrytest.Options{Username: "user", Password: "pass-word"}
 	r := registrytest.Distribution(t, user)
 	asWorkflow, fake, _ := keyless(t)
-	first, _ := pushed(t, r, "first", b.Index)
+	first, _ := pushed(t, r, "first", index)
 	if got := attach(t, set, asWorkflow, first); got[0].Attached != 9 || got[0].Present != 0 {
 		t.Errorf("first run: %+v", got)
 	}
@@ -265,7 +309,7 @@ func TestAttachAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Forget()
-	second, readable := pushed(t, r, "second", b.Index)
+	second, readable := pushed(t, r, "second", index)
 	r.Forget()
 	got := attach(t, set, again, first, second)
 	if got[0].Attached != 0 || got[0].Present != 9 || got[1].Attached != 9 {
@@ -279,7 +323,7 @@ func TestAttachAgain(t *testing.T) {
 			t.Errorf("the second run changes the first repository: %s", q)
 		}
 	}
-	checked, err := Check(t.Context(), readable, b.Index, again.Trust)
+	checked, err := Check(t.Context(), readable, index, again.Trust)
 	if err != nil || len(checked) != 3 {
 		t.Errorf("the copies do not verify: %v, %+v", err, checked)
 	}
@@ -287,7 +331,7 @@ func TestAttachAgain(t *testing.T) {
 	if got := attach(t, set, newSigner(t, newKey(t)), first); got[0].Attached != 9 {
 		t.Errorf("another signer: %+v", got)
 	}
-	if _, err := Check(t.Context(), first, b.Index, asWorkflow.Trust); err != nil {
+	if _, err := Check(t.Context(), first, index, asWorkflow.Trust); err != nil {
 		t.Errorf("a second signer hides the first: %v", err)
 	}
 

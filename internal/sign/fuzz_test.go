@@ -80,7 +80,7 @@ func FuzzVerifyIdentity(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	trust, err := TrustIdentity(trusted, identity, issuer)
+	trust, err := TrustIdentity(trusted, Identity{Subject: identity, Issuer: issuer})
 	if err != nil {
 		f.Fatal(err)
 	}

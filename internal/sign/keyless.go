@@ -138,7 +138,7 @@ func NewKeylessSigner(ctx context.Context, s *Sigstore, tokens GitHub) (*Signer,
 	if err != nil {
 		return nil, fmt.Errorf("keyless: Fulcio's certificate: %w", err)
 	}
-	signer.Trust, err = TrustIdentity(s.Root, who.SubjectAlternativeName, who.Issuer)
+	signer.Trust, err = TrustIdentity(s.Root, identityOf(who))
 	return signer, err
 }
 

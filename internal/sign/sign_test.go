@@ -26,7 +26,7 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
 )
 
-const identity = "https://github.com/xavieralpha/derper/.github/workflows/release.yml@refs/heads/main"
+const identity = ours + "/.github/workflows/sign.yml@refs/heads/main"
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
@@ -178,15 +178,15 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	asWorkflow, fake, instance := keyless(t)
-	otherIdentity, err := TrustIdentity(instance.Root, strings.Replace(identity, "xavieralpha", "mallory", 1), sigstoretest.Issuer)
+	otherIdentity, err := TrustIdentity(instance.Root, Identity{Subject: strings.Replace(identity, "xavieralpha", "mallory", 1), Issuer: sigstoretest.Issuer})
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherIssuer, err := TrustIdentity(instance.Root, identity, "https://accounts.example.com")
+	otherIssuer, err := TrustIdentity(instance.Root, Identity{Subject: identity, Issuer: "https://accounts.example.com"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherInstance, err := TrustIdentity(open(t, sigstoretest.New(t, identity)).Root, identity, sigstoretest.Issuer)
+	otherInstance, err := TrustIdentity(open(t, sigstoretest.New(t, identity)).Root, Identity{Subject: identity, Issuer: sigstoretest.Issuer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestVerify(t *testing.T) {
 			}
 		}
 	}
-	if _, err := TrustIdentity(instance.Root, "", sigstoretest.Issuer); err == nil {
+	if _, err := TrustIdentity(instance.Root, Identity{Issuer: sigstoretest.Issuer}); err == nil {
 		t.Error("anybody whom the issuer knows is trusted")
 	}
 	if n := fake.Asked("/api/v2/signingCert"); n != 1 {

@@ -139,6 +139,43 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// TestDrip guards against a server that gives a byte now and then, for ever, and against one
+// that is blamed for what this side takes its time with.
+func TestDrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read := func(every, pause time.Duration) (int, time.Duration, error) {
+			s := answers(func(ctx context.Context) io.Reader { return &moving{ctx: ctx, bytes: 100, every: every} })
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "https://proxy.example.com/a", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := (&stall.Transport{Inner: s, After: after, Rate: 2}).RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			began := time.Now()
+			for n := 0; ; n++ {
+				if _, err := resp.Body.Read(make([]byte, 1)); err != nil {
+					return n, time.Since(began), err
+				}
+				time.Sleep(pause)
+			}
+		}
+		// Of the 21 seconds the first ten are free.
+		n, took, err := read(time.Second, 0)
+		if !errors.Is(err, stall.Err) || err.Error() != "proxy.example.com: stalled: 21 bytes in 21s, fewer than 2 a second" {
+			t.Errorf("%v after %v and %d bytes", err, took, n)
+		}
+		if n, took, err := read(time.Second/2, 0); n != 100 || err != io.EOF {
+			t.Errorf("%v after %v and %d bytes", err, took, n)
+		}
+		if n, took, err := read(time.Second/2, time.Second); n != 100 || err != io.EOF {
+			t.Errorf("somebody reads slowly: %v after %v and %d bytes", err, took, n)
+		}
+	})
+}
+
 // TestCancelled guards against a user's own interruption that is said to be the server's
 // silence, and is tried again.
 func TestCancelled(t *testing.T) {

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"tailscale.com/util/must"
 
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/probe"
 )
 
@@ -48,11 +48,14 @@ func Init() {
 	os.Exit(0)
 }
 
+// maxAnswer is the most that a worker says, in bytes: what a relay answered may be among it.
+const maxAnswer = 64 << 20
+
 // work has a worker do something in the container's network.
 func work[A any](ctx context.Context, c *box, what string, arg any) (answer A) {
-	var out bytes.Buffer
-	must.Do(runWorker(ctx, c, what, arg, &out))
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
+	out := &limit.Buffer{Max: maxAnswer}
+	must.Do(runWorker(ctx, c, what, arg, out))
+	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil {
 		fail("%s: %w: %s", what, err, out.String())
 	}
 	return answer
@@ -67,8 +70,8 @@ func runWorker(ctx context.Context, c *box, what string, arg any, out io.Writer)
 	if err != nil {
 		return err
 	}
-	var errs bytes.Buffer
-	code, err := c.Host(ctx, out, &errs, self, workerName, what, string(text))
+	errs := &limit.Buffer{Max: maxAnswer}
+	code, err := c.Host(ctx, out, errs, self, workerName, what, string(text))
 	if err == nil && code != 0 {
 		err = fmt.Errorf("%s: code %d: %s", what, code, strings.TrimSpace(errs.String()))
 	}

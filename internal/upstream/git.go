@@ -29,17 +29,18 @@ import (
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
 // Limits to what a repository may send and to the tree of a commit, many times what
 // upstream has.
 const (
-	maxRefs  = 64 << 20 // bytes of the list of references
-	maxPack  = 1 << 30  // bytes of the objects of some tags
-	maxTree  = 1 << 30  // bytes of the files of a commit
-	maxFiles = 1 << 20  // files and folders
-	maxPath  = 4 << 10  // bytes of a file's name
+	maxRefs  = 64 << 20  // bytes of the list of references
+	maxPack  = 256 << 20 // bytes of the objects of some tags
+	maxTree  = 1 << 30   // bytes of the files of a commit
+	maxFiles = 1 << 20   // files and folders
+	maxPath  = 4 << 10   // bytes of a file's name
 )
 
 // A repository is upstream's git repository. It uses no git program, none of the
@@ -305,23 +306,10 @@ func (l limiter) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body.Close()
 		return nil, errors.New(resp.Status)
 	}
-	left := int64(maxPack)
+	bytes := int64(maxPack)
 	if req.Method == http.MethodGet {
-		left = maxRefs
+		bytes = maxRefs
 	}
-	resp.Body = &limited{resp.Body, left}
+	resp.Body = limit.ReadCloser(resp.Body, bytes)
 	return resp, nil
-}
-
-type limited struct {
-	io.ReadCloser
-	left int64
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	n, err := l.ReadCloser.Read(p)
-	if l.left -= int64(n); l.left < 0 {
-		return 0, errors.New("the server sends too much")
-	}
-	return n, err
 }

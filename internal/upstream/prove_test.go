@@ -505,7 +505,7 @@ func TestHostileServer(t *testing.T) {
 		{"references without end", func(_ *world, rw http.ResponseWriter, _ *http.Request) {
 			io.WriteString(rw, "001e# service=git-upload-pack\n00000040"+strings.Repeat("1", 40)+" refs/heads/abcdef\x00\n")
 			endless(rw, "003e"+strings.Repeat("1", 40)+" refs/heads/abcdef")
-		}, "the server sends too much"},
+		}, "too much: more than 64 MiB"},
 		{"a redirect to another scheme", func(_ *world, rw http.ResponseWriter, req *http.Request) {
 			http.Redirect(rw, req, "file:///etc"+req.URL.Path+"?"+req.URL.RawQuery, http.StatusFound)
 		}, "unsupported"},

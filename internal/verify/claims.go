@@ -146,16 +146,21 @@ func (j *job) remake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	type named struct{ commit, by string }
+	type named struct {
+		commit, by string
+		confirms   bool
+	}
 	var names []named
 	if len(proof) > 0 && proof[0].Result == Pass {
-		names = append(names, named{claimed.Commit, "the git tag"})
+		names = append(names, named{claimed.Commit, "the git tag", true})
 	}
 	if j.sameRelease() {
-		names = append(names, named{j.Lock.Inputs.Tailscale.Commit, "the lock at hand"})
+		names = append(names, named{j.Lock.Inputs.Tailscale.Commit, "the lock at hand", true})
 	}
-	if info.Origin != nil && info.Origin.Ref == "refs/tags/"+claimed.Version && info.Origin.Hash != "" {
-		names = append(names, named{info.Origin.Hash, "the module proxy"})
+	if from := info.Origin; from != nil && from.Hash != "" {
+		// Another commit contradicts, wherever the proxy has it from; the same one confirms
+		// only that the tag names it.
+		names = append(names, named{from.Hash, "the module proxy", from.Ref == "refs/tags/"+claimed.Version})
 	}
 	// The commit is stamped into the programs, and no checksum database knows of commits.
 	commit := Check{Level: LevelInput, Name: "commit", Result: Skip, Image: claimed.Commit,
@@ -164,7 +169,7 @@ func (j *job) remake(ctx context.Context) error {
 		if n.commit != claimed.Commit {
 			commit.Result, commit.Rebuilt = Fail, n.commit
 			commit.Note = fmt.Sprintf("the image claims commit %s, %s says %s", claimed.Commit, n.by, n.commit)
-		} else if commit.Result == Skip {
+		} else if n.confirms && commit.Result == Skip {
 			commit.Result, commit.Rebuilt, commit.Note = Pass, n.commit, n.by+" names the same"
 		}
 	}
@@ -225,8 +230,12 @@ func asJSON(v any) string {
 }
 
 // sums asks the checksum database for the sums of all modules of the inputs, of which a
-// lock has sums of its own.
+// lock has sums of its own. The database has any commit as a pseudo-version: only a
+// release is one that upstream has published.
 func (j *job) sums(ctx context.Context) error {
+	if v := j.inputs.Tailscale.Version; module.IsPseudoVersion(v) {
+		return fmt.Errorf("claims to be made of tailscale %s, a commit that is not a release: only releases can be verified: %w", v, image.ErrForeign)
+	}
 	for _, m := range attest.Modules(j.inputs, lock.Hosts...) {
 		if err := module.Check(m.Path, m.Version.Version); err != nil {
 			return fmt.Errorf("claims %s: %w: %w", diff.Printable(m.String()), image.ErrForeign, err)

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
 	"github.com/xavieralpha/derper/internal/verify/diff"
@@ -18,17 +20,19 @@ type comparison struct {
 	want, got *foundImage
 	names     []string // of the rebuilt image's layers
 	checks    []Check
-	err       error // the first
+	// differs says which program differs before it is taken apart, which may take a while.
+	differs func(program string)
 
 	layerDiffers map[int]bool // of the rebuilt image, in content or compression
 }
 
-// compareImages compares all of two images, from the inside out.
-func compareImages(ctx context.Context, in lock.Inputs, want, got *foundImage) ([]Check, error) {
-	c := &comparison{ctx: ctx, want: want, got: got, names: plan.Layers(in.Variant()), layerDiffers: map[int]bool{}}
+// compareImages compares all of two images, from the inside out. The error is that of ctx:
+// what differs is no less different for an explanation that fails.
+func compareImages(ctx context.Context, in lock.Inputs, want, got *foundImage, differs func(program string)) ([]Check, error) {
+	c := &comparison{ctx: ctx, want: want, got: got, names: plan.Layers(in.Variant()), layerDiffers: map[int]bool{}, differs: differs}
 	c.layers()
 	c.documents()
-	return c.checks, c.err
+	return c.checks, ctx.Err()
 }
 
 func (c *comparison) add(check Check) { c.checks = append(c.checks, check) }
@@ -134,7 +138,7 @@ func (c *comparison) file(d diff.FileDiff, w, g int) {
 		changes := d.Changes
 		if d.Content() {
 			content.Result = Fail
-			c.err = cmp.Or(c.err, c.content(&content, d, w, g))
+			c.content(&content, d, w, g)
 			c.add(content)
 			// The size goes with the content.
 			changes = slices.DeleteFunc(changes, func(change string) bool { return strings.HasPrefix(change, "size: ") })
@@ -147,31 +151,57 @@ func (c *comparison) file(d diff.FileDiff, w, g int) {
 	c.add(check)
 }
 
-// maxText is the most of a file that is compared as text, and maxProgram that of a program
-// that is taken apart, in bytes; derper has 18 MB.
-const (
-	maxText    = 4 << 20
-	maxProgram = 128 << 20
-)
+// maxText is the most of a file that is compared as text, in bytes.
+const maxText = 4 << 20
 
 // content says how the contents of two files differ.
-func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
+func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) {
 	check.Note = fmt.Sprintf("content differs: %d bytes in the image, %d rebuilt", d.Got.Header.Size, d.Want.Header.Size)
-	limit := int64(maxText)
+	bytes, explain := int64(maxText), c.text
 	if d.Want.Program() {
-		limit = maxProgram
+		bytes, explain = diff.MaxProgram, c.program
 	}
-	if max(d.Want.Header.Size, d.Got.Header.Size) > limit {
+	if max(d.Want.Header.Size, d.Got.Header.Size) > bytes {
 		check.Note += "; more than is compared"
-		return nil
+		return
 	}
-	want, err := c.read(c.want.layers[w], d, limit)
-	got, gerr := c.read(c.got.layers[g], d, limit)
-	if err := cmp.Or(err, gerr); err != nil {
+	if err := explain(check, d, w, g); err != nil {
+		check.Note += "; how they differ cannot be said: " + diff.Printable(err.Error())
+	}
+}
+
+// program says how two programs differ, after it was said that they do.
+func (c *comparison) program(check *Check, d diff.FileDiff, w, g int) error {
+	c.differs(check.Name)
+	want, err := c.open(c.want.layers[w], d)
+	if err != nil {
 		return err
 	}
-	if d.Want.Program() {
-		check.Note, check.Details, err = diff.Programs(c.ctx, want, got)
+	defer want.Close()
+	got, err := c.open(c.got.layers[g], d)
+	if err != nil {
+		return err
+	}
+	defer got.Close()
+	summary, details, err := diff.Programs(c.ctx, want, d.Want.Header.Size, got)
+	if err == nil {
+		check.Note, check.Details = summary, details
+	}
+	return err
+}
+
+func (c *comparison) text(check *Check, d diff.FileDiff, w, g int) error {
+	read := func(l foundLayer) ([]byte, error) {
+		r, err := c.open(l, d)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return limit.ReadAll(r, maxText)
+	}
+	want, err := read(c.want.layers[w])
+	got, gerr := read(c.got.layers[g])
+	if err := cmp.Or(err, gerr); err != nil {
 		return err
 	}
 	if check.Details = few(diff.Text(want, got)); len(check.Details) > 0 {
@@ -180,13 +210,12 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) error {
 	return nil
 }
 
-func (c *comparison) read(l foundLayer, d diff.FileDiff, limit int64) ([]byte, error) {
+func (c *comparison) open(l foundLayer, d diff.FileDiff) (io.ReadCloser, error) {
 	blob, err := l.open()
 	if err != nil {
 		return nil, err
 	}
-	defer blob.Close()
-	return diff.FileIn(blob, d.Name, d.Nth, limit)
+	return diff.FileIn(blob, d.Name, d.Nth)
 }
 
 // align pairs the layers of two images: equal ones with each other, what is between

@@ -1,15 +1,12 @@
 package verify
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -83,14 +80,14 @@ func few(lines []string) []string {
 	return lines
 }
 
-// indexesDiffer says how two indexes differ, as far as they speak of the platforms that
-// were rebuilt. It says nothing when only the rest of them differs, or what follows from a
-// platform that failed.
-func indexesDiffer(want, got []byte, rebuilt []lock.Platform, failed map[string]bool) (note string, details []string, err error) {
+// indexesDiffer says how two indexes differ, as far as they speak of known platforms. It
+// says nothing when only the rest of them differs, or what follows from a platform that
+// failed.
+func indexesDiffer(want, got []byte, known []lock.Platform, failed map[string]bool) (note string, details []string, err error) {
 	var docs [2][]byte
 	var orders [2][]string
 	for i, data := range [][]byte{want, got} {
-		if docs[i], orders[i], err = byPlatform(data, rebuilt); err != nil {
+		if docs[i], orders[i], err = byPlatform(data, known); err != nil {
 			return "", nil, err
 		}
 	}
@@ -121,9 +118,13 @@ func common(list, other []string) []string {
 // attestationOf begins the name of an attestation in byPlatform.
 const attestationOf = "attestation of "
 
-// byPlatform is an index with its manifests in an object, by platform, and their
-// order. Platforms that were not rebuilt are left out.
-func byPlatform(data []byte, rebuilt []lock.Platform) ([]byte, []string, error) {
+// byPlatform is an index with its manifests in an object, by platform, and their order.
+// What is of no known platform is left out.
+func byPlatform(data []byte, known []lock.Platform) ([]byte, []string, error) {
+	index, err := image.ParseIndex(data)
+	if err != nil {
+		return nil, nil, err
+	}
 	var doc map[string]json.RawMessage
 	var list []json.RawMessage
 	if err := json.Unmarshal(data, &doc); err != nil {
@@ -133,25 +134,23 @@ func byPlatform(data []byte, rebuilt []lock.Platform) ([]byte, []string, error) 
 		return nil, nil, err
 	}
 	manifests := map[string]json.RawMessage{}
-	platforms := map[string]string{} // by the digest of an image
+	platforms := map[string][]string{} // by the digest of an image, which may be there twice
 	var order []string
-	for _, raw := range list {
-		var d v1.Descriptor
-		if err := json.Unmarshal(raw, &d); err != nil {
-			return nil, nil, err
-		}
-		about, attests := image.Attests(d)
-		name := platforms[about]
-		if digest := d.Digest.String(); !attests && d.Platform != nil {
+	for i, d := range index.Manifests {
+		about, attests := image.Attests(d, index.Manifests)
+		var name string
+		if digest := d.Digest.String(); attests && len(platforms[about]) > 0 {
+			name, platforms[about] = platforms[about][0], platforms[about][1:]
+		} else if !attests && d.Platform != nil {
 			name = platformName(*d.Platform)
-			platforms[digest] = cmp.Or(platforms[digest], name)
+			platforms[digest] = append(platforms[digest], name)
 		}
-		known := slices.Contains(rebuilt, lock.Platform(name))
+		isKnown := slices.Contains(known, lock.Platform(name))
 		if attests {
 			name = attestationOf + name
 		}
-		if known && manifests[name] == nil {
-			manifests[name] = raw
+		if isKnown && manifests[name] == nil {
+			manifests[name] = list[i]
 			order = append(order, name)
 		}
 	}

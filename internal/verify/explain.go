@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
 // all are the checks of the platforms, and around them those of no platform.
@@ -17,7 +18,7 @@ func (s *Subject) all() []*PlatformResult {
 
 // explain says what differs, innermost first. What differs in the same way, in many
 // files or on many platforms, is said once.
-func (s *Subject) explain() error {
+func (s *Subject) explain() {
 	var list []Explanation
 	for _, p := range s.all() {
 		for _, c := range p.Checks {
@@ -42,13 +43,9 @@ func (s *Subject) explain() error {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
 	})
 	for i := range list {
-		var err error
-		if list[i].Text, err = s.paragraph(&list[i], i == 0 && onlyEntrypoint(list)); err != nil {
-			return err
-		}
+		list[i].Text = s.paragraph(&list[i], i == 0 && onlyEntrypoint(list))
 	}
 	s.Explanations = list
-	return nil
 }
 
 // onlyEntrypoint reports whether what differs is the one program that is compiled from this
@@ -57,16 +54,19 @@ func onlyEntrypoint(list []Explanation) bool {
 	return len(list) == 1 && list[0].Level == LevelBinary && len(list[0].Names) == 1 && path.Base(list[0].Names[0]) == plan.Entrypoint
 }
 
-// say fills in one of the texts of the report.
-func say(name string, about any) (string, error) {
+// say fills in one of the texts of the report. That it cannot is said in its place, and
+// changes nothing of what was found.
+func say(name string, about any) string {
 	var b strings.Builder
-	err := textReport.ExecuteTemplate(&b, name, about)
-	return b.String(), err
+	if err := textReport.ExecuteTemplate(&b, name, about); err != nil {
+		return "This cannot be put into words: " + diff.Printable(err.Error()) + "."
+	}
+	return b.String()
 }
 
 // paragraph says for people what an explanation is about. Where the entrypoint is all that
 // differs, it says what that most likely means.
-func (s *Subject) paragraph(e *Explanation, onlyEntrypoint bool) (string, error) {
+func (s *Subject) paragraph(e *Explanation, onlyEntrypoint bool) string {
 	where := ""
 	switch all, n := len(s.Platforms), len(e.Platforms); {
 	case n == 0:
@@ -96,9 +96,9 @@ func join(names []string) string {
 }
 
 // mean says what the verdict means, and what it does not.
-func (s *Subject) mean(v *Verifier, tag bool) error {
+func (s *Subject) mean(v *Verifier, tag bool) {
 	if s.Verdict == Unverified {
-		return nil
+		return
 	}
 	says := struct {
 		*Subject
@@ -132,11 +132,6 @@ func (s *Subject) mean(v *Verifier, tag bool) error {
 		says.Skipped = append(says.Skipped, join(platforms)+": not compared")
 	}
 	for name, list := range map[string]*[]string{"means": &s.Means, "means not": &s.MeansNot} {
-		text, err := say(name, says)
-		if err != nil {
-			return err
-		}
-		*list = slices.Collect(strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' }))
+		*list = slices.Collect(strings.FieldsFuncSeq(say(name, says), func(r rune) bool { return r == '\n' }))
 	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -38,15 +39,18 @@ func (j *job) compare(ctx context.Context, built *build, step func(done int)) er
 		case img.wrongClaim():
 			add(Fail, "the index calls it %s, and it is an image for %s: so its config says, and so its programs are", img.name, img.ownName())
 		default:
-			if err := want.readLayers(ctx, j.contents); err != nil {
+			if err := want.readLayers(ctx, j.contents, new(diff.Budget)); err != nil {
 				return fmt.Errorf("rebuilt: %w", err)
 			}
-			checks, err := compareImages(ctx, j.inputs, want, img)
+			checks, err := compareImages(ctx, j.inputs, want, img, func(program string) {
+				j.Display.Printf("%s: %s %s %s: now it is taken apart", diff.Printable(j.subject.Ref), Fail, img.name, program)
+			})
 			if err != nil {
 				return err
 			}
 			if j.found.kind == KindIndex {
 				checks = append(checks, j.found.compareAttestations(want.stated, img.digest, slices.ContainsFunc(checks, Check.failed))...)
+				checks = append(checks, pulled(j.found.manifest, img))
 			}
 			p.Checks = checks
 		}
@@ -88,42 +92,42 @@ func (i *foundImage) wrongClaim() bool {
 	return true
 }
 
-// compareIndex compares what the index says, of what was rebuilt.
+// compareIndex compares the index with what this program writes. Of platforms that were not
+// rebuilt it takes the digests and sizes as they are, and nothing else.
 func (j *job) compareIndex(built *build, failed map[string]bool) error {
-	extra := func(digest, note string) {
+	for _, d := range j.found.others {
+		digest, what := d.Digest.String(), string(d.MediaType)
+		if d.Platform != nil {
+			what += " for " + d.Platform.String()
+		}
+		note := "the index has an entry that is neither an image of a platform nor an attestation of one: " + diff.Printable(what)
+		if about, _ := image.Attests(d, nil); about != "" {
+			note = fmt.Sprintf("the index has an entry marked as an attestation of %s that is not an attestation of an image in the index: %s", diff.Printable(about), diff.Printable(what))
+		}
 		failed[digest] = true
 		j.subject.Index = append(j.subject.Index, Check{Level: LevelIndex, Name: "entry " + digest, Result: Fail, Image: digest, Note: note})
-	}
-	for _, a := range j.found.attestations {
-		if !slices.ContainsFunc(j.found.images, func(img *foundImage) bool { return img.digest == a.about }) {
-			extra(a.digest, "the index has an attestation of "+diff.Printable(a.about)+", which is none of its images")
-		}
-	}
-	for _, d := range j.found.others {
-		extra(d.Digest.String(), "the index names something that is no image of a platform: "+diff.Printable(string(d.MediaType)))
 	}
 	if len(j.build) == 0 {
 		return nil
 	}
-	want, err := j.index(built)
+	want, missing, err := j.index(built)
 	if err != nil {
 		return err
 	}
 	check := compared(LevelIndex, "index", digestOf(want), digestOf(j.found.manifest))
-	if check.failed() {
-		if check.Note, check.Details, err = indexesDiffer(want, j.found.manifest, j.build, failed); err != nil {
-			return fmt.Errorf("index: %w", err)
+	switch {
+	case len(missing) > 0:
+		check.Result, check.Note = Fail, "the index has no attestation of the image for "+list(missing)
+	case check.failed():
+		if check.Note, check.Details, err = indexesDiffer(want, j.found.manifest, j.expected, failed); err != nil {
+			check.Note = "how they differ cannot be said: " + diff.Printable(err.Error())
 		}
-		switch {
-		case check.Note != "":
-		case len(failed) > 0:
-			check.Follows = true
-		case len(j.build) < len(j.expected):
-			check.Result, check.Rebuilt = Skip, ""
-			check.Note = fmt.Sprintf("%d of its %d platforms were rebuilt: what it says of them is right", len(j.build), len(j.expected))
-		default:
-			check.Note = "the same values, written in another way (order, spaces or repeated keys)"
+		if check.Follows = check.Note == "" && len(failed) > 0; check.Note == "" && !check.Follows {
+			check.Note = "the same values, written in another way (order, spaces or repeated entries)"
 		}
+	case len(j.build) < len(j.expected):
+		check.Result, check.Rebuilt = Skip, ""
+		check.Note = fmt.Sprintf("%d of its %d platforms were rebuilt: their entries are the same, and the others are in the form that this program writes", len(j.build), len(j.expected))
 	}
 	j.subject.Index = append(j.subject.Index, check)
 	return nil

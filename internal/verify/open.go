@@ -20,6 +20,10 @@ const (
 	maxImages = 64 // in an index, attestations too; a real one has nine of each
 	maxLayers = 16 // in an image; a real one has four
 	maxStated = 4  // statements about an image; there are two
+
+	// maxDocuments is for all that is read besides the layers, in bytes. A real image has
+	// some 2 MB on nine platforms. What is parsed has up to 35 times as many in memory.
+	maxDocuments = 8 << 20
 )
 
 // found is the image, or the index of images, that is to be verified, as it was
@@ -33,6 +37,7 @@ type found struct {
 	attestations []*foundAttestation
 	others       []v1.Descriptor
 	opened       *registry.Image
+	documents    int // bytes, of what was read of all of it
 }
 
 // foundManifest is what is read alike of an index, an image and an attestation.
@@ -41,6 +46,12 @@ type foundManifest struct {
 	digest      string // of the manifest, of an archive's config
 	annotations map[string]string
 	layers      []foundLayer
+}
+
+// descriptor is the digest and the size of a manifest.
+func (f foundManifest) descriptor() v1.Descriptor {
+	digest, size, _ := v1.SHA256(bytes.NewReader(f.manifest)) // reading memory does not fail
+	return v1.Descriptor{Digest: digest, Size: size}
 }
 
 // foundImage is one image.
@@ -113,50 +124,92 @@ func (f *found) read(ctx context.Context, top v1.Descriptor) error {
 	if err != nil {
 		return err
 	}
+	mediaType, err := image.MediaType(data, top.MediaType)
+	if err != nil {
+		return fmt.Errorf("%s: %w", top.Digest, err)
+	}
 	f.kind, f.digest = KindImage, top.Digest.String()
-	mediaType := image.MediaType(data, top.MediaType)
-	entries := []v1.Descriptor{{MediaType: mediaType, Digest: top.Digest}}
 	if mediaType.IsIndex() {
 		f.kind, f.manifest = KindIndex, data
-		m, err := v1.ParseIndexManifest(bytes.NewReader(data))
-		if err != nil {
-			return fmt.Errorf("index %s: %w: %w", top.Digest, image.ErrCorrupt, err)
-		}
-		f.annotations = m.Annotations
-		if entries = m.Manifests; len(entries) > maxImages {
-			return fmt.Errorf("index %s: has %d entries, more than %d: %w", top.Digest, len(entries), maxImages, image.ErrForeign)
-		}
-	} else if !mediaType.IsImage() {
+		return f.readIndex(ctx)
+	}
+	if !mediaType.IsImage() {
 		return fmt.Errorf("%s is neither an image nor an index of images: %w", diff.Printable(string(mediaType)), image.ErrForeign)
 	}
-	for _, d := range entries {
-		about, attests := image.Attests(d)
-		if !d.MediaType.IsImage() || !attests && d.Platform != nil && d.Platform.OS == "unknown" {
-			f.others = append(f.others, d)
-			continue
-		}
-		img, err := image.ImageOf(ctx, f.opened, d)
-		if err != nil {
-			return err
-		}
-		if attests {
+	return f.readEntry(ctx, top)
+}
+
+// readIndex reads what an index names. Only what is an image of a platform, or belongs to
+// one as an attestation, is read.
+func (f *found) readIndex(ctx context.Context) error {
+	m, err := image.ParseIndex(f.manifest)
+	if err != nil {
+		return fmt.Errorf("index %s: %w", f.digest, err)
+	}
+	if len(m.Manifests) > maxImages {
+		return fmt.Errorf("index %s: has %d entries, more than %d: %w", f.digest, len(m.Manifests), maxImages, image.ErrForeign)
+	}
+	f.annotations = m.Annotations
+	for _, d := range m.Manifests {
+		about, attests := image.Attests(d, m.Manifests)
+		switch {
+		case attests:
+			img, err := image.ImageOf(ctx, f.opened, d)
+			if err != nil {
+				return err
+			}
 			a, err := readAttestation(img)
 			if err != nil {
 				return err
 			}
 			a.about = about
+			documents := [][]byte{a.manifest}
+			for _, s := range a.statements {
+				documents = append(documents, s.content)
+			}
+			if err := f.count(documents...); err != nil {
+				return err
+			}
 			f.attestations = append(f.attestations, a)
-			continue
+		case image.OfPlatform(d):
+			if err := f.readEntry(ctx, d); err != nil {
+				return err
+			}
+		default:
+			f.others = append(f.others, d)
 		}
-		i, err := readImage(img)
-		if err != nil {
-			return err
-		}
-		if d.Platform != nil {
-			i.name = platformName(*d.Platform)
-		}
-		f.images = append(f.images, i)
 	}
+	return nil
+}
+
+// count counts documents that were read: each may have a megabyte, but not all of them.
+func (f *found) count(documents ...[]byte) error {
+	for _, data := range documents {
+		f.documents += len(data)
+	}
+	if f.documents > maxDocuments {
+		return fmt.Errorf("its documents have more than %d MiB: %w", maxDocuments>>20, image.ErrForeign)
+	}
+	return nil
+}
+
+// readEntry reads an image, which is for the platform that names it so, if one does.
+func (f *found) readEntry(ctx context.Context, d v1.Descriptor) error {
+	img, err := image.ImageOf(ctx, f.opened, d)
+	if err != nil {
+		return err
+	}
+	i, err := readImage(img)
+	if err != nil {
+		return err
+	}
+	if d.Platform != nil {
+		i.name = platformName(*d.Platform)
+	}
+	if err := f.count(i.manifest, i.config); err != nil {
+		return err
+	}
+	f.images = append(f.images, i)
 	return nil
 }
 
@@ -194,8 +247,8 @@ func readImage(img v1.Image) (i *foundImage, err error) {
 }
 
 func (i *foundImage) readConfig() (err error) {
-	if i.configFile, err = v1.ParseConfigFile(bytes.NewReader(i.config)); err != nil {
-		return fmt.Errorf("config: %w: %w", image.ErrCorrupt, err)
+	if i.configFile, err = image.ParseConfig(i.config); err != nil {
+		return fmt.Errorf("config: %w", err)
 	}
 	i.name = i.ownName()
 	return nil
@@ -216,15 +269,15 @@ func digestOf(data []byte) string {
 func platformName(p v1.Platform) string { return diff.Printable(string(image.PlatformOf(p))) }
 
 // readLayers reads what is in the layers of an image. What was read before is in have, by
-// digest.
-func (i *foundImage) readLayers(ctx context.Context, have map[v1.Hash]*diff.Layer) error {
+// digest; all of it counts for the budget.
+func (i *foundImage) readLayers(ctx context.Context, have map[v1.Hash]*diff.Layer, budget *diff.Budget) error {
 	i.contents = nil
 	for n, l := range i.layers {
 		content := have[l.Digest]
 		if content == nil {
 			r, err := l.open()
 			if err == nil {
-				content, err = diff.ReadLayer(ctx, r)
+				content, err = diff.ReadLayer(ctx, r, budget)
 				r.Close()
 			}
 			if err != nil {

@@ -21,9 +21,8 @@ const compiledLimit = 4 << 30
 
 // build is what was rebuilt: images and their attestations, one for each platform.
 type build struct {
-	outputs         []lock.PlatformOutput
-	built, attested []v1.Image
-	images          map[lock.Platform]*foundImage // in the form of what was found
+	outputs []lock.PlatformOutput
+	images  map[lock.Platform]*foundImage // in the form of what was found
 }
 
 // rebuild builds the platforms, a few at a time: between them, what a cache of our
@@ -50,8 +49,6 @@ func (j *job) rebuild(ctx context.Context) (*build, error) {
 			}
 			b.images[p] = img
 		}
-		b.built = append(b.built, out.Images...)
-		b.attested = append(b.attested, out.Attestations...)
 		b.outputs = append(b.outputs, out.Output.Platforms...)
 		if j.Fresh {
 			j.measure()
@@ -65,13 +62,38 @@ func (j *job) rebuild(ctx context.Context) (*build, error) {
 	return b, nil
 }
 
-// index is the index of what was rebuilt.
-func (j *job) index(b *build) ([]byte, error) {
-	index, err := image.Index(j.inputs, j.build, b.built, b.attested...)
-	if err != nil {
-		return nil, err
+// index is the index as this program writes it, of the platforms that were rebuilt and of
+// the others that were found. Of those it has what cannot be known without a rebuild:
+// digests and sizes. missing are those that were found without an attestation.
+func (j *job) index(b *build) (raw []byte, missing []lock.Platform, err error) {
+	var platforms []lock.Platform
+	var images, attestations []v1.Descriptor
+	left := slices.Clone(j.found.attestations)
+	for _, p := range j.expected {
+		img := b.images[p]
+		if img == nil {
+			i := slices.IndexFunc(j.found.images, func(img *foundImage) bool { return img.platform() == p })
+			if i < 0 {
+				continue
+			}
+			img = j.found.images[i]
+		}
+		stated := img.stated
+		if stated == nil {
+			i := slices.IndexFunc(left, func(a *foundAttestation) bool { return a.about == img.digest })
+			if i < 0 {
+				missing = append(missing, p)
+				continue
+			}
+			stated = left[i]
+			left = slices.Delete(left, i, i+1)
+		}
+		platforms = append(platforms, p)
+		images = append(images, img.descriptor())
+		attestations = append(attestations, stated.descriptor())
 	}
-	return index.RawManifest()
+	raw, err = image.RawIndex(j.inputs, platforms, images, attestations)
+	return raw, missing, err
 }
 
 // measure looks how much the cache takes.

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -71,9 +72,13 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 		v, err := trust.Verify(b, j.found.opened.Entries[0].Digest)
 		if err != nil {
 			// Also what others have attested comes here: they did not sign with this
-			// key. What this one signed about another image is told apart.
-			if errors.Is(err, sign.ErrOtherDigest) {
+			// key. What this one signed about another image, and what others signed in
+			// its name, is told apart.
+			switch refused, _ := errors.AsType[*sign.RefusedError](err); {
+			case errors.Is(err, sign.ErrOtherDigest):
 				note("has attested another image, and that attestation is attached to this one")
+			case errors.Is(err, sign.ErrOtherRun):
+				note("has attested nothing that counts: an attestation " + diff.Printable(refused.Why))
 			}
 			continue
 		}
@@ -105,6 +110,8 @@ func (j *job) revision(ctx context.Context) string {
 	if j.found.opened.Repository == nil {
 		return ""
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // it is said only where it is at hand
+	defer cancel()
 	bundles, _ := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
 	for _, data := range bundles {
 		var bundle struct{ DSSEEnvelope struct{ Payload []byte } }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/sigstore/sigstore-go/pkg/root"
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -20,6 +21,7 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/hostile"
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
 )
 
 // TestRebuilders guards that only attestations count that are about this image, of
@@ -262,5 +264,63 @@ func TestRebuilderSays(t *testing.T) {
 				t.Errorf("%s: %s; want %s: %s", c.Result, c.Note, test.result, test.note)
 			}
 		})
+	}
+}
+
+// The mistake it guards: a rebuilder who signs as a workflow is counted for what others
+// signed in its name, by calling that workflow.
+func TestRebuilderOfAnotherRun(t *testing.T) {
+	const identity = "https://github.com/alice/rebuilds/.github/workflows/verify.yml@refs/heads/main"
+	fake := sigstoretest.New(t, identity)
+	trusted, err := root.NewTrustedRootFromPath(fake.TrustedRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := root.NewSigningConfigFromPath(fake.SigningConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, err := sign.TrustIdentity(trusted, sign.Identity{Subject: identity, Issuer: sigstoretest.Issuer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := lock.Read("../../versions.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := v1.Descriptor{Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}}
+	s, err := attest.Rebuild{Inputs: l.Inputs, Host: "linux/amd64", Passed: []string{"linux/amd64"}}.Statement(attest.Subject{Descriptor: top})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := func(run sigstoretest.Run) []byte {
+		t.Helper()
+		fake.Certify(run)
+		signer, err := sign.NewKeylessSigner(t.Context(), &sign.Sigstore{Root: trusted, Config: config}, sign.GitHub{URL: fake.TokenURL, Bearer: fake.Bearer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := signer.Sign(t.Context(), s.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	alice, mallory := bundle(sigstoretest.RunOf(identity)), bundle(sigstoretest.CalledBy("https://github.com/mallory/x", "refs/heads/main", identity))
+	for _, test := range []struct {
+		name    string
+		bundles [][]byte
+		result  Result
+		note    string
+	}{
+		{"a stranger", [][]byte{mallory}, Skip, "has attested nothing that counts: an attestation was signed by " + trust.String() +
+			" for a run of https://github.com/mallory/x at refs/heads/main, not of https://github.com/alice/rebuilds at refs/heads/main"},
+		{"a stranger, then the rebuilder", [][]byte{mallory, alice}, Pass, "attests that it rebuilt the same, bit for bit"},
+		{"the rebuilder, then a stranger", [][]byte{alice, mallory}, Pass, "attests that it rebuilt the same, bit for bit"},
+	} {
+		j := &job{Verifier: &Verifier{}, found: &found{opened: &registry.Image{Entries: []v1.Descriptor{top}}}, expected: []lock.Platform{"linux/amd64"}}
+		if c := j.rebuilder(test.bundles, trust); c.Result != test.result || c.Note != test.note {
+			t.Errorf("%s: %s: %s; want %s: %s", test.name, c.Result, c.Note, test.result, test.note)
+		}
 	}
 }

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -251,6 +253,11 @@ func TestCannotVerify(t *testing.T) {
 	t.Run("a release that is no version", func(t *testing.T) {
 		wantError(t, f.verify(t, claims(t, image.LabelTailscale, "v../../x\x1b")), image.ErrForeign, `claims "tailscale.com@v../../x\x1b"`)
 	})
+	t.Run("a commit that is no release", func(t *testing.T) {
+		for _, version := range []string{"v1.103.0-0.20260102030405-0123456789ab", "v1.102.4-0.20260102030405-0123456789ab", "v1.0.0-20260102030405-0123456789ab", "v1.103.0-pre.0.20260102030405-0123456789ab"} {
+			wantError(t, f.verify(t, claims(t, image.LabelTailscale, version)), image.ErrForeign, "claims to be made of tailscale "+version+", a commit that is not a release")
+		}
+	})
 	t.Run("a commit that is none", func(t *testing.T) {
 		wantError(t, f.verify(t, claims(t, image.LabelCommit, "abc")), image.ErrForeign, `"abc" is no git commit`)
 	})
@@ -423,6 +430,10 @@ func TestLocked(t *testing.T) {
 			t.Error("built from inputs that are wrong")
 		}
 	})
+	t.Run("a commit that is no release", func(t *testing.T) {
+		s := verify(t, func(l *lock.Lock) { l.Inputs.Tailscale.Version = "v1.103.0-0.20260102030405-0123456789ab" })
+		wantError(t, s, image.ErrForeign, "a commit that is not a release")
+	})
 	t.Run("nothing recorded", func(t *testing.T) {
 		v := f.verifier(t)
 		v.Lock.Outputs = nil
@@ -468,6 +479,45 @@ func TestSource(t *testing.T) {
 	repository.Tag(t, version)
 	s = source(t)
 	wantFirst(t, s, LevelInput, "source "+version, "commit")
+}
+
+// TestCommit guards what the module proxy says of the commit that an image names, which no
+// checksum database knows.
+// The mistake it guards: a proxy that has the release from another commit counted only where
+// it named the tag, too.
+func TestCommit(t *testing.T) {
+	f := newFixture(t, "linux/amd64")
+	dir := f.layoutOf(t, f.index)
+	release := f.release.Inputs.Tailscale
+	other := strings.Repeat("0123456789", 4)
+	for _, test := range []struct {
+		origin string
+		want   Result
+		says   string
+	}{
+		{`"Hash":"` + release.Commit + `","Ref":"refs/tags/` + release.Version + `"`, Pass, "the module proxy names the same"},
+		{`"Hash":"` + release.Commit + `"`, Skip, "nothing confirms it"},
+		{`"Hash":"` + release.Commit + `","Ref":"refs/heads/main"`, Skip, "nothing confirms it"},
+		{`"Ref":"refs/tags/` + release.Version + `"`, Skip, "nothing confirms it"},
+		{`"Hash":"` + other + `","Ref":"refs/tags/` + release.Version + `"`, Fail, "the module proxy says " + other},
+		{`"Hash":"` + other + `"`, Fail, "the module proxy says " + other},
+		{`"Hash":"` + other + `","Ref":"refs/heads/main"`, Fail, "the module proxy says " + other},
+	} {
+		f.release.Intercept(func(w http.ResponseWriter, req *http.Request) bool {
+			if !strings.HasSuffix(req.URL.Path, lock.TailscaleModule+"/@v/"+release.Version+".info") {
+				return false
+			}
+			fmt.Fprintf(w, `{"Version":%q,"Time":%q,"Origin":{"VCS":"git",%s}}`, release.Version, release.Time.Format(time.RFC3339), test.origin)
+			return true
+		})
+		v := f.verifier(t)
+		v.Lock, v.Platforms = nil, f.platforms
+		s := f.run(t, v, dir)
+		wantCheck(t, s.Inputs, "commit", test.want, test.says)
+		if (s.Verdict == Differs) != (test.want == Fail) {
+			t.Errorf("%s: verdict is %q", test.origin, s.Verdict)
+		}
+	}
 }
 
 // TestReport guards the report's forms: JSON that has all of it, and a page that

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha512"
-	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/testing/tartest"
 )
 
 // Layers are attacks on how a layer is packed and named.
@@ -41,10 +41,7 @@ var Layers = []Attack{
 		data = bytes.Repeat([]byte("evil"), 400)
 		return data, compressed(t, best, data, nil)
 	}),
-	packed("a sparse file of 8 EB in 227 bytes", func(t testing.TB, _ []byte) (tar, blob []byte) {
-		data := Sparse(t, Derper, 1<<62)
-		return data, compressed(t, best, data, nil)
-	}),
+	sparse("old GNU"), sparse("PAX 0.0"), sparse("PAX 0.1"), sparse("PAX 1.0"),
 	packed("a file that is said to have 8 EB", func(t testing.TB, _ []byte) (_, blob []byte) {
 		var b bytes.Buffer
 		tw := tar.NewWriter(&b)
@@ -148,6 +145,14 @@ func packed(name string, pack func(t testing.TB, data []byte) (tar, blob []byte)
 	}}
 }
 
+// sparse is an attack with a file that is a hole of 4 EiB, in one of the forms of such files.
+func sparse(form string) Attack {
+	return packed("a sparse file of 4 EiB, "+form, func(t testing.TB, _ []byte) (tar, blob []byte) {
+		data := tartest.Sparse(Derper)[form]
+		return data, compressed(t, best, data, nil)
+	})
+}
+
 // blob is an attack with other bytes for the same tar.
 func blob(name string, change func(testing.TB, []byte) []byte) Attack {
 	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content {
@@ -182,23 +187,4 @@ func bomb(t testing.TB, n int) []byte {
 	}
 	check(t, zw.Close())
 	return b.Bytes()
-}
-
-// Sparse is a tar of one header: a file of size bytes, all of which are a hole.
-// Source: GNU tar's manual, "Storing Sparse Files", the old GNU format.
-func Sparse(t testing.TB, name string, size uint64) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	check(t, tar.NewWriter(&b).WriteHeader(&tar.Header{Name: name, Mode: 0o755, Format: tar.FormatGNU}))
-	h := b.Bytes()[:512]
-	h[156] = tar.TypeGNUSparse
-	h[483] = 0x80 // the real size follows in binary
-	binary.BigEndian.PutUint64(h[483+4:], size)
-	copy(h[148:156], "        ")
-	sum := 0
-	for _, c := range h {
-		sum += int(c)
-	}
-	copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
-	return append(h, make([]byte, 1024)...)
 }

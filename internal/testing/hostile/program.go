@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/xavieralpha/derper/internal/testing/elftest"
 )
 
 // Derper is the name of derper's program in its layer.
@@ -23,20 +25,13 @@ var Programs = []Attack{
 	program("a script in place of the program", func(testing.TB, []byte) []byte { return []byte("#!/bin/sh\nexec evil\n") }),
 	program("no program at all", func(testing.TB, []byte) []byte { return nil }),
 	program("half of the program", func(_ testing.TB, b []byte) []byte { return b[:len(b)/2] }),
-	program("a header that names 65,535 sections", func(_ testing.TB, b []byte) []byte {
-		binary.LittleEndian.PutUint16(b[0x3c:], 0xffff) // e_shnum
-		return b
-	}),
+	program("a header that names 65,535 sections", func(t testing.TB, b []byte) []byte { return elftest.Sections(t, b, 0xffff) }),
 	program("sections far behind the end", func(_ testing.TB, b []byte) []byte {
 		binary.LittleEndian.PutUint64(b[0x28:], 1<<62) // e_shoff
 		return b
 	}),
-	program("a function table of 2^31 entries", func(t testing.TB, b []byte) []byte {
-		// Source: Go's internal/abi, the header of pclntab: the number follows 8 bytes.
-		at := section(t, b, ".gopclntab").Offset + 8
-		binary.LittleEndian.PutUint64(b[at:], 1<<31)
-		return b
-	}),
+	program("a function table of 2^31 entries", func(t testing.TB, b []byte) []byte { return elftest.Functions(t, b, 1<<31) }),
+	program("functions with names of 40 MiB", elftest.Names),
 	program("functions whose names are far behind the end", func(t testing.TB, b []byte) []byte {
 		at := section(t, b, ".gopclntab").Offset + 32 // funcnameOffset
 		binary.LittleEndian.PutUint64(b[at:], 1<<61)

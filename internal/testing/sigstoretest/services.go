@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/cyberphone/json-canonicalization/go/src/webpki.org/jsoncanonicalizer"
@@ -94,7 +95,9 @@ func (s *Sigstore) certify(keyPEM, proof []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := asn1.MarshalWithParams(Issuer, "utf8")
+	s.mu.Lock()
+	extensions, err := s.run.extensions()
+	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -103,14 +106,13 @@ func (s *Sigstore) certify(keyPEM, proof []byte) ([]byte, error) {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial,
-		URIs:         []*url.URL{uri},
-		NotBefore:    time.Now().Add(-time.Second),
-		NotAfter:     time.Now().Add(10 * time.Minute),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
-		// Source: https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md.
-		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: issuer}},
+		SerialNumber:    serial,
+		URIs:            []*url.URL{uri},
+		NotBefore:       time.Now().Add(-time.Second),
+		NotAfter:        time.Now().Add(10 * time.Minute),
+		KeyUsage:        x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:     []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		ExtraExtensions: extensions,
 	}
 	before, err := x509.CreateCertificate(rand.Reader, template, s.fulcio.cert, key, s.fulcio.key)
 	if err != nil {
@@ -123,6 +125,33 @@ func (s *Sigstore) certify(keyPEM, proof []byte) ([]byte, error) {
 	// Source: RFC 6962, 3.3.
 	template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: list})
 	return x509.CreateCertificate(rand.Reader, template, s.fulcio.cert, key, s.fulcio.key)
+}
+
+// extensions are what Fulcio writes into a certificate for a run on GitHub, so far as a
+// verifier looks at it. Those up to 6 are deprecated, and the ones that cosign's flags are
+// about.
+// Source: https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md.
+func (r Run) extensions() (list []pkix.Extension, err error) {
+	name := r.Repository
+	if u, err := url.Parse(r.Repository); err == nil {
+		name = strings.TrimPrefix(u.Path, "/")
+	}
+	for _, e := range []struct {
+		id    int
+		value string
+	}{{5, name}, {6, r.Ref}, {8, Issuer}, {9, r.Signer}, {12, r.Repository}, {14, r.Ref}, {18, r.Workflow}} {
+		if e.value == "" {
+			continue
+		}
+		raw := []byte(e.value)
+		if e.id >= 8 {
+			if raw, err = asn1.MarshalWithParams(e.value, "utf8"); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, e.id}, Value: raw})
+	}
+	return list, nil
 }
 
 // logCertificate makes the list of timestamps for a certificate that has none yet.

@@ -19,6 +19,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +51,7 @@ type Sigstore struct {
 	rekor  *ecdsa.PrivateKey
 
 	mu     sync.Mutex
+	run    Run
 	strict bool
 	asked  map[string]int // by path
 	broken map[string]*broken
@@ -63,11 +65,43 @@ type authority struct {
 	leafKey    *ecdsa.PrivateKey
 }
 
+// A Run is the run of a workflow on GitHub that a certificate is for. A field that is
+// empty is left out of the certificate.
+type Run struct {
+	// Repository is the one that has the run, https://github.com/OWNER/NAME, and Ref the
+	// branch or tag of it.
+	Repository, Ref string
+	// Workflow is the URI of the workflow that was started, and Signer that of the one
+	// that has the job: the same, or one that was called.
+	Workflow, Signer string
+}
+
+// RunOf is the run in which release.yml of a repository calls the workflow identity of
+// the same repository, or is it.
+func RunOf(identity string) Run {
+	repository, rest, _ := strings.Cut(identity, "/.github/workflows/")
+	_, ref, _ := strings.Cut(rest, "@")
+	return CalledBy(repository, ref, identity)
+}
+
+// CalledBy is the run in which release.yml of a repository, at a ref, calls the workflow
+// identity of any.
+func CalledBy(repository, ref, identity string) Run {
+	return Run{Repository: repository, Ref: ref, Workflow: repository + "/.github/workflows/release.yml@" + ref, Signer: identity}
+}
+
+// Certify makes Fulcio certify the identity for another run from now on.
+func (s *Sigstore) Certify(run Run) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.run = run
+}
+
 // New runs an instance until the test ends. It certifies the given identity, the URI
-// of a workflow.
+// of a workflow, for a run of its own repository.
 func New(t testing.TB, identity string) *Sigstore {
 	t.Helper()
-	s := &Sigstore{Identity: identity, Bearer: "bearer-" + random(), asked: map[string]int{}, broken: map[string]*broken{}}
+	s := &Sigstore{Identity: identity, run: RunOf(identity), Bearer: "bearer-" + random(), asked: map[string]int{}, broken: map[string]*broken{}}
 	s.IDToken = token(identity)
 	s.makeKeys(t)
 	mux := http.NewServeMux()

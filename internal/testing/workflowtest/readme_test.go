@@ -56,6 +56,55 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// identities are lines for cosign that verify who signed: with its arguments, up to the
+// end of the command or of what a variable of the shell has.
+var (
+	identities = regexp.MustCompile(`--certificate-identity[ =](\S+)`)
+	names      = regexp.MustCompile(`--identity[ =](\S+)`)
+)
+
+// TestSignerLines guards that who does as a document says does not trust a stranger: where
+// cosign is told whose certificate it must be, it is told whose run, too.
+func TestSignerLines(t *testing.T) {
+	documents, err := filepath.Glob("../../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range append(documents, "../../../README.md") {
+		for _, block := range strings.Split(read(t, name), "```") {
+			for _, m := range identities.FindAllStringSubmatch(block, -1) {
+				found++
+				repository, ref := runOf(m[1])
+				for flag, want := range map[string]string{"--certificate-github-workflow-repository": repository, "--certificate-github-workflow-ref": ref} {
+					if !regexp.MustCompile(flag + `[ =]` + regexp.QuoteMeta(want) + `['\s]`).MatchString(block) {
+						t.Errorf("%s: cosign looks for %s, and not for %s %s", name, m[1], flag, want)
+					}
+				}
+			}
+			// What is no workflow would be refused.
+			for _, m := range names.FindAllStringSubmatch(block, -1) {
+				if repository, ref := runOf(m[1]); repository == "" || ref == "" {
+					t.Errorf("%s: --identity %s is no workflow", name, m[1])
+				}
+			}
+			if strings.Contains(block, "--certificate-identity-regexp") {
+				t.Errorf("%s: an identity that is a pattern", name)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no line for cosign: the test tested nothing")
+	}
+}
+
+// runOf is the repository and the ref of a workflow's URI.
+func runOf(identity string) (repository, ref string) {
+	workflow, ref, _ := strings.Cut(strings.TrimRight(identity, "'\"\\"), "@")
+	repository, _, _ = strings.Cut(strings.TrimPrefix(workflow, "https://github.com/"), "/.github/workflows/")
+	return repository, ref
+}
+
 // anchors are the names under which GitHub links to headings.
 func anchors(markdown string) map[string]bool {
 	found := map[string]bool{}

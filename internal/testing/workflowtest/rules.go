@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func (p *Policy) Check(name string, source []byte) (wrong []string) {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	errs, err := lint.Lint(name, source, project)
+	errs, err := lint.Lint(path.Join(Dir, name), source, project) // by which its config knows it
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -61,6 +62,7 @@ func (p *Policy) Check(name string, source []byte) (wrong []string) {
 type checker struct {
 	policy *Policy
 	file   string
+	called bool // by other workflows, of any repository
 	wrong  []string
 }
 
@@ -73,17 +75,16 @@ func (c *checker) workflow(f *File) {
 	if p := w.Permissions; p == nil || p.All != nil || len(p.Scopes) > 0 {
 		c.add("permissions at the top are not {}")
 	}
-	called := false
 	for _, on := range w.On {
 		switch on.EventName() {
 		case "workflow_call":
-			called = true // its caller's group holds
+			c.called = true // its caller's group holds
 		case "schedule", "workflow_dispatch", "push", "pull_request":
 		default:
 			c.add("on %s: strangers decide when it runs, with our rights", on.EventName())
 		}
 	}
-	if !called {
+	if !c.called {
 		c.concurrency(w.Concurrency)
 	}
 	if w.Env != nil {
@@ -134,10 +135,72 @@ func (c *checker) job(job *actionlint.Job) {
 			}
 		}
 	}
+	if c.called && slices.Contains(grants, "id-token: write") {
+		c.identity(job)
+	}
 	c.secrets(job.ID.Value+": env of the job", job.Env, nil)
 	for _, step := range job.Steps {
 		c.step(job, step, allowed)
 	}
+}
+
+// refuse is the command of a step that ends a job.
+const refuse = "exit 1"
+
+// identity checks a job that acts in the name of its workflow, whoever calls that: its
+// first step ends it for a caller of another repository, and what it checks out is what
+// the workflow itself is in.
+func (c *checker) identity(job *actionlint.Job) {
+	where := job.ID.Value
+	if job.If != nil {
+		c.add("%s: has a condition, and a job that is skipped is no failure", where)
+	}
+	if job.ContinueOnError != nil {
+		c.add("%s: goes on after an error", where)
+	}
+	if !refusesStrangers(job.Steps) {
+		c.add("%s: signs for any caller: its first step does not refuse another repository's", where)
+	}
+	for i, step := range job.Steps {
+		if step.ContinueOnError != nil || i > 0 && step.If != nil {
+			c.add("%s: %s: may run after a step that failed", where, stepName(step))
+		}
+		e, ok := step.Exec.(*actionlint.ExecAction)
+		if !ok || !strings.HasPrefix(e.Uses.Value, "actions/checkout@") {
+			continue
+		}
+		for name, want := range map[string]string{"repository": "${{ job.workflow_repository }}", "ref": "${{ job.workflow_sha }}"} {
+			if in := e.Inputs[name]; in == nil || in.Value.Value != want {
+				c.add("%s: %s: %s is not %s, so the code is the caller's", where, stepName(step), name, want)
+			}
+		}
+	}
+}
+
+// refusesStrangers reports whether the first step fails where the caller is another
+// repository than the one that has the workflow, or where that is not known, and only there.
+func refusesStrangers(steps []*actionlint.Step) bool {
+	if len(steps) == 0 || steps[0].If == nil {
+		return false
+	}
+	if run, ok := steps[0].Exec.(*actionlint.ExecRun); !ok || run.Run.Value != refuse {
+		return false
+	}
+	for _, call := range []struct {
+		caller, own string
+		refused     bool
+	}{
+		{"me/project", "me/project", false}, // ourselves, or a fork that calls its own
+		{"me/fork", "me/project", true},
+		{"stranger/project", "me/project", true},
+		{"me/project", "", true},
+	} {
+		fails, err := Condition(steps[0].If.Value, map[string]string{"github.repository": call.caller, "job.workflow_repository": call.own})
+		if err != nil || fails != call.refused {
+			return false
+		}
+	}
+	return true
 }
 
 // Grants are the permissions of a job, as "contents: read", sorted.
@@ -160,7 +223,7 @@ func (c *checker) step(job *actionlint.Job, step *actionlint.Step, allowed []str
 	c.secrets(where, step.Env, allowed)
 	switch e := step.Exec.(type) {
 	case *actionlint.ExecRun:
-		if !c.policy.Run.MatchString(e.Run.Value) {
+		if e.Run.Value != refuse && !c.policy.Run.MatchString(e.Run.Value) {
 			c.add("%s: not one command of this project: %s", where, e.Run.Value)
 		}
 		if e.Shell != nil || e.WorkingDirectory != nil {

@@ -92,7 +92,10 @@ func TestWorkflows(t *testing.T) {
 
 // TestSpoiled guards the guard: each change of a workflow that would weaken it is noticed.
 func TestSpoiled(t *testing.T) {
-	const checkout = "actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2"
+	const (
+		checkout = "actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2"
+		guard    = "      - name: refuse another repository as the caller\n        if: job.workflow_repository != github.repository\n        run: exit 1\n"
+	)
 	for _, test := range []struct{ file, old, new, want string }{
 		{"publish.yml", "permissions: {}", "permissions: read-all", "permissions at the top"},
 		{"publish.yml", "permissions: {}", "permissions:\n  contents: read", "permissions at the top"},
@@ -132,6 +135,21 @@ func TestSpoiled(t *testing.T) {
 		{"sign.yml", `"$REPOSITORIES"`, "$REPOSITORIES", "not one command of this project"},
 		{"sign.yml", `--to "$REPOSITORIES"`, `--unsigned; true`, "not one command of this project"},
 		{"sign.yml", "      - name: sign and attest\n", "      - name: sign and attest\n        shell: python\n", "a shell or a folder of its own"},
+		// A stranger who calls the workflow that signs has a certificate in our name.
+		{"sign.yml", guard, "", "sign: signs for any caller"},
+		{"sign.yml", "if: job.workflow_repository != github.repository", "if: job.workflow_repository == github.repository", "sign: signs for any caller"},
+		{"sign.yml", "if: job.workflow_repository != github.repository", "if: github.repository != 'xavieralpha/derper'", "sign: signs for any caller"}, // forks, too
+		{"sign.yml", "if: job.workflow_repository != github.repository", "if: job.workflow_repository != inputs.images", "sign: signs for any caller"},
+		{"sign.yml", "if: job.workflow_repository != github.repository", "if: job.workflow_repository != ''", "sign: signs for any caller"},
+		{"sign.yml", "        run: exit 1\n", "        run: go run ./cmd/build version\n", "sign: signs for any caller"},
+		{"sign.yml", "        run: exit 1\n", "        run: exit 1\n        continue-on-error: true\n", "may run after a step that failed"},
+		{"sign.yml", "      - name: sign and attest\n", "      - name: sign and attest\n        if: always()\n", "sign and attest: may run after a step that failed"},
+		{"sign.yml", "    timeout-minutes: 30\n", "    timeout-minutes: 30\n    if: github.repository == 'xavieralpha/derper'\n", "a job that is skipped is no failure"},
+		{"sign.yml", "    timeout-minutes: 30\n", "    timeout-minutes: 30\n    continue-on-error: true\n", "sign: goes on after an error"},
+		{"sign.yml", "          repository: ${{ job.workflow_repository }}\n", "", "repository is not ${{ job.workflow_repository }}"},
+		{"sign.yml", "${{ job.workflow_sha }}", "${{ github.sha }}", "ref is not ${{ job.workflow_sha }}"},
+		{"sign.yml", "job.workflow_sha", "job.workflow_sah", "actionlint"},
+		{"ci.yml", "go-version: ${{ matrix.go }}", "go-version: ${{ job.workflow_sha }}", "actionlint"}, // the exception is sign.yml's
 		{"publish.yml", "needs.update.outputs.release ", "needs.update.outputs.relase ", "actionlint"},
 		{"release.yml", "      lock: versions.json\n", "", "actionlint"}, // the called workflow requires it
 		{"publish.yml", "needs: [build, push]", "needs: [build, psuh]", "actionlint"},
@@ -146,6 +164,36 @@ func TestSpoiled(t *testing.T) {
 		wrong := policy.Check(test.file, []byte(spoiled))
 		if !slices.ContainsFunc(wrong, func(s string) bool { return strings.Contains(s, test.want) }) {
 			t.Errorf("%s: %q in the place of %q: not noticed as %q, but:\n%s", test.file, test.new, test.old, test.want, strings.Join(wrong, "\n"))
+		}
+	}
+}
+
+// TestCondition guards what a condition comes to for us, for a fork that calls its own
+// workflow, and for a stranger who calls ours.
+func TestCondition(t *testing.T) {
+	const refuses = "job.workflow_repository != github.repository"
+	for _, test := range []struct {
+		condition, own, caller string
+		want                   bool
+	}{
+		{refuses, "xavieralpha/derper", "xavieralpha/derper", false},
+		{refuses, "me/derper", "me/derper", false},
+		{refuses, "Me/derper", "me/Derper", false}, // one repository, to GitHub
+		{refuses, "xavieralpha/derper", "mallory/x", true},
+		{refuses, "xavieralpha/derper", "mallory/derper", true},
+		{refuses, "xavieralpha/derper", "xavieralpha/derper-x", true},
+		{refuses, "", "xavieralpha/derper", true},
+		{"${{ " + refuses + " }}", "xavieralpha/derper", "mallory/x", true},
+		{"github.repository == 'me/derper'", "", "me/derper", true},
+	} {
+		got, err := Condition(test.condition, map[string]string{"job.workflow_repository": test.own, "github.repository": test.caller})
+		if err != nil || got != test.want {
+			t.Errorf("%s of %q, called by %q: %v, %v", test.condition, test.own, test.caller, got, err)
+		}
+	}
+	for _, condition := range []string{"always()", "job.workflow_repository", "github.actor != github.repository", "github.repository >", "github.repository != 1"} {
+		if got, err := Condition(condition, map[string]string{"github.repository": "a"}); err == nil || got {
+			t.Errorf("%s: %v, %v", condition, got, err)
 		}
 	}
 }

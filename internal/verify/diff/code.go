@@ -1,7 +1,6 @@
 package diff
 
 import (
-	"cmp"
 	"debug/elf"
 	"debug/gosym"
 	"errors"
@@ -11,31 +10,25 @@ import (
 )
 
 // code compares two programs section by section, and function by function.
-func (d *differ) code(w, g *program) (err error) {
+func (d *differ) code(w, g *program) {
 	defer func() {
 		if r := recover(); r != nil { // debug/elf and debug/gosym, on what is malformed
-			d.detail("the image's program is malformed: %s", Printable(fmt.Sprint(r)))
+			d.detail("the image's program is malformed: %s", short(fmt.Sprint(r)))
 			d.set("The image's program is malformed.")
-			err = nil
 		}
 	}()
-	sections, err := d.parts("section", sectionsOf(w), sectionsOf(g))
-	if err != nil {
-		return err
-	}
-	functions, err := d.functions(w.elf, g.elf)
-	if err != nil {
-		return err
-	}
+	want, got := sectionsOf(w), sectionsOf(g)
+	sections := parts("section", want, got)
+	functions := functions(want, got)
 	// Symbols and debugging information are there by the linker's flags.
 	var debugging []string
 	for _, s := range g.elf.Sections {
 		if w.elf.Section(s.Name) == nil && (s.Name == ".symtab" || strings.HasPrefix(s.Name, ".debug_") || strings.HasPrefix(s.Name, ".zdebug_")) {
-			debugging = append(debugging, Printable(s.Name))
+			debugging = append(debugging, short(s.Name))
 		}
 	}
 	if len(debugging) > 0 {
-		d.set("The image's program has symbols or debugging information (%s), which the rebuilt one was linked without: it was built with other flags, not -ldflags='-s -w'.", strings.Join(debugging, ", "))
+		d.set("The image's program has symbols or debugging information (%s), which the rebuilt one was linked without: it was built with other flags, not -ldflags='-s -w'.", strings.Join(debugging[:min(len(debugging), listed)], ", "))
 	}
 	d.list(functions, "function")
 	d.list(sections, "section")
@@ -49,7 +42,6 @@ func (d *differ) code(w, g *program) (err error) {
 		d.detail("outside of all sections: %s, the first at offset %#x of the file", Plural(n, "byte"), at)
 		d.set("All sections of the two programs are the same; what is outside of them differs (%s, the first at offset %#x of the file). The image's program was changed after it was linked.", Plural(n, "byte"), at)
 	}
-	return nil
 }
 
 // part is a section or a function of a program.
@@ -61,16 +53,13 @@ type part struct {
 }
 
 // parts lists how the parts of two programs differ.
-func (d *differ) parts(what string, want, got map[string]part) (lines []string, err error) {
+func parts(what string, want, got map[string]part) (lines []string) {
 	var kinds [4][]string // only in the image, only in the rebuilt, of another size, of other content
 	moved := false
 	for name, g := range got {
-		if err := d.ctx.Err(); err != nil {
-			return nil, err
-		}
 		w, ok := want[name]
 		line := func(kind int, format string, args ...any) {
-			kinds[kind] = append(kinds[kind], fmt.Sprintf("%s %s: ", what, Printable(name))+fmt.Sprintf(format, args...))
+			kinds[kind] = append(kinds[kind], fmt.Sprintf("%s %s: ", what, short(name))+fmt.Sprintf(format, args...))
 		}
 		switch {
 		case !ok:
@@ -95,7 +84,7 @@ func (d *differ) parts(what string, want, got map[string]part) (lines []string, 
 	}
 	for name, w := range want {
 		if _, ok := got[name]; !ok {
-			kinds[1] = append(kinds[1], fmt.Sprintf("%s %s: only in the rebuilt, %d bytes", what, Printable(name), w.size))
+			kinds[1] = append(kinds[1], fmt.Sprintf("%s %s: only in the rebuilt, %d bytes", what, short(name), w.size))
 		}
 	}
 	if moved && len(kinds[0])+len(kinds[1])+len(kinds[2]) > 0 {
@@ -105,7 +94,7 @@ func (d *differ) parts(what string, want, got map[string]part) (lines []string, 
 	for _, list := range kinds {
 		lines = append(lines, slices.Sorted(slices.Values(list))...)
 	}
-	return lines, nil
+	return lines
 }
 func sectionsOf(p *program) map[string]part {
 	m := map[string]part{}
@@ -122,18 +111,18 @@ func sectionsOf(p *program) map[string]part {
 	return m
 }
 
-// functions lists how the functions of two programs differ. Programs are stripped,
-// but Go's table of functions is needed at run time and always there.
-func (d *differ) functions(w, g *elf.File) ([]string, error) {
+// functions lists how the functions of two programs of one machine differ. Programs are
+// stripped, but Go's table of functions is needed at run time and always there.
+func functions(w, g map[string]part) []string {
 	want, err := functionsOf(w)
 	if err != nil {
-		return nil, nil
+		return nil
 	}
 	got, err := functionsOf(g)
 	if err != nil {
-		return []string{"no table of functions in the image's program: " + Printable(err.Error())}, nil
+		return []string{"no table of functions in the image's program: " + short(err.Error())}
 	}
-	return d.parts("function", want, got)
+	return parts("function", want, got)
 }
 
 // count counts the bytes that differ, and those that one has beyond the other, and says
@@ -150,33 +139,29 @@ func count(a, b []byte) (n, first int) {
 	return n, first
 }
 
-// maxText is the most that is read of a program's code or table, in bytes. derper has 8 MB.
-const maxText = 256 << 20
-
-func functionsOf(f *elf.File) (map[string]part, error) {
-	text := f.Section(".text")
-	table := cmp.Or(f.Section(".gopclntab"), f.Section(".data.rel.ro.gopclntab"))
-	if text == nil || table == nil || text.Size > maxText || table.Size > maxText || text.Type == elf.SHT_NOBITS {
-		return nil, errors.New("no .text or no .gopclntab, or a huge one")
+func functionsOf(sections map[string]part) (map[string]part, error) {
+	text, ok := sections[".text"]
+	table := sections[".gopclntab"].data
+	if table == nil {
+		table = sections[".data.rel.ro.gopclntab"].data
 	}
-	code, err := text.Data()
-	data, terr := table.Data()
-	if err := cmp.Or(err, terr); err != nil {
-		return nil, err
+	if !ok || len(table) < 16 {
+		return nil, errors.New("no .text or no .gopclntab")
 	}
-	// debug/gosym makes as many as the table says. Each has two numbers of 4 bytes there.
-	if n := functionCount(data); uint64(n)*8 > uint64(len(data)) {
-		return nil, fmt.Errorf("its .gopclntab of %d bytes says that it has %d functions", len(data), n)
+	// debug/gosym believes what the table says of its length. Each function has two
+	// numbers of 4 bytes there.
+	if n := functionCount(table); uint64(n)*8 > uint64(len(table)) {
+		return nil, fmt.Errorf("its .gopclntab of %d bytes says that it has %d functions", len(table), n)
 	}
-	symbols, err := gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr))
+	symbols, err := gosym.NewTable(nil, gosym.NewLineTable(table, text.addr))
 	if err != nil {
 		return nil, err
 	}
 	m := map[string]part{}
-	end := text.Addr + uint64(len(code))
+	end := text.addr + uint64(len(text.data))
 	for _, fn := range symbols.Funcs {
-		if fn.Sym != nil && fn.Entry >= text.Addr && fn.Entry <= fn.End && fn.End <= end {
-			m[fn.Name] = part{"", fn.Entry, fn.End - fn.Entry, code[fn.Entry-text.Addr : fn.End-text.Addr]}
+		if fn.Sym != nil && fn.Entry >= text.addr && fn.Entry <= fn.End && fn.End <= end {
+			m[fn.Name] = part{"", fn.Entry, fn.End - fn.Entry, text.data[fn.Entry-text.addr : fn.End-text.addr]}
 		}
 	}
 	if len(m) == 0 {

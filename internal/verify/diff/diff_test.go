@@ -84,7 +84,7 @@ func TestReadLayer(t *testing.T) {
 
 	ctx := context.Background()
 	for compression, blob := range packed {
-		l, err := ReadLayer(ctx, iotest.HalfReader(bytes.NewReader(blob)))
+		l, err := ReadLayer(ctx, iotest.HalfReader(bytes.NewReader(blob)), new(Budget))
 		if err != nil || l.Damage != "" || len(l.Entries) != 2 || l.DiffID != digest(plain) || l.Digest != digest(blob) || l.Size != int64(len(blob)) {
 			t.Errorf("%s: %+v, %v", compression, l, err)
 		} else if compression != "gzip (OS 255)" && l.Compression != compression {
@@ -94,23 +94,23 @@ func TestReadLayer(t *testing.T) {
 		if compression == "none" {
 			half = blob[:515]
 		}
-		l, err = ReadLayer(ctx, bytes.NewReader(half))
+		l, err = ReadLayer(ctx, bytes.NewReader(half), new(Budget))
 		if err != nil || l.Damage == "" || l.DiffID != "" || l.Digest != digest(half) {
 			t.Errorf("%s, cut off: %+v, %v", compression, l, err)
 		}
 	}
 	// What stands behind the tar's end is part of it, and of the blob.
 	long := append(bytes.Clone(plain), "behind"...)
-	if l, err := ReadLayer(ctx, bytes.NewReader(long)); err != nil || l.DiffID != digest(long) {
+	if l, err := ReadLayer(ctx, bytes.NewReader(long), new(Budget)); err != nil || l.DiffID != digest(long) {
 		t.Errorf("bytes behind the end: %+v, %v", l, err)
 	}
 	broken := errors.New("broken")
-	if _, err := ReadLayer(ctx, io.MultiReader(bytes.NewReader(plain[:100]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+	if _, err := ReadLayer(ctx, io.MultiReader(bytes.NewReader(plain[:100]), iotest.ErrReader(broken)), new(Budget)); !errors.Is(err, broken) {
 		t.Errorf("error of the reader: %v", err)
 	}
 	stopped, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := ReadLayer(stopped, bytes.NewReader(plain)); !errors.Is(err, context.Canceled) {
+	if _, err := ReadLayer(stopped, bytes.NewReader(plain), new(Budget)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error of the context: %v", err)
 	}
 }

@@ -68,7 +68,7 @@ func FuzzReadLayer(f *testing.F) {
 		case zstandard:
 			blob = sw.EncodeAll(content, nil)
 		}
-		l, err := ReadLayer(context.Background(), bytes.NewReader(blob))
+		l, err := ReadLayer(context.Background(), bytes.NewReader(blob), new(Budget))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func FuzzPrograms(f *testing.F) {
 		if bytes.Equal(got, want) {
 			return
 		}
-		summary, details, err := Programs(context.Background(), want, got)
+		summary, details, err := compare(want, got)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestSmallProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	functions, err := functionsOf(p.elf)
+	functions, err := functionsOf(sectionsOf(p))
 	if err != nil || len(functions) != 2 || functions["main.main"].size != 16 || functions["runtime.main"].size != 16 {
 		t.Errorf("functions are %v, %v", functions, err)
 	}
@@ -159,7 +159,7 @@ func TestSmallProgram(t *testing.T) {
 		t.Errorf("build information is %+v", p.info)
 	}
 	program[bytes.Index(program, []byte("\xcc\xcc"))+16]++
-	summary, _, err := Programs(context.Background(), smallProgram(smallTable, smallInfo), program)
+	summary, _, err := compare(smallProgram(smallTable, smallInfo), program)
 	if err != nil || !strings.Contains(summary, "function main.main: other code, 1 byte") {
 		t.Errorf("%q, %v", summary, err)
 	}

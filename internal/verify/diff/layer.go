@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -16,14 +17,24 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/xavieralpha/derper/internal/ctxio"
+	"github.com/xavieralpha/derper/internal/limit"
 )
 
-// Limits of what is read of a layer. A real one has some hundred files and some 50 MB.
+// Limits of what is read of all layers of an image, on all platforms. A real one has some
+// thousand files in them, and some 500 MB.
 const (
 	maxEntries = 1 << 14
 	maxHeaders = 8 << 20 // bytes, of names, links and PAX records in all
-	maxTar     = 8 << 30 // bytes
+	maxTar     = 8 << 30 // bytes, of the tars
+	maxBlobs   = 2 << 30 // bytes, as they are compressed
 )
+
+// A Budget is what has been read of the layers of an image. Each layer counts: what one may
+// be is too much for some hundred. The zero value is one of which nothing was read.
+type Budget struct {
+	entries, headers int
+	tars, blobs      int64
+}
 
 // A Layer is what the blob of a layer holds.
 type Layer struct {
@@ -51,32 +62,36 @@ type Entry struct {
 // Program reports whether the entry is a compiled program.
 func (e *Entry) Program() bool { return e.Machine != "" }
 
-// ReadLayer reads a layer's blob to its end. The error is that of r, or ctx's: what
-// is wrong with the content goes to the Layer's Damage.
-func ReadLayer(ctx context.Context, r io.Reader) (*Layer, error) {
-	blob := &tee{r: ctxio.Reader(ctx, r), hash: sha256.New()}
+// ReadLayer reads a layer's blob to its end. The error is that of r, or ctx's, or [limit.Err]
+// for more bytes than an image has: what else is wrong with the content goes to the Layer's
+// Damage.
+func ReadLayer(ctx context.Context, r io.Reader, b *Budget) (*Layer, error) {
+	blob := &tee{r: limit.Reader(ctxio.Reader(ctx, r), maxBlobs-b.blobs), hash: sha256.New()}
 	l := &Layer{}
-	if damage := l.read(blob); blob.err == nil && damage != nil {
-		l.Damage, l.DiffID = Printable(damage.Error()), ""
+	damage := l.read(blob, b)
+	b.blobs += blob.size
+	if blob.err == nil && damage != nil {
+		l.Damage, l.DiffID = short(damage.Error()), ""
 	}
 	// What the tar did not need is part of the blob all the same.
-	if _, err := io.Copy(io.Discard, blob); err != nil {
+	n, err := io.Copy(io.Discard, blob)
+	if b.blobs += n; err != nil {
 		return nil, err
 	}
 	l.Digest, l.Size = blob.digest(), blob.size
 	return l, nil
 }
 
-func (l *Layer) read(blob io.Reader) error {
+func (l *Layer) read(blob io.Reader, b *Budget) error {
 	unpacked, compression, err := Decompress(blob)
 	if err != nil {
 		return err
 	}
 	defer unpacked.Close()
 	l.Compression = compression
-	content := &tee{r: io.LimitReader(unpacked, maxTar+1), hash: sha256.New()}
-	tr := tar.NewReader(content)
-	headers := 0
+	content := &tee{r: limit.Reader(unpacked, maxTar-b.tars), hash: sha256.New()}
+	defer func() { b.tars += content.size }()
+	tr := limit.NewTar(content)
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -85,12 +100,13 @@ func (l *Layer) read(blob io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("tar: %w", err)
 		}
-		headers += len(h.Name) + len(h.Linkname) + len(h.Uname) + len(h.Gname)
+		b.entries++
+		b.headers += len(h.Name) + len(h.Linkname) + len(h.Uname) + len(h.Gname)
 		for name, value := range h.PAXRecords {
-			headers += len(name) + len(value)
+			b.headers += len(name) + len(value)
 		}
-		if len(l.Entries) == maxEntries || headers > maxHeaders {
-			return fmt.Errorf("tar: more than %d entries, or more than %d MiB of names", maxEntries, maxHeaders>>20)
+		if b.entries > maxEntries || b.headers > maxHeaders {
+			return fmt.Errorf("tar: %w: the image has more than %d entries, or more than %d MiB of names", limit.Err, maxEntries, maxHeaders>>20)
 		}
 		e := Entry{Header: *h}
 		if h.Typeflag == tar.TypeReg {
@@ -102,9 +118,6 @@ func (l *Layer) read(blob io.Reader) error {
 	}
 	if _, err := io.Copy(io.Discard, content); err != nil {
 		return err
-	}
-	if content.size > maxTar {
-		return fmt.Errorf("tar: more than %d GiB", maxTar>>30)
 	}
 	l.DiffID = content.digest()
 	return nil
@@ -161,27 +174,40 @@ func gzipHeader(h gzip.Header) string {
 	return s + ")"
 }
 
-// FileIn reads the nth file, from 0, with a name in the tar of a layer's blob, of at most
-// limit bytes.
-func FileIn(blob io.Reader, name string, nth int, limit int64) ([]byte, error) {
+// FileIn opens the nth file, from 0, with a name in the tar of a layer's blob. To close it
+// closes the blob.
+func FileIn(blob io.ReadCloser, name string, nth int) (_ io.ReadCloser, err error) {
+	defer func() {
+		if err != nil {
+			blob.Close()
+		}
+	}()
 	unpacked, _, err := Decompress(blob)
 	if err != nil {
 		return nil, err
 	}
-	defer unpacked.Close()
-	tr := tar.NewReader(io.LimitReader(unpacked, maxTar))
+	f := &file{limit.NewTar(limit.Reader(unpacked, maxTar)), unpacked, blob}
 	for {
-		h, err := tr.Next()
+		h, err := f.Next()
 		if err != nil {
+			unpacked.Close()
 			return nil, err
 		}
 		if h.Name == name {
 			if nth--; nth < 0 {
-				return io.ReadAll(io.LimitReader(tr, limit))
+				return f, nil
 			}
 		}
 	}
 }
+
+// file is one in a layer.
+type file struct {
+	limit.Tar
+	unpacked, blob io.Closer
+}
+
+func (f *file) Close() error { return errors.Join(f.unpacked.Close(), f.blob.Close()) }
 
 // tee hashes and counts what is read.
 type tee struct {

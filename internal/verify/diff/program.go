@@ -3,7 +3,6 @@ package diff
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"debug/buildinfo"
 	"debug/elf"
 	"errors"
@@ -15,20 +14,20 @@ import (
 	"strings"
 )
 
-// Programs says how two compiled programs differ: in a sentence or two for people, and in
+// compare says how two compiled programs differ: in a sentence or two for people, and in
 // lines, the most telling first. What one of the two is itself comes before what Go wrote
 // into it, that before its code and its data. The error is for a wanted one that cannot be
-// read, and ctx's; of the one that was got, nothing is expected.
-func Programs(ctx context.Context, want, got []byte) (summary string, details []string, err error) {
+// read; of the one that was got, nothing is expected.
+func compare(want, got []byte) (summary string, details []string, err error) {
 	w, err := parseProgram(want)
 	if err != nil {
 		return "", nil, fmt.Errorf("rebuilt program: %w", err)
 	}
 	g, err := parseProgram(got)
 	if err != nil {
-		return "The image's file is not a program that Go compiled: " + Printable(err.Error()) + ".", nil, nil
+		return "The image's file is not a program that Go compiled: " + short(err.Error()) + ".", nil, nil
 	}
-	d := &differ{ctx: ctx}
+	d := &differ{}
 	machine := func(f *elf.File) string {
 		name := strings.TrimPrefix(f.Machine.String(), "EM_")
 		return fmt.Sprintf("%s, %s bit, %s", name, strings.TrimPrefix(f.Class.String(), "ELFCLASS"), strings.TrimPrefix(f.Data.String(), "ELFDATA2"))
@@ -37,9 +36,9 @@ func Programs(ctx context.Context, want, got []byte) (summary string, details []
 	if d.summary == "" { // code for two machines has nothing in common
 		d.info(w.info, g.info)
 		d.stamps(want, got)
-		err = d.code(w, g)
+		d.code(w, g)
 	}
-	return d.summary, d.details, err
+	return d.summary, d.details, nil
 }
 
 // program is a compiled program.
@@ -69,7 +68,6 @@ func parseProgram(data []byte) (p *program, err error) {
 
 // differ collects what differs. The first cause that is set is the summary.
 type differ struct {
-	ctx     context.Context
 	summary string
 	details []string
 }
@@ -106,13 +104,13 @@ func (d *differ) values(what string, want, got map[string]string, sentence strin
 	}
 }
 
-// limit is how many details of a kind are listed.
-const limit = 12
+// listed is how many details of a kind are listed.
+const listed = 12
 
 // list adds details, not too many of them.
 func (d *differ) list(lines []string, what string) {
-	d.details = append(d.details, lines[:min(len(lines), limit)]...)
-	if more := len(lines) - limit; more > 0 {
+	d.details = append(d.details, lines[:min(len(lines), listed)]...)
+	if more := len(lines) - listed; more > 0 {
 		d.detail("and %s", Plural(more, "more "+what))
 	}
 }
