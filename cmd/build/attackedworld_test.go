@@ -59,8 +59,14 @@ func newHostileWorld(t *testing.T) *hostileWorld {
 
 // around is what the program finds: the release's servers.
 func (w *hostileWorld) around(e *env) {
-	e.sumDB = w.release.SumDB
+	e.sumDB = sumDBOf(w.release)
 	e.getenv = variables(map[string]string{"GOPROXY": w.release.Proxy})
+}
+
+// sumDBOf is a release's checksum database, which is asked directly, too, where the module
+// proxy does not know: nothing leaves this machine.
+func sumDBOf(r *releasetest.Release) string {
+	return r.SumDB + " " + r.Proxy + "/sumdb/sum.example.com"
 }
 
 // command is the command line for content that an attack made, and what names the

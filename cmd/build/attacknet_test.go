@@ -124,7 +124,11 @@ func modules(t *testing.T) (rows []encounter) {
 	text := func(s string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(s)) }
 	}
-	const version = "v1.102.3"
+	l, err := lock.Read("../../" + lock.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := l.Inputs.Tailscale.Version
 	for _, a := range []struct {
 		name string
 		do   func(t *testing.T, r *releasetest.Release)
@@ -139,8 +143,8 @@ func modules(t *testing.T) (rows []encounter) {
 		{"a web page in the place of a module", answer(version+".zip", text("<html>please log in\x1b[2J"))},
 		{"an empty module", answer(version+".zip", text(""))},
 		{"a module of another name", answer(version+".zip", zipOf("example.com/evil@v1.0.0/evil.go"))},
-		{"a module that leads out of its folder", answer(version+".zip", zipOf("tailscale.com@v1.102.3/../../../evil.go"))},
-		{"a module with a file twice", answer(version+".zip", zipOf("tailscale.com@v1.102.3/a.go", "tailscale.com@v1.102.3/a.go"))},
+		{"a module that leads out of its folder", answer(version+".zip", zipOf("tailscale.com@"+version+"/../../../evil.go"))},
+		{"a module with a file twice", answer(version+".zip", zipOf("tailscale.com@"+version+"/a.go", "tailscale.com@"+version+"/a.go"))},
 		{"a module without an end", answer(version+".zip", func(w http.ResponseWriter, _ *http.Request) {
 			for {
 				if _, err := w.Write(bytes.Repeat([]byte("PK"), 1<<19)); err != nil {
@@ -159,7 +163,7 @@ func modules(t *testing.T) (rows []encounter) {
 		})},
 		{"another go.mod of a module", answer(version+".mod", text("module tailscale.com\n\ngo 1.24\n\nrequire example.com/evil v1.0.0\n"))},
 		{"a checksum database that knows nothing of the module", answer("/lookup/tailscale.com@"+version, http.NotFound)},
-		{"a checksum database whose answer is not signed", answer("/lookup/tailscale.com@"+version, text("0\ntailscale.com v1.102.3 h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n"))},
+		{"a checksum database whose answer is not signed", answer("/lookup/tailscale.com@"+version, text("0\ntailscale.com "+version+" h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n"))},
 		{"a checksum database that answers with an escape", answer("/lookup/tailscale.com@"+version, text("\x1b[2J"))},
 		{"a checksum database that is another's", func(t *testing.T, r *releasetest.Release) { r.SumDB = releasetest.New(t, "../..").SumDB }},
 		{"a lock with another sum of the module", func(_ *testing.T, r *releasetest.Release) { r.Inputs.Tailscale.Sum = r.Inputs.Roots.Sum }},
@@ -179,7 +183,7 @@ func modules(t *testing.T) (rows []encounter) {
 			a.do(t, r)
 			dist := filepath.Join(t.TempDir(), "dist")
 			m := program(t, func(e *env) {
-				e.sumDB, e.getenv = r.SumDB, variables(map[string]string{"GOPROXY": r.Proxy})
+				e.sumDB, e.getenv = sumDBOf(r), variables(map[string]string{"GOPROXY": r.Proxy})
 			}, "image", "--lock", r.Lock(t), "--cache", releasetest.CacheDir(t), "--platform", "linux/amd64", "--output", dist)
 			if _, err := os.Stat(filepath.Join(dist, "index.json")); err == nil {
 				t.Error("there is an image")
@@ -266,7 +270,7 @@ func upstreams(t *testing.T) (rows []encounter) {
 				if !strings.HasSuffix(req.URL.Path, version+".info") {
 					return false
 				}
-				w.Write([]byte(`{"Version":"v1.102.3","Time":"2026-09-01T02:00:00Z"}`))
+				w.Write([]byte(`{"Version":"v1.0.1","Time":"2026-09-01T02:00:00Z"}`))
 				return true
 			})
 		})},
@@ -300,7 +304,7 @@ func upstreams(t *testing.T) (rows []encounter) {
 				args = append(args, "--version", version)
 			}
 			m := program(t, func(e *env) {
-				e.sumDB, e.getenv = u.SumDB, variables(map[string]string{"GOPROXY": u.Proxy})
+				e.sumDB, e.getenv = sumDBOf(u.Release), variables(map[string]string{"GOPROXY": u.Proxy})
 			}, args...)
 			if hashFile(t, name) != before {
 				t.Error("the lock is another")
@@ -316,6 +320,8 @@ func upstreams(t *testing.T) (rows []encounter) {
 func locks(w *hostileWorld) (rows []encounter) {
 	replace := func(old, new string) func(string) string {
 		return func(s string) string {
+			short := w.release.Inputs.Tailscale.Short()
+			old, new := strings.ReplaceAll(old, "1.102.3", short), strings.ReplaceAll(new, "1.102.3", short)
 			if !strings.Contains(s, old) {
 				panic(fmt.Sprintf("there is no %q in the lock", old))
 			}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/testing/hostile"
 )
 
@@ -57,7 +58,7 @@ func TestAttacks(t *testing.T) {
 			defer wg.Done()
 			busy <- true
 			defer func() { <-busy }()
-			t.Run(r.kind+"/"+r.attack+"/"+r.command, func(t *testing.T) { cells[i] = r.cell(t) })
+			t.Run(r.kind+"/"+r.attack+"/"+r.command, func(t *testing.T) { cells[i] = r.cell(t, w.release.Inputs) })
 		}()
 	}
 	wg.Wait()
@@ -106,15 +107,15 @@ Each row is something that means harm, the command that meets it, and what the c
 them: ` + "`go test ./cmd/build -run TestAttacks`" + `; with ` + "`-table`" + ` it writes this page. The good image, out of which each is made, passes. An
 attack that may pass is marked as harmless, with the reason.
 
-The verdict is the exit code: *refused* is 1, *differs* is 3, *wrong arguments* is 2, *passes* is 0. Digests, addresses and sizes
-are left out of the words.
+The verdict is the exit code: *refused* is 1, *differs* is 3, *wrong arguments* is 2, *passes* is 0. Digests, addresses, sizes
+and versions are left out of the words.
 `
 
 // verdicts are the exit codes in words.
 var verdicts = map[int]string{cli.ExitOK: "passes", cli.ExitFailed: "refused", cli.ExitUsage: "wrong arguments", cli.ExitDiffers: "differs"}
 
 // cell carries out a row and is what the table has for it.
-func (r encounter) cell(t *testing.T) string {
+func (r encounter) cell(t *testing.T, inputs lock.Inputs) string {
 	m := r.meet(t)
 	verdict, known := verdicts[m.code]
 	switch {
@@ -130,7 +131,7 @@ func (r encounter) cell(t *testing.T) string {
 			t.Errorf("says what steers a terminal: %q", said[max(0, i-40):min(len(said), i+40)])
 		}
 	}
-	words := shownWords(m)
+	words := shownWords(m, inputs)
 	if r.harmless != "" {
 		verdict, words = "passes, harmless", r.harmless
 	}
@@ -141,22 +142,24 @@ var (
 	whyBlock  = regexp.MustCompile(`(?m)^why \(([a-z ]+)\)\n((?:  \S.*\n)+)`)
 	firstFail = regexp.MustCompile(`(?m)^fail +(\S+) +\S+  +(.*)$`)
 	spaces    = regexp.MustCompile(`\s+`)
-	hidden    = []struct{ is, becomes string }{
-		{`sha(256|512):[0-9a-f]{64,128}`, "sha$1:…"},
-		{`h1:[A-Za-z0-9+/]{43}=`, "h1:…"},
+	// What is another in each run, or with another release.
+	hidden = []struct{ is, becomes string }{
+		{regexp.QuoteMeta(os.TempDir()) + `/[^ :,")]*`, "FILE"},
+		{`sha(256|512):[0-9a-f]{8,}`, "sha$1:…"},
+		{`h([12]):[A-Za-z0-9+/]{43}=`, "h$1:…"},
 		{`\b[0-9a-f]{40}\b`, "COMMIT"},
-		{`(127\.0\.0\.1|\[::1\]):\d+`, "HOST"},
-		{`127\.0\.0\.1:\d+`, "HOST"},
-		{`\d+ bytes?\b`, "N bytes"},
+		{`\b([0-9a-f]{64}|[0-9a-f]{24})\b`, "…"},
+		{`(127\.0\.0\.\d+|\[::1\]):\d+`, "HOST"},
+		{`\b[\d,]+ bytes?\b`, "N bytes"},
+		{`, not \d{4,}`, ", not N"},
 		{`0x[0-9a-f]{3,}`, "0x…"},
-		{`\bat \d+ of \d+`, "at N"},
-		{`\d\d\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
-		{`/\S*/(TestAttacks|derper-)[^ :,"]*`, "FILE"},
+		{`\d+ of 1000 packets came: .*`, "N of 1000 packets came"},
+		{`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\dZ?`, "TIME"},
 	}
 )
 
 // shownWords are the words of a verdict for the table: the first explanation, or the error.
-func shownWords(m met) string {
+func shownWords(m met, in lock.Inputs) string {
 	var words string
 	if why := whyBlock.FindStringSubmatch(m.stdout); why != nil {
 		words = why[1] + ": " + why[2]
@@ -166,6 +169,10 @@ func shownWords(m met) string {
 		for line := range strings.Lines(m.stderr) {
 			if rest, ok := strings.CutPrefix(line, "build: "); ok {
 				words = rest // the last: warnings come before
+			} else if !strings.HasPrefix(line, "hint: ") && words != "" {
+				words += line
+			} else if words != "" {
+				break
 			}
 		}
 	}
@@ -173,6 +180,7 @@ func shownWords(m met) string {
 		words = strings.ReplaceAll(words, name, "IMAGE")
 	}
 	words = spaces.ReplaceAllString(strings.TrimSpace(words), " ")
+	words = strings.NewReplacer(in.Tailscale.Short(), "VERSION", in.Go.Version, "GO", in.Roots.Version, "ROOTS").Replace(words)
 	for _, h := range hidden {
 		words = regexp.MustCompile(h.is).ReplaceAllString(words, h.becomes)
 	}

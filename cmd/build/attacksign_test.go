@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,6 +120,13 @@ func flipBase64(m map[string]any, key string) {
 	m[key] = base64.StdEncoding.EncodeToString(data)
 }
 
+// flipEnd is flipBase64 of the last byte.
+func flipEnd(m map[string]any, key string) {
+	data, _ := base64.StdEncoding.DecodeString(m[key].(string)) // a bundle's
+	data[len(data)-1] ^= 1
+	m[key] = base64.StdEncoding.EncodeToString(data)
+}
+
 // A forgery is one way in which what is signed is wrong.
 type forgery struct {
 	name, harmless string
@@ -161,7 +169,15 @@ var forgeries = []forgery{
 	{name: "signatures of the good image on another", change: func(s *signing) {
 		good := s.c.Index
 		evil := s.w.good.Evil(s, s.c)
-		s.c.Edit(s, func(m *v1.IndexManifest) { m.Manifests[0].Digest, m.Manifests[0].Size = evil.Digest, evil.Size })
+		s.c.Edit(s, func(m *v1.IndexManifest) {
+			was := m.Manifests[0].Digest.String()
+			m.Manifests[0].Digest, m.Manifests[0].Size = evil.Digest, evil.Size
+			for _, d := range m.Manifests {
+				for name, value := range d.Annotations {
+					d.Annotations[name] = strings.ReplaceAll(value, was, evil.Digest.String())
+				}
+			}
+		})
 		for i := range s.list {
 			if s.list[i].about.Digest.String() == good {
 				s.list[i].about = s.c.Descriptor()
@@ -173,7 +189,7 @@ var forgeries = []forgery{
 	}},
 	{name: "a signature was changed", change: func(s *signing) {
 		s.edit(func(_ int, b map[string]any) {
-			flipBase64(envelope(b)["signatures"].([]any)[0].(map[string]any), "sig")
+			flipEnd(envelope(b)["signatures"].([]any)[0].(map[string]any), "sig")
 		})
 	}},
 	{name: "an empty signature", change: func(s *signing) {
@@ -313,36 +329,26 @@ var impersonations = []forgery{
 		s.list, s.other = s.other, s.list
 		s.edit(func(i int, b map[string]any) { material(b)["certificate"] = mine[i] })
 	}},
+	{name: "provenance by another builder", change: func(s *signing) {
+		s.again(func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("/release.yml@"), []byte("/evil.yml@")) })
+	}},
+	{name: "provenance of another build type", change: func(s *signing) {
+		s.again(func(b []byte) []byte {
+			return bytes.ReplaceAll(b, []byte(attest.BuildType), []byte("https://example.com/evil"))
+		})
+	}},
 	{name: "the certificate was changed", change: func(s *signing) {
-		s.edit(func(_ int, b map[string]any) { flipBase64(material(b)["certificate"].(map[string]any), "rawBytes") })
+		s.edit(func(_ int, b map[string]any) { flipEnd(material(b)["certificate"].(map[string]any), "rawBytes") })
 	}},
 }
 
 // signatures are the rows of attacks on who signed an image.
 func (w *hostileWorld) signatures(t *testing.T) (rows []encounter) {
-	l, err := lock.Read(w.lock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	index, err := registry.OpenIndex(t.Context(), w.good.Content.Layout(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := attest.Make(t.Context(), attest.Build{Lock: l, Index: index})
-	if err != nil {
-		t.Fatal(err)
-	}
-	statements, err := set.Statements()
-	if err != nil {
-		t.Fatal(err)
-	}
-	identities := newSigstores(t)
-	rowsOf := func(kind, command string, flags []string, list []forgery, signer, other *sign.Signer) {
-		good, bad := signAll(t, statements, by(t, signer)), signAll(t, statements, by(t, other))
-		for _, f := range append([]forgery{{name: "nothing is wrong", harmless: "or the rows below would prove nothing"}}, list...) {
+	add := func(kind, command string, flags []string, statements []attest.Statement, good, bad []signature, sign func([]byte) []byte, list ...forgery) {
+		for _, f := range list {
 			rows = append(rows, encounter{kind, f.name, command, f.harmless, func(t *testing.T) met {
-				s := &signing{T: t, w: w, c: w.good.Content.Clone(), statements: append([]attest.Statement{}, statements...),
-					list: append([]signature{}, good...), other: append([]signature{}, bad...), sign: by(t, signer)}
+				s := &signing{T: t, w: w, c: w.good.Content.Clone(), statements: slices.Clone(statements),
+					list: slices.Clone(good), other: slices.Clone(bad), sign: sign}
 				if f.change != nil {
 					f.change(s)
 				}
@@ -357,11 +363,92 @@ func (w *hostileWorld) signatures(t *testing.T) (rows []encounter) {
 			}})
 		}
 	}
+	right := forgery{name: "nothing is wrong", harmless: "or the rows below would prove nothing"}
+
+	statements := w.statements(t, "")
 	private, _ := keyPair(t)
-	rowsOf("Signatures by a key", "verify-signature --key", []string{"--key", w.public}, forgeries, w.signer, fileSigner(t, private))
-	flags := []string{"--identity", hostileIdentity, "--issuer", sigstoretest.Issuer, "--trusted-root", identities.root}
-	rowsOf("Signatures by an identity", "verify-signature --identity", flags, append(forgeries[:len(forgeries):len(forgeries)], impersonations...), identities.ours, identities.theirs)
+	byKey := by(t, w.signer)
+	add("Signatures by a key", "verify-signature --key", []string{"--key", w.public}, statements,
+		signAll(t, statements, byKey), signAll(t, statements, by(t, fileSigner(t, private))), byKey, append([]forgery{right}, forgeries...)...)
+
+	ours, theirs := sigstoretest.New(t, hostileIdentity), sigstoretest.New(t, hostileIdentity)
+	run := sigstoretest.RunOf(hostileIdentity)
+	statements = w.statements(t, run.Workflow)
+	keyless := by(t, keylessSigner(t, ours, run))
+	flags := []string{"--identity", hostileIdentity, "--issuer", sigstoretest.Issuer, "--trusted-root", ours.TrustedRoot}
+	add("Signatures by an identity", "verify-signature --identity", flags, statements,
+		signAll(t, statements, keyless), signAll(t, statements, by(t, keylessSigner(t, theirs, run))), keyless,
+		slices.Concat([]forgery{right}, forgeries, impersonations)...)
+
+	for _, c := range certificates {
+		statements := w.statements(t, c.run.Workflow)
+		list := signAll(t, statements, by(t, keylessSigner(t, ours, c.run)))
+		add("Certificates", "verify-signature --identity", flags, statements, list, nil, nil, forgery{name: c.name})
+	}
+	ours.Certify(run) // for what is signed anew
 	return rows
+}
+
+// statements are what is signed of the good image, with provenance by a builder.
+func (w *hostileWorld) statements(t *testing.T, builder string) []attest.Statement {
+	t.Helper()
+	l, err := lock.Read(w.lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := registry.OpenIndex(t.Context(), w.good.Content.Layout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := attest.Make(t.Context(), attest.Build{Lock: l, Index: index, Run: attest.Run{Builder: builder}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := set.Statements()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// keylessSigner signs in a run.
+func keylessSigner(t *testing.T, fake *sigstoretest.Sigstore, run sigstoretest.Run) *sign.Signer {
+	t.Helper()
+	fake.Certify(run)
+	instance, err := openSigstore(t.Context(), sigstoreFiles{fake.TrustedRoot, fake.SigningConfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := sign.NewKeylessSigner(t.Context(), instance, sign.GitHub{URL: fake.TokenURL, Bearer: fake.Bearer})
+	if err != nil {
+		t.Fatalf("%+v: %v", run, err)
+	}
+	return s
+}
+
+// hostileRepository is that of the identity.
+const hostileRepository = "https://github.com/xavieralpha/derper"
+
+// certificates are for the right identity and for a run that may be a stranger's: anybody
+// may call a public workflow.
+var certificates = []struct {
+	name string
+	run  sigstoretest.Run
+}{
+	{"the workflow was called by another repository", sigstoretest.CalledBy("https://github.com/mallory/derper", "refs/heads/main", hostileIdentity)},
+	{"the workflow was called by a repository with a longer name", sigstoretest.CalledBy(hostileRepository+"-evil", "refs/heads/main", hostileIdentity)},
+	{"the workflow was called by a repository with a shorter name", sigstoretest.CalledBy("https://github.com/xavieralpha/derp", "refs/heads/main", hostileIdentity)},
+	{"the workflow was called by a repository with a dot in its path", sigstoretest.CalledBy("https://github.com/xavieralpha/./derper", "refs/heads/main", hostileIdentity)},
+	{"the workflow was called by the repository of another server", sigstoretest.CalledBy("https://example.com/xavieralpha/derper", "refs/heads/main", hostileIdentity)},
+	{"the workflow was called from a branch of somebody's", sigstoretest.CalledBy(hostileRepository, "refs/heads/evil", hostileIdentity)},
+	{"the workflow was called from a pull request", sigstoretest.CalledBy(hostileRepository, "refs/pull/1/merge", hostileIdentity)},
+	{"the workflow was called from a tag of the branch's name", sigstoretest.CalledBy(hostileRepository, "refs/tags/main", hostileIdentity)},
+	{"the certificate names no repository", sigstoretest.Run{Ref: "refs/heads/main", Workflow: hostileRepository + "/.github/workflows/release.yml@refs/heads/main", Signer: hostileIdentity}},
+	{"the certificate names no branch", sigstoretest.Run{Repository: hostileRepository, Workflow: hostileRepository + "/.github/workflows/release.yml@refs/heads/main", Signer: hostileIdentity}},
+	{"the certificate names another workflow that signs", sigstoretest.Run{Repository: hostileRepository, Ref: "refs/heads/main", Workflow: hostileRepository + "/.github/workflows/release.yml@refs/heads/main", Signer: "https://github.com/mallory/derper/.github/workflows/sign.yml@refs/heads/main"}},
+	{"the certificate names no workflow that signs", sigstoretest.Run{Repository: hostileRepository, Ref: "refs/heads/main", Workflow: hostileRepository + "/.github/workflows/release.yml@refs/heads/main"}},
+	{"the certificate names no workflow that was started", sigstoretest.Run{Repository: hostileRepository, Ref: "refs/heads/main", Signer: hostileIdentity}},
+	{"the certificate names a repository with an escape", sigstoretest.CalledBy("https://github.com/\x1b[2J", "refs/heads/main", hostileIdentity)},
 }
 
 // verdictOfSignatures shows the first reason of a report before the error.
@@ -373,26 +460,4 @@ func verdictOfSignatures(m met) met {
 		}
 	}
 	return m
-}
-
-// sigstores are two instances of Sigstore and a signer of each, in the name of the same
-// identity: one that is trusted, and one that is not.
-type sigstores struct {
-	root         string
-	ours, theirs *sign.Signer
-}
-
-func newSigstores(t *testing.T) (s sigstores) {
-	for _, to := range []**sign.Signer{&s.theirs, &s.ours} {
-		fake := sigstoretest.New(t, hostileIdentity)
-		instance, err := openSigstore(t.Context(), sigstoreFiles{fake.TrustedRoot, fake.SigningConfig})
-		if err == nil {
-			*to, err = sign.NewKeylessSigner(t.Context(), instance, sign.GitHub{URL: fake.TokenURL, Bearer: fake.Bearer})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.root = fake.TrustedRoot
-	}
-	return s
 }

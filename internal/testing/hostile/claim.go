@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -50,6 +51,7 @@ var Claims = []Attack{
 // claim is an attack with another label of an image, and the same annotation.
 func claim(name, label, value string) Attack {
 	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content {
+		value := strings.ReplaceAll(value, "1.102.3", g.Inputs.Tailscale.Short())
 		c := g.Content.Clone()
 		d := c.PutImage(t, imagetest.Edit(t, g.Images[0], func(c *image.ConfigFile, m *v1.Manifest) {
 			c.Config.Labels[label], m.Annotations[label] = value, value

@@ -25,7 +25,10 @@ var (
 // Indexes are attacks on which image is for which platform. Evil is an image that is not
 // what the inputs give, and what pullers would get.
 var Indexes = []Attack{
-	{Name: "a missing platform", Commands: all, Make: func(t testing.TB, g *Good) *Content {
+	{Name: "a missing platform that is not asked for", Commands: partial[1:], Harmless: "the rest is what the inputs give", Make: func(t testing.TB, g *Good) *Content {
+		return g.Of(t, g.Platforms[:1], g.Images[:1])
+	}},
+	{Name: "a missing platform", Commands: []string{"verify", "push", "sign", "attest"}, Make: func(t testing.TB, g *Good) *Content {
 		return g.Of(t, g.Platforms[:1], g.Images[:1])
 	}},
 	{Name: "an added platform", Make: func(t testing.TB, g *Good) *Content {

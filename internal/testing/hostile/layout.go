@@ -113,7 +113,7 @@ var Layouts = []Attack{
 		d := c.descriptor(c.Index, types.OCIImageIndex)
 		return []v1.Descriptor{d, d}
 	}),
-	entriesHarmless("an index.json that calls the index an image", "the index says what it is", func(_ testing.TB, _ *Good, c *Content) []v1.Descriptor {
+	entries("an index.json that calls the index an image", func(_ testing.TB, _ *Good, c *Content) []v1.Descriptor {
 		return []v1.Descriptor{c.descriptor(c.Index, types.OCIManifestSchema1)}
 	}),
 	entriesHarmless("another name in index.json", "a name is for people: the digest counts", func(_ testing.TB, _ *Good, c *Content) []v1.Descriptor {
