@@ -24,9 +24,14 @@ var refusedCalls = []string{
 var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
 
 // seccompProfile is what a container may ask of the kernel, in Docker's form: Docker's own default, less what is
-// refused here.
-func seccompProfile() ([]byte, error) {
+// refused here, and without the calls of 32-bit programs unless the image is one of those.
+func seccompProfile(imageArch string) ([]byte, error) {
 	p := seccomp.DefaultProfile()
+	if imageArch != "386" && imageArch != "arm" {
+		for i := range p.ArchMap {
+			p.ArchMap[i].SubArches = nil
+		}
+	}
 	for _, s := range p.Syscalls {
 		s.Names = slices.DeleteFunc(s.Names, func(name string) bool { return name == "socket" || slices.Contains(refusedCalls, name) })
 	}
@@ -45,7 +50,7 @@ var compat = map[string]string{"amd64": "386", "arm64": "arm"}
 // seccompFilter is the profile as a program for the kernel. It knows the system calls of this machine, which an
 // emulator makes, too. Those of compat are refused, as all others are, unless the image is for it.
 func seccompFilter(imageArch string) ([]bpf.RawInstruction, error) {
-	text, err := seccompProfile()
+	text, err := seccompProfile(imageArch)
 	if err != nil {
 		return nil, err
 	}
