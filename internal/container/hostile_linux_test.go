@@ -132,7 +132,7 @@ func TestHostileAtTerminal(t *testing.T) {
 	_, tty := terminal.Open(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestHostile$/^native$/^"+host.Architecture+"$", "-test.v")
 	cmd.Stdin = tty
-	cmd.Env = append(os.Environ(), "CONTAINER_TEST_GUESTS="+filepath.Dir(program(t, "hostile", host.Architecture)), helperEnv+"=hostile")
+	cmd.Env = append(os.Environ(), "CONTAINER_TEST_GUESTS="+filepath.Dir(program(t, "hostile", host.Architecture)))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -70,7 +70,7 @@ func (k *keeper) where(img v1.Image) (string, error) {
 	return "", nil
 }
 
-// Native returns the runner that needs no daemon, but Linux. Without root it uses a user namespace.
+// Native returns the runner that needs no daemon, but Linux. It uses a user namespace.
 func Native() Runner { return native{} }
 
 type native struct{}

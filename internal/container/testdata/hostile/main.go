@@ -24,6 +24,27 @@ type attempt struct {
 	try  func() error
 }
 
+func init() {
+	if runtime.GOARCH != "386" { // whose socketcall has its arguments where no filter can see them
+		attempts = append(attempts, []attempt{
+			{"socket of AF_PACKET", socket(unix.AF_PACKET, unix.SOCK_RAW)},
+			{"socket of AF_VSOCK", socket(unix.AF_VSOCK, unix.SOCK_STREAM)},
+		}...)
+	}
+}
+
+// orKilled ends this process if the kernel kills the thread that makes an attempt, and no other.
+func orKilled(thread int) {
+	for {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", thread))
+		if err != nil || strings.Contains(string(b), ") Z ") {
+			fmt.Println("killed")
+			os.Exit(3)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // Without an argument, it makes each attempt in a process of its own, which the kernel may kill for it.
 func main() {
 	runtime.LockOSThread()
@@ -31,6 +52,7 @@ func main() {
 		time.Sleep(time.Hour)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "try" {
+		go orKilled(unix.Gettid())
 		for _, a := range attempts {
 			if a.name == os.Args[2] {
 				if err := a.try(); err != nil {
@@ -206,7 +228,7 @@ var attempts = []attempt{
 	{"the device of the image", opens(os.O_RDWR, "/loop0")},
 	{"open /dev/tty", opens(os.O_RDWR, "/dev/tty")},
 	{"type into a terminal", typesIntoAny(unix.TIOCSTI)},
-	{"type into a terminal, 64 bits", typesIntoAny(^uintptr(0)^0xffffffff|unix.TIOCSTI)},
+	{"type into a terminal, 64 bits", typesIntoAny(^uintptr(0) ^ 0xffffffff | unix.TIOCSTI)},
 	{"paste into a console", typesIntoAny(0x541c)},
 	{"type into /dev/tty", func() error {
 		f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
@@ -219,7 +241,7 @@ var attempts = []attempt{
 		names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, n := range names {
 			b, err := os.ReadFile(n)
-			if args := string(b); err == nil && !strings.HasPrefix(args, "guest") && !strings.Contains(args, "/proc/self/exe") && !strings.HasPrefix(args, "derper-container-init") {
+			if args := string(b); err == nil && !strings.HasPrefix(args, "guest") && !strings.Contains(args, "/proc/self/exe") && !strings.HasPrefix(args, "derper-container-init") && !strings.HasPrefix(args, "runc") {
 				return nil
 			}
 		}
@@ -272,8 +294,6 @@ var attempts = []attempt{
 	{"swapon", func() error { return reached(call(unix.SYS_SWAPON)) }},
 	{"acct", func() error { return reached(call(unix.SYS_ACCT, 1)) }},
 	{"quotactl", func() error { return reached(call(unix.SYS_QUOTACTL)) }},
-	{"socket of AF_PACKET", socket(unix.AF_PACKET, unix.SOCK_RAW)},
-	{"socket of AF_VSOCK", socket(unix.AF_VSOCK, unix.SOCK_STREAM)},
 	{"socket of AF_ALG", socket(unix.AF_ALG, unix.SOCK_SEQPACKET)},
 	{"a named socket of the host", dials("unix", "HOSTILE_SOCKET")},
 	{"a port of the host", dials("tcp", "HOSTILE_PORT")},
