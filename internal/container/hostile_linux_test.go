@@ -132,7 +132,8 @@ func TestHostileAtTerminal(t *testing.T) {
 	_, tty := terminal.Open(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestHostile$/^native$/^"+host.Architecture+"$", "-test.v")
 	cmd.Stdin = tty
-	cmd.Env = append(os.Environ(), "CONTAINER_TEST_GUESTS="+filepath.Dir(program(t, "hostile", host.Architecture)))
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), // where the lock of these tests is another one
+		"CONTAINER_TEST_GUESTS="+filepath.Dir(program(t, "hostile", host.Architecture)))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
