@@ -241,7 +241,7 @@ var attempts = []attempt{
 		names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, n := range names {
 			b, err := os.ReadFile(n)
-			if args := string(b); err == nil && !strings.HasPrefix(args, "guest") && !strings.Contains(args, "/proc/self/exe") && !strings.HasPrefix(args, "derper-container-") && !strings.HasPrefix(args, "runc") {
+			if args := string(b); err == nil && args != "" && !strings.HasPrefix(args, "guest") && !strings.Contains(args, "/proc/self/exe") && !strings.HasPrefix(args, "derper-container-") && !strings.HasPrefix(args, "runc") {
 				return nil
 			}
 		}
