@@ -272,8 +272,8 @@ func TestUnpackBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	left := int64(3000)
-	for _, want := range []error{nil, limit.Err} { // each has 2048 bytes
+	left := bounds{bytes: 3000, files: 10}
+	for _, want := range []error{nil, errTooLarge} { // each has 2048 bytes
 		if err := unpackLayer(root, layer(t, file("a", "a")), &left); !errors.Is(err, want) {
 			t.Errorf("%v, want %v", err, want)
 		}
