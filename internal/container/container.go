@@ -4,7 +4,7 @@
 // image and starts it in Linux namespaces. Either way the container's ports are bound on 127.0.0.1 only, and nothing
 // stays behind: not after Close, and not when the tester is killed, because the next run removes what is ours.
 //
-// Native is a test runner, no sandbox: it is made for images that one built oneself.
+// An image may be a stranger's. Docs/architecture.md says what the runners protect this machine from, and what not.
 //
 // A program that uses Native calls Init first thing in main, and a test in TestMain.
 package container
@@ -37,8 +37,8 @@ type Spec struct {
 
 	User       string // UID or UID:GID; "" is the image's own
 	ReadOnly   bool   // root file system
-	NoCaps     bool   // drop all capabilities; otherwise they are Docker's usual ones
-	NoNewPrivs bool
+	NoCaps     bool   // drop all capabilities; otherwise they are Docker's usual ones less MKNOD
+	NoNewPrivs bool   // native containers always have it
 
 	Volumes []Volume
 	Tmpfs   []string              // directories in the container
@@ -51,7 +51,9 @@ type Spec struct {
 	Reach []netip.AddrPort
 }
 
-// Volume is a directory or file of this machine in the container.
+// Volume is a directory or file of this machine in the container. Of what belongs to others than the tester, a native
+// container has what is open to all; and if the tester is root, of everything. What it writes there is its own: read it
+// with care, its names may be links.
 type Volume struct {
 	Host, Container string
 	ReadOnly        bool

@@ -162,7 +162,16 @@ func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c.id, err = d.run(ctx, append([]string{"create", "--platform", platform.String()}, c.flags(s, tag)...)...)
+	create := []string{"create", "--platform", platform.String()}
+	if profile, perr := seccompProfile(platform.Architecture); perr != nil {
+		err = perr
+	} else if profile != nil {
+		create = append(create, "--security-opt", "seccomp="+st.path("seccomp.json"))
+		err = os.WriteFile(st.path("seccomp.json"), profile, 0o600)
+	}
+	if err == nil {
+		c.id, err = d.run(ctx, append(create, c.flags(s, tag)...)...)
+	}
 	if err == nil {
 		_, err = d.run(ctx, "start", c.id)
 	}
@@ -210,6 +219,7 @@ type dockerContainer struct {
 // flags are the arguments of docker create that a spec comes to, with image and command.
 func (c *dockerContainer) flags(s Spec, tag string) []string {
 	f := []string{"--label", dockerLabel + "=" + c.state.id(), "--hostname", "container",
+		"--cap-drop", "MKNOD", "--pids-limit", "4096", "--memory", "4g", "--ulimit", "core=0",
 		"--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--sysctl", "net.ipv6.conf.default.disable_ipv6=0"}
 	add := func(on bool, args ...string) {
 		if on {

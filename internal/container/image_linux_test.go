@@ -234,6 +234,7 @@ func TestUnpack(t *testing.T) {
 		layer(t, file("etc/old", "old"), file("etc/kept", "kept"), file("./dir/a", "first"), link("abs", "/etc/kept", tar.TypeSymlink)),
 		layer(t, file("etc/.wh.old", ""), file("dir/a", "second"), link("hard", "dir/a", tar.TypeLink),
 			entry{tar.Header{Name: "sticky/", Typeflag: tar.TypeDir, Mode: 0o1777}, ""},
+			entry{tar.Header{Name: "closed/", Typeflag: tar.TypeDir, Mode: 0o4000}, ""}, // which is not to stay for ever
 			entry{tar.Header{Name: "suid", Typeflag: tar.TypeReg, Mode: 0o4755}, "x"}))
 	dir := t.TempDir()
 	if err := unpack(img, dir); err != nil {
@@ -247,7 +248,7 @@ func TestUnpack(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, "etc/old")); err == nil {
 		t.Error("a whiteout was ignored")
 	}
-	for name, want := range map[string]string{"sticky": "dtrwxrwxrwx", "suid": "urwxr-xr-x"} {
+	for name, want := range map[string]string{"sticky": "dtrwxrwxrwx", "suid": "-rwxr-xr-x", "closed": "drwx------"} {
 		if info, err := os.Lstat(filepath.Join(dir, name)); err != nil || info.Mode().String() != want {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
@@ -271,8 +272,8 @@ func TestUnpackBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	left := int64(3000)
-	for _, want := range []error{nil, limit.Err} { // each has 2048 bytes
+	left := bounds{bytes: 3000, files: 10}
+	for _, want := range []error{nil, errTooLarge} { // each has 2048 bytes
 		if err := unpackLayer(root, layer(t, file("a", "a")), &left); !errors.Is(err, want) {
 			t.Errorf("%v, want %v", err, want)
 		}

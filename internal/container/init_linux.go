@@ -3,7 +3,9 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path"
@@ -16,13 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// config is what the shim and process 1 need to know.
+// config is what the shim and process 1 need to know. They run in the directory of the image, which is unpacked in
+// rootfs there.
 type config struct {
-	Spec           // but for the image
-	Dir     string // of the run; the image is unpacked in rootfs
+	Spec    // but for the image
 	Process process
-	UserNS  bool // not root: in a user namespace of one user, who is Process.UID there
-	Join    bool // the container is there, and this is one more program in it
+	Arch    string // of the image
+	Given   bool   // the volumes come as files, from 4 on
+	Join    bool   // the container is there, and this is one more program in it
 }
 
 // command is this program as it becomes one of the image's, or says in the first of its files why it cannot. Whoever
@@ -31,7 +34,7 @@ func (c config) command(ctx context.Context, stdout, stderr *os.File, files ...*
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args, cmd.Env = []string{initName}, []string{c.variable()}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = stdout, stderr, files
-	cmd.SysProcAttr = &syscall.SysProcAttr{AmbientCaps: c.ambient()}
+	cmd.SysProcAttr = &syscall.SysProcAttr{AmbientCaps: ambient(), Setsid: true} // no terminal of ours is theirs
 	return cmd
 }
 
@@ -46,11 +49,9 @@ func (c config) variable() string {
 
 // ambient are the capabilities that must be carried over from one of our programs to the next: in a user namespace
 // whose user is not 0 they would be lost. The image's program gets none of them.
-func (c config) ambient() (caps []uintptr) {
-	if c.UserNS {
-		for i := range lastCap() + 1 {
-			caps = append(caps, uintptr(i))
-		}
+func ambient() (caps []uintptr) {
+	for i := range lastCap() + 1 {
+		caps = append(caps, uintptr(i))
 	}
 	return caps
 }
@@ -64,9 +65,10 @@ func lastCap() int {
 	}
 }
 
-// usualCaps are those that Docker leaves to a container.
+// usualCaps are those that Docker leaves to a container, but for the one to make devices. They are for what the
+// container has of its own: its user namespace has one user, who on this machine is the tester, or nobody if that is root.
 var usualCaps = []int{
-	unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FSETID, unix.CAP_FOWNER, unix.CAP_MKNOD, unix.CAP_NET_RAW,
+	unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FSETID, unix.CAP_FOWNER, unix.CAP_NET_RAW,
 	unix.CAP_SETGID, unix.CAP_SETUID, unix.CAP_SETFCAP, unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE, unix.CAP_SYS_CHROOT,
 	unix.CAP_KILL, unix.CAP_AUDIT_WRITE,
 }
@@ -74,10 +76,9 @@ var usualCaps = []int{
 // initMain is the main function of process 1, and of other programs in the container until they are the image's. File 4
 // of the others is process 1.
 func initMain(cfg config) error {
-	unix.CloseOnExec(3)
+	try("", unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC))
 	dieWithShim()
 	if cfg.Join {
-		unix.CloseOnExec(4)
 		join()
 	} else {
 		cfg.mount()
@@ -108,67 +109,144 @@ func join() {
 	try("enter the container: ", unix.Setns(4, unix.CLONE_NEWNS))
 }
 
-// oldRoot is where this machine's files are while the container's are being mounted.
-const oldRoot = "/.host"
+// inert are the flags of file systems of which nothing can be run.
+const inert = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
-// mount makes the image's file system the root, with what is written to it kept in memory.
-func (c config) mount() {
-	mount := func(source, target, fstype string, flags uintptr, data string) {
-		try("mount "+target+": ", unix.Mount(source, target, fstype, flags, data))
+func mount(source, target, fstype string, flags uintptr, data string) {
+	try("mount "+target+": ", unix.Mount(source, target, fstype, flags, data))
+}
+
+// openTree takes hold of a file or folder of this machine, to be mounted wherever it is wanted.
+func openTree(name string, attr uint64) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return nil, err
 	}
-	try("", os.Chdir(c.Dir)) // overlay takes relative names, so none needs escaping
+	f := os.NewFile(uintptr(fd), name)
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attr}); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (v Volume) open() (*os.File, error) {
+	attr := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if v.ReadOnly {
+		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	f, err := openTree(v.Host, attr)
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", v.Container, err)
+	}
+	return f, nil
+}
+
+// openProc mounts the processes of this process namespace, nowhere yet.
+func openProc() (*os.File, error) {
+	context, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(context)
+	if err := unix.FsconfigCreate(context); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	return os.NewFile(uintptr(fd), "proc"), err
+}
+
+// attach mounts what was taken hold of.
+func attach(f *os.File, target string) {
+	try("mount "+target+": ", unix.MoveMount(int(f.Fd()), "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH))
+	f.Close()
+}
+
+// devices are all that there are in a container.
+var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
+
+// inMemory bounds what a container can write to its own file systems.
+const inMemory = "mode=755,size=1g,nr_inodes=100k"
+
+// mount makes the image's file system the root, with what is written to it kept in memory. What the container gets of
+// this machine is taken hold of first: then the machine's files are let go of, and only then the image's names are
+// followed, so that no link in it leads to them.
+func (c config) mount() {
 	mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	mount("tmpfs", "run", "tmpfs", 0, "mode=755")
+	proc, err := openProc()
+	try("mount /proc: ", err)
+	var nodes, volumes []*os.File
+	for _, d := range devices {
+		f, err := openTree(d, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+		try(d+": ", err)
+		nodes = append(nodes, f)
+	}
+	for i, v := range c.Volumes {
+		f := os.NewFile(uintptr(4+i), v.Host)
+		if !c.Given {
+			f, err = v.open()
+			try("", err)
+		}
+		volumes = append(volumes, f)
+	}
+	mount("tmpfs", "run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, inMemory)
 	for _, d := range []string{"run/upper", "run/work", "run/root"} {
 		try("", os.Mkdir(d, 0o755))
 	}
-	data := "lowerdir=rootfs,upperdir=run/upper,workdir=run/work"
-	if c.UserNS {
-		data += ",userxattr"
-	}
-	mount("overlay", "run/root", "overlay", 0, data)
-	try("", os.Mkdir("run/root"+oldRoot, 0o700))
+	// Overlay takes relative names, so none needs escaping.
+	mount("overlay", "run/root", "overlay", unix.MS_NOSUID|unix.MS_NODEV, "lowerdir=rootfs,upperdir=run/upper,workdir=run/work,userxattr")
 	try("", os.Chdir("run/root"))
-	try("pivot_root: ", unix.PivotRoot(".", "."+oldRoot))
+	try("pivot_root: ", unix.PivotRoot(".", ".")) // the old root is now on top of the new one
+	try("let go of the host's files: ", unix.Unmount(".", unix.MNT_DETACH))
 	try("", os.Chdir("/"))
-	// From here on every name is the container's, and no link in the image can lead out of it.
+
 	for _, d := range append([]string{"/proc", "/dev", "/etc", c.Process.Dir}, c.Tmpfs...) {
 		try("", os.MkdirAll(d, 0o755))
 	}
-	const inert = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	mount("proc", "/proc", "proc", inert, "")
-	mount("/proc/sys", "/proc/sys", "", unix.MS_BIND|unix.MS_REC, "")
-	mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|inert, "")
-	mount("tmpfs", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755")
-	for _, d := range []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"} {
+	mount("tmpfs", "/dev", "tmpfs", inert, inMemory)
+	for i, d := range devices {
 		try("", os.WriteFile(d, nil, 0o644))
-		mount(oldRoot+d, d, "", unix.MS_BIND, "")
+		attach(nodes[i], d)
 	}
+	attach(proc, "/proc")
+	restrictProc()
 	for name, to := range map[string]string{"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"} {
 		try("", os.Symlink("/proc/self/"+to, "/dev/"+name))
 	}
 	for _, d := range c.Tmpfs {
-		mount("tmpfs", d, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+		mount("tmpfs", d, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, inMemory+",mode=1777")
 	}
 	c.writeEtc()
-	for _, v := range c.Volumes {
-		try("volume "+v.Container+": ", mountPoint(oldRoot+v.Host, v.Container))
-		mount(oldRoot+v.Host, v.Container, "", unix.MS_BIND|unix.MS_REC, "")
-		if v.ReadOnly {
-			attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-			try("volume "+v.Container+": read-only: ", unix.MountSetattr(-1, v.Container, unix.AT_RECURSIVE, attr))
+	for i, v := range c.Volumes {
+		try("volume "+v.Container+": ", mountPoint(volumes[i], v.Container))
+		attach(volumes[i], v.Container)
+	}
+	if c.ReadOnly {
+		mount("", "/", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
+	}
+}
+
+// restrictProc hides what Docker hides of /proc, and makes read-only what Docker does.
+func restrictProc() {
+	for _, name := range []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"} {
+		name = "/proc/" + name
+		if info, err := os.Stat(name); err == nil && info.IsDir() {
+			mount("tmpfs", name, "tmpfs", inert|unix.MS_RDONLY, "")
+		} else if err == nil {
+			mount("/dev/null", name, "", unix.MS_BIND, "")
 		}
 	}
-	try("let go of the host's files: ", unix.Unmount(oldRoot, unix.MNT_DETACH))
-	try("", os.Remove(oldRoot))
-	if c.ReadOnly {
-		mount("", "/", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	for _, name := range []string{"bus", "fs", "irq", "sys", "sysrq-trigger"} {
+		name = "/proc/" + name
+		if _, err := os.Stat(name); err == nil {
+			mount(name, name, "", unix.MS_BIND|unix.MS_REC, "")
+			mount("", name, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|inert, "")
+		}
 	}
 }
 
 // mountPoint makes what source can be mounted on.
-func mountPoint(source, target string) error {
-	info, err := os.Stat(source)
+func mountPoint(source *os.File, target string) error {
+	info, err := source.Stat()
 	if err != nil {
 		return err
 	}
@@ -199,12 +277,6 @@ func (c config) writeEtc() {
 // become gives up what the image's program must not have and runs it in place of this one.
 func (c config) become() {
 	c.confine()
-	if uid, gid := c.Process.UID, c.Process.GID; !c.UserNS {
-		try("drop groups: ", unix.Setgroups(nil))
-		try(fmt.Sprintf("become group %d: ", gid), unix.Setresgid(gid, gid, gid))
-		try(fmt.Sprintf("become user %d: ", uid), unix.Setresuid(uid, uid, uid))
-	}
-	dieWithShim() // again: a change of user clears it
 	unix.Umask(0o022)
 	try("", os.Chdir(c.Process.Dir))
 	env := c.Process.environ()
@@ -215,6 +287,10 @@ func (c config) become() {
 	}
 	path, err := exec.LookPath(c.Process.Args[0])
 	try("", err)
+	filter, err := seccompFilter(c.Arch)
+	try("", err)
+	try("no new privileges: ", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	try("filter system calls: ", install(filter))
 	try(path+": ", unix.Exec(path, c.Process.Args, env))
 }
 
@@ -231,9 +307,22 @@ func (c config) confine() {
 	try("read capabilities: ", unix.Capget(&hdr, &data[0]))
 	data[0].Inheritable, data[1].Inheritable = 0, 0
 	try("drop inheritable capabilities: ", unix.Capset(&hdr, &data[0]))
-	if c.NoNewPrivs {
-		try("no new privileges: ", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	for what, most := range limits {
+		var l unix.Rlimit
+		try("limits: ", unix.Getrlimit(what, &l))
+		l.Max = min(l.Max, most)
+		l.Cur = min(l.Cur, l.Max)
+		try("limits: ", unix.Prlimit(0, what, &l, nil))
 	}
+	// Where there is too little memory for all, the container goes first.
+	try("", os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0))
+}
+
+// limits bound what a container can use up of this machine. Of its memory, they bound only what is in files.
+var limits = map[int]uint64{
+	unix.RLIMIT_CORE:  0,
+	unix.RLIMIT_NPROC: 4096,
+	unix.RLIMIT_FSIZE: 1 << 30, // of each file, the log being one
 }
 
 // environ is the environment with HOME, as Docker finds it in the image's /etc/passwd.

@@ -70,7 +70,7 @@ func (k *keeper) where(img v1.Image) (string, error) {
 	return "", nil
 }
 
-// Native returns the runner that needs no daemon, but Linux. Without root it uses a user namespace.
+// Native returns the runner that needs no daemon, but Linux. It uses a user namespace.
 func Native() Runner { return native{} }
 
 type native struct{}
@@ -82,7 +82,7 @@ var unpacked = keeper{kept: map[v1.Hash]*keptImage{}}
 
 func (native) Keep(_ context.Context, img v1.Image) (release func() error, err error) {
 	return unpacked.keep(img,
-		func(st *state) (string, error) { return st.path("rootfs"), st.unpack(img) },
+		func(st *state) (string, error) { return st.dir, st.unpack(img) },
 		func(string) error { return nil })
 }
 
@@ -92,11 +92,12 @@ func (s *state) unpack(img v1.Image) error {
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		return err
 	}
-	dir := s.path("rootfs")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
+	for _, d := range []string{"rootfs", "run"} { // run is where containers mount
+		if err := os.Mkdir(s.path(d), 0o755); err != nil {
+			return err
+		}
 	}
-	return unpack(img, dir)
+	return unpack(img, s.path("rootfs"))
 }
 
 func (native) Sweep(context.Context) error { return sweepState() }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -21,7 +22,8 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 			err = fmt.Errorf("native: %w", err)
 		}
 	}()
-	if _, err := s.validate(); err != nil {
+	platform, err := s.validate()
+	if err != nil {
 		return nil, err
 	}
 	p, err := s.process()
@@ -36,7 +38,7 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	kept, err := unpacked.where(s.Image)
+	dir, err := unpacked.where(s.Image)
 	if err != nil {
 		return nil, err
 	}
@@ -51,20 +53,15 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 			err = errors.Join(err, c.Close())
 		}
 	}()
-	if err := os.Mkdir(st.path("run"), 0o755); err != nil {
-		return nil, err
+	if dir == "" {
+		if err := st.unpack(s.Image); err != nil {
+			return nil, err
+		}
+		dir = st.dir
 	}
-	if kept == "" {
-		err = st.unpack(s.Image)
-	} else if err = os.Chmod(st.dir, 0o755); err == nil {
-		err = os.Symlink(kept, st.path("rootfs")) // it is only ever read
-	}
-	if err != nil {
-		return nil, err
-	}
-	cfg := config{Spec: s, Dir: st.dir, Process: p, UserNS: os.Getuid() != 0}
+	cfg := config{Spec: s, Process: p, Arch: platform.Architecture, Given: os.Getuid() == 0}
 	cfg.Image = nil // which is in the directory
-	if err := c.startShim(cfg); err != nil {
+	if err := c.startShim(cfg, dir); err != nil {
 		return nil, err
 	}
 	if c.at, err = socketFunc(c.socket).connect(c.forwards, s); err != nil {
@@ -85,37 +82,61 @@ type nativeContainer struct {
 	code   int
 }
 
-func (c *nativeContainer) startShim(cfg config) error {
-	var err error
+// startShim starts the shim in the directory of the image. As root it hands over the volumes, to which the shim, who is
+// nobody, may find no way.
+func (c *nativeContainer) startShim(cfg config, dir string) error {
+	program, err := self()
+	if err != nil {
+		return fmt.Errorf("copy this program to memory: %w", err)
+	}
 	if c.log, err = os.OpenFile(c.state.path("log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
 		return err
 	}
+	image, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
 	conn, theirs, err := socketPair()
 	if err != nil {
 		return err
 	}
 	c.conn = conn
+	files := []*os.File{theirs}
+	defer func() {
+		for _, f := range files {
+			f.Close() // the socket, too: else a shim that dies is not noticed
+		}
+	}()
+	uid, gid := os.Getuid(), os.Getgid()
+	attr := &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP,
+		Setpgid:    true, // Ctrl-C is for the tester, who then ends us in order
+		// No parent-death signal, which would come when a thread of the tester ends: the shim notices by the socket.
+		AmbientCaps: ambient(),
+	}
+	if cfg.Given {
+		for _, v := range cfg.Volumes {
+			f, err := v.open()
+			if err != nil {
+				return err
+			}
+			files = append(files, f)
+		}
+		uid, gid = nobody, nobody
+		attr.Credential, attr.GidMappingsEnableSetgroups = &syscall.Credential{Uid: uint32(cfg.Process.UID), Gid: uint32(cfg.Process.GID)}, true
+	}
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: cfg.Process.UID, HostID: uid, Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: cfg.Process.GID, HostID: gid, Size: 1}}
 	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{shimName}, Env: append(os.Environ(), cfg.variable()),
-		Stderr: c.log, ExtraFiles: []*os.File{theirs},
-		SysProcAttr: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-			Setpgid:    true, // Ctrl-C is for the tester, who then ends us in order
-			// No parent-death signal, which would come when a thread of the tester ends: the shim notices by the socket.
-		},
+		Path: ofThisProcess(program), Args: []string{shimName}, Env: append(os.Environ(), cfg.variable()), Dir: ofThisProcess(image),
+		Stderr: c.log, ExtraFiles: files, SysProcAttr: attr,
 	}
-	if cfg.UserNS {
-		a := cmd.SysProcAttr
-		a.Cloneflags |= unix.CLONE_NEWUSER
-		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: cfg.Process.UID, HostID: os.Getuid(), Size: 1}}
-		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: cfg.Process.GID, HostID: os.Getgid(), Size: 1}}
-		a.AmbientCaps = cfg.ambient()
-	}
-	err = cmd.Start()
-	theirs.Close() // else a shim that dies is not noticed
-	if err != nil {
+	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start in new namespaces: %w\nhint: %s", err, namespaceHint())
 	}
+	runtime.KeepAlive(image)
+	theirs.Close()
 	c.cmd = cmd
 	var started reply
 	if _, err := recv(c.conn, &started); err != nil {
@@ -133,10 +154,36 @@ func (c *nativeContainer) startShim(cfg config) error {
 	return nil
 }
 
+// self is this program in memory, where nobody can change it: a program of the image can be made to start what started
+// it, and then has it at hand (CVE-2019-5736). And any user can run it, wherever the file is.
+var self = sync.OnceValues(func() (*os.File, error) {
+	program, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	defer program.Close()
+	fd, err := unix.MemfdCreate("derper", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 all of them can be run
+		fd, err = unix.MemfdCreate("derper", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "derper")
+	if _, err := io.Copy(f, program); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	return f, err
+})
+
+// ofThisProcess names an open file for a child of this process, until that runs another program.
+func ofThisProcess(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
 // namespaceHint says what usually forbids namespaces.
 func namespaceHint() string {
 	if os.Getuid() == 0 {
-		return "in a container of its own this takes --privileged; otherwise use the docker runner"
+		return "in a container of its own this takes --privileged, and user namespaces that are switched on (see sysctl user.max_user_namespaces); otherwise use the docker runner"
 	}
 	return "user namespaces are switched off for users here (see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, " +
 		"kernel.apparmor_restrict_unprivileged_userns): run as root, or use the docker runner"
@@ -198,6 +245,9 @@ func (c *nativeContainer) program(ctx context.Context, op string, stdout, stderr
 			io.Copy(lockedWriter{&mu, w}, pr)
 			pr.Close()
 		})
+	}
+	if own, err := os.Executable(); err == nil && op == "host" && args[0] == own {
+		args = append([]string{"/proc/self/exe"}, args[1:]...) // which the shim has in memory
 	}
 	a, _, err := c.ask(ctx, request{Op: op, Args: args}, theirs...)
 	if err != nil {

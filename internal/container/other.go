@@ -26,6 +26,9 @@ func (socketFunc) connect(*forwards, Spec) (map[string]netip.AddrPort, error) {
 	return nil, errors.New("an isolated container in Docker needs Linux, and root")
 }
 
+// seccompProfile is none: Docker's default applies, in the virtual machine that Docker runs in.
+func seccompProfile(string) ([]byte, error) { return nil, nil }
+
 // SetAddress needs Linux.
 func SetAddress(string, netip.Addr) error { return errors.New("needs Linux") }
 

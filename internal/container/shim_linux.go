@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -139,8 +140,9 @@ type shimState struct {
 
 // shim is the main function of the shim: file 3 is the socket to the tester, standard error the container's log.
 func shim(cfg config) error {
-	for fd := range 4 {
-		unix.CloseOnExec(fd)
+	// Whatever else the tester was started with is for nobody here.
+	if err := unix.CloseRange(0, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return err
 	}
 	tester, err := unixConn(os.NewFile(3, "tester"))
 	if err != nil {
@@ -191,8 +193,16 @@ func (s *shimState) start() error {
 		return err
 	}
 	defer errr.Close()
-	s.main = s.cfg.command(context.Background(), os.Stderr, os.Stderr, errw)
-	s.main.SysProcAttr.Cloneflags, s.main.SysProcAttr.Setsid = unix.CLONE_NEWPID|unix.CLONE_NEWNS, true
+	files := []*os.File{errw}
+	for i, v := range s.cfg.Volumes {
+		if s.cfg.Given {
+			f := os.NewFile(uintptr(4+i), v.Host)
+			defer f.Close()
+			files = append(files, f)
+		}
+	}
+	s.main = s.cfg.command(context.Background(), os.Stderr, os.Stderr, files...)
+	s.main.SysProcAttr.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS
 	err = s.main.Start()
 	errw.Close()
 	if err != nil {
@@ -289,8 +299,8 @@ func (s *shimState) run(r request, conn *net.UnixConn, stdout, stderr *os.File) 
 		cmd = cfg.command(ctx, stdout, stderr, stderr, f)
 	} else {
 		cmd = exec.CommandContext(ctx, r.Args[0], r.Args[1:]...)
-		cmd.Stdout, cmd.Stderr = stdout, stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, AmbientCaps: s.cfg.ambient()}
+		cmd.Stdout, cmd.Stderr, cmd.Dir = stdout, stderr, "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, AmbientCaps: ambient()}
 	}
 	if err := cmd.Run(); cmd.ProcessState == nil {
 		return 0, err

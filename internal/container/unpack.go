@@ -16,8 +16,13 @@ import (
 	"github.com/xavieralpha/derper/internal/limit"
 )
 
+// nobody is the user and the group on this machine who is the container's only user, if the tester is root: one that
+// has no process and no file. Systemd.io/UIDS-GIDS lists it as unused, and a container has it, too.
+const nobody = 65530
+
 // unpack writes the file system of an image to an empty directory. Nothing is written outside of it, whatever the
-// names and links in the image say: os.Root sees to that, and an image that tries is an error.
+// names and links in the image say: os.Root sees to that, and an image that tries is an error. So is one without
+// end. All belongs to the container's user, whoever the image says.
 func unpack(img v1.Image, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -28,7 +33,10 @@ func unpack(img v1.Image, dir string) error {
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
-	left := int64(maxUnpacked)
+	if err := own(root, "."); err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	left := unpackLimits
 	for i, l := range layers {
 		if err := unpackLayer(root, l, &left); err != nil {
 			return fmt.Errorf("unpack: layer %d: %w", i, err)
@@ -37,24 +45,37 @@ func unpack(img v1.Image, dir string) error {
 	return nil
 }
 
-// maxUnpacked is the most that the tars of an image may have, in bytes, and maxFiles the entries of one. Ours have some
-// 60 MB, and some hundred.
-const (
-	maxUnpacked = 2 << 30
-	maxFiles    = 1 << 16
-)
+// bounds are what is left to an image: bytes of its tars, and files.
+type bounds struct{ bytes, files int64 }
 
-// unpackLayer unpacks a layer if its tar has no more bytes than are left.
-func unpackLayer(root *os.Root, l v1.Layer, left *int64) error {
-	unpacked, err := l.Uncompressed()
+var unpackLimits = bounds{bytes: 4 << 30, files: 100_000}
+
+var errTooLarge = errors.New("image is too large to be tested: more than 4 GiB, or more than 100,000 files")
+
+// bounded is a reader that ends with an error when there is nothing left.
+type bounded struct {
+	io.Reader
+	left *bounds
+}
+
+func (b bounded) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if b.left.bytes -= int64(n); b.left.bytes < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
+}
+
+func unpackLayer(root *os.Root, l v1.Layer, left *bounds) error {
+	blob, err := l.Uncompressed()
 	if err != nil {
 		return err
 	}
-	defer unpacked.Close()
-	r := &counted{limit.Reader(unpacked, *left), left}
+	defer blob.Close()
+	r := bounded{blob, left}
 	tr := limit.NewTar(r)
 	written := map[string]bool{} // by this layer: its whiteouts are for those below
-	for entries := 0; ; entries++ {
+	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			// Only at its end is a blob compared with its digest.
@@ -64,8 +85,9 @@ func unpackLayer(root *os.Root, l v1.Layer, left *int64) error {
 		if err != nil {
 			return err
 		}
-		if entries == maxFiles {
-			return fmt.Errorf("%w: more than %d entries", limit.Err, maxFiles)
+		left.files -= 1 + int64(strings.Count(h.Name, "/")) // with the folders that may have to be made for it
+		if left.files < 0 {
+			return fmt.Errorf("%s: %w", h.Name, errTooLarge)
 		}
 		name := strings.TrimPrefix(path.Clean(h.Name), "/")
 		if name == "." || name == "" {
@@ -74,6 +96,8 @@ func unpackLayer(root *os.Root, l v1.Layer, left *int64) error {
 		switch base := path.Base(name); {
 		case !filepath.IsLocal(name):
 			err = errors.New("leads out of the image")
+		case len(name) > 4096: // PATH_MAX: no program could open it
+			err = errors.New("name is too long")
 		case base == opaque:
 			err = clear(root, path.Dir(name), written)
 		case strings.HasPrefix(base, whiteout):
@@ -86,18 +110,6 @@ func unpackLayer(root *os.Root, l v1.Layer, left *int64) error {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
-}
-
-// counted counts what is read of what is left.
-type counted struct {
-	io.Reader
-	left *int64
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	*c.left -= int64(n)
-	return n, err
 }
 
 // Names by which a layer removes what those below have: a file, or all that is in the directory.
@@ -121,7 +133,7 @@ func clear(root *os.Root, dir string, keep map[string]bool) error {
 }
 
 func unpackEntry(root *os.Root, name string, h *tar.Header, body io.Reader) error {
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	if err := mkdirAll(root, path.Dir(name)); err != nil {
 		return err
 	}
 	if h.Typeflag != tar.TypeDir {
@@ -148,11 +160,38 @@ func unpackEntry(root *os.Root, name string, h *tar.Header, body io.Reader) erro
 	default:
 		err = fmt.Errorf("type %q is not for an image to be tested", h.Typeflag)
 	}
-	if err == nil && os.Getuid() == 0 { // anyone else owns everything in the container anyway
-		err = root.Lchown(name, h.Uid, h.Gid)
+	if err == nil {
+		err = own(root, name)
 	}
 	if err == nil && h.Typeflag != tar.TypeSymlink {
-		err = root.Chmod(name, h.FileInfo().Mode()) // after the change of owner, which clears setuid and setgid
+		// Nothing on this machine is setuid because an image says so, and who unpacks a folder can remove it again.
+		mode := h.FileInfo().Mode() &^ (fs.ModeSetuid | fs.ModeSetgid)
+		if mode.IsDir() {
+			mode |= 0o700
+		}
+		err = root.Chmod(name, mode)
 	}
 	return err
+}
+
+// mkdirAll makes a folder that an image has no entry for, and those above it.
+func mkdirAll(root *os.Root, name string) error {
+	if _, err := root.Stat(name); err == nil {
+		return nil
+	}
+	if err := mkdirAll(root, path.Dir(name)); err != nil {
+		return err
+	}
+	if err := root.Mkdir(name, 0o755); err != nil {
+		return err
+	}
+	return own(root, name)
+}
+
+// own gives a file to the container's user. Who is not root is that user.
+func own(root *os.Root, name string) error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	return root.Lchown(name, nobody, nobody)
 }

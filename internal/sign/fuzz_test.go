@@ -97,16 +97,23 @@ func FuzzVerifyIdentity(f *testing.F) {
 		f.Fatal(err)
 	}
 	about := v1.Hash{Algorithm: "sha512", Hex: s.Subject[0].Digest["sha512"]}
-	if _, err := trust.Verify(public, about); err != nil {
-		f.Fatal(err)
+	// signed reports whether the signature of a bundle holds: the statement is then refused
+	// for what it says, since it is another project's.
+	signed := func(data []byte) bool {
+		_, err := trust.Verify(data, about)
+		return err == nil || strings.Contains(err.Error(), "build type")
+	}
+	if !signed(public) {
+		f.Fatal("the bundle of the corpus does not verify")
 	}
 	f.Add(public)
 	for _, part := range []string{"tlogEntries", "certificate", "x509CertificateChain"} {
 		f.Add(edit(f, public, func(m map[string]any) { delete(m["verificationMaterial"].(map[string]any), part) }))
 	}
 	f.Fuzz(func(t *testing.T, bundle []byte) {
-		if v, err := trust.Verify(bundle, about); err == nil && !bytes.Equal(v.Statement, b.DSSEEnvelope.Payload) {
-			t.Errorf("verifies what the identity did not sign: %s", v.Statement)
+		got := b
+		if signed(bundle) && (json.Unmarshal(bundle, &got) != nil || !bytes.Equal(got.DSSEEnvelope.Payload, b.DSSEEnvelope.Payload)) {
+			t.Errorf("verifies what the identity did not sign: %s", bundle)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,6 +70,18 @@ func (b *bed) volume(name string) string {
 	must.Do(os.Mkdir(dir, 0o777))
 	must.Do(os.Chmod(dir, 0o777))
 	return dir
+}
+
+// read reads what a container has written to a volume: a file of this volume, whatever the container made of its name.
+func (b *bed) read(volume, name string) []byte {
+	root := must.Get(os.OpenRoot(volume))
+	defer root.Close()
+	f := must.Get(root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)) // a pipe has no end, and perhaps no beginning
+	defer f.Close()
+	if info := must.Get(f.Stat()); !info.Mode().IsRegular() {
+		fail("%s in the volume is no file", name)
+	}
+	return must.Get(io.ReadAll(io.LimitReader(f, 1<<20)))
 }
 
 // Ports of a relay with default settings.

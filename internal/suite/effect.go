@@ -4,9 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +32,7 @@ func page(at, text string) func(context.Context, *trial) {
 // file expects a file in the volume to hold a text.
 func file(name, text string) func(context.Context, *trial) {
 	return func(_ context.Context, t *trial) {
-		if b := must.Get(os.ReadFile(filepath.Join(t.data, name))); !strings.Contains(string(b), text) {
+		if b := t.bed.read(t.data, name); !strings.Contains(string(b), text) {
 			fail("/data/%s does not say %q", name, text)
 		}
 	}

@@ -202,7 +202,7 @@ func caseRateLimit(ctx context.Context, b *bed) {
 	// A bucket is never smaller than a packet of 64 KiB, so one that is emptied takes a second to fill at this rate.
 	const rate = 64 << 10
 	must.Do(os.WriteFile(file, fmt.Appendf(nil, `{"PerClientRateLimitBytesPerSec": %d}`, rate), 0o644))
-	c := b.healthy(ctx, container.Spec{Volumes: []container.Volume{{Host: dir, Container: "/config"}}}, open, "RATE_CONFIG=/config/rate.json")
+	c := b.healthy(ctx, container.Spec{Volumes: []container.Volume{{Host: dir, Container: "/config", ReadOnly: true}}}, open, "RATE_CONFIG=/config/rate.json")
 	from := must.Get(c.connect(ctx, key.NewNode()))
 	defer from.Close()
 	to := must.Get(c.connect(ctx, key.NewNode()))

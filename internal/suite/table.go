@@ -144,7 +144,7 @@ var scenarios = []scenario{
 				d := must.Get(t.connect(ctx, key.NewNode()))
 				defer d.Close()
 				var stored struct{ PrivateKey key.NodePrivate }
-				must.Do(json.Unmarshal(must.Get(os.ReadFile(filepath.Join(t.data, "node.json"))), &stored))
+				must.Do(json.Unmarshal(t.bed.read(t.data, "node.json"), &stored))
 				if stored.PrivateKey.Public() != d.ServerPublicKey() {
 					fail("the file has another key than the relay")
 				}
