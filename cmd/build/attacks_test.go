@@ -163,6 +163,7 @@ var (
 		{`(127\.0\.0\.\d+|\[::1\]):\d+`, "HOST"},
 		{`\b[\d,]+ bytes?\b`, "N bytes"},
 		{`, not \d{4,}`, ", not N"},
+		{`, \d+ rebuilt`, ", N rebuilt"},
 		{`0x[0-9a-f]{3,}`, "0x…"},
 		{`\d+ of 1000 packets came: .*`, "N of 1000 packets came"},
 		{`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\dZ?`, "TIME"},

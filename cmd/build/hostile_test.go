@@ -170,7 +170,7 @@ func TestHostile(t *testing.T) {
 			{"the name of a reference", []string{"--key", public, wipes}, false},
 		},
 		"attest": {
-			{"the platforms of a layout", []string{"--lock", good.LockFile, platforms}, false},
+			{"the platforms of a layout", []string{"--lock", good.LockFile, platforms}, true}, // it is not on record, which is all that is said
 			{"a lock", []string{"--lock", spoiled, good.Dir}, false},
 			{"the name of a layout", []string{missing}, false},
 		},
@@ -266,7 +266,8 @@ func hostileLayouts(t *testing.T, good *registrytest.Release) map[string]string 
 	})
 	dirs := map[string]string{}
 	for name, add := range map[string]mutate.IndexAddendum{
-		"claims":    {Add: imagetest.Annotate(t, claims, wipes, wipes), Descriptor: v1.Descriptor{Annotations: map[string]string{wipes: wipes}}},
+		"claims": {Add: imagetest.Annotate(t, claims, wipes, wipes), Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}, Annotations: map[string]string{wipes: wipes}}},
 		"platforms": {Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: wipes, Variant: wipes}}},
 	} {
 		dirs[name] = filepath.Join(t.TempDir(), name)
