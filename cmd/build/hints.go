@@ -87,6 +87,7 @@ var generalHints = hints{
 var verifyHints = hints{
 	{is(syscall.ENOSPC), "a platform takes about 2 GB while it is rebuilt: set TMPDIR to a folder with more space"},
 	{is(registry.ErrReference), ""},
+	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY; the path of a layout or an archive begins with ./, ../ or /, or ends in .tar"},
 	{is(image.ErrNotFound), "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout as ./dist, " +
 		"or an archive of docker save or skopeo as ./image.tar"},
 	{is(image.ErrCorrupt), "no container runtime takes it as it is: fetch or push it again"},

@@ -104,7 +104,7 @@ func (f *signFlags) keySigner() (*sign.Signer, error) {
 func (f *signFlags) keylessSigner(ctx context.Context) (*sign.Signer, error) {
 	tokens := sign.GitHub{URL: f.getenv("ACTIONS_ID_TOKEN_REQUEST_URL"), Bearer: f.getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")}
 	if tokens.URL == "" || tokens.Bearer == "" {
-		return nil, cli.Failed(errors.New("--keyless: nothing here vouches for who signs"),
+		return nil, cli.Failed(errors.New("--keyless: no OIDC identity token in this environment"),
 			"run it in a job of GitHub Actions that has the permission id-token: write, or sign with --key")
 	}
 	s, err := f.sigstore(ctx, f.sigstoreFiles)

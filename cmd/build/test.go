@@ -45,10 +45,10 @@ every platform must pass. The native runner needs Linux, and neither Docker nor
 root; the docker runner needs root. The exit code is not 0 if a case failed; its
 containers' log is shown.
 
-Either runner keeps an image that means harm from this machine's files, devices,
-processes, terminal and network, as far as the kernel has no faults: it shares
-that kernel, and processor time. The native runner does not bound its memory.
-Test an image that you do not trust in a virtual machine.`,
+Either runner protects this machine's files, devices, processes, terminal and
+network from a hostile image, unless the kernel has a fault: the image shares
+the kernel and the processor. The native runner does not limit its memory. Test
+an image that you do not trust in a virtual machine.`,
 		Example: `  build test --platform all --junit report.xml
   build test --runner docker --run mesh registry.example.com/derper:1.102.3`,
 		Args: cli.AtMostOne("images"),

@@ -143,7 +143,7 @@ func (r *reference) host() string {
 // CheckName reports whether a repository's name is well-formed.
 func CheckName(repository string) error {
 	if _, err := name.NewRepository(strings.TrimPrefix(repository, "http://")); err != nil {
-		return fmt.Errorf("repository %q: %w: wants HOST/PATH, without tag or digest", repository, err)
+		return fmt.Errorf("repository %q: %w: expected HOST/PATH, without tag or digest", repository, err)
 	}
 	return nil
 }

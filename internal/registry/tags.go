@@ -46,7 +46,7 @@ func NamedTags(v lock.ImageVersion, suffix string, names []string) ([]Tag, error
 	var own, moving []Tag
 	for _, n := range names {
 		if !validTag.MatchString(n) {
-			return nil, fmt.Errorf("tag %q: wants up to 128 letters, digits, dots, dashes and underscores, the first no dot or dash", n)
+			return nil, fmt.Errorf("tag %q: expected up to 128 letters, digits, dots, dashes and underscores, not beginning with a dot or dash", n)
 		}
 		tag, list := Tag{Name: n, Moves: n != v.String()+suffix}, &own
 		if tag.Moves && ofRevision.MatchString(n) {

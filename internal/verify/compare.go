@@ -131,7 +131,7 @@ func (c *comparison) file(d diff.FileDiff, w, g int) {
 	case d.Got == nil:
 		check.Note = "missing from the image"
 	case d.Want == nil && d.Nth > 0:
-		check.Note = "stands in the image's layer once more, over the first: " + d.Got.Describe()
+		check.Note = "is in the image's layer once more, over the first: " + d.Got.Describe()
 	case d.Want == nil:
 		check.Note = "only in the image: " + d.Got.Describe()
 	default:

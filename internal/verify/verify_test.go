@@ -86,6 +86,9 @@ func TestSources(t *testing.T) {
 		s := f.verify(t, archive)
 		wantVerified(t, s)
 		wantSkip(t, s, LevelManifest, "a docker archive has none")
+		if says := s.Platforms[0].Summary(); !strings.HasPrefix(says, "3 programs, ") {
+			t.Errorf("there is no digest of a manifest, and the summary is %q", says)
+		}
 		if s.Platforms[0].Count(Pass, LevelCompression) != 4 {
 			t.Errorf("the compression of the layers is there, and was not compared:\n%s", text(s))
 		}
@@ -530,9 +533,12 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var data, page bytes.Buffer
-	if err := errors.Join(r.WriteJSON(&data), r.WriteHTML(&page)); err != nil {
+	var data, page, lines bytes.Buffer
+	if err := errors.Join(r.WriteJSON(&data), r.WriteHTML(&page), r.WriteText(&lines)); err != nil {
 		t.Fatal(err)
+	}
+	if want := "\n\n" + r.Summary() + "\n"; !strings.HasSuffix(lines.String(), want) {
+		t.Errorf("the text does not end in %q:\n%q", want, lines.String())
 	}
 	var back Report
 	if err := json.Unmarshal(data.Bytes(), &back); err != nil {

@@ -86,11 +86,14 @@ func (p *PlatformResult) Summary() string {
 		if others := p.files() - programs; others > 0 {
 			what += ", " + diff.Plural(others, "other file")
 		}
-		what = fmt.Sprintf("%s: %s, %s, config", p.Digest, what, diff.Plural(p.Count(Pass, LevelEntry)+programs-p.files(), "layer"))
+		what = fmt.Sprintf("%s, %s, config", what, diff.Plural(p.Count(Pass, LevelEntry)+programs-p.files(), "layer"))
 		if p.Count(Pass, LevelAttestation) > 0 {
 			what += ", SBOM, provenance"
 		}
-		return what
+		if p.Digest == "" { // a docker archive has no manifest
+			return what
+		}
+		return p.Digest + ": " + what
 	case Skip:
 		if i := slices.IndexFunc(p.Checks, func(c Check) bool { return c.Result == Skip }); i >= 0 {
 			return p.Checks[i].Note
@@ -104,7 +107,7 @@ func (p *PlatformResult) Summary() string {
 			what = append(what, fmt.Sprintf("%s (%d)", l, n))
 		}
 	}
-	return p.Digest + " differs: " + strings.Join(what, ", ")
+	return strings.TrimSpace(p.Digest + " differs: " + strings.Join(what, ", "))
 }
 
 // files counts what passed of what a container sees in its root: programs, other
