@@ -37,8 +37,8 @@ var Layers = []Attack{
 		return data, compressed(t, best, data, nil)
 	}),
 	packed("an empty tar", func(t testing.TB, data []byte) (tar, blob []byte) { return nil, compressed(t, best, nil, nil) }),
-	packed("no tar", func(t testing.TB, data []byte) (tar, blob []byte) {
-		data = bytes.Repeat([]byte("evil"), 400)
+	packed("no tar", func(t testing.TB, _ []byte) (tar, blob []byte) {
+		data := bytes.Repeat([]byte("evil"), 400)
 		return data, compressed(t, best, data, nil)
 	}),
 	sparse("old GNU"), sparse("PAX 0.0"), sparse("PAX 0.1"), sparse("PAX 1.0"),
