@@ -96,6 +96,10 @@ func readArchive(r archiveFile) (tarFiles, error) {
 			if path.Base(name) != "layer.tar" {
 				return nil, refuse("link: only those of docker save, to layers, are supported")
 			}
+			// Of a path in another form, programs think differently where it leads.
+			if !plain(strings.TrimPrefix(h.Linkname, "../")) {
+				return nil, refuse(fmt.Sprintf("link to %q, which is not a file in it", h.Linkname))
+			}
 			links[name] = path.Join(path.Dir(name), h.Linkname)
 		case tar.TypeDir:
 		default:

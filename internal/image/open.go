@@ -274,7 +274,7 @@ func (dir folder) Open(name string) (fs.File, error) {
 		return nil, irregular
 	}
 	// Without waiting, should a pipe take its place meanwhile.
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|largeFile, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/redact"
 	"github.com/xavieralpha/derper/internal/retry"
@@ -307,8 +308,8 @@ func Denied(err error) bool {
 // Unreachable reports whether an error is that of a registry which gives no answer, or
 // cannot give one.
 func Unreachable(err error) bool {
-	refused := errors.Is(err, errPlain) || errors.Is(err, errPassword) // here
-	_, network := errors.AsType[net.Error](err)                        // *url.Error is one
+	refused := errors.Is(err, errPlain) || errors.Is(err, errPassword) || errors.Is(err, limit.Err) // here
+	_, network := errors.AsType[net.Error](err)                                                     // *url.Error is one
 	return HostOf(err) != "" && !refused && (status(err) >= 500 || network)
 }
 
