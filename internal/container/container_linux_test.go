@@ -289,7 +289,7 @@ func TestNativeWithoutRoot(t *testing.T) {
 	if err := os.Chown(dir, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^(TestNative|TestKilled|TestHostile.*)$", "-test.v", "-test.timeout=5m")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^(TestNative|TestKilled|TestRemoveAll|TestHostile.*)$", "-test.v", "-test.timeout=5m")
 	program(t, "hostile", runtime.GOARCH)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir, "GOCOVERDIR="+dir,
 		"CONTAINER_TEST_GUESTS="+filepath.Dir(guest(t, runtime.GOARCH)),

@@ -73,7 +73,28 @@ func (s *state) id() string { return filepath.Base(s.dir) }
 
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *state) remove() error { return errors.Join(os.RemoveAll(s.dir), s.lock.Close()) }
+func (s *state) remove() error { return errors.Join(removeAll(s.dir), s.lock.Close()) }
+
+// removeAll removes a directory of ours. Who is not root is also the user of containers, which may have closed folders
+// of a volume to that user: what they leave must not stay, and keep all later runs from starting.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	root, rerr := os.OpenRoot(dir)
+	if rerr != nil {
+		return err
+	}
+	defer root.Close()
+	fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			root.Chmod(name, 0o700) // before it is read
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
 
 // alive reports whether the run of that id holds its lock.
 func alive(id string) (bool, error) {
@@ -103,7 +124,7 @@ func sweepState() error {
 	for _, e := range entries {
 		on, aerr := alive(e.Name())
 		if aerr == nil && !on {
-			aerr = os.RemoveAll(filepath.Join(parent, e.Name()))
+			aerr = removeAll(filepath.Join(parent, e.Name()))
 		}
 		err = errors.Join(err, aerr)
 	}
