@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -76,24 +77,48 @@ func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *state) remove() error { return errors.Join(removeAll(s.dir), s.lock.Close()) }
 
 // removeAll removes a directory of ours. Who is not root is also the user of containers, which may have closed folders
-// of a volume to that user: what they leave must not stay, and keep all later runs from starting.
+// of a volume to that user, and a container may have nested so many that [os.RemoveAll] runs out of files: what it
+// leaves must not stay, and keep all later runs from starting.
 func removeAll(dir string) error {
-	err := os.RemoveAll(dir)
-	if !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	root, rerr := os.OpenRoot(dir)
-	if rerr != nil {
-		return err
-	}
-	defer root.Close()
-	fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, _ error) error {
-		if d != nil && d.IsDir() {
-			root.Chmod(name, 0o700) // before it is read
-		}
+	if os.RemoveAll(dir) == nil {
 		return nil
-	})
-	return os.RemoveAll(dir)
+	}
+	// Folders are moved up, so that none is deep.
+	up, err := os.MkdirTemp(dir, "removed-")
+	if err != nil {
+		return err
+	}
+	moved := 0
+	for folders := []string{dir}; len(folders) > 0; {
+		at := folders[len(folders)-1]
+		folders = folders[:len(folders)-1]
+		os.Chmod(at, 0o700)
+		entries, _ := os.ReadDir(at)
+		for _, e := range entries {
+			name := filepath.Join(at, e.Name())
+			if name == up {
+				continue
+			}
+			if !e.IsDir() {
+				os.Remove(name)
+				continue
+			}
+			if at != dir {
+				moved++
+				to := filepath.Join(up, strconv.Itoa(moved))
+				os.Chmod(name, 0o700) // its .. is written
+				if os.Rename(name, to) != nil {
+					continue
+				}
+				name = to
+			}
+			folders = append(folders, name)
+		}
+		if at != dir {
+			os.Remove(at)
+		}
+	}
+	return os.RemoveAll(dir) // which says what is wrong
 }
 
 // alive reports whether the run of that id holds its lock.
