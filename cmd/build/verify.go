@@ -191,7 +191,6 @@ func (e *env) verify(ctx context.Context, o *verifyOptions, v *verify.Verifier, 
 // openRebuilders is whom the flags trust to have rebuilt an image.
 func (e *env) openRebuilders(ctx context.Context, o *verifyOptions) (verify.Rebuilders, error) {
 	r := verify.Rebuilders{Require: o.require}
-	seen := map[string]bool{}
 	for _, word := range o.rebuilders {
 		t := trustFlags{key: word}
 		if identity, rest, ok := strings.Cut(word, ","); ok && !registry.IsPath(word) {
@@ -202,10 +201,9 @@ func (e *env) openRebuilders(ctx context.Context, o *verifyOptions) (verify.Rebu
 		if err != nil {
 			return r, fmt.Errorf("verify: --rebuilder %s: %w", word, err)
 		}
-		if seen[trust.String()] {
+		if slices.ContainsFunc(r.Trust, trust.Overlaps) {
 			return r, cli.Usage("--rebuilder %s: is named twice", word)
 		}
-		seen[trust.String()] = true
 		r.Trust = append(r.Trust, trust)
 	}
 	return r, nil

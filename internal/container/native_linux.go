@@ -226,13 +226,17 @@ func (c *nativeContainer) Signal(s syscall.Signal) error {
 	return err
 }
 
-func (c *nativeContainer) program(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (int, error) {
+func (c *nativeContainer) program(ctx context.Context, op string, stdout, stderr io.Writer, args []string) (code int, err error) {
 	if len(args) == 0 {
 		return 0, errors.New("no program given")
 	}
 	var mu sync.Mutex // both may be the same writer
 	var copies sync.WaitGroup
-	defer copies.Wait()
+	defer func() {
+		if copies.Wait(); err == nil && ctx.Err() != nil {
+			code, err = 0, fmt.Errorf("%s: %w", args[0], context.Cause(ctx))
+		}
+	}()
 	var theirs []*os.File
 	for _, w := range []io.Writer{stdout, stderr} {
 		pr, pw, err := os.Pipe()
@@ -242,8 +246,12 @@ func (c *nativeContainer) program(ctx context.Context, op string, stdout, stderr
 		defer pw.Close()
 		theirs = append(theirs, pw)
 		copies.Go(func() {
+			// What the program has started may go on, and keep the other end open.
+			stop := context.AfterFunc(ctx, func() { pr.Close() })
 			io.Copy(lockedWriter{&mu, w}, pr)
-			pr.Close()
+			if stop() {
+				pr.Close()
+			}
 		})
 	}
 	if own, err := os.Executable(); err == nil && op == "host" && args[0] == own {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -73,7 +74,52 @@ func (s *state) id() string { return filepath.Base(s.dir) }
 
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *state) remove() error { return errors.Join(os.RemoveAll(s.dir), s.lock.Close()) }
+func (s *state) remove() error { return errors.Join(removeAll(s.dir), s.lock.Close()) }
+
+// removeAll removes a directory of ours. Who is not root is also the user of containers, which may have closed folders
+// of a volume to that user, and a container may have nested so many that [os.RemoveAll] runs out of files: what it
+// leaves must not stay, and keep all later runs from starting.
+func removeAll(dir string) error {
+	if os.RemoveAll(dir) == nil {
+		return nil
+	}
+	// Folders are moved up, so that none is deep.
+	up, err := os.MkdirTemp(dir, "removed-")
+	if err != nil {
+		return err
+	}
+	moved := 0
+	for folders := []string{dir}; len(folders) > 0; {
+		at := folders[len(folders)-1]
+		folders = folders[:len(folders)-1]
+		os.Chmod(at, 0o700)
+		entries, _ := os.ReadDir(at)
+		for _, e := range entries {
+			name := filepath.Join(at, e.Name())
+			if name == up {
+				continue
+			}
+			if !e.IsDir() {
+				os.Remove(name)
+				continue
+			}
+			if at != dir {
+				moved++
+				to := filepath.Join(up, strconv.Itoa(moved))
+				os.Chmod(name, 0o700) // its .. is written
+				if os.Rename(name, to) != nil {
+					continue
+				}
+				name = to
+			}
+			folders = append(folders, name)
+		}
+		if at != dir {
+			os.Remove(at)
+		}
+	}
+	return os.RemoveAll(dir) // which says what is wrong
+}
 
 // alive reports whether the run of that id holds its lock.
 func alive(id string) (bool, error) {
@@ -103,7 +149,7 @@ func sweepState() error {
 	for _, e := range entries {
 		on, aerr := alive(e.Name())
 		if aerr == nil && !on {
-			aerr = os.RemoveAll(filepath.Join(parent, e.Name()))
+			aerr = removeAll(filepath.Join(parent, e.Name()))
 		}
 		err = errors.Join(err, aerr)
 	}

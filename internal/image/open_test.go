@@ -3,11 +3,14 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/xavieralpha/derper/internal/limit"
@@ -268,6 +272,84 @@ func TestOpenHostile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// memory is a store in memory that counts what is read.
+type memory struct {
+	blobs map[v1.Hash][]byte
+	reads int
+}
+
+func (m *memory) add(t *testing.T, mediaType types.MediaType, v any) v1.Descriptor {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.blobs[digest] = data
+	return v1.Descriptor{MediaType: mediaType, Digest: digest, Size: size}
+}
+
+func (m *memory) Manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
+	return Document(ctx, m, digest)
+}
+
+func (m *memory) Blob(_ context.Context, digest v1.Hash) (io.ReadCloser, error) {
+	m.reads++
+	return io.NopCloser(bytes.NewReader(m.blobs[digest])), nil
+}
+
+// TestForPlatformBounds guards against an index for which the search for an image goes on for
+// hours: with an image of an unknown platform a thousand times, with more documents or more
+// entries than there is time for.
+func TestForPlatformBounds(t *testing.T) {
+	amd64 := v1.Platform{OS: "linux", Architecture: "amd64"}
+	m := &memory{blobs: map[v1.Hash][]byte{}}
+	index := func(n int, entries ...v1.Descriptor) v1.Descriptor {
+		return m.add(t, types.OCIImageIndex, v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: slices.Repeat(entries, n)})
+	}
+	img := func(n int) v1.Descriptor {
+		config := m.add(t, types.OCIConfigJSON, v1.ConfigFile{OS: "plan9", Architecture: "amd64", Author: strconv.Itoa(n)})
+		return m.add(t, types.OCIManifestSchema1, v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: config, Layers: []v1.Descriptor{}})
+	}
+	var images []v1.Descriptor
+	for i := range 2 * maxDocuments {
+		images = append(images, img(i))
+	}
+	chain := index(1, images[0])
+	for range 2 * maxDocuments {
+		chain = index(1, chain)
+	}
+	for _, test := range []struct {
+		name  string
+		top   v1.Descriptor
+		reads int
+		says  string
+	}{
+		{"one image a thousand times", index(maxEntries, images[0]), 3, "has no image for linux/amd64, only for plan9/amd64"},
+		{"and once more", index(maxEntries+1, images[0]), 1, "has 1025 entries, more than 1024"},
+		{"many images", index(1, images...), 2 * maxDocuments, "more than 256 indexes"},
+		{"many indexes", chain, maxDocuments, "more than 256 indexes"},
+	} {
+		m.reads = 0
+		_, err := ForPlatform(t.Context(), m, []v1.Descriptor{test.top}, amd64)
+		if err == nil || !strings.Contains(err.Error(), test.says) || m.reads > test.reads {
+			t.Errorf("%s: %d reads, wants %d: %v", test.name, m.reads, test.reads, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ForPlatform(ctx, m, []v1.Descriptor{chain}, amd64); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+	images[1].Platform = &amd64
+	if _, err := ForPlatform(t.Context(), m, []v1.Descriptor{index(1, images[0], images[1])}, amd64); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestSparse guards against an archive whose files are not in it.

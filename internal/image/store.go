@@ -89,22 +89,44 @@ func PlatformOf(p v1.Platform) lock.Platform {
 	return lock.Platform(name)
 }
 
+// Limits of where ForPlatform looks.
+const (
+	maxEntries   = 1 << 10 // of an index; a real one has some twenty
+	maxDocuments = 1 << 8  // indexes, and images whose entries name no platform
+	maxNamed     = 1 << 5  // platforms that an error names
+)
+
 // ForPlatform finds the image of a platform among the entries of an index, and in the
-// indexes among them. An entry without a platform leaves it to the image's config.
+// indexes among them. An entry without a platform leaves it to the image's config. The
+// error is [ErrForeign] for more entries than are looked at.
 func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Platform) (v1.Image, error) {
 	want := PlatformOf(p)
-	seen := map[v1.Hash]bool{}
+	read := map[v1.Hash]bool{}
+	inIndex := false
 	var have []string
 	for entries = attested(entries); len(entries) > 0; {
 		d := entries[0]
 		entries = entries[1:]
+		if d.MediaType.IsIndex() || d.MediaType.IsImage() && d.Platform == nil {
+			if read[d.Digest] {
+				continue
+			}
+			if read[d.Digest] = true; len(read) > maxDocuments {
+				return nil, fmt.Errorf("has more than %d indexes, and images without a platform: %w", maxDocuments, ErrForeign)
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+		}
 		switch {
-		case seen[d.Digest]:
 		case d.MediaType.IsIndex():
-			seen[d.Digest] = true
+			inIndex = true
 			index, err := readIndex(ctx, s, d)
 			if err != nil {
 				return nil, err
+			}
+			if n := len(index.parsed.Manifests); n > maxEntries {
+				return nil, fmt.Errorf("index %s has %d entries, more than %d: %w", d.Digest, n, maxEntries, ErrForeign)
 			}
 			entries = slices.Concat(attested(index.parsed.Manifests), entries)
 		case d.MediaType.IsImage():
@@ -122,12 +144,12 @@ func ForPlatform(ctx context.Context, s Store, entries []v1.Descriptor, p v1.Pla
 					return img, nil
 				}
 			}
-			if d.Platform.OS != "unknown" { // so calls itself what is no image
+			if d.Platform.OS != "unknown" && len(have) < maxNamed { // so calls itself what is no image
 				have = append(have, string(PlatformOf(*d.Platform)))
 			}
 		}
 	}
-	if len(have) == 1 && len(seen) == 0 { // not in an index
+	if len(have) == 1 && !inIndex {
 		return nil, fmt.Errorf("the image is for %s, not for %s", have[0], want)
 	}
 	return nil, fmt.Errorf("has no image for %s, only for %s", want, strings.Join(have, ", "))

@@ -216,6 +216,42 @@ func TestSignerRepository(t *testing.T) {
 	}
 }
 
+// The mistake it guards: one rebuilder counts as two, since the repository of its runs is
+// written out once and not the other time.
+func TestOverlaps(t *testing.T) {
+	root := open(t, sigstoretest.New(t, identity)).Root
+	const other = "https://accounts.example.com"
+	trust := func(subject, issuer, repository string) *Trust {
+		t.Helper()
+		trust, err := TrustIdentity(root, Identity{Subject: subject, Issuer: issuer, Repository: repository})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return trust
+	}
+	keys := []*Trust{newSigner(t, newKey(t)).Trust, newSigner(t, newKey(t)).Trust}
+	whole := trust(identity, sigstoretest.Issuer, "")
+	for _, test := range []struct {
+		name string
+		a, b *Trust
+		want bool
+	}{
+		{"a key", keys[0], keys[0], true},
+		{"two keys", keys[0], keys[1], false},
+		{"a key and an identity", keys[0], whole, false},
+		{"the repository of the identity", whole, trust(identity, sigstoretest.Issuer, ours), true},
+		{"and its ref", whole, trust(identity, sigstoretest.Issuer, ours+"@refs/heads/main"), true},
+		{"another ref", whole, trust(identity, sigstoretest.Issuer, ours+"@refs/tags/v1"), false},
+		{"another repository", whole, trust(identity, sigstoretest.Issuer, theirs), false},
+		{"another issuer", whole, trust(identity, other, ours+"@refs/heads/main"), false},
+		{"any run", trust("a@example.com", other, ""), trust("a@example.com", other, theirs), true},
+	} {
+		if test.a.Overlaps(test.b) != test.want || test.b.Overlaps(test.a) != test.want {
+			t.Errorf("%s: overlaps: %v, wants %v", test.name, test.a.Overlaps(test.b), test.want)
+		}
+	}
+}
+
 // The mistake it guards: provenance that somebody else's build has, or that is of another
 // form, counts because the right workflow signed it.
 func TestProvenance(t *testing.T) {

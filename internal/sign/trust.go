@@ -79,6 +79,12 @@ func keyName(sum []byte) string { return "key sha256:" + hex.EncodeToString(sum)
 // String names the key or the identity.
 func (t *Trust) String() string { return t.who }
 
+// Overlaps reports whether one signature may count for both: their key or their identity is
+// the same, however the run of the identity is written.
+func (t *Trust) Overlaps(other *Trust) bool {
+	return t.name == other.name && (t.run.has(other.run) || other.run.has(t.run))
+}
+
 // Flags are the flags with which build verify-signature trusts the same; of a key, its
 // name is assumed to be cosign's, cosign.pub.
 func (t *Trust) Flags() string { return t.flags }

@@ -114,7 +114,7 @@ func (c *box) sidecar(ctx context.Context) *local.Client {
 			if path.IsAbs(socket) {
 				from = "root"
 			}
-			return &local.Client{Socket: path.Join("/proc", strconv.Itoa(p.PID), from, socket), UseSocketOnly: true}
+			return &local.Client{Dial: dialSocket(path.Join("/proc", strconv.Itoa(p.PID), from), strings.TrimLeft(socket, "/")), OmitAuth: true}
 		}
 	}
 	fail("tailscaled has no socket: %q", p.Args)

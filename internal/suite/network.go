@@ -194,7 +194,10 @@ func (b *bed) tailscaled(ctx context.Context, control, name string, reach ...net
 		Volumes: []container.Volume{{Host: dir, Container: "/run/peer"}}, Reach: reach,
 	})
 	c.address()
-	return &peer{c, local.Client{Socket: filepath.Join(dir, "tailscaled.sock"), UseSocketOnly: true}}
+	return &peer{c, local.Client{
+		Socket: filepath.Join(dir, "tailscaled.sock"), // for others
+		Dial:   dialSocket(dir, "tailscaled.sock"), OmitAuth: true,
+	}}
 }
 
 // becomes waits until the tailscaled is in one of these states.

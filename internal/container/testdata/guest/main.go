@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -48,6 +49,12 @@ func main() {
 		os.Stdout.Write(b)
 	case "sleep":
 		time.Sleep(time.Hour)
+	case "detach": // end, and leave a program that keeps what this one writes to
+		c := exec.Command("/proc/self/exe", "sleep")
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		if err := c.Start(); err != nil {
+			fail(err)
+		}
 	}
 }
 
