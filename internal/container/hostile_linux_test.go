@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -94,7 +95,12 @@ func testHostile(t *testing.T, r Runner, p v1.Platform, user string) {
 			c.Exec(t.Context(), "guest", "try", "nothing")
 		}
 	}
-	refusals(t, "process 1", c.Logs())
+	// Docker may write the last of a log after it says that the container has ended.
+	logs := c.Logs()
+	for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(logs, "end\n") && time.Now().Before(deadline); logs = c.Logs() {
+		time.Sleep(100 * time.Millisecond)
+	}
+	refusals(t, "process 1", logs)
 
 	spec.Args = []string{"wait"}
 	o, err := start(t, r, spec).Exec(t.Context(), "guest")
