@@ -245,6 +245,9 @@ func (r *Release) display() *progress.Display {
 
 func (r *Release) path(name string) string { return filepath.Join(r.Folder, name) }
 
+// layout is the path of the layout, by its form too: who reads images takes other words for references.
+func (r *Release) layout() string { return registry.Path(r.path(layoutName)) }
+
 // open locks the release's folder and reads its journal.
 func (r *Release) open(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(r.Folder, 0o755); err != nil {

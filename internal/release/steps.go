@@ -79,11 +79,11 @@ func (r *Release) update(ctx context.Context, before *lock.Lock, _ []lock.Platfo
 func digestOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
 func (r *Release) build(ctx context.Context, _ *lock.Lock, _ []lock.Platform) error {
-	return r.Tools.Build(ctx, r.path(lockName), r.path(layoutName))
+	return r.Tools.Build(ctx, r.path(lockName), r.layout())
 }
 
 func (r *Release) test(ctx context.Context, _ *lock.Lock, platforms []lock.Platform) error {
-	return r.Tools.Test(ctx, r.path(layoutName), platforms, r.path(testName))
+	return r.Tools.Test(ctx, r.layout(), platforms, r.path(testName))
 }
 
 func (r *Release) push(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
@@ -92,7 +92,7 @@ func (r *Release) push(ctx context.Context, l *lock.Lock, _ []lock.Platform) err
 		// What the layout has is found corrupt when it is read: it is built anew. A
 		// machine that may push and did not build compiles nothing.
 		fmt.Fprintf(r.Log, "%v; rebuilding\n", err)
-		if err = errors.Join(image.DropCorrupt(r.path(layoutName)), r.build(ctx, l, nil)); err == nil {
+		if err = errors.Join(image.DropCorrupt(r.layout()), r.build(ctx, l, nil)); err == nil {
 			err = r.pushWith(ctx, l, nil)
 		}
 	}
@@ -119,7 +119,7 @@ func (r *Release) tag(ctx context.Context, l *lock.Lock, _ []lock.Platform) erro
 }
 
 func (r *Release) pushWith(ctx context.Context, l *lock.Lock, tags []registry.Tag) error {
-	image, err := registry.Read(r.path(layoutName), l)
+	image, err := registry.Read(r.layout(), l)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (r *Release) sign(ctx context.Context, _ *lock.Lock, _ []lock.Platform) err
 	if r.Signer == nil {
 		return nil
 	}
-	return r.Signer.Sign(ctx, r.path(lockName), r.path(layoutName), r.Repositories)
+	return r.Signer.Sign(ctx, r.path(lockName), r.layout(), r.Repositories)
 }
 
 // published reports whether the registries have all of the release: its tags are in
