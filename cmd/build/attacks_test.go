@@ -160,7 +160,7 @@ var (
 		{`h([12]):[A-Za-z0-9+/]{43}=`, "h$1:…"},
 		{`\b[0-9a-f]{40}\b`, "COMMIT"},
 		{`\b([0-9a-f]{64}|[0-9a-f]{24})\b`, "…"},
-		{`^(roots|compile [^:]*): `, ""}, // of the stages that run at the same time, the first that failed
+		{`^(roots|compile [^:]*): `, ""},                          // of the stages that run at the same time, the first that failed
 		{"(cannot|unable to) (un)?marshal", "cannot ${2}marshal"}, // go-json-experiment chooses anew in each program
 		{`go: downloading \S+ \S+ `, ""},
 		{`(127\.0\.0\.\d+|\[::1\]):\d+`, "HOST"},
