@@ -103,7 +103,7 @@ func TestAttacks(t *testing.T) {
 
 const attacksHead = `# Attacks
 
-Each row is something that means harm, the command that meets it, and what the command answers. One test carries out all of
+Each row is an attack, a command that reads it, and what the command says. One test carries out all of
 them: ` + "`go test ./cmd/build -run TestAttacks`" + `; with ` + "`-table`" + ` it writes this page. The good image, out of which each is made, passes. An
 attack that may pass is marked as harmless, with the reason.
 

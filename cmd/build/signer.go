@@ -10,7 +10,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/xavieralpha/derper/internal/cli"
-	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
 )
 
@@ -55,7 +54,7 @@ func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, repositor
 	if err := f.makeSigner(ctx); err != nil {
 		return err
 	}
-	img, err := f.open(ctx, registry.Path(layout), repositories)
+	img, err := f.open(ctx, layout, repositories)
 	if err != nil {
 		return err
 	}

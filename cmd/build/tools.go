@@ -10,7 +10,6 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
@@ -53,7 +52,7 @@ func (o *releaseOptions) buildImage(ctx context.Context, lockFile, layout string
 
 // testImage is the step test.
 func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
-	_, err := o.test(ctx, testOptions{runner: o.Runner, junit: report, timeout: 2 * time.Minute}, registry.Path(layout), platforms, io.Discard)
+	_, err := o.test(ctx, testOptions{runner: o.Runner, junit: report, timeout: 2 * time.Minute}, layout, platforms, io.Discard)
 	if coded, ok := errors.AsType[*cli.Error](err); ok && strings.HasPrefix(coded.Hint, "the log ") {
 		coded.Hint = "nothing was pushed; the log of each failed case is above, and " + report + " has all cases"
 	}

@@ -133,8 +133,8 @@ func plain(name string) bool {
 	return fs.ValidPath(name) && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' })
 }
 
-// ended reports whether an archive is at its end. What stands behind that is read by some
-// programs, as a second archive.
+// ended returns an error if data follows the end of an archive. Some programs read it as a
+// second archive.
 func ended(r io.Reader) error {
 	rest, err := io.ReadAll(io.LimitReader(r, maxPadding+1))
 	if err == nil && (len(rest) > maxPadding || len(bytes.Trim(rest, "\x00")) > 0) {

@@ -25,7 +25,7 @@ func FuzzParse(f *testing.F) {
 		l, err := Parse(data)
 		if err != nil {
 			if err.Error() == "" {
-				t.Error("an error without a word")
+				t.Error("an error without a message")
 			}
 			return
 		}

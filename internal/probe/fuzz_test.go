@@ -40,8 +40,9 @@ func FuzzSTUN(f *testing.F) {
 	})
 }
 
-// recorded is a connection to a relay that has said all that it will, and that takes what it
-// is told. It never waits: a peer that reads until a deadline makes it two executions a second.
+// recorded is a connection to a relay whose answers are all there, and which accepts every
+// write. It never waits: with a peer that waits for its deadline, there are two executions a
+// second.
 type recorded struct {
 	io.Reader
 	sent int

@@ -22,7 +22,7 @@ func TestNoEnd(t *testing.T) {
 		return v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%064x", n)}
 	}
 	blob := "/v2/derper/blobs/" + hash(1).String()
-	var refuses bool // wants a token
+	var refuses bool // answers 401 and asks for a token
 	mux := http.NewServeMux()
 	s := httptest.NewServer(mux)
 	defer s.Close()

@@ -81,10 +81,10 @@ func signerFor(t testing.TB, fake *sigstoretest.Sigstore, run sigstoretest.Run) 
 	return s
 }
 
-// plant attaches what a signer has signed, whatever its own trust thinks of it.
-func plant(t testing.TB, signer *Signer, set *attest.Set, to *registry.Repository) {
+// plant signs statements and attaches them, without the checks of Attach.
+func plant(t testing.TB, signer *Signer, list []attest.Statement, to *registry.Repository) {
 	t.Helper()
-	for _, s := range statements(t, set) {
+	for _, s := range list {
 		bundle, err := signer.Sign(t.Context(), s.Payload)
 		if err != nil {
 			t.Fatal(err)
@@ -103,8 +103,8 @@ func plant(t testing.TB, signer *Signer, set *attest.Set, to *registry.Repositor
 
 // The mistake it guards: whoever calls our workflow signs in our name. What a run signed
 // that is not one of our repository, on our branch, counts neither for who verifies nor
-// for the signer who looks whether an image is signed; it is told whose run it was, and
-// what we sign is attached beside it.
+// for the signer who checks whether an image is signed. The refusal names the run, and our
+// signature is attached beside the other.
 func TestStrangers(t *testing.T) {
 	set, index := ourSet(t)
 	fake := sigstoretest.New(t, identity)
@@ -133,7 +133,7 @@ func TestStrangers(t *testing.T) {
 	}
 	w, readable := pushed(t, registrytest.Memory(t, registrytest.Options{}), "derper", index)
 	stranger := strangers()["another repository"]
-	plant(t, signerFor(t, fake, stranger.run), set, w)
+	plant(t, signerFor(t, fake, stranger.run), statements(t, set), w)
 	checked, err := Check(t.Context(), readable, index, us.Trust)
 	if !errors.Is(err, ErrUnverified) || !strings.Contains(err.Error(), "9 of 9 statements are missing or refused") {
 		t.Fatal(err)
@@ -191,7 +191,7 @@ func TestSignerRepository(t *testing.T) {
 			t.Errorf("%q: %v", test.repository, err)
 		}
 		if test.repository != "" && !strings.HasSuffix(trust.Flags(), " --signer-repository "+test.repository) {
-			t.Errorf("%q: others are told %s", test.repository, trust.Flags())
+			t.Errorf("%q: the flags to verify it are %s", test.repository, trust.Flags())
 		}
 	}
 	// Whoever shares a workflow with others trusts the own runs of it, and says so.

@@ -16,9 +16,8 @@ import (
 // maxSocket is the most that is read of a connection to a socket, in bytes. Who asks reads an answer to its end.
 const maxSocket = 64 << 20
 
-// dialSocket connects to a socket that a program of the image has made in a folder. The name is the image's, and so is
-// what stands there: neither leads out of the folder, to a socket of this machine, whose programs would take the tester
-// for a friend.
+// dialSocket connects to a socket that a program of the image has made in a folder. The image chooses the name, and what
+// has that name. Neither may lead out of the folder, to a socket of this machine, whose programs trust the tester.
 func dialSocket(dir, name string) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		root, err := os.OpenRoot(dir)

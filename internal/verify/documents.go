@@ -105,7 +105,7 @@ func indexesDiffer(want, got []byte, known []lock.Platform, failed map[string]bo
 	// What is missing, or there besides, is said elsewhere.
 	order := common(orders[1], orders[0])
 	if parts.Note == "" && !slices.Equal(common(orders[0], orders[1]), order) {
-		parts.Note = "the platforms stand in another order: " + strings.Join(order, ", ")
+		parts.Note = "the platforms are in another order: " + strings.Join(order, ", ")
 	}
 	return parts.Note, parts.Details, nil
 }

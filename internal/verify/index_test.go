@@ -21,8 +21,8 @@ import (
 
 // TestHostileIndex guards that an index passes only if who pulls from it gets what was
 // verified, when one of its platforms is asked for.
-// The mistake it guards: of an index of which only some platforms are rebuilt, the rest was
-// taken as it was, so that another image could stand there for the same platform.
+// The mistake it guards: where only some platforms are rebuilt, the rest of the index was not
+// compared, so that it could have another image for the same platform.
 func TestHostileIndex(t *testing.T) {
 	f := newFixture(t)
 	raw, err := f.index.RawManifest()
@@ -154,7 +154,7 @@ func TestHostileIndex(t *testing.T) {
 		{"an annotation of the other's attestation", at(3, func(d *v1.Descriptor) { d.Annotations["evil"] = "yes" }), `.manifests["attestation of linux/arm64"].annotations.evil`, ""},
 		{"no attestation of the other image", edit(func(m *v1.IndexManifest) { m.Manifests = m.Manifests[:3] }), "the index has no attestation of the image", ""},
 		{"two attestations of the other image", edit(func(m *v1.IndexManifest) { m.Manifests = append(m.Manifests, m.Manifests[3]) }), "", ""},
-		{"order of the images", swap(0, 1), "the platforms stand in another order: linux/arm64, linux/amd64", ""},
+		{"order of the images", swap(0, 1), "the platforms are in another order: linux/arm64, linux/amd64", ""},
 		{"order of the attestations", swap(2, 3), "in another order", ""},
 		{"an attestation before its image", swap(1, 2), "in another order", ""},
 		{"a subject", edit(func(m *v1.IndexManifest) { m.Subject = &m.Manifests[0] }), ".subject", ""},
@@ -204,8 +204,8 @@ func TestHostileIndex(t *testing.T) {
 
 // TestOneReading guards that an image is verified only if everybody reads the same of its
 // documents, in a layout as in what docker save writes.
-// The mistake it guards: a key that stands twice is compared with the rebuilt image's by its
-// last value, and run by its first.
+// The mistake it guards: of a duplicate key, the last value is compared with the rebuilt
+// image's, and the first one is run.
 func TestOneReading(t *testing.T) {
 	f := newFixture(t, "linux/amd64")
 	raw := func(data []byte, err error) []byte {

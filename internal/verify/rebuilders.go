@@ -71,9 +71,9 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 	for _, b := range bundles {
 		v, err := trust.Verify(b, j.found.opened.Entries[0].Digest)
 		if err != nil {
-			// Also what others have attested comes here: they did not sign with this
-			// key. What this one signed about another image, and what others signed in
-			// its name, is told apart.
+			// Attestations of others also end here: they did not sign with this key. Two
+			// get a note: what this one signed about another image, and what others signed
+			// in its name.
 			switch refused, _ := errors.AsType[*sign.RefusedError](err); {
 			case errors.Is(err, sign.ErrOtherDigest):
 				note("has attested another image, and that attestation is attached to this one")

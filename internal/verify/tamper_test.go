@@ -87,7 +87,7 @@ func TestTampering(t *testing.T) {
 		{"an added platform", LevelIndex, []string{"the index has linux/s390x besides"}},
 		{"a platform twice", LevelIndex, []string{"the index has linux/amd64 once more"}},
 		{"platforms that changed places", LevelIndex, []string{"the index calls it linux/amd64, and it is the image for linux/arm64"}},
-		{"another order of the platforms", LevelIndex, []string{"the platforms stand in another order: linux/arm64, linux/amd64"}},
+		{"another order of the platforms", LevelIndex, []string{"the platforms are in another order: linux/arm64, linux/amd64"}},
 		{"an annotation of the index", LevelIndex, []string{`.annotations.evil: image "yes", the rebuilt has none`}},
 		{"an index written in another way", LevelIndex, []string{"the same values, written in another way"}},
 	} {

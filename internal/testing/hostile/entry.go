@@ -16,7 +16,7 @@ import (
 // Bundle is the name of the CA certificates in their layer.
 const Bundle = "etc/ssl/certs/ca-certificates.crt"
 
-// Entries are attacks on the files of a layer, and on how they stand in its tar.
+// Entries are attacks on the files of a layer, and on their headers in its tar.
 var Entries = []Attack{
 	header("another time", func(h *tar.Header) { h.ModTime = time.Unix(1e9, 0) }),
 	header("a set-user-ID bit", func(h *tar.Header) { h.Mode = 0o4755 }),

@@ -63,8 +63,8 @@ var (
 	names      = regexp.MustCompile(`--identity[ =](\S+)`)
 )
 
-// TestSignerLines guards that who does as a document says does not trust a stranger: where
-// cosign is told whose certificate it must be, it is told whose run, too.
+// TestSignerLines guards against a documented command that trusts a stranger: cosign with
+// the identity of a certificate, and without the repository of the run.
 func TestSignerLines(t *testing.T) {
 	documents, err := filepath.Glob("../../../docs/*.md")
 	if err != nil {

@@ -96,6 +96,7 @@ func parts(what string, want, got map[string]part) (lines []string) {
 	}
 	return lines
 }
+
 func sectionsOf(p *program) map[string]part {
 	m := map[string]part{}
 	for _, s := range slices.Backward(p.elf.Sections) { // of one name, the first counts

@@ -8,7 +8,7 @@ import (
 )
 
 // smallText is where the code of a smallProgram is in memory, and smallHead the size of what
-// stands before it in the file.
+// precedes it in the file.
 const (
 	smallText = 0x400000
 	smallHead = 64 + 56

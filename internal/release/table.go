@@ -1,0 +1,89 @@
+package release
+
+import (
+	"context"
+
+	"github.com/xavieralpha/derper/internal/lock"
+)
+
+// A Need is something that a step needs beside the folder of the release.
+type Need uint
+
+const (
+	Sources    Need = 1 << iota // the module proxy, the checksum database, tailscale's repository
+	Layout                      // the layout in the release's folder
+	Images                      // the digests that the step build gave
+	Containers                  // a machine that runs the image
+	Pull                        // the right to read from the repositories
+	Push                        // the right to write to the repositories
+	Identity                    // a key or a workflow's identity, to sign with
+	Recording                   // the right to write down the release: on GitHub, or in the lock
+)
+
+// A Step is one step of a release.
+type Step struct {
+	// Name is the word for --step; Does says in a line what it does.
+	Name, Does string
+	// Needs is what must be at hand.
+	Needs Need
+	// Leaves are the files that the step leaves in the release's folder.
+	Leaves []string
+
+	// once is set for a step that counts as done when the journal has it, where all
+	// steps run on one machine: a step that is run alone always does its work. The
+	// others look for themselves: in the cache, in the registries, on GitHub.
+	once bool
+	// run does it; l is the release's lock, nil before there is one.
+	run func(r *Release, ctx context.Context, l *lock.Lock, parts []lock.Platform) error
+}
+
+// Has reports whether the step needs n.
+func (s *Step) Has(n Need) bool { return s.Needs&n != 0 }
+
+// parts are the parts that the step can be done in, each on its own machine: one for each
+// platform, or only one, without a name.
+func (s *Step) parts(platforms []lock.Platform) []lock.Platform {
+	if s.Has(Containers) {
+		return platforms
+	}
+	return []lock.Platform{""}
+}
+
+// Names of files in the folder of a release.
+const (
+	lockName    = lock.File
+	layoutName  = "dist"
+	journalName = "journal"
+	notesName   = "notes.md"
+	testName    = "test.xml"
+)
+
+// Steps are the steps of a release, in their order.
+var Steps = []*Step{
+	{Name: "update", Does: "take the newest release of tailscale, proven, into the release's lock",
+		Needs: Sources, Leaves: []string{lockName}, run: (*Release).update},
+	{Name: "build", Does: "build all platforms; record what came out, or compare with the lock",
+		Needs: Sources, Leaves: []string{lockName, layoutName}, run: (*Release).build},
+	{Name: "test", Does: "test the image on every platform, or on those of --platform",
+		Needs: Layout | Images | Containers, Leaves: []string{testName}, once: true, run: (*Release).test},
+	{Name: "push", Does: "push the image to all repositories by digest, and read it back",
+		Needs: Layout | Images | Push, run: (*Release).push},
+	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
+		Needs: Sources | Images | Pull, once: true, run: (*Release).verify},
+	{Name: "sign", Does: "sign the image and attest what it is made of, in all repositories",
+		Needs: Layout | Images | Push | Identity, run: (*Release).sign},
+	{Name: "tag", Does: "move the tags, in all repositories",
+		Needs: Layout | Images | Push, run: (*Release).tag},
+	{Name: "record", Does: "write down the release: the lock with its outputs, and the notes",
+		Needs: Images | Pull | Recording, Leaves: []string{notesName}, run: (*Release).record},
+}
+
+// Named is the step of that name, nil for none.
+func Named(name string) *Step {
+	for _, s := range Steps {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
