@@ -198,7 +198,7 @@ func (r *Repository) login(ctx context.Context, rights Rights, others []name.Rep
 	for _, o := range others {
 		scopes = append(scopes, o.Scope(transport.PullScope))
 	}
-	way := &encrypted{inner: c.chain, secrets: &c.secrets, secret: auth != authn.Anonymous}
+	way := &encrypted{inner: c.chain, secrets: &c.secrets, secret: auth != authn.Anonymous, local: loopback((&url.URL{Host: r.name.RegistryStr()}).Hostname())}
 	if r.plain {
 		way.plain = r.name.RegistryStr()
 	}

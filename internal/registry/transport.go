@@ -38,9 +38,10 @@ var (
 	errPassword = errors.New("it asks for a password over plain HTTP: passwords go only over TLS, or to this machine")
 )
 
-// encrypted is a RoundTripper that refuses plain HTTP, except to this machine and to
-// the host for which somebody asked for it, and that sends no password even there: what
-// a registry gives to anybody can be had. go-containerregistry goes over to plain HTTP
+// encrypted is a RoundTripper that refuses plain HTTP, except of a registry on this machine
+// and to the host for which somebody asked for it, and that sends no password even there:
+// what a registry gives to anybody can be had. A registry elsewhere may not send the client
+// to this machine, whose services may trust whoever asks from here. go-containerregistry goes over to plain HTTP
 // for private addresses and names in .local, and takes passwords along.
 //
 // It learns secrets from the requests that bear them: tokens are got from registries, out
@@ -48,6 +49,7 @@ var (
 type encrypted struct {
 	inner   http.RoundTripper
 	secrets *redact.Secrets
+	local   bool   // the registry is on this machine
 	plain   string // the host that may be spoken to without encryption
 	secret  bool   // what authorizes is a password, or a token that was given for one
 }
@@ -56,7 +58,7 @@ func (t *encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
 	if _, credentials, ok := strings.Cut(req.Header.Get("Authorization"), " "); ok {
 		t.secrets.Add(strings.TrimSpace(credentials))
 	}
-	if req.URL.Scheme == "https" || loopback(req.URL.Hostname()) {
+	if req.URL.Scheme == "https" || t.local && loopback(req.URL.Hostname()) {
 		return t.inner.RoundTrip(req)
 	}
 	err := errPlain

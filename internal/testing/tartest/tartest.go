@@ -87,3 +87,14 @@ func end(entries ...[]byte) (data []byte) {
 	}
 	return append(data, make([]byte, 1024)...)
 }
+
+// Mend corrects the checksums of a tar's headers, so that a reader gets to the rest of them:
+// what is changed at random fails at its checksum otherwise.
+// Source: POSIX pax, ustar Interchange Format.
+func Mend(content []byte) {
+	for ; len(content) >= 512; content = content[512:] {
+		if block := content[:512]; string(block[257:262]) == "ustar" {
+			sum(block)
+		}
+	}
+}
