@@ -1,14 +1,18 @@
 package registry
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/limit"
@@ -92,4 +96,39 @@ func TestNoEnd(t *testing.T) {
 	if _, err = client.Open(t.Context(), host+"/derper:1", Pull); err == nil || read.n > 2*image.MaxManifest {
 		t.Errorf("a token at a blob's address: %d bytes read, %v", read.n, err)
 	}
+}
+
+// TestNestedIndexes guards against thirty indexes, each of which names the next one twice:
+// who follows every name reads a thousand million of them.
+func TestNestedIndexes(t *testing.T) {
+	store := documents{}
+	next := store.put(`{"schemaVersion":2,"mediaType":"` + string(types.OCIManifestSchema1) + `","config":{},"layers":[]}`)
+	next.MediaType = types.OCIManifestSchema1
+	for range 30 {
+		entry, err := json.Marshal(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next = store.put(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s,%s]}`, types.OCIImageIndex, entry, entry))
+		next.MediaType = types.OCIImageIndex
+	}
+	c := &content{store: store}
+	if err := c.add(t.Context(), next); err != nil || len(c.manifests) != 31 {
+		t.Errorf("%d manifests, %v", len(c.manifests), err)
+	}
+}
+
+// documents are manifests by digest, as a store.
+type documents map[v1.Hash][]byte
+
+func (d documents) put(text string) v1.Descriptor {
+	digest, size, _ := v1.SHA256(strings.NewReader(text)) // reading memory does not fail
+	d[digest] = []byte(text)
+	return v1.Descriptor{Digest: digest, Size: size}
+}
+
+func (d documents) Manifest(_ context.Context, digest v1.Hash) ([]byte, error) { return d[digest], nil }
+
+func (d documents) Blob(context.Context, v1.Hash) (io.ReadCloser, error) {
+	return nil, errors.New("no blobs")
 }

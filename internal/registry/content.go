@@ -37,8 +37,12 @@ type blob struct {
 	size   int64
 }
 
-// add adds what a descriptor names, after all that that names.
+// add adds what a descriptor names, after all that that names, and each once: an index may
+// name another one often, and that one the next.
 func (c *content) add(ctx context.Context, d v1.Descriptor) error {
+	if slices.ContainsFunc(c.manifests, func(m *manifest) bool { return m.digest == d.Digest }) {
+		return nil
+	}
 	raw, err := c.store.Manifest(ctx, d.Digest)
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
