@@ -203,7 +203,7 @@ func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*con
 	}
 	built := &lock.Output{Index: subject.Descriptor.Digest.String()}
 	for _, c := range contents {
-		if n, want := len(c.outputs.Layers), len(plan.Layers(in.Variant())); n != want {
+		if n, want := len(c.outputs.Layers), len(plan.Layers(in)); n != want {
 			return fmt.Errorf("attest: %s: has %d layers, not %d", c.subject.Platform, n, want)
 		}
 		for _, f := range c.files {
@@ -213,9 +213,11 @@ func compare(l *lock.Lock, index v1.ImageIndex, subject Subject, contents []*con
 			if f.info.GoVersion != in.Go.Version {
 				return fmt.Errorf("attest: %s: %s is compiled with %s, the lock has %s", c.subject.Platform, f.name, f.info.GoVersion, in.Go.Version)
 			}
-			if m := f.info.Main; m.Path == lock.TailscaleModule && (m.Version != in.Tailscale.Version || m.Sum != in.Tailscale.Sum) {
-				return fmt.Errorf("attest: %s: %s is compiled from %s %s, the lock has %s %s",
-					c.subject.Platform, f.name, m.Version, m.Sum, in.Tailscale.Version, in.Tailscale.Sum)
+			for _, s := range in.Sources() {
+				if m := f.info.Main; m.Path == s.Path && (m.Version != s.Module.Version || m.Sum != s.Sum) {
+					return fmt.Errorf("attest: %s: %s is compiled from %s %s, the lock has %s %s",
+						c.subject.Platform, f.name, m.Version, m.Sum, s.Module.Version, s.Sum)
+				}
 			}
 		}
 		if has := embedded[c.outputs.Manifest]; has != c.outputs.Attestation {

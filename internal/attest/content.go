@@ -64,13 +64,16 @@ func readContent(ctx context.Context, in lock.Inputs, img v1.Image, platform loc
 		subject: Subject{platform, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}},
 		outputs: lock.PlatformOutput{Platform: platform, Config: name.String(), Manifest: d.Digest.String()},
 	}
-	files, names := map[string]*file{}, plan.Layers(in.Variant())
+	files, names, links := map[string]*file{}, plan.Layers(in), map[string]string{}
+	for _, e := range in.Variant().Files {
+		links[e.Path] = e.Link
+	}
 	for i, l := range layers {
 		name := strconv.Itoa(i + 1)
 		if i < len(names) {
 			name = names[i]
 		}
-		record, err := readLayer(ctx, l, files)
+		record, err := readLayer(ctx, l, files, links)
 		if err != nil {
 			return nil, fmt.Errorf("layer %s: %w", name, err)
 		}
@@ -91,8 +94,9 @@ func readContent(ctx context.Context, in lock.Inputs, img v1.Image, platform loc
 	return c, nil
 }
 
-// readLayer adds the files of a layer. What it reads is checked against the digests.
-func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (record lock.Layer, err error) {
+// readLayer adds the files of a layer, which may have these symbolic links besides. What it
+// reads is checked against the digests.
+func readLayer(ctx context.Context, l v1.Layer, files map[string]*file, links map[string]string) (record lock.Layer, err error) {
 	digest, err := l.Digest()
 	if err != nil {
 		return record, err
@@ -108,7 +112,7 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file) (record 
 	h, err := tr.Next()
 	for ; err == nil; h, err = tr.Next() {
 		switch name := strings.TrimPrefix(h.Name, "/"); {
-		case h.Typeflag == tar.TypeDir:
+		case h.Typeflag == tar.TypeDir, h.Typeflag == tar.TypeSymlink && h.Linkname == links[name] && files[name] == nil:
 		case h.Typeflag != tar.TypeReg || strings.HasPrefix(path.Base(name), ".wh."):
 			return record, fmt.Errorf("%s: neither a file nor a folder", name)
 		default:

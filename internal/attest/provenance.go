@@ -147,10 +147,12 @@ type Module struct {
 	Sum string
 }
 
-// Modules are those of a lock's inputs, with the toolchains for these hosts: tailscale's
-// first, the roots' last.
-func Modules(in lock.Inputs, hosts ...string) []Module {
-	list := []Module{{module.Version{Path: lock.TailscaleModule, Version: in.Tailscale.Version}, in.Tailscale.Sum}}
+// Modules are those of a lock's inputs, with the toolchains for these hosts: those that
+// programs come from first, the roots' last.
+func Modules(in lock.Inputs, hosts ...string) (list []Module) {
+	for _, s := range in.Sources() {
+		list = append(list, Module{s.Mod(), s.Sum})
+	}
 	for _, host := range hosts {
 		list = append(list, Module{in.Go.Module(host), in.Go.Sums[host]})
 	}

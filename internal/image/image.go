@@ -31,6 +31,7 @@ const (
 	LabelRoots     = Prefix + "roots"
 	LabelTailscale = Prefix + "tailscale" // v1.102.3
 	LabelFormat    = Prefix + "format"
+	LabelModules   = Prefix + "modules"  // a list of [lock.Source] without sums, in JSON; none for none
 	LabelPrograms  = Prefix + "programs" // a list of [lock.Program], in JSON
 	LabelVariant   = Prefix + "variant"  // a [lock.Variant] without suffix and budget, in JSON
 )
@@ -56,6 +57,13 @@ func Annotations(in lock.Inputs) map[string]string {
 	list[LabelTailscale] = in.Tailscale.Version
 	list[LabelFormat] = strconv.Itoa(in.Format)
 	list[LabelPrograms], list[LabelVariant] = asJSON(in.Programs), asJSON(in.Variant())
+	if len(in.Modules) > 0 {
+		modules := slices.Clone(in.Modules)
+		for i := range modules {
+			modules[i].Sum = ""
+		}
+		list[LabelModules] = asJSON(modules)
+	}
 	return list
 }
 

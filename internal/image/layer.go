@@ -28,7 +28,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// A File is a file or folder of a layer.
+// A File is a file, a folder or a symbolic link of a layer.
 type File struct {
 	// Name is its path from the root, without a slash at either end.
 	Name string
@@ -37,6 +37,8 @@ type File struct {
 	Mode fs.FileMode
 	// Owner is the uid and gid that it belongs to.
 	Owner int
+	// Link is what a symbolic link names.
+	Link string
 	// Size is in bytes. Open opens the content; both are for files only.
 	Size int64
 	Open func() (io.ReadCloser, error)
@@ -60,6 +62,9 @@ func Entries(list []lock.Entry) (files []File, err error) {
 		f := Text(name, e.Text)
 		if folder {
 			f = Dir(name, 0)
+		}
+		if f.Link = e.Link; f.Link != "" {
+			f.Mode = fs.ModeSymlink
 		}
 		bits, err := strconv.ParseUint(e.Mode, 8, 16)
 		if err != nil {
@@ -145,6 +150,10 @@ func writeEntry(tw *tar.Writer, f File, mtime time.Time) error {
 	}
 	if f.Mode.IsDir() {
 		hdr.Typeflag, hdr.Name = tar.TypeDir, f.Name+"/"
+		return tw.WriteHeader(hdr)
+	}
+	if f.Mode.Type() == fs.ModeSymlink {
+		hdr.Typeflag, hdr.Linkname = tar.TypeSymlink, f.Link
 		return tw.WriteHeader(hdr)
 	}
 	if err := tw.WriteHeader(hdr); err != nil {

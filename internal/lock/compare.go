@@ -36,13 +36,17 @@ func (l *Lock) Compare(variant string, built *Output) error {
 			first = &Difference{What: what, Locked: cmp.Or(locked, "none"), Built: cmp.Or(built, "none")}
 		}
 	}
+	of := ""
+	if variant != Default {
+		of = variant + " "
+	}
 	for _, built := range built.Platforms {
 		locked, ok := recorded.Platform(built.Platform)
 		if !ok {
-			compare(string(built.Platform), "no such platform", built.Manifest)
+			compare(of+string(built.Platform), "no such platform", built.Manifest)
 			continue
 		}
-		name := string(built.Platform) + ": "
+		name := of + string(built.Platform) + ": "
 		for i := range max(len(locked.Binaries), len(built.Binaries)) {
 			l, b := at(locked.Binaries, i), at(built.Binaries, i)
 			compare(fmt.Sprintf("%sname of binary %d", name, i+1), l.Name, b.Name)
@@ -59,7 +63,7 @@ func (l *Lock) Compare(variant string, built *Output) error {
 		compare(name+"attestation", locked.Attestation, built.Attestation)
 	}
 	if len(built.Platforms) == len(recorded.Platforms) {
-		compare("index", recorded.Index, built.Index)
+		compare(of+"index", recorded.Index, built.Index)
 	}
 	return first
 }

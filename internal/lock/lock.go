@@ -57,6 +57,8 @@ type Inputs struct {
 	Tailscale Tailscale `json:"tailscale"`
 	Go        Go        `json:"go"`
 	Roots     Module    `json:"roots"`
+	// Modules are those that programs come from besides tailscale's, sorted by path.
+	Modules []Source `json:"modules,omitempty"`
 	// Programs are those that the variants take theirs from.
 	Programs []Program `json:"programs"`
 	// Variants are the images that are made, the default one first.
@@ -110,7 +112,7 @@ var Hosts = []string{"darwin/amd64", "darwin/arm64", "linux/amd64", "linux/arm64
 // Module is a Go module by version and h1 hash.
 type Module struct {
 	Version string `json:"version"`
-	Sum     string `json:"sum"`
+	Sum     string `json:"sum,omitempty"` // only what an image claims has none
 }
 
 // RootsModule is the path of the module whose package bundle has the CA roots.

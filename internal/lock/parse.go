@@ -104,6 +104,7 @@ func (l *Lock) check() error {
 	want(in.Format == Format, "inputs.format", "expected %d, got %d: use the program of the revision that wrote the lock", Format, in.Format)
 	want(in.Revision >= 0 && in.Revision <= maxRevision, "inputs.revision", "expected 0 to %d, got %d", maxRevision, in.Revision)
 	want(!revision.MatchString(in.Tailscale.Version), "inputs.tailscale.version", "%q ends like a revision of an image", in.Tailscale.Version)
+	in.checkModules(want)
 	in.checkPrograms(want)
 	in.checkVariants(want)
 	for _, w := range l.Withdrawn {

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"path"
@@ -20,17 +21,26 @@ const DefaultSource = "https://" + derper.Module
 // Default is the name of the variant that has no suffix.
 const Default = "default"
 
-// A Program is a program of a tailscale release.
+// A Program is a program of a tailscale release, or of another module.
 type Program struct {
 	// Package is the path of its package, as tailscale.com/cmd/derper. The last
 	// element is the program's name.
 	Package string `json:"package"`
+	// Features are those of upstream's features that it has; what they need is not
+	// listed. Nil for all.
+	Features []string `json:"features,omitempty"`
 	// Tags are the build tags that it is compiled with, sorted.
 	Tags []string `json:"buildTags,omitempty"`
+	// In is the layer that it is in, with others of the same module and tags; "" for one of
+	// its own.
+	In string `json:"layer,omitempty"`
 }
 
 // Name is the program's name, and that of its file.
 func (p Program) Name() string { return path.Base(p.Package) }
+
+// Layer is the name of the layer that the program is in.
+func (p Program) Layer() string { return cmp.Or(p.In, p.Name()) }
 
 // A Variant is one of the images that are made of the inputs.
 type Variant struct {
@@ -58,6 +68,8 @@ type Entry struct {
 	Owner int `json:"owner,omitempty"`
 	// Text is what is in a file.
 	Text string `json:"text,omitempty"`
+	// Link is what a symbolic link names, from the folder that it is in.
+	Link string `json:"link,omitempty"`
 }
 
 // Defaults are the inputs of a lock that nobody has written yet, without releases.
@@ -89,8 +101,55 @@ func (in Inputs) Of(variant string) (Inputs, error) {
 	in.Programs = slices.DeleteFunc(slices.Clone(in.Programs), func(p Program) bool {
 		return !slices.Contains(in.Variants[0].Programs, p.Name())
 	})
+	in.Modules = slices.DeleteFunc(slices.Clone(in.Modules), func(m Source) bool {
+		return !slices.ContainsFunc(in.Programs, func(p Program) bool { return m.has(p.Package) })
+	})
 	return in, nil
 }
+
+// Layers are the programs of the first variant, those together that are in one layer, lowest
+// first.
+func (in Inputs) Layers() (layers [][]Program) {
+	for _, name := range in.Variant().Programs {
+		i := slices.IndexFunc(in.Programs, func(p Program) bool { return p.Name() == name })
+		if i < 0 {
+			continue // no lock has that
+		}
+		p := in.Programs[i]
+		if n := slices.IndexFunc(layers, func(l []Program) bool { return l[0].Layer() == p.Layer() }); n >= 0 {
+			layers[n] = append(layers[n], p)
+		} else {
+			layers = append(layers, []Program{p})
+		}
+	}
+	return layers
+}
+
+// A Source is a module that programs come from besides tailscale's, with its h1 hash.
+type Source struct {
+	Path string `json:"path"`
+	Module
+}
+
+func (s Source) has(pkg string) bool { return strings.HasPrefix(pkg, s.Path+"/") }
+
+// SourceOf is the module that a program comes from: tailscale's, or one of Modules.
+func (in Inputs) SourceOf(p Program) Source {
+	for _, s := range in.Sources() {
+		if s.has(p.Package) {
+			return s
+		}
+	}
+	return Source{} // no lock has that
+}
+
+// Sources are the modules that programs come from, tailscale's first.
+func (in Inputs) Sources() []Source {
+	return append([]Source{{TailscaleModule, Module{in.Tailscale.Version, in.Tailscale.Sum}}}, in.Modules...)
+}
+
+// Mod is the module's path and version.
+func (s Source) Mod() module.Version { return module.Version{Path: s.Path, Version: s.Module.Version} }
 
 // Image are the inputs that decide what the first variant's image is, for one platform or
 // for all: without the names of its tags, and without its budget.
@@ -122,16 +181,37 @@ func (in Inputs) checkPrograms(want wanting) {
 	want(len(in.Programs) > 0, "inputs.programs", "is empty")
 	for i, p := range in.Programs {
 		key := fmt.Sprintf("inputs.programs[%d]", i)
-		want(strings.HasPrefix(p.Package, TailscaleModule+"/") && module.CheckImportPath(p.Package) == nil && fileName.MatchString(p.Name()),
-			key+".package", "%q is no package of module %s", p.Package, TailscaleModule)
-		want(!slices.Contains(taken, p.Name()), key+".package", "%s is the name of another layer", p.Name())
+		from := in.SourceOf(p)
+		want(from.Path != "" && module.CheckImportPath(p.Package) == nil && fileName.MatchString(p.Name()),
+			key+".package", "%q is no package of %s, nor of one of inputs.modules", p.Package, TailscaleModule)
+		want(p.In == "" || fileName.MatchString(p.In), key+".layer", "%q is no name", p.In)
+		want(!slices.Contains(taken, p.Layer()) && !slices.Contains(taken, p.Name()), key+".package", "%s is the name of another layer", p.Layer())
+		for _, q := range in.Programs[:i] {
+			want(q.Layer() != p.Layer() || q.In == p.In && in.SourceOf(q) == from && slices.Equal(q.Tags, p.Tags),
+				key+".layer", "%s has %s, too, which is of another module or has other build tags", p.Layer(), q.Name())
+		}
 		want(!slices.ContainsFunc(in.Programs[:i], func(q Program) bool { return q.Name() >= p.Name() }),
 			key+".package", "%s is out of order: programs are sorted by their names, each once", p.Name())
 		for _, tag := range p.Tags {
 			want(buildTag.MatchString(tag), key+".buildTags", "%q is no build tag", tag)
 		}
 		want(p.Tags == nil || len(p.Tags) > 0, key+".buildTags", "is empty: leave it out")
+		for _, f := range p.Features {
+			want(fileName.MatchString(f), key+".features", "%q is no feature", f)
+		}
+		want(p.Features == nil || len(p.Features) > 0, key+".features", "is empty: leave it out")
+		want(slices.IsSorted(p.Features) && len(slices.Compact(slices.Clone(p.Features))) == len(p.Features), key+".features", "are not sorted, each once")
 		want(slices.IsSorted(p.Tags) && len(slices.Compact(slices.Clone(p.Tags))) == len(p.Tags), key+".buildTags", "are not sorted, each once")
+	}
+}
+
+func (in Inputs) checkModules(want wanting) {
+	for i, m := range in.Modules {
+		key := fmt.Sprintf("inputs.modules[%d]", i)
+		want(module.Check(m.Path, m.Module.Version) == nil, key, "%s@%s is no module", m.Path, m.Module.Version)
+		want(m.Path != TailscaleModule && !strings.HasPrefix(m.Path, TailscaleModule+"/") && m.Path != ToolchainModule && m.Path != RootsModule, key+".path", "%s has a place of its own among the inputs", m.Path)
+		want(h1.MatchString(m.Sum), key+".sum", "%q is no h1: sum", m.Sum)
+		want(!slices.ContainsFunc(in.Modules[:i], func(o Source) bool { return o.Path >= m.Path }), key+".path", "%s is out of order: modules are sorted by their paths, each once", m.Path)
 	}
 }
 
@@ -175,6 +255,12 @@ func (e Entry) hides(program string) bool {
 	return name == program || strings.HasPrefix(name, program+"/") || !folder && strings.HasPrefix(program, name+"/")
 }
 
+// linkMode is the mode of a symbolic link, which has none that counts.
+const linkMode = "0777"
+
+// climbs is how many folders up a clean path begins.
+func climbs(p string) int { return strings.Count(p+"/", "../") }
+
 func (e Entry) check(key string, want wanting) {
 	name, folder := strings.CutSuffix(e.Path, "/")
 	want(fs.ValidPath(name) && name != "." && !strings.ContainsFunc(name, unicode.IsControl) && !strings.Contains("/"+name, "/.wh."), key+".path", "expected a path from the root of the image, without a slash in front, got %q", e.Path)
@@ -182,4 +268,8 @@ func (e Entry) check(key string, want wanting) {
 	want(octal.MatchString(e.Mode), key+".mode", "%q is no mode in octal such as 0755", e.Mode)
 	want(!strings.HasPrefix(e.Text, "\x7fELF"), key+".text", "is a program")
 	want(e.Text == "" || !folder, key+".text", "stands beside a folder")
+	want(e.Link == "" || !folder && e.Text == "" && e.Mode == linkMode, key+".link", "stands beside a folder, a text, or a mode other than %s", linkMode)
+	inside := path.Join("/", path.Dir(name), e.Link)
+	want(e.Link == "" || !path.IsAbs(e.Link) && path.Clean(e.Link) == e.Link && fs.ValidPath(inside[1:]) && !strings.ContainsFunc(e.Link, unicode.IsControl) && climbs(e.Link) <= strings.Count(name, "/"),
+		key+".link", "expected a path from the link's folder to a file of the image, got %q", e.Link)
 }

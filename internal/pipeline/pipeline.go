@@ -43,11 +43,28 @@ type Builder struct {
 	mu   sync.Mutex // guards done
 	done map[*plan.Action]outcome
 
+	*workshop
+}
+
+// workshop is what is made ready for all builds of one command.
+type workshop struct {
 	fetchMu sync.Mutex // held while modules are fetched
 
-	toolMu sync.Mutex // guards tool and source, set when they are first needed
-	tool   *toolchain.Toolchain
-	source *toolchain.Source
+	toolMu  sync.Mutex // guards tool and sources, set when they are first needed
+	tool    *toolchain.Toolchain
+	sources map[lock.Source]*toolchain.Source
+}
+
+// For is a builder of another variant, with what was made ready for this one.
+func (b *Builder) For(in lock.Inputs) *Builder {
+	return &Builder{Inputs: in, Cache: b.Cache, Modules: b.Modules, Display: b.Display, workshop: b.ready()}
+}
+
+func (b *Builder) ready() *workshop {
+	if b.workshop == nil {
+		b.workshop = &workshop{sources: map[lock.Source]*toolchain.Source{}}
+	}
+	return b.workshop
 }
 
 // A Run says what became of an action.
@@ -157,6 +174,7 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform, use ...f
 // carryOut runs the actions of a plan, each once those are done that it takes from,
 // assembles what they make, and has it used.
 func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build) error) (*Build, error) {
+	b.ready()
 	b.done = map[*plan.Action]outcome{}
 	// Two platforms at a time: while one links, which keeps a single core busy, the
 	// other compiles. Everything else has one slot for each core.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/module"
@@ -29,13 +30,14 @@ func (b *Builder) layer(bundle *plan.Action, pp *plan.PlatformPlan) runner {
 		var files []image.File
 		switch a.Name {
 		case plan.Base:
-			files, err = b.base(ctx, bundle, pp.Compile, work)
+			files, err = b.base(ctx, bundle)
 		case plan.Entrypoint:
 			files = []image.File{b.file(ctx, "entrypoint", 0o755, pp.Entrypoint, a.Name)}
 		case plan.Files:
 			files, err = image.Entries(b.Inputs.Variant().Files)
 		default:
-			files = []image.File{b.file(ctx, "usr/local/bin/"+a.Name, 0o755, pp.Compiled(a.Name), a.Name)}
+			compile, below := pp.Compiled(a.Name)
+			files, err = b.programs(ctx, compile, below, work)
 		}
 		if err != nil {
 			return nil, err
@@ -126,29 +128,45 @@ func (b *Builder) file(ctx context.Context, name string, mode fs.FileMode, from 
 }
 
 // prepare makes the toolchain ready, verified in this run.
-func (b *Builder) prepare(ctx context.Context) (_ *toolchain.Toolchain, _ *toolchain.Source, err error) {
+func (b *Builder) prepare(ctx context.Context) (_ *toolchain.Toolchain, err error) {
 	b.toolMu.Lock()
 	defer b.toolMu.Unlock()
 	if b.tool == nil {
 		unlock, err := b.Cache.Lock(ctx, "toolchain", func() { b.Display.Printf("toolchain: waiting for another build that fetches it") })
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		defer unlock()
 		task := b.Display.Start("toolchain "+b.Inputs.Go.Version, "B")
 		defer func() { task.End(err) }()
 		b.tool, err = toolchain.Install(ctx, b.Modules, b.Inputs.Go, Host, b.Cache.Dir(), task.Set, b.Display.Printf)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		b.source = b.tool.Source(b.Inputs.Tailscale)
 	}
-	return b.tool, b.source, nil
+	return b.tool, nil
 }
 
-// compilePrograms makes programs of the release.
+// source is the source of the programs that an action compiles, verified in this run as far
+// as it was fetched.
+func (b *Builder) source(ctx context.Context, compile *plan.Action) (*toolchain.Source, error) {
+	tool, err := b.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(b.Inputs.Programs, func(p lock.Program) bool { return p.Layer() == compile.Name })
+	from := b.Inputs.SourceOf(b.Inputs.Programs[i])
+	b.toolMu.Lock()
+	defer b.toolMu.Unlock()
+	if b.sources[from] == nil {
+		b.sources[from] = tool.Source(from)
+	}
+	return b.sources[from], nil
+}
+
+// compilePrograms makes the programs of a layer.
 func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
-	_, source, err := b.prepare(ctx)
+	source, err := b.source(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +227,7 @@ func (b *Builder) roots(ctx context.Context, a *plan.Action, work string) (*cach
 
 // make keeps the files that the toolchain makes of sources of this project.
 func (b *Builder) make(ctx context.Context, a *plan.Action, files func(*toolchain.Toolchain) (map[string]string, error)) (_ *cache.Result, err error) {
-	tool, _, err := b.prepare(ctx)
+	tool, err := b.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -233,34 +251,55 @@ func (b *Builder) keep(a *plan.Action, files map[string]string) (_ *cache.Result
 	return r, nil
 }
 
-// base is the lowest layer: what programs expect of a system, CA roots, licences.
-func (b *Builder) base(ctx context.Context, bundle *plan.Action, compile []*plan.Action, work string) ([]image.File, error) {
+// base is the lowest layer: what programs expect of a system, CA roots, the licences of what
+// is in every image.
+func (b *Builder) base(ctx context.Context, bundle *plan.Action) ([]image.File, error) {
 	files := append(image.Etc(),
 		b.file(ctx, "etc/ssl/certs/ca-certificates.crt", 0o644, bundle, "ca-certificates.crt"),
 		b.file(ctx, "usr/share/ca-certificates/left-out.txt", 0o644, bundle, "left-out.txt"),
 		b.file(ctx, "usr/share/licenses/"+lock.RootsModule+"@"+b.Inputs.Roots.Version+"/LICENSE", 0o644, bundle, "LICENSE"),
 		image.Text("usr/share/licenses/"+derper.Module+"/LICENSE", string(derper.Licence)),
 	)
-	tool, source, err := b.prepare(ctx)
+	tool, err := b.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
-	linked := map[module.Version]bool{}
-	for _, a := range compile {
-		if _, err := b.fetch(ctx, source, a, work); err != nil {
+	for _, name := range []string{"LICENSE", "PATENTS"} {
+		f, err := image.OnDisk("usr/share/licenses/"+b.Inputs.Go.Version+"/"+name, 0o644, filepath.Join(tool.Root(), name))
+		if err != nil {
 			return nil, err
 		}
-		for _, program := range b.result(a).Blobs {
-			modules, err := source.Linked(b.Cache.Path(program))
-			if err != nil {
-				return nil, cmp.Or(b.Cache.Verify(program), err) // what is corrupt says nothing
-			}
-			for _, m := range modules {
-				linked[m] = true
-			}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// programs is a layer of programs, with the licences of the modules that they link and that
+// nothing in the layers below does. So variants that have the same programs have the same
+// layers, whatever else they have.
+func (b *Builder) programs(ctx context.Context, compile *plan.Action, below []*plan.Action, work string) (files []image.File, err error) {
+	there := map[module.Version]bool{}
+	for _, a := range below {
+		_, linked, err := b.linked(ctx, a, work)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range linked {
+			there[m] = true
 		}
 	}
-	for m := range linked {
+	source, linked, err := b.linked(ctx, compile, work)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range compile.Outputs {
+		files = append(files, b.file(ctx, "usr/local/bin/"+name, 0o755, compile, name))
+	}
+	for _, m := range linked {
+		if there[m] {
+			continue
+		}
+		there[m] = true
 		tree, err := source.Tree(m)
 		if err != nil {
 			return nil, err
@@ -271,12 +310,23 @@ func (b *Builder) base(ctx context.Context, bundle *plan.Action, compile []*plan
 		}
 		files = append(files, notices...)
 	}
-	for _, name := range []string{"LICENSE", "PATENTS"} {
-		f, err := image.OnDisk("usr/share/licenses/"+b.Inputs.Go.Version+"/"+name, 0o644, filepath.Join(tool.Root(), name))
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-	}
 	return files, nil
+}
+
+// linked are the modules that compiled programs link, and their source, which is there.
+func (b *Builder) linked(ctx context.Context, compile *plan.Action, work string) (source *toolchain.Source, linked []module.Version, err error) {
+	if source, err = b.source(ctx, compile); err == nil {
+		_, err = b.fetch(ctx, source, compile, work)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, program := range b.result(compile).Blobs {
+		modules, err := source.Linked(b.Cache.Path(program))
+		if err != nil {
+			return nil, nil, cmp.Or(b.Cache.Verify(program), err) // what is corrupt says nothing
+		}
+		linked = append(linked, modules...)
+	}
+	return source, linked, nil
 }

@@ -7,24 +7,25 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// InstallArgs is the command that compiles programs of a tailscale release that have the
-// same build tags. Who runs it with the same toolchain and [Settings] gets the image's
-// binaries.
+// InstallArgs is the command that compiles programs that are in one layer: they are of one
+// module, and have the same build tags. Who runs it with the same toolchain and [Settings]
+// gets the image's binaries.
 //
 // The stamps are those of upstream's own release builds; source: tailscale
 // build_dist.sh.
-func InstallArgs(t lock.Tailscale, programs ...lock.Program) []string {
-	stamps := []string{
-		"-X tailscale.com/version.shortStamp=" + t.Short(),
-		"-X tailscale.com/version.longStamp=" + t.Long(),
-		"-X tailscale.com/version.gitCommitStamp=" + t.Commit,
+func InstallArgs(in lock.Inputs, programs ...lock.Program) []string {
+	from, flags := in.SourceOf(programs[0]), "-ldflags=-s -w"
+	if t := in.Tailscale; from.Path == lock.TailscaleModule {
+		flags += " -X tailscale.com/version.shortStamp=" + t.Short() +
+			" -X tailscale.com/version.longStamp=" + t.Long() +
+			" -X tailscale.com/version.gitCommitStamp=" + t.Commit
 	}
-	args := []string{"go", "install", "-trimpath", "-buildvcs=false", "-ldflags=-s -w " + strings.Join(stamps, " ")}
+	args := []string{"go", "install", "-trimpath", "-buildvcs=false", flags}
 	if tags := programs[0].Tags; len(tags) > 0 {
 		args = append(args, "-tags="+strings.Join(tags, ","))
 	}
 	for _, p := range programs {
-		args = append(args, p.Package+"@"+t.Version)
+		args = append(args, p.Package+"@"+from.Module.Version)
 	}
 	return args
 }

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/xavieralpha/derper/internal/lock"
 )
@@ -73,7 +72,7 @@ type Plan struct {
 // A PlatformPlan is the actions for one platform.
 type PlatformPlan struct {
 	Platform lock.Platform `json:"platform"`
-	// Compile has an action for all programs that are compiled with the same tags.
+	// Compile has an action for the programs of each layer.
 	Compile    []*Action `json:"compile"`
 	Entrypoint *Action   `json:"entrypoint"`
 	// Layers are lowest first.
@@ -99,10 +98,11 @@ func (p *PlatformPlan) Actions() []*Action {
 // Programs lists the actions that make programs.
 func (p *PlatformPlan) Programs() []*Action { return append(slices.Clone(p.Compile), p.Entrypoint) }
 
-// Compiled is the action that compiles a program of the plan.
-func (p *PlatformPlan) Compiled(program string) *Action {
-	i := slices.IndexFunc(p.Compile, func(a *Action) bool { return slices.Contains(a.Outputs, program) })
-	return p.Compile[i] // a lock's variants have programs that the lock has
+// Compiled is the action that compiles the programs of a layer, and those that compile what
+// is in the layers below it.
+func (p *PlatformPlan) Compiled(layer string) (compile *Action, below []*Action) {
+	i := slices.IndexFunc(p.Compile, func(a *Action) bool { return a.Name == layer })
+	return p.Compile[i], p.Compile[:i] // only of a layer of programs
 }
 
 // Names of the image's parts, programs and layers, and of what an attestation has.
@@ -116,10 +116,13 @@ const (
 	Provenance = "provenance.json"
 )
 
-// Layers are the names of a variant's layers, lowest and least changing first.
-func Layers(v lock.Variant) []string {
-	names := slices.Concat([]string{Base}, v.Programs, []string{Entrypoint})
-	if len(v.Files) > 0 {
+// Layers are the names of the layers of the first variant, lowest and least changing first.
+func Layers(in lock.Inputs) []string {
+	names := []string{Base}
+	for _, programs := range in.Layers() {
+		names = append(names, programs[0].Layer())
+	}
+	if names = append(names, Entrypoint); len(in.Variant().Files) > 0 {
 		names = append(names, Files)
 	}
 	return names
@@ -173,19 +176,20 @@ func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host stri
 		}
 		env := Settings(platform)
 		pp := &PlatformPlan{Platform: platform}
-		for _, programs := range alike(in.Programs) {
+		for _, programs := range in.Layers() {
 			var names []string
 			for _, program := range programs {
 				names = append(names, program.Name())
 			}
-			compile := action("compile", strings.Join(names, "+"), platform, map[string]string{lock.TailscaleModule + "@" + in.Tailscale.Version: in.Tailscale.Sum})
-			pp.Compile = append(pp.Compile, toolchain(compile, env, InstallArgs(in.Tailscale, programs...), names...))
+			from := in.SourceOf(programs[0])
+			compile := action("compile", programs[0].Layer(), platform, map[string]string{from.Mod().String(): from.Sum})
+			pp.Compile = append(pp.Compile, toolchain(compile, env, InstallArgs(in, programs...), names...))
 		}
 		// No build ID: it depends on the go line of the go.mod, which is the
 		// toolchain's here and this module's in a checkout.
 		pp.Entrypoint = toolchain(action("entrypoint", "", platform, map[string]string{}),
 			env, []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "./entrypoint"}, Entrypoint)
-		for _, name := range Layers(in.Variant()) {
+		for _, name := range Layers(in) {
 			layer := action("layer", name, platform, map[string]string{
 				"format": strconv.Itoa(in.Format), "time": in.Tailscale.Time.Format("2006-01-02T15:04:05Z"),
 			})
@@ -193,20 +197,22 @@ func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host stri
 			switch name {
 			case Base:
 				layer.Inputs["roots"] = roots.Result()
-				// The notices are those of the modules that the programs link, which
-				// the toolchain's package lists.
-				for _, name := range []string{licence, toolchainCode, modules} {
-					layer.Inputs[name] = sources[name]
-				}
-				for _, compile := range pp.Compile {
-					layer.Inputs["programs "+compile.Name] = compile.Result()
-				}
+				layer.Inputs[licence] = sources[licence]
 			case Entrypoint:
 				layer.Inputs["program"] = pp.Entrypoint.Result()
 			case Files:
 				layer.Inputs["files"] = digestOf(in.Variant().Files)
 			default:
-				layer.Inputs["program"] = pp.Compiled(name).Result()
+				// The notices are those of the modules that the programs link, which the
+				// toolchain's package lists, without those that are in a layer below.
+				for _, name := range []string{toolchainCode, modules} {
+					layer.Inputs[name] = sources[name]
+				}
+				compile, below := pp.Compiled(name)
+				layer.Inputs["programs"] = compile.Result()
+				for _, b := range below {
+					layer.Inputs["below "+b.Name] = b.Result()
+				}
 			}
 			pp.Layers = append(pp.Layers, layer)
 		}
@@ -219,20 +225,6 @@ func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host stri
 		p.Platforms = append(p.Platforms, pp)
 	}
 	return p, nil
-}
-
-// alike are programs in groups that one command can compile: those with the same tags, in
-// their order.
-func alike(programs []lock.Program) (groups [][]lock.Program) {
-	for _, p := range programs {
-		i := slices.IndexFunc(groups, func(g []lock.Program) bool { return slices.Equal(g[0].Tags, p.Tags) })
-		if i < 0 {
-			i = len(groups)
-			groups = append(groups, nil)
-		}
-		groups[i] = append(groups[i], p)
-	}
-	return groups
 }
 
 // digestOf is the digest of a value's JSON.

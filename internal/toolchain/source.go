@@ -25,8 +25,8 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
-// Source is the source of a tailscale release with all modules below it, in the
-// module cache.
+// Source is a module that programs come from, a tailscale release above all, with all
+// modules below it, in the module cache.
 type Source struct {
 	toolchain *Toolchain
 	module    module.Version
@@ -37,10 +37,9 @@ type Source struct {
 	verified sync.Map       // has a [module.Version] as in go.sum, once its hash is right
 }
 
-// Source is the source of the release in the lock.
-func (t *Toolchain) Source(release lock.Tailscale) *Source {
-	m := module.Version{Path: lock.TailscaleModule, Version: release.Version}
-	return &Source{toolchain: t, module: m, sum: release.Sum, fetched: map[string]int{}}
+// Source is the source that a module of the lock is.
+func (t *Toolchain) Source(s lock.Source) *Source {
+	return &Source{toolchain: t, module: s.Mod(), sum: s.Sum, fetched: map[string]int{}}
 }
 
 // Fetch makes sure that everything the given install command compiles is in the
@@ -90,9 +89,8 @@ func (s *Source) Fetch(ctx context.Context, env, args []string, work string, lin
 	return packages, nil
 }
 
-// verify hashes every module of the release's closure that is in the module cache
-// and was not hashed yet: tailscale against the lock, the others against
-// tailscale's go.sum.
+// verify hashes every module of the source's closure that is in the module cache and was
+// not hashed yet: its own against the lock, the others against its go.sum.
 func (s *Source) verify() error {
 	sums, err := s.sums()
 	if err != nil {
@@ -154,8 +152,8 @@ func (s *Source) verifyModule(m module.Version, sum string) (found bool, err err
 	return false, fmt.Errorf("%w; it was removed: run again to fetch it anew", err)
 }
 
-// sums is the lock's sum for tailscale and the lines of its go.sum. The tailscale tree
-// is hashed first: its go.sum is to be trusted.
+// sums is the lock's sum for the module and the lines of its go.sum. Its tree is hashed
+// first: its go.sum is to be trusted.
 func (s *Source) sums() (map[module.Version]string, error) {
 	m := s.module
 	found, err := s.verifyModule(m, s.sum)
@@ -180,8 +178,7 @@ func (s *Source) sums() (map[module.Version]string, error) {
 	return sums, in.Err()
 }
 
-// Linked lists the modules that a compiled program links, the release's own
-// first. Each must be one that the lock pins, by way of go.sum.
+// Linked lists the modules that a compiled program links, its own first. Each must be one that the lock pins, by way of go.sum.
 func (s *Source) Linked(binary string) ([]module.Version, error) {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {

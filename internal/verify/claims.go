@@ -38,7 +38,7 @@ func (f *found) claims() (lock.Inputs, error) {
 		places = append(places, img.annotations, img.configFile.Config.Labels)
 	}
 	claim := map[string]string{}
-	for _, name := range append([]string{labelFormat1}, labels...) {
+	for _, name := range append([]string{labelFormat1, image.LabelModules}, labels...) {
 		count := map[string]int{}
 		for _, place := range places {
 			if v := place[name]; v != "" {
@@ -74,7 +74,13 @@ func (f *found) claims() (lock.Inputs, error) {
 			in.Revision = v.Revision
 			return err
 		},
-		image.LabelFormat:   func(s string) (err error) { in.Format, err = strconv.Atoi(s); return err },
+		image.LabelFormat: func(s string) (err error) { in.Format, err = strconv.Atoi(s); return err },
+		image.LabelModules: func(s string) error {
+			if s == "" {
+				return nil // as most variants have none
+			}
+			return json.Unmarshal([]byte(s), &in.Modules)
+		},
 		image.LabelPrograms: func(s string) error { return json.Unmarshal([]byte(s), &in.Programs) },
 		image.LabelVariant: func(s string) error {
 			in.Variants = make([]lock.Variant, 1)
@@ -123,9 +129,13 @@ func (j *job) remake(ctx context.Context) error {
 		return err
 	}
 	made := j.subject.Inputs
-	in.Tailscale.Sum, in.Roots.Sum = made[0].Rebuilt, made[len(made)-1].Rebuilt
+	sources, toolchains := made[:1+len(in.Modules)], made[1+len(in.Modules):]
+	for i := range in.Modules {
+		in.Modules[i].Sum = sources[1+i].Rebuilt
+	}
+	in.Tailscale.Sum, in.Roots.Sum = sources[0].Rebuilt, made[len(made)-1].Rebuilt
 	for i, host := range lock.Hosts {
-		in.Go.Sums[host] = made[1+i].Rebuilt
+		in.Go.Sums[host] = toolchains[i].Rebuilt
 	}
 	// The form of what is claimed is checked as a lock's is.
 	if _, err := (&lock.Lock{Schema: lock.SchemaVersion, Inputs: *in}).Bytes(); err != nil {
@@ -292,8 +302,9 @@ func (j *job) againstLock() []Check {
 	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
 	var wrong, other []string
 	have, made := j.Lock.Inputs, attest.Modules(j.inputs, lock.Hosts...)
-	for i, m := range attest.Modules(have, lock.Hosts...) {
-		if m.Version == made[i].Version && m.Sum != made[i].Sum {
+	for _, m := range attest.Modules(have, lock.Hosts...) {
+		i := slices.IndexFunc(made, func(o attest.Module) bool { return o.Version == m.Version })
+		if i >= 0 && m.Sum != made[i].Sum {
 			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.Sum, made[i].Sum))
 		}
 	}

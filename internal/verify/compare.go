@@ -29,7 +29,7 @@ type comparison struct {
 // compareImages compares all of two images, from the inside out. The error is that of ctx:
 // what differs is no less different for an explanation that fails.
 func compareImages(ctx context.Context, in lock.Inputs, want, got *foundImage, differs func(program string)) ([]Check, error) {
-	c := &comparison{ctx: ctx, want: want, got: got, names: plan.Layers(in.Variant()), layerDiffers: map[int]bool{}, differs: differs}
+	c := &comparison{ctx: ctx, want: want, got: got, names: plan.Layers(in), layerDiffers: map[int]bool{}, differs: differs}
 	c.layers()
 	c.documents()
 	return c.checks, ctx.Err()

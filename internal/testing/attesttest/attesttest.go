@@ -73,7 +73,7 @@ func Build(t testing.TB, change func(layer string, files []image.File) []image.F
 	var images, attestations []v1.Image
 	for _, p := range in.Platforms {
 		var layers []*image.Layer
-		for _, name := range plan.Layers(in.Variant()) {
+		for _, name := range plan.Layers(in) {
 			list := files[name]
 			if change != nil {
 				list = change(name, list)

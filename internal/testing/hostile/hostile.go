@@ -176,7 +176,7 @@ func (g *Good) Layers(t testing.TB) []*image.Layer {
 		check(t, err)
 		size, err := l.Size()
 		check(t, err)
-		name := plan.Layers(lock.Defaults().Variant())[i]
+		name := plan.Layers(lock.Defaults())[i]
 		layers = append(layers, &image.Layer{Layer: lock.Layer{Name: name, DiffID: diffID.String(), Digest: digest.String()}, Bytes: size, Open: l.Compressed})
 	}
 	return layers
