@@ -168,6 +168,21 @@ func TestRunnable(t *testing.T) {
 	}
 }
 
+// TestCPU guards against an emulator that runs what the platform's processors cannot.
+func TestCPU(t *testing.T) {
+	for platform, want := range map[string]string{
+		"linux/arm/v5": "QEMU_CPU=arm926", "linux/arm/v6": "QEMU_CPU=arm1176", "linux/arm/v7": "QEMU_CPU=cortex-a7", "linux/arm64": "", "linux/amd64": "",
+	} {
+		p, err := v1.ParsePlatform(platform)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(cpu(*p), " "); got != want {
+			t.Errorf("%s: %q, not %q", platform, got, want)
+		}
+	}
+}
+
 // TestHiddenBinfmt guards against a privileged container, whose /proc is its own, that
 // takes the host's emulators for missing.
 func TestHiddenBinfmt(t *testing.T) {

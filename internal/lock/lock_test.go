@@ -150,7 +150,7 @@ func TestPlatform(t *testing.T) {
 		in, want, os, arch, variant, slug string
 	}{
 		{"linux/amd64", "linux/amd64", "linux", "amd64", "", "linux-amd64"},
-		{"linux/arm/v6", "linux/arm/v6", "linux", "arm", "v6", "linux-arm-v6"},
+		{"linux/arm/v5", "linux/arm/v5", "linux", "arm", "v5", "linux-arm-v5"},
 		{"linux/arm", "linux/arm/v7", "linux", "arm", "v7", "linux-arm-v7"},
 		{"linux/arm64/v8", "linux/arm64", "linux", "arm64", "", "linux-arm64"},
 	} {
@@ -166,7 +166,7 @@ func TestPlatform(t *testing.T) {
 			t.Errorf("%s: parts %q %q %q %q", p, p.OS(), p.Arch(), p.Variant(), p.Slug())
 		}
 	}
-	for _, bad := range []string{"", "linux", "amd64", "windows/amd64", "linux/arm/v5", "linux/amd64/v3", "Linux/amd64", " linux/amd64"} {
+	for _, bad := range []string{"", "linux", "amd64", "windows/amd64", "linux/arm/v4", "linux/amd64/v3", "Linux/amd64", " linux/amd64"} {
 		if p, err := ParsePlatform(bad); err == nil {
 			t.Errorf("%q is read as %s", bad, p)
 		} else if !strings.Contains(err.Error(), "linux/amd64, linux/386") {

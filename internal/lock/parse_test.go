@@ -72,7 +72,7 @@ func TestParseRefuses(t *testing.T) {
 		{"go version without go", replace(`"go1.26.8"`, `"1.26.8"`), []string{"inputs.go.version", "1.26.8"}},
 		{"unknown host", replace(`"darwin/amd64": `, `"plan9/amd64": `), []string{"inputs.go.sums.plan9/amd64", "unknown host", "inputs.go.sums.darwin/amd64"}},
 		{"roots version not whole", replace(`"v0.0.0-20261030153154-30a33513ff6d"`, `"v0.1"`), []string{"inputs.roots.version", "v0.1"}},
-		{"unknown platform", replace(`"linux/arm/v7"`, `"linux/arm/v5"`), []string{"inputs.platforms", "linux/arm/v5", "known are"}},
+		{"unknown platform", replace(`"linux/arm/v7"`, `"linux/arm/v4"`), []string{"inputs.platforms", "linux/arm/v4", "known are"}},
 		{"platform by its longer name", replace(`"linux/arm/v7"`, `"linux/arm64/v8"`), []string{"inputs.platforms", "linux/arm64/v8", "is written linux/arm64"}},
 		{"platform twice", replace(`"linux/arm/v7"`, `"linux/amd64"`), []string{"inputs.platforms", "duplicate linux/amd64"}},
 		{"source with a slash at its end", replace(`"source": "`+DefaultSource+`"`, `"source": "`+DefaultSource+`/"`), []string{"inputs.source", "expected the address"}},
