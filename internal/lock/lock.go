@@ -23,7 +23,7 @@ const SchemaVersion = 2
 
 // Format is the form of the image that this program makes. A lock whose outputs are
 // recorded gets it.
-const Format = 2
+const Format = 3
 
 // Lock is the content of versions.json.
 type Lock struct {
