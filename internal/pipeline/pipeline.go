@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -176,9 +177,8 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform, use ...f
 func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build) error) (*Build, error) {
 	b.ready()
 	b.done = map[*plan.Action]outcome{}
-	// Two platforms at a time: while one links, which keeps a single core busy, the
-	// other compiles. Everything else has one slot for each core.
-	compile, work := make(chan struct{}, max(2, runtime.NumCPU()/4)), make(chan struct{}, runtime.NumCPU())
+	// A few go commands at a time. Everything else has one slot for each core.
+	compile, work := make(chan struct{}, toolchain.ThisMachine().Commands), make(chan struct{}, runtime.GOMAXPROCS(0))
 	made := map[string]chan struct{}{}
 	for _, a := range p.Actions() {
 		if made[a.Result()] != nil {
@@ -187,14 +187,19 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 		made[a.Result()] = make(chan struct{})
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	start := func(a *plan.Action, slots chan struct{}, run runner) {
+	// Besides its inputs, an action may wait for another one that is to run before.
+	start := func(a *plan.Action, slots chan struct{}, run runner, before ...*plan.Action) {
 		g.Go(func() error {
-			for _, input := range a.Inputs {
-				if made[input] == nil {
+			await := slices.Collect(maps.Values(a.Inputs))
+			for _, b := range before {
+				await = append(await, b.Result())
+			}
+			for _, result := range await {
+				if made[result] == nil {
 					continue // not made by an action
 				}
 				select {
-				case <-made[input]:
+				case <-made[result]:
 				case <-gctx.Done():
 					return gctx.Err()
 				}
@@ -206,17 +211,26 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 			return nil
 		})
 	}
-	start(p.Roots, work, b.roots)
+	var hosts []*plan.Action // what is compiled first for the host
 	for _, pp := range p.Platforms {
-		for _, a := range pp.Compile {
-			start(a, compile, b.compilePrograms)
+		// The first program of the lock is compiled before all others of its platform,
+		// which have most packages in common with it: two commands at once would both
+		// compile what neither has compiled yet.
+		first, others := pp.Compile[0], pp.Compile[1:]
+		start(first, compile, b.compilePrograms)
+		for _, a := range others {
+			start(a, compile, b.compilePrograms, first)
 		}
-		start(pp.Entrypoint, work, b.compileEntrypoint)
+		start(pp.Entrypoint, compile, b.compileEntrypoint, first)
+		if string(pp.Platform) == Host {
+			hosts = append(hosts, first)
+		}
 		for _, a := range pp.Layers {
 			start(a, work, b.layer(p.Roots, pp))
 		}
 		start(pp.Attestation, work, b.attest(pp))
 	}
+	start(p.Roots, compile, b.roots, hosts...)
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
