@@ -187,12 +187,12 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 		made[a.Result()] = make(chan struct{})
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	// Besides its inputs, an action may wait for another one that is to run before.
-	start := func(a *plan.Action, slots chan struct{}, run runner, before ...*plan.Action) {
+	after := order(p)
+	start := func(a *plan.Action, slots chan struct{}, run runner) {
 		g.Go(func() error {
 			await := slices.Collect(maps.Values(a.Inputs))
-			for _, b := range before {
-				await = append(await, b.Result())
+			if before := after[a]; before != nil {
+				await = append(await, before.Result())
 			}
 			for _, result := range await {
 				if made[result] == nil {
@@ -211,26 +211,17 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 			return nil
 		})
 	}
-	var hosts []*plan.Action // what is compiled first for the host
+	start(p.Roots, compile, b.roots)
 	for _, pp := range p.Platforms {
-		// The first program of the lock is compiled before all others of its platform,
-		// which have most packages in common with it: two commands at once would both
-		// compile what neither has compiled yet.
-		first, others := pp.Compile[0], pp.Compile[1:]
-		start(first, compile, b.compilePrograms)
-		for _, a := range others {
-			start(a, compile, b.compilePrograms, first)
+		for _, a := range pp.Compile {
+			start(a, compile, b.compilePrograms)
 		}
-		start(pp.Entrypoint, compile, b.compileEntrypoint, first)
-		if string(pp.Platform) == Host {
-			hosts = append(hosts, first)
-		}
+		start(pp.Entrypoint, compile, b.compileEntrypoint)
 		for _, a := range pp.Layers {
 			start(a, work, b.layer(p.Roots, pp))
 		}
 		start(pp.Attestation, work, b.attest(pp))
 	}
-	start(p.Roots, compile, b.roots, hosts...)
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
