@@ -43,7 +43,8 @@ type Builder struct {
 	mu   sync.Mutex // guards done
 	done map[*plan.Action]outcome
 
-	fetchMu sync.Mutex // held while modules are fetched
+	fetchMu  sync.Mutex // held while modules are fetched
+	tagsSeen sync.Once  // build tags are looked at once
 
 	toolMu sync.Mutex // guards tool and source, set when they are first needed
 	tool   *toolchain.Toolchain
