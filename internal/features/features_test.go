@@ -1,6 +1,7 @@
 package features
 
 import (
+	"flag"
 	"maps"
 	"os"
 	"os/exec"
@@ -131,9 +132,7 @@ func TestOtherForm(t *testing.T) {
 	for name, test := range map[string]struct{ old, new, want string }{
 		"no Go":                {"package featuretags", "featuretags", "expected 'package'"},
 		"no list":              {"var Features", "var Others", "found no map Features"},
-		"made by a call":         {"var Features = ", "var Features = merge()
-
-var more = ", "found no map Features"},
+		"made by a call":       {"var Features = ", "var Features = merge()\n\nvar more = ", "found no map Features"},
 		"a computed name":      {`"tap":   {}`, `"ta"+"p":   {}`, ":25:2: expected a string"},
 		"a constant of others": {`CLI:   {`, `CMD:   {`, ":16:2: expected a string"},
 		"made by a function":   {`"tap":   {}`, `"tap":   tap()`, ":25:11: expected a literal of a feature"},
@@ -155,5 +154,59 @@ var more = ", "found no map Features"},
 				t.Errorf("%v, %v, want %q", table, err, test.want)
 			}
 		})
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite the table in docs/image.md")
+
+// TestPage keeps docs/image.md equal to the code, and to what the release in go.mod requires.
+func TestPage(t *testing.T) {
+	const page, begin, end = "../../docs/image.md", "<!-- features:begin -->\n", "<!-- features:end -->"
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(b), begin)
+	old, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s lacks the lines %s and %s", page, strings.TrimSpace(begin), end)
+	}
+	table := real(t)
+	kept, _ := table.Keep(names(lock.Kept))
+	want := "| feature | why it is kept |\n|---|---|\n"
+	for _, f := range lock.Kept {
+		want += "| `" + f.Name + "` | " + f.Why + " |\n"
+	}
+	for _, name := range slices.Sorted(maps.Keys(kept)) {
+		if !slices.Contains(names(lock.Kept), name) {
+			want += "| `" + name + "` | only because " + strings.Join(table.Required(name, kept), ", ") + " requires it |\n"
+		}
+	}
+	if old != want && *update {
+		err = os.WriteFile(page, []byte(before+begin+want+end+after), 0o644)
+	} else if old != want {
+		t.Error("the table in docs/image.md is not that of the code; run: go test ./internal/features -run Page -update")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is not there.
+	_, left, _ := strings.Cut(after, "| not there | features |\n")
+	left, _, _ = strings.Cut(left, "\n\n")
+	said := map[string]bool{}
+	for _, row := range strings.Split(left, "\n")[1:] {
+		cells := strings.Split(row, " | ")
+		for _, name := range strings.Split(strings.TrimSuffix(cells[len(cells)-1], " |"), ", ") {
+			name = strings.Trim(name, "`")
+			if said[name] = true; kept[name] {
+				t.Errorf("%s is kept, and the page says that it is not there", name)
+			}
+			if _, ok := table[name]; !ok {
+				t.Errorf("%s is no feature of upstream's", name)
+			}
+		}
+	}
+	if !said["logtail"] {
+		t.Error("the page does not say that there is no telemetry")
 	}
 }

@@ -13,7 +13,7 @@ var Kept = []Feature{
 	{"bakedroots", "the certificates of control and relay servers are verified even where a volume hides the image's own CA roots"},
 	{"health", "tailscaled reports what keeps it from the tailnet; the entrypoint's log and its health check say so"},
 	{"netstack", "networking in userspace: tailscaled starts without a device, a capability or root"},
-	{"portmapper", "a peer relay and tailscaled behind a home router ask it for a port"},
+	{"portmapper", "tailscaled asks a home router for a port; from 1.104 on it brings `nattraversal`, with which a peer relay finds its public address"},
 	{"relayserver", "the peer relay of `PEER_RELAY_PORT`"},
 	{"tailnetlock", "nodes of a locked tailnet are verified, and this one can be signed"},
 	{"unixsocketidentity", "the local API tells users apart by their uid; without it, upstream's code denies its status even to root"},

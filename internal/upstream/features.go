@@ -116,9 +116,9 @@ func featureChanges(p lock.Program, before, now features.Table) (list []FeatureC
 	for _, tag := range now.Unknown(p.Tags) {
 		unknown = append(unknown, features.Of(tag))
 	}
-	both := maps.Clone(before)
-	maps.Copy(both, now)
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(both)), unknown...)))) {
+	names := slices.Concat(slices.Collect(maps.Keys(before)), slices.Collect(maps.Keys(now)), unknown)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		c := FeatureChange{Program: p.Name(), Feature: name, Listed: slices.Contains(p.Features, name)}
 		_, was := before[name]
 		_, is := now[name]
