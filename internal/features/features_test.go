@@ -15,8 +15,8 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// real is upstream's list in the release that go.mod names, as this package reads it.
-func real(t *testing.T) Table {
+// released is upstream's list in the release that go.mod names, as this package reads it.
+func released(t *testing.T) Table {
 	t.Helper()
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", lock.TailscaleModule).Output()
 	if err != nil {
@@ -35,7 +35,7 @@ func real(t *testing.T) Table {
 
 // TestReal compares what is read out of upstream's source with what its own code says.
 func TestReal(t *testing.T) {
-	table := real(t)
+	table := released(t)
 	if len(table) != len(featuretags.Features) || len(table) < 50 {
 		t.Errorf("%d features, upstream has %d", len(table), len(featuretags.Features))
 	}
@@ -171,7 +171,7 @@ func TestPage(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s lacks the lines %s and %s", page, strings.TrimSpace(begin), end)
 	}
-	table := real(t)
+	table := released(t)
 	kept, _ := table.Keep(names(lock.Kept))
 	want := "| feature | why it is kept |\n|---|---|\n"
 	for _, f := range lock.Kept {
