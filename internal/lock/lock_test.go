@@ -30,6 +30,7 @@ func sample() *Lock {
 		}
 	}
 	in := Defaults()
+	in.Programs[1].Features = nil // which change with what is needed
 	in.Tailscale = Tailscale{
 		Version: "v1.102.3",
 		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
@@ -129,6 +130,18 @@ func TestRepositoryLockIsCanonical(t *testing.T) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s is not in canonical form; it should be:\n%s", File, got)
+	}
+}
+
+// The tags decide what an image is, and not the features that they were made from.
+func TestImageWithoutFeatures(t *testing.T) {
+	in := sample().Inputs
+	in.Programs[1].Features, in.Programs[1].Tags = []string{"health"}, []string{"ts_omit_ssh"}
+	if p := in.Image().Programs[1]; p.Features != nil || len(p.Tags) != 1 {
+		t.Errorf("%+v", p)
+	}
+	if len(in.Programs[1].Features) != 1 {
+		t.Error("the lock's own features are gone")
 	}
 }
 

@@ -49,7 +49,8 @@ type Builder struct {
 
 // workshop is what is made ready for all builds of one command.
 type workshop struct {
-	fetchMu sync.Mutex // held while modules are fetched
+	fetchMu  sync.Mutex // held while modules are fetched
+	tagsSeen sync.Once  // build tags are looked at once
 
 	toolMu  sync.Mutex // guards tool and sources, set when they are first needed
 	tool    *toolchain.Toolchain

@@ -19,6 +19,7 @@ var neutral = map[string]string{
 	"internal/atomicfile":                   "writes files that somebody else made",
 	"internal/cache":                        "keeps blobs, which are checked by their digests",
 	"internal/ctxio":                        "hands bytes on, or an error",
+	"internal/features":                     "says what the lock's tags do not do",
 	"internal/limit":                        "hands bytes on, or an error",
 	"internal/modproxy":                     "what it fetches is checked against sums in the lock",
 	"internal/progress":                     "is for people",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/ctxio"
+	"github.com/xavieralpha/derper/internal/features"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -174,6 +176,7 @@ func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work stri
 	if err != nil {
 		return nil, err
 	}
+	b.tagsSeen.Do(func() { b.sayUnknownTags(source) })
 	task := b.Display.Start(a.ID(), "packages")
 	defer func() { task.End(err) }()
 	task.Set(0, int64(packages))
@@ -192,6 +195,31 @@ func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work stri
 		}
 	}
 	return b.keep(a, programs)
+}
+
+// sayUnknownTags says which build tags of the lock leave nothing out of the release,
+// because upstream has removed them. Such a program is what the lock says all the same.
+func (b *Builder) sayUnknownTags(source *toolchain.Source) {
+	var table features.Table
+	tree, err := source.Tree(module.Version{Path: lock.TailscaleModule, Version: b.Inputs.Tailscale.Version})
+	if err == nil {
+		var list []byte
+		if list, err = os.ReadFile(filepath.Join(tree, filepath.FromSlash(features.File))); err == nil {
+			table, err = features.Parse(list)
+		}
+	}
+	for _, p := range b.Inputs.Programs {
+		unknown := table.Unknown(p.Tags)
+		if len(unknown) == 0 {
+			continue
+		}
+		why := fmt.Sprintf("tailscale %s has no such feature", b.Inputs.Tailscale.Version)
+		if err != nil {
+			why = fmt.Sprintf("which features it has is unknown: %v", err)
+		}
+		b.Display.Printf("build: %s: build tags that leave nothing out: %s: %s; build update --version %s sets the tags anew",
+			p.Name(), strings.Join(unknown, ", "), why, b.Inputs.Tailscale.Version)
+	}
 }
 
 // fetch makes the modules ready that a compile needs.
