@@ -1,6 +1,6 @@
 //go:build !linux
 
-package diff
+package program
 
 import "runtime/debug"
 
