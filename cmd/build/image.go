@@ -114,7 +114,7 @@ func (e *env) deliver(ctx context.Context, in *inputFlags, d delivery.Delivery, 
 	defer c.Close()
 	d.Cache, d.Modules, d.Display = c, e.modules(c), display
 	result, err := d.Run(ctx, use...)
-	return result, explain(err, hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}})
+	return result, explain(err, append(budgetHints(err), hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}}...))
 }
 
 // updateLock is the command that records what comes out in a lock.

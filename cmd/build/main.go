@@ -25,14 +25,14 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // to reach a proxy from an empty container
 
 	"github.com/xavieralpha/derper/internal/cli"
-	"github.com/xavieralpha/derper/internal/program"
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
 )
 
 func main() {
-	suite.Init()   // this program is also what runs in a container's network
-	program.Init() // and what takes programs apart
+	suite.Init()    // this program is also what runs in a container's network
+	gobinary.Init() // and what takes programs apart
 	standard().program().Main()
 }
 

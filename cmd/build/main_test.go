@@ -16,8 +16,8 @@ import (
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/lock"
-	"github.com/xavieralpha/derper/internal/program"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
 	"github.com/xavieralpha/derper/internal/testing/need"
@@ -43,7 +43,7 @@ func (m tidy) Run() int {
 
 func TestMain(m *testing.M) {
 	suite.Init()
-	program.Init()
+	gobinary.Init()
 	testscript.Main(tidy{m}, map[string]func(){
 		"build": func() {
 			e := standard()

@@ -1,8 +1,9 @@
 // Package delivery makes the image of a lock into an OCI layout: it builds, compares what
 // came out with what the lock records, or records it, and writes the layout.
 //
-// A layout is written only when the lock agrees with it, so that one that is there always
-// names an image that somebody may publish or compare with.
+// A layout is written only when the lock agrees with it and it is within the variant's
+// budget, so that one that is there always names an image that somebody may publish or
+// compare with.
 package delivery
 
 import (
@@ -43,7 +44,8 @@ type Result struct {
 }
 
 // Run builds the image. use reads it after the layout is written. The error is a
-// *lock.Difference if it is not what the lock records: then the layout is as it was.
+// *lock.Difference if it is not what the lock records, or a [*BudgetError] if it is too
+// large: then lock and layout are as they were.
 func (d *Delivery) Run(ctx context.Context, use ...func(*pipeline.Build) error) (*Result, error) {
 	if n := len(d.Lock.Inputs.Variants); d.Record && n > 1 {
 		return nil, fmt.Errorf("%s: has %d variants, and this program records one", d.LockFile, n)
@@ -71,6 +73,9 @@ func (d *Delivery) build(ctx context.Context, result *Result, use []func(*pipeli
 	in := d.Lock.Inputs
 	builder := &pipeline.Builder{Inputs: in, Cache: d.Cache, Modules: d.Modules, Display: d.Display}
 	built, err := builder.Build(ctx, d.Platforms, func(built *pipeline.Build) error {
+		if err := d.withinBudget(ctx, built); err != nil {
+			return err
+		}
 		if d.Record {
 			d.Lock.Outputs = map[string]*lock.Output{in.Variant().Name: built.Output}
 			if d.Lock.Revise(); d.Lock.Inputs.Revision != in.Revision {

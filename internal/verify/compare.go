@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
-	"github.com/xavieralpha/derper/internal/program"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -160,7 +160,7 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) {
 	check.Note = fmt.Sprintf("content differs: %d bytes in the image, %d rebuilt", d.Got.Header.Size, d.Want.Header.Size)
 	bytes, explain := int64(maxText), c.text
 	if d.Want.Program() {
-		bytes, explain = program.MaxProgram, c.program
+		bytes, explain = gobinary.MaxProgram, c.program
 	}
 	if max(d.Want.Header.Size, d.Got.Header.Size) > bytes {
 		check.Note += "; more than is compared"

@@ -4,10 +4,10 @@ import (
 	"os"
 	"testing"
 
-	"github.com/xavieralpha/derper/internal/program"
+	"github.com/xavieralpha/derper/internal/gobinary"
 )
 
 func TestMain(m *testing.M) {
-	program.Init()
+	gobinary.Init()
 	os.Exit(m.Run())
 }

@@ -5,11 +5,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/xavieralpha/derper/internal/program"
+	"github.com/xavieralpha/derper/internal/gobinary"
 )
 
 // code compares two programs section by section, and function by function.
-func (d *differ) code(w, g *program.File) {
+func (d *differ) code(w, g *gobinary.File) {
 	defer func() {
 		if r := recover(); r != nil { // debug/elf and debug/gosym, on what is malformed
 			d.detail("the image's program is malformed: %s", short(fmt.Sprint(r)))
@@ -44,7 +44,7 @@ func (d *differ) code(w, g *program.File) {
 }
 
 // parts lists how the parts of two programs differ.
-func parts(what string, want, got map[string]program.Part) (lines []string) {
+func parts(what string, want, got map[string]gobinary.Part) (lines []string) {
 	var kinds [4][]string // only in the image, only in the rebuilt, of another size, of other content
 	moved := false
 	for name, g := range got {
@@ -90,12 +90,12 @@ func parts(what string, want, got map[string]program.Part) (lines []string) {
 
 // functions lists how the functions of two programs of one machine differ. Programs are
 // stripped, but Go's table of functions is needed at run time and always there.
-func functions(w, g map[string]program.Part) []string {
-	want, err := program.Functions(w)
+func functions(w, g map[string]gobinary.Part) []string {
+	want, err := gobinary.Functions(w)
 	if err != nil {
 		return nil
 	}
-	got, err := program.Functions(g)
+	got, err := gobinary.Functions(g)
 	if err != nil {
 		return []string{"no table of functions in the image's program: " + short(err.Error())}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/xavieralpha/derper/internal/program"
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/testing/elftest"
 	"github.com/xavieralpha/derper/internal/testing/tartest"
 )
@@ -149,11 +149,11 @@ func FuzzPrograms(f *testing.F) {
 // or it would fuzz their first line only.
 func TestSmallProgram(t *testing.T) {
 	small := elftest.Small(elftest.SmallTable, elftest.SmallInfo)
-	p, err := program.Parse(small)
+	p, err := gobinary.Parse(small)
 	if err != nil {
 		t.Fatal(err)
 	}
-	functions, err := program.Functions(p.Sections())
+	functions, err := gobinary.Functions(p.Sections())
 	if err != nil || len(functions) != 2 || functions["main.main"].Size != 16 || functions["runtime.main"].Size != 16 {
 		t.Errorf("functions are %v, %v", functions, err)
 	}

@@ -14,8 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/limit"
-	"github.com/xavieralpha/derper/internal/program"
 )
 
 // answer is how two programs differ.
@@ -25,19 +25,19 @@ type answer struct {
 }
 
 // comparing compares two programs, the wanted one behind its size in eight bytes.
-var comparing = program.NewJob("diff", func(r io.Reader) (a answer, err error) {
+var comparing = gobinary.NewJob("diff", func(r io.Reader) (a answer, err error) {
 	var size uint64
 	if err := binary.Read(r, binary.BigEndian, &size); err != nil {
 		return a, err
 	}
-	if size > program.MaxProgram {
+	if size > gobinary.MaxProgram {
 		return a, fmt.Errorf("rebuilt program: %w: %d bytes", limit.Err, size)
 	}
 	want := make([]byte, size)
 	if _, err := io.ReadFull(r, want); err != nil {
 		return a, fmt.Errorf("rebuilt program: %w", err)
 	}
-	got, err := limit.ReadAll(r, program.MaxProgram)
+	got, err := limit.ReadAll(r, gobinary.MaxProgram)
 	if err == nil {
 		a.Summary, a.Details, err = compare(want, got)
 	}
@@ -45,7 +45,7 @@ var comparing = program.NewJob("diff", func(r io.Reader) (a answer, err error) {
 })
 
 // Programs says how two compiled programs differ, the wanted one of so many bytes: in a
-// sentence or two for people, and in lines, the most telling first. It is a [program.Job]:
+// sentence or two for people, and in lines, the most telling first. It is a [gobinary.Job]:
 // the error says nothing of the programs.
 func Programs(ctx context.Context, want io.Reader, size int64, got io.Reader) (summary string, details []string, err error) {
 	head := binary.BigEndian.AppendUint64(nil, uint64(size))
@@ -58,11 +58,11 @@ func Programs(ctx context.Context, want io.Reader, size int64, got io.Reader) (s
 // into it, that before its code and its data. The error is for a wanted one that cannot be
 // read; of the one that was got, nothing is expected.
 func compare(want, got []byte) (summary string, details []string, err error) {
-	w, err := program.Parse(want)
+	w, err := gobinary.Parse(want)
 	if err != nil {
 		return "", nil, fmt.Errorf("rebuilt program: %w", err)
 	}
-	g, err := program.Parse(got)
+	g, err := gobinary.Parse(got)
 	if err != nil {
 		return "The image's file is not a program that Go compiled: " + short(err.Error()) + ".", nil, nil
 	}

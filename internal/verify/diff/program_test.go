@@ -13,13 +13,13 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/limit"
-	"github.com/xavieralpha/derper/internal/program"
 	"github.com/xavieralpha/derper/internal/testing/elftest"
 )
 
 func TestMain(m *testing.M) {
-	program.Init()
+	gobinary.Init()
 	os.Exit(m.Run())
 }
 
@@ -72,7 +72,7 @@ func TestPrograms(t *testing.T) {
 		"2^16 sections":   {elftest.Sections(t, want, 0xffff), "is not a program that Go compiled", ""},
 		"not a program":   {[]byte("\x7fELF"), "is not a program that Go compiled", ""},
 		"none":            {nil, "is not a program that Go compiled", ""},
-		"more than there": {make([]byte, program.MaxProgram+1), "", limit.Err.Error()},
+		"more than there": {make([]byte, gobinary.MaxProgram+1), "", limit.Err.Error()},
 	} {
 		summary, details, err := programs(t.Context(), want, test.got)
 		switch {

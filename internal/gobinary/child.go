@@ -1,4 +1,4 @@
-package program
+package gobinary
 
 import (
 	"cmp"
@@ -31,7 +31,7 @@ const (
 var maxTime = time.Minute
 
 // childName is how this program calls itself to take programs apart: its argument 0.
-const childName = "derper-program"
+const childName = "derper-gobinary"
 
 // ready is set once Init has run: without it, the child would be all of this program again.
 var ready bool
@@ -82,7 +82,7 @@ func NewJob[A any](name string, work func(r io.Reader) (A, error)) Job[A] {
 func (j Job[A]) Run(ctx context.Context, r io.Reader) (a A, err error) {
 	exe, err := os.Executable()
 	if err == nil && !ready {
-		err = errors.New("program.Init was not called")
+		err = errors.New("gobinary.Init was not called")
 	}
 	if err != nil {
 		return a, err

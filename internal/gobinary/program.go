@@ -1,9 +1,9 @@
-// Package program reads what compiled Go programs are made of: sections, functions, and
+// Package gobinary reads what compiled Go programs are made of: sections, functions, and
 // what each package that is linked takes of the file.
 //
 // A program may come from anywhere. What takes one apart runs as a [Job], in a process with
 // bounds, and errors and names are harmless on a terminal.
-package program
+package gobinary
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package program
+package gobinary
 
 import (
 	"cmp"
@@ -196,4 +196,54 @@ func tableBytes(table []byte) (sizes []int64) {
 		}
 	}
 	return sizes
+}
+
+// A Change is what a component weighs in one program, and what it weighed before in another;
+// 0 where it is not there.
+type Change struct {
+	Component
+	Before int64 `json:"beforeBytes"`
+}
+
+// Growth is how much heavier it is now.
+func (c Change) Growth() int64 { return c.Bytes - c.Before }
+
+// Changes are the components that weigh more or less than before, the largest growth first.
+func Changes(before, after []Component) (list []Change) {
+	was := map[string]Component{}
+	for _, c := range before {
+		was[c.Name] = c
+	}
+	for _, c := range after {
+		list = append(list, Change{c, was[c.Name].Bytes})
+		delete(was, c.Name)
+	}
+	for _, c := range was {
+		list = append(list, Change{Component{Name: c.Name, Module: c.Module}, c.Bytes})
+	}
+	list = slices.DeleteFunc(list, func(c Change) bool { return c.Growth() == 0 })
+	slices.SortFunc(list, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(b.Growth(), a.Growth()), strings.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+// ByModule adds up the packages of each module; sections stay as they are.
+func ByModule(parts []Component) (modules []Component) {
+	of := map[string]int{}
+	for _, p := range parts {
+		if p.Module == "" {
+			modules = append(modules, p)
+			continue
+		}
+		i, ok := of[p.Module]
+		if !ok {
+			i = len(modules)
+			of[p.Module], modules = i, append(modules, Component{Name: p.Module, Module: p.Module})
+		}
+		m := &modules[i]
+		m.Bytes, m.Code, m.Table = m.Bytes+p.Bytes, m.Code+p.Code, m.Table+p.Table
+	}
+	Sort(modules)
+	return modules
 }
