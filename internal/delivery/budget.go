@@ -58,7 +58,7 @@ func list(grew, are, what string, all []Growth) string {
 		word := what + g.Name + " " + progress.Bytes(g.Bytes)
 		switch {
 		case g.Before > 0:
-			word += " (+" + progress.Bytes(g.Bytes-g.Before) + ")"
+			word += " (" + progress.Growth(g.Bytes, g.Before) + ")"
 		case known:
 			word += " (new)"
 		}

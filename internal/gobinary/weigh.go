@@ -202,7 +202,7 @@ func tableBytes(table []byte) (sizes []int64) {
 // 0 where it is not there.
 type Change struct {
 	Component
-	Before int64 `json:"beforeBytes"`
+	Before int64 `json:"beforeBytes,omitempty"`
 }
 
 // Growth is how much heavier it is now.
