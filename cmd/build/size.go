@@ -45,7 +45,7 @@ largest growth first.`,
 		Example: `  build size ./dist
   build size --against camllia/derper:latest --by module ./dist
   build size --top 0 --json ./tailscaled
-  build size --table       write the tables of sizes in README.md and docs/image.md`,
+  build size --table       write the tables in README.md and docs/image.md`,
 		Args: cli.AtMostOne("images"),
 	}
 	in.registerLock(c)
@@ -58,7 +58,7 @@ largest growth first.`,
 	f.BoolVar(&table, "table", false, "write what the lock records into the tables of README.md and docs/image.md, and weigh nothing")
 	out := newPrinter(e, c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		platforms, err := in.platform()
+		platform, err := in.platform()
 		switch {
 		case err != nil:
 			return err
@@ -83,7 +83,7 @@ largest growth first.`,
 					return err
 				}
 				task := display.Start("size "+source, "")
-				i, err = size.Read(c.Context(), source, keychain, platforms)
+				i, err = size.Read(c.Context(), source, keychain, platform)
 				task.End(err)
 				if err != nil {
 					return explain(fmt.Errorf("size: %w", err), sizeHints)

@@ -74,14 +74,12 @@ func split(name string) (before, table, after string, err error) {
 }
 
 // about says of which image a table is.
-func about(l *lock.Lock) string {
-	return fmt.Sprintf("Of `%s`, written by `build size --table`:", l.Inputs.ImageVersion())
-}
+func about(l *lock.Lock) string { return fmt.Sprintf("Of `%s`:", l.Inputs.ImageVersion()) }
 
 // variants is a row for each variant.
 func variants(l *lock.Lock) string {
 	var b strings.Builder
-	b.WriteString("| variant | compressed | on disk | programs |\n|---|---|---|---|\n")
+	b.WriteString("| variant | compressed | on disk |\n|---|---|---|\n")
 	for _, v := range l.Inputs.Variants {
 		var compressed, onDisk span
 		for _, p := range l.Outputs[v.Name].Platforms {
@@ -89,7 +87,7 @@ func variants(l *lock.Lock) string {
 			compressed.add(c)
 			onDisk.add(d)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", v.Name, compressed, onDisk, strings.Join(v.Programs, ", "))
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", v.Name, compressed, onDisk)
 	}
 	return b.String()
 }

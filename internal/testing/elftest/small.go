@@ -30,9 +30,9 @@ var SmallTable = func() []byte {
 	put([]uint64{2, 0, smallText + smallHead, head, at, at, at, at})
 	b.WriteString(names)
 	// Where each begins, and where what is said of it does; the end of the last.
-	const functab, each = (2*2 + 1) * 4, 10 * 4
+	const functab, each = (2*2 + 1) * 4, 11 * 4
 	put([]uint32{0, functab, 16, functab + each, 32})
-	put([10]uint32{0, 0}, [10]uint32{16, uint32(len("runtime.main\x00"))})
+	put([11]uint32{0, 0}, [11]uint32{16, uint32(len("runtime.main\x00"))})
 	return b.Bytes()
 }()
 
