@@ -23,7 +23,7 @@ func sample() *Lock {
 		return PlatformOutput{
 			Platform:    p,
 			Binaries:    []Binary{{"derper", digest(c)}, {"tailscaled", digest("b")}},
-			Layers:      []Layer{{"base", digest("1"), digest("2")}, {"derper", digest("3"), digest("4")}},
+			Layers:      []Layer{{"base", digest("1"), digest("2"), 0, 0}, {"derper", digest("3"), digest("4"), 100, 200}},
 			Config:      digest("5"),
 			Manifest:    digest("6"),
 			Attestation: digest("7"),

@@ -32,8 +32,8 @@ func TestParseRefuses(t *testing.T) {
 		{"single quotes", replace(`"v1.102.3"`, `'v1.102.3'`), []string{"line 6, column 18", "not JSON"}},
 		{"truncated", good[:len(good)/2], []string{"not JSON", "ends too early"}},
 		{"last brace missing", strings.TrimSuffix(good, "}\n"), []string{"not JSON", "ends too early"}},
-		{"garbage after it", good + "\nx\n", []string{"line 120, column 1", "not JSON", "after top-level value"}},
-		{"second document", good + good, []string{"line 119, column 1", "not JSON"}},
+		{"garbage after it", good + "\nx\n", []string{"line 124, column 1", "not JSON", "after top-level value"}},
+		{"second document", good + good, []string{"line 123, column 1", "not JSON"}},
 
 		{"unknown key", replace(`"schema": 2,`, "\"schema\": 2,\n  \"note\": \"x\","), []string{"line 3, column 3", `unknown key "note"`}},
 		// The name is that of a key elsewhere: the error must not point there.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/mod/module"
@@ -100,9 +101,9 @@ func (b *Builder) layers(pp *plan.PlatformPlan) []*image.Layer {
 	for i, a := range pp.Layers {
 		r := b.result(a)
 		blob := r.Blobs[a.Outputs[0]]
+		onDisk, _ := strconv.ParseInt(r.Notes[noteSize], 10, 64) // which layer wrote
 		layers[i] = &image.Layer{
-			Layer: lock.Layer{Name: a.Name, DiffID: r.Notes[noteDiffID], Digest: blob.Digest},
-			Bytes: blob.Size,
+			Layer: lock.Layer{Name: a.Name, DiffID: r.Notes[noteDiffID], Digest: blob.Digest, Bytes: blob.Size, OnDisk: onDisk},
 			Open:  b.Cache.Opener(blob),
 		}
 	}
