@@ -20,12 +20,41 @@ import (
 
 // inputFlags are the flags of the commands that read the lock.
 type inputFlags struct {
-	lockFile, platforms, cacheDir string
-	verifyCache                   bool
+	lockFile, variants, platforms, cacheDir string
+	verifyCache                             bool
 }
 
 func (f *inputFlags) registerLock(c *cobra.Command) {
 	c.Flags().StringVar(&f.lockFile, "lock", lock.File, "the lock `file`")
+}
+
+// registerVariants registers --variant.
+func (f *inputFlags) registerVariants(c *cobra.Command) {
+	c.Flags().StringVar(&f.variants, "variant", lock.Default, "`variants` of the image, separated by commas; all is every one in the lock")
+	cli.Offer(c, "variant", append([]string{"all"}, variantNames(lock.Defaults().Variants)...)...)
+}
+
+func variantNames(list []lock.Variant) (names []string) {
+	for _, v := range list {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
+// chosenVariants is the value of --variant, in the order of the lock.
+func (f *inputFlags) chosenVariants(l *lock.Lock) ([]string, error) {
+	all := variantNames(l.Inputs.Variants)
+	chosen := map[string]bool{}
+	for word := range strings.SplitSeq(f.variants, ",") {
+		switch word = strings.TrimSpace(word); {
+		case word == "all":
+			return all, nil
+		case !slices.Contains(all, word):
+			return nil, cli.Usage("--variant: %s has no variant %q: it has %s", f.lockFile, word, strings.Join(all, ", "))
+		}
+		chosen[word] = true
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return !chosen[name] }), nil
 }
 
 // registerPlatforms registers --platform; of says of what all platforms are all.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -15,17 +16,23 @@ import (
 
 // imageResult is what a build says, in JSON but for what only its text has.
 type imageResult struct {
+	Variant   string             `json:"variant"`
 	Reference string             `json:"reference"`
 	Version   string             `json:"version"` // of the image, as 1.102.3-r1
 	Digest    string             `json:"digest"`
 	Layout    string             `json:"layout"`
 	Platforms []pipeline.Figures `json:"platforms"`
 	Actions   []pipeline.Run     `json:"actions"`
+	// Others are the other variants, where several were built.
+	Others []imageResult `json:"others,omitempty"`
 
 	Changed, Loaded, Explain, Recorded bool `json:"-"`
 }
 
-const imageText = `{{if .Explain}}{{range .Actions}}{{.Action}}: {{if .Cached}}from the cache
+const imageText = `{{template "image" .}}{{range .Others}}
+{{template "image" .}}{{end}}
+next: {{if .Loaded}}docker run --rm -p 443:443 -p 80:80 -p 3478:3478/udp {{.Reference}}{{else}}{{self}} --load{{end}}
+{{define "image"}}{{if .Explain}}{{range .Actions}}{{.Action}}: {{if .Cached}}from the cache
 {{else}}ran, {{printf "%.1f" .Seconds}}s
 {{range .Why}}    {{.}}
 {{end}}{{end}}{{end}}
@@ -37,9 +44,7 @@ index      {{.Digest}}
 PLATFORM	MANIFEST	PULL	ON DISK	BUILT	CACHED	SECONDS
 {{range .Platforms}}{{.Platform}}	{{.Manifest}}	{{bytes .Compressed}}	{{bytes .Uncompressed}}
 {{- "\t"}}{{or (join .Built ", ") "nothing"}}	{{with len .Cached}}{{.}} of it{{else}}nothing{{end}}	{{printf "%.1f" .Seconds}}
-{{end}}
-next: {{if .Loaded}}docker run --rm -p 443:443 -p 80:80 -p 3478:3478/udp {{.Reference}}{{else}}{{self}} --load{{end}}
-`
+{{end}}{{end}}`
 
 func newImage(e *env) *cobra.Command {
 	var in inputFlags
@@ -54,18 +59,23 @@ func newImage(e *env) *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	in.registerLock(c)
+	in.registerVariants(c)
 	in.registerPlatforms(c, "host", "in the lock")
 	in.registerCache(c)
 	f := c.Flags()
-	f.StringVar(&output, "output", "dist", "`folder` for the OCI layout")
-	f.StringVar(&tarball, "tarball", "", "also write a docker archive, of one platform, to `file`")
+	f.StringVar(&output, "output", "dist", "`folder` for the OCI layout; those of other variants than the default end in their suffix, as dist-debug")
+	f.StringVar(&tarball, "tarball", "", "also write a docker archive, of one variant for one platform, to `file`")
 	f.BoolVar(&load, "load", false, "also load the image into Docker")
-	f.BoolVar(&record, "update-lock", false, "record what came out in the lock, instead of comparing; needs --platform all")
+	f.BoolVar(&record, "update-lock", false, "record what came out in the lock, instead of comparing; needs --platform all, and builds all variants")
 	f.BoolVar(&explained, "explain", false, "say for each action that ran why it did")
 	out := newPrinter(e, c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		ctx := c.Context()
 		l, chosen, err := in.read()
+		if err != nil {
+			return err
+		}
+		variants, err := in.chosenVariants(l)
 		switch {
 		case err != nil:
 			return err
@@ -73,23 +83,29 @@ func newImage(e *env) *cobra.Command {
 			return cli.Usage("--update-lock records the outputs of all platforms: add --platform all")
 		case tarball != "" && len(chosen) != 1:
 			return cli.Usage("--tarball takes one platform, not %d", len(chosen))
+		case tarball != "" && len(variants) != 1:
+			return cli.Usage("--tarball takes one variant, not %d", len(variants))
 		}
-		if err := image.CheckLayout(output); err != nil {
-			return err // before, and not after minutes of work
+		for _, v := range l.Inputs.Variants {
+			if err := image.CheckLayout(delivery.LayoutOf(output, v)); err != nil && slices.Contains(variants, v.Name) {
+				return err // before, and not after minutes of work
+			}
 		}
-		ref := "derper:" + l.Inputs.Tailscale.Short()
-		d := delivery.Delivery{Lock: l, LockFile: in.lockFile, Platforms: chosen, Layout: output, Record: record}
-		built, err := e.deliver(ctx, &in, d, func(built *pipeline.Build) error {
-			err := e.workflow().SetOutputs("digest", built.Output.Index)
+		reference := func(v lock.Variant) string { return "derper:" + l.Inputs.Tailscale.Short() + v.Suffix }
+		d := delivery.Delivery{Lock: l, LockFile: in.lockFile, Variants: variants, Platforms: chosen, Layout: output, Record: record}
+		results, err := e.deliver(ctx, &in, d, func(r *delivery.Result) (err error) {
+			if r.Variant.Name == variants[0] {
+				err = e.workflow().SetOutputs("digest", r.Output.Index)
+			}
 			if err == nil && tarball != "" {
-				err = image.WriteTarball(tarball, ref, built.Images[0])
+				err = image.WriteTarball(tarball, reference(r.Variant), r.Images[0])
 			}
 			if err != nil || !load {
 				return err
 			}
-			for i, p := range built.Figures {
-				if len(built.Images) == 1 || p.Platform.Arch() == runtime.GOARCH {
-					return image.LoadDocker(ctx, ref, built.Images[i])
+			for i, p := range r.Figures {
+				if len(r.Images) == 1 || p.Platform.Arch() == runtime.GOARCH {
+					return image.LoadDocker(ctx, reference(r.Variant), r.Images[i])
 				}
 			}
 			return cli.Usage("--load: no image for linux/%s among those built: choose one platform with --platform", runtime.GOARCH)
@@ -97,14 +113,19 @@ func newImage(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return out.print(imageResult{ref, l.Inputs.Version(), built.Output.Index, output, built.Figures, built.Runs,
-			built.Written, load, explained, record}, imageText)
+		var all []imageResult
+		for _, r := range results {
+			all = append(all, imageResult{r.Variant.Name, reference(r.Variant), l.Inputs.Version(), r.Output.Index, r.Layout, r.Figures, r.Runs,
+				nil, r.Written, load, explained, record})
+		}
+		all[0].Others = all[1:]
+		return out.print(all[0], imageText)
 	}
 	return c
 }
 
-// deliver makes an image of a lock into a layout.
-func (e *env) deliver(ctx context.Context, in *inputFlags, d delivery.Delivery, use ...func(*pipeline.Build) error) (*delivery.Result, error) {
+// deliver makes images of a lock into layouts.
+func (e *env) deliver(ctx context.Context, in *inputFlags, d delivery.Delivery, use ...func(*delivery.Result) error) ([]*delivery.Result, error) {
 	display := e.display()
 	defer display.Close()
 	c, err := in.openCache(display)
@@ -113,8 +134,8 @@ func (e *env) deliver(ctx context.Context, in *inputFlags, d delivery.Delivery, 
 	}
 	defer c.Close()
 	d.Cache, d.Modules, d.Display = c, e.modules(c), display
-	result, err := d.Run(ctx, use...)
-	return result, explain(err, hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}})
+	results, err := d.Run(ctx, use...)
+	return results, explain(err, hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}})
 }
 
 // updateLock is the command that records what comes out in a lock.

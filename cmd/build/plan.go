@@ -36,7 +36,8 @@ const planText = `image    {{.Version}}{{if not .Recorded}} (no outputs are reco
 variant  {{.Variant.Name}}: {{join .Variant.Programs ", "}}{{with .Variant.User}}, as user {{.}}{{end}}
 tags     {{join .Tags ", "}}
 source   {{.Inputs.Source}}
-{{range .Inputs.Programs}}program  {{.Package}}{{with .Tags}}, build tags {{join . ","}}{{end}}
+{{range .Inputs.Modules}}module   {{.Mod}}
+{{end}}{{range .Inputs.Programs}}program  {{.Package}}{{with .Tags}}, build tags {{join . ","}}{{end}}
 {{end}}
 {{range .Actions}}{{.Key}}  {{.Name}}
 {{range $name, $digest := .Action.Inputs}}    {{$name}} {{$digest}}
@@ -58,10 +59,21 @@ compact JSON.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	in.registerLock(c)
+	in.registerVariants(c)
 	in.registerPlatforms(c, "host", "in the lock")
 	out := newPrinter(e, c)
 	c.RunE = func(*cobra.Command, []string) error {
 		l, platforms, err := in.read()
+		if err != nil {
+			return err
+		}
+		variants, err := in.chosenVariants(l)
+		if err == nil && len(variants) != 1 {
+			err = cli.Usage("--variant: plan takes one variant, not %d", len(variants))
+		}
+		if err == nil {
+			l, err = l.Of(variants[0])
+		}
 		if err != nil {
 			return err
 		}
@@ -80,10 +92,7 @@ func planOf(l *lock.Lock, platforms []lock.Platform) (*planResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &planResult{Version: l.Inputs.Version(), Recorded: l.Output() != nil, Variant: l.Inputs.Variant()}
-	if r.Inputs, err = l.Inputs.Of(r.Variant.Name); err != nil {
-		return nil, err
-	}
+	r := &planResult{Version: l.Inputs.Version(), Recorded: l.Output() != nil, Variant: l.Inputs.Variant(), Inputs: l.Inputs}
 	tags, err := registry.Choice{}.Tags(l.Inputs)
 	if err != nil {
 		return nil, err

@@ -172,7 +172,7 @@ func TestBinariesAreThoseOfGoInstall(t *testing.T) {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
-	command(plan.Settings(p.Platforms[0].Platform), plan.InstallArgs(l.Inputs.Tailscale, l.Inputs.Programs[0]))
+	command(plan.Settings(p.Platforms[0].Platform), plan.InstallArgs(l.Inputs, l.Inputs.Programs[0]))
 	same(t, filepath.Join(gopath, "bin", "derper"), filepath.Join(root, "usr/local/bin/derper"))
 
 	entrypoint := p.Platforms[0].Entrypoint

@@ -11,7 +11,6 @@ import (
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
-	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
@@ -49,7 +48,11 @@ func TestRun(t *testing.T) {
 		if change != nil {
 			change(l, d)
 		}
-		return d.Run(t.Context(), func(*pipeline.Build) error { used++; return nil })
+		list, err := d.Run(t.Context(), func(*Result) error { used++; return nil })
+		if err != nil {
+			return nil, err
+		}
+		return list[0], nil
 	}
 	record := func(_ *lock.Lock, d *Delivery) { d.Record = true }
 	recorded := func() *lock.Lock {
@@ -109,15 +112,9 @@ func TestRun(t *testing.T) {
 	}); err != nil || recorded().Inputs.Revision != 1 {
 		t.Errorf("the published image: %v, revision %d", err, recorded().Inputs.Revision)
 	}
-	if _, err := deliver(func(l *lock.Lock, d *Delivery) {
-		l.Inputs.Variants = append(l.Inputs.Variants, l.Inputs.Variants[0])
-		d.Record = true
-	}); err == nil || !strings.Contains(err.Error(), "2 variants") {
-		t.Errorf("two variants: %v", err)
-	}
 	failed := errors.New("no Docker")
 	d := &Delivery{Lock: recorded(), LockFile: lockFile, Platforms: l.Inputs.Platforms, Layout: filepath.Join(dir, "dist"), Cache: c, Display: display}
-	if _, err := d.Run(t.Context(), func(*pipeline.Build) error { return failed }); !errors.Is(err, failed) {
+	if _, err := d.Run(t.Context(), func(*Result) error { return failed }); !errors.Is(err, failed) {
 		t.Errorf("a use that fails: %v", err)
 	}
 }

@@ -156,6 +156,20 @@ type Layer struct {
 	Digest string `json:"digest"`
 }
 
+// Of is the lock as far as it is about one variant.
+func (l *Lock) Of(variant string) (*Lock, error) {
+	in, err := l.Inputs.Of(variant)
+	if err != nil {
+		return nil, err
+	}
+	of := *l
+	of.Inputs = in
+	if l.Outputs != nil {
+		of.Outputs = map[string]*Output{variant: l.Outputs[variant]}
+	}
+	return &of, nil
+}
+
 // Output is what is recorded of the first variant, nil for nothing.
 func (l *Lock) Output() *Output { return l.Outputs[l.Inputs.Variant().Name] }
 

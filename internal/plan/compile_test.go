@@ -11,7 +11,7 @@ import (
 // This is the command that the README shows, by which anybody gets the same
 // binaries.
 func TestInstallArgs(t *testing.T) {
-	got := strings.Join(InstallArgs(inputs().Tailscale, inputs().Programs...), "\n")
+	got := strings.Join(InstallArgs(inputs(), inputs().Programs...), "\n")
 	const want = `go
 install
 -trimpath
@@ -28,7 +28,7 @@ tailscale.com/cmd/tailscaled@v1.102.3`
 func TestTags(t *testing.T) {
 	in := inputs()
 	in.Programs[1].Tags = []string{"ts_omit_aws", "ts_omit_ssh"}
-	args := InstallArgs(in.Tailscale, in.Programs[1])
+	args := InstallArgs(in, in.Programs[1])
 	if n := len(args); args[n-2] != "-tags=ts_omit_aws,ts_omit_ssh" || args[n-1] != "tailscale.com/cmd/tailscaled@v1.102.3" {
 		t.Errorf("%q", args)
 	}

@@ -60,8 +60,8 @@ func TestEnvironment(t *testing.T) {
 	}
 	for _, p := range l.Inputs.Platforms {
 		work := folder(t, map[string]string{makesFile: "bin/derper"})
-		args := plan.InstallArgs(w.Inputs.Tailscale, w.Inputs.Programs...)
-		if _, err := tool.Source(w.Inputs.Tailscale).Install(t.Context(), plan.Settings(p), args, work, nil); err != nil {
+		args := plan.InstallArgs(w.Inputs, w.Inputs.Programs...)
+		if _, err := tool.Source(w.Inputs.Sources()[0]).Install(t.Context(), plan.Settings(p), args, work, nil); err != nil {
 			t.Fatal(err)
 		}
 		got := calls(t, work)[0]
@@ -110,7 +110,7 @@ func TestFetchEnvironment(t *testing.T) {
 	}
 	t.Setenv("HTTPS_PROXY", "http://proxy.example.com")
 	work := folder(t, map[string]string{saysFile: "tailscale.com/cmd/derper@v1.102.3: no such thing\n"})
-	_, err := tool.Source(w.Inputs.Tailscale).Fetch(t.Context(), plan.Settings("linux/arm64"), plan.InstallArgs(w.Inputs.Tailscale, w.Inputs.Programs...), work, nil)
+	_, err := tool.Source(w.Inputs.Sources()[0]).Fetch(t.Context(), plan.Settings("linux/arm64"), plan.InstallArgs(w.Inputs, w.Inputs.Programs...), work, nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "fetch tailscale.com@v1.102.3: go install: exit status 1") || !strings.Contains(err.Error(), "no such thing") {
 		t.Errorf("%v", err)
 	}
@@ -137,8 +137,8 @@ func TestFetchEnvironment(t *testing.T) {
 // progress, or does not tell a full disk.
 func TestCompileError(t *testing.T) {
 	w := newWorld(t)
-	source := w.installed().Source(w.Inputs.Tailscale)
-	args := plan.InstallArgs(w.Inputs.Tailscale, w.Inputs.Programs...)
+	source := w.installed().Source(w.Inputs.Sources()[0])
+	args := plan.InstallArgs(w.Inputs, w.Inputs.Programs...)
 	many := strings.Repeat("an earlier line\n", 30)
 	for _, test := range []struct {
 		name, says string
@@ -176,12 +176,12 @@ func TestCompileError(t *testing.T) {
 func TestInstallPrograms(t *testing.T) {
 	w := newWorld(t)
 	work := folder(t, map[string]string{makesFile: "bin/derper bin/linux_arm64/tailscaled"})
-	got, err := w.installed().Source(w.Inputs.Tailscale).Install(t.Context(), nil, []string{"go", "install"}, work, nil)
+	got, err := w.installed().Source(w.Inputs.Sources()[0]).Install(t.Context(), nil, []string{"go", "install"}, work, nil)
 	want := map[string]string{"derper": filepath.Join(work, "bin/derper"), "tailscaled": filepath.Join(work, "bin/linux_arm64/tailscaled")}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := w.installed().Source(w.Inputs.Tailscale).Install(t.Context(), nil, []string{"go", "install"}, folder(t, nil), nil); err == nil {
+	if _, err := w.installed().Source(w.Inputs.Sources()[0]).Install(t.Context(), nil, []string{"go", "install"}, folder(t, nil), nil); err == nil {
 		t.Error("a command that made nothing is no error")
 	}
 }
@@ -233,7 +233,7 @@ func TestRun(t *testing.T) {
 // command's whole group is killed, and the error is why.
 func TestCancelled(t *testing.T) {
 	w := newWorld(t)
-	source := w.installed().Source(w.Inputs.Tailscale)
+	source := w.installed().Source(w.Inputs.Sources()[0])
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -280,9 +280,9 @@ func TestSource(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env, args := plan.Settings("linux/arm64"), plan.InstallArgs(r.Inputs.Tailscale, r.Inputs.Programs...)
+	env, args := plan.Settings("linux/arm64"), plan.InstallArgs(r.Inputs, r.Inputs.Programs...)
 	// A source remembers what it has verified, so each has to be new.
-	fetch := func(of lock.Tailscale) (*toolchain.Source, int, error) {
+	fetch := func(of lock.Source) (*toolchain.Source, int, error) {
 		s := tool.Source(of)
 		n, err := s.Fetch(t.Context(), env, args, t.TempDir(), nil)
 		return s, n, err
@@ -295,7 +295,8 @@ func TestSource(t *testing.T) {
 		}
 	}
 
-	wrong := r.Inputs.Tailscale
+	release := r.Inputs.Sources()[0]
+	wrong := release
 	wrong.Sum = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 	_, _, err = fetch(wrong)
 	sumError(err, "tailscale.com@v1.102.3")
@@ -310,20 +311,20 @@ func TestSource(t *testing.T) {
 		}
 		return missing
 	})
-	if _, _, err := fetch(r.Inputs.Tailscale); err == nil || !strings.Contains(err.Error(), "fetch tailscale.com@v1.102.3: go install: ") || !strings.Contains(err.Error(), "example.com/dep@v1.0.0") {
+	if _, _, err := fetch(release); err == nil || !strings.Contains(err.Error(), "fetch tailscale.com@v1.102.3: go install: ") || !strings.Contains(err.Error(), "example.com/dep@v1.0.0") {
 		t.Errorf("a module that no proxy has: %v", err)
 	}
 	r.Intercept(nil)
 
-	source, n, err := fetch(r.Inputs.Tailscale)
+	source, n, err := fetch(release)
 	if err != nil {
 		t.Fatal(err)
 	}
 	next := module.Version{Path: lock.TailscaleModule, Version: "v1.102.4"}
-	nextRelease := r.Inputs.Tailscale
-	nextRelease.Version = next.Version
-	nextRelease.Sum = strings.Fields(r.Add(t, next, "module tailscale.com\n\ngo 1.24\n", map[string]string{"go.sum": "", "cmd/derper/main.go": "package main\n\nfunc main() {}\n"}))[2]
-	other := tool.Source(nextRelease)
+	nextRelease := r.Inputs
+	nextRelease.Tailscale.Version = next.Version
+	nextRelease.Tailscale.Sum = strings.Fields(r.Add(t, next, "module tailscale.com\n\ngo 1.24\n", map[string]string{"go.sum": "", "cmd/derper/main.go": "package main\n\nfunc main() {}\n"}))[2]
+	other := tool.Source(nextRelease.Sources()[0])
 	if _, err := other.Fetch(t.Context(), env, plan.InstallArgs(nextRelease, r.Inputs.Programs[0]), t.TempDir(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +371,7 @@ func TestSource(t *testing.T) {
 		if err := cmp.Or(err, os.Chmod(name, 0o644), os.WriteFile(name, append(data, "and more\n"...), 0o644)); err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = fetch(r.Inputs.Tailscale)
+		_, _, err = fetch(release)
 		sumError(err, m.String())
 		if _, err := os.Stat(tree); err == nil {
 			t.Errorf("%s: what is damaged is left", m)

@@ -96,12 +96,19 @@ func (f *found) claims() (lock.Inputs, error) {
 
 func claimsOf(in lock.Inputs) *Claims {
 	t, v := in.Tailscale, in.Variant()
-	return &Claims{in.Version(), t.Version, t.Commit, t.Time, in.Go.Version, in.Roots.Version, in.Format, in.Source, v, in.Programs}
+	var modules []string
+	for _, m := range in.Modules {
+		modules = append(modules, m.Mod().String())
+	}
+	return &Claims{in.Version(), t.Version, t.Commit, t.Time, in.Go.Version, in.Roots.Version, in.Format, in.Source, v, in.Programs, modules}
 }
 
 // Words says of what an image is made besides the release, for people.
 func (c *Claims) Words() string {
 	words := fmt.Sprintf("%s, CA roots %s, format %d, variant %s", c.Go, c.Roots, c.Format, c.Variant.Name)
+	for _, m := range c.Modules {
+		words += ", " + m
+	}
 	for _, p := range c.Programs {
 		if len(p.Tags) > 0 {
 			words += fmt.Sprintf(", %s with the build tags %s", p.Name(), strings.Join(p.Tags, ","))
@@ -115,6 +122,9 @@ func otherFormat(format string) error {
 	return fmt.Errorf("it is an image of format %s, made by an older or a newer build program, and this one makes format %d: verify it with the program of the revision that made it", diff.Printable(format), lock.Format)
 }
 
+// maxModules is how many modules besides tailscale's the database is asked for.
+const maxModules = 16
+
 // remake makes a lock's inputs again from what an image claims: every sum comes from
 // the checksum database, and the time from the module proxy. The image is trusted in
 // nothing but which release it is to be compared with. The checks say what of the
@@ -124,6 +134,9 @@ func (j *job) remake(ctx context.Context) error {
 	in.Platforms = j.expected
 	if in.Format != lock.Format {
 		return otherFormat(strconv.Itoa(in.Format))
+	}
+	if n := len(in.Modules); n > maxModules {
+		return fmt.Errorf("claims programs of %d modules: %w", n, image.ErrForeign)
 	}
 	if err := j.sums(ctx); err != nil {
 		return err
@@ -302,6 +315,7 @@ func (j *job) againstLock() []Check {
 	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
 	var wrong, other []string
 	have, made := j.Lock.Inputs, attest.Modules(j.inputs, lock.Hosts...)
+	mine, unknown := have.Of(j.inputs.Variant().Name)
 	for _, m := range attest.Modules(have, lock.Hosts...) {
 		i := slices.IndexFunc(made, func(o attest.Module) bool { return o.Version == m.Version })
 		if i >= 0 && m.Sum != made[i].Sum {
@@ -314,12 +328,13 @@ func (j *job) againstLock() []Check {
 		{"revision", strconv.Itoa(have.Revision), strconv.Itoa(j.inputs.Revision)},
 		{"format", strconv.Itoa(have.Format), strconv.Itoa(j.inputs.Format)},
 		{"source", have.Source, j.inputs.Source},
+		{"modules", strings.Join(claimsOf(mine).Modules, ", "), strings.Join(claimsOf(j.inputs).Modules, ", ")},
 	} {
 		if d[1] != d[2] {
 			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
 		}
 	}
-	if mine, err := have.Of(j.inputs.Variant().Name); err == nil && j.sameRelease() {
+	if unknown == nil && j.sameRelease() {
 		// What the lock says of this very revision contradicts another claim.
 		for _, d := range [][2]string{{asJSON(mine.Image().Programs), asJSON(j.inputs.Programs)}, {asJSON(mine.Image().Variant()), asJSON(j.inputs.Variant())}} {
 			text := fmt.Sprintf("the lock has %s, the image claims %s", d[0], diff.Printable(d[1]))

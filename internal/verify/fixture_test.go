@@ -172,7 +172,7 @@ func goEnv(t *testing.T, name string, env ...string) string {
 
 // ldflags are those that the plan links derper with.
 func (f *fixture) ldflags() string {
-	for _, arg := range plan.InstallArgs(f.release.Inputs.Tailscale, f.release.Inputs.Programs[0]) {
+	for _, arg := range plan.InstallArgs(f.release.Inputs, f.release.Inputs.Programs[0]) {
 		if flags, ok := strings.CutPrefix(arg, "-ldflags="); ok {
 			return flags
 		}

@@ -131,6 +131,7 @@ type Claims struct {
 	Source    string         `json:"source"`
 	Variant   lock.Variant   `json:"variant"`
 	Programs  []lock.Program `json:"programs"`
+	Modules   []string       `json:"modules,omitempty"` // that programs come from besides, as path@version
 }
 
 // A PlatformResult is what was found about one platform.
