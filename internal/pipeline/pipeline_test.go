@@ -51,6 +51,7 @@ func TestBuild(t *testing.T) {
 		{"unchanged", testUnchanged},
 		{"changed", testChanged},
 		{"budget", testBudget},
+		{"unknown tags", testUnknownTags},
 		{"compile fails", testCompileFails},
 		{"cancelled while it fetches", testCancelledFetch},
 		{"cancelled while it waits", testCancelledWait},
@@ -299,6 +300,22 @@ func testBudget(t *testing.T, w *world) {
 	}
 	if used {
 		t.Error("an image that is too large was used")
+	}
+}
+
+// testUnknownTags guards against a tag that upstream has removed and that leaves nothing out
+// any more without a word.
+func testUnknownTags(t *testing.T, w *world) {
+	var said bytes.Buffer
+	b := w.builder(t, w.copied(t), &said)
+	b.Inputs.Programs = []lock.Program{b.Inputs.Programs[0], {Package: "tailscale.com/cmd/tailscaled", Tags: []string{"netgo", "ts_include_cli", "ts_omit_gone"}}}
+	if _, err := b.Build(t.Context(), platforms); err != nil {
+		t.Fatal(err)
+	}
+	b.Display.Close()
+	const want = "build: tailscaled: build tags that leave nothing out: ts_omit_gone: tailscale v1.102.3 has no such feature; build update --version v1.102.3 sets the tags anew"
+	if n := strings.Count(said.String(), want); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &said)
 	}
 }
 
