@@ -312,7 +312,6 @@ func testUnknownTags(t *testing.T, w *world) {
 	if _, err := b.Build(t.Context(), platforms); err != nil {
 		t.Fatal(err)
 	}
-	b.Display.Close()
 	const want = "build: tailscaled: build tags that leave nothing out: ts_omit_gone: tailscale v1.102.3 has no such feature; build update --version v1.102.3 sets the tags anew"
 	if n := strings.Count(said.String(), want); n != 1 {
 		t.Errorf("said %d times:\n%s", n, &said)
