@@ -15,6 +15,7 @@ import (
 // TestOnTerminal has somebody type in a shell: what Tab completes, what help shows, and what
 // is said to who mistypes.
 func TestOnTerminal(t *testing.T) {
+	t.Parallel()
 	const library = "/usr/share/bash-completion/bash_completion"
 	bash := need.Program(t, "bash", "bash")
 	if _, err := os.Stat(library); err != nil {
@@ -54,23 +55,32 @@ func TestOnTerminal(t *testing.T) {
 			}
 		}
 	}()
-	// types types keys and waits until the shell shows want after that.
-	late := time.After(2 * time.Minute)
-	types := func(keys, want string) {
+	late, screen := time.After(2*time.Minute), ""
+	// shows waits until the shell shows want.
+	shows := func(want string) {
 		t.Helper()
-		if _, err := person.WriteString(keys); err != nil {
-			t.Fatal(err)
-		}
-		screen := ""
 		for !strings.Contains(screen, want) {
 			select {
 			case more := <-said:
 				screen += more
 			case <-late:
-				t.Fatalf("typed %q: no %q in\n%s", keys, want, screen)
+				t.Fatalf("no %q in\n%s", want, screen)
 			}
 		}
+		_, screen, _ = strings.Cut(screen, want)
 	}
+	// types types keys and waits until the shell shows want after that, and reads again.
+	types := func(keys, want string) {
+		t.Helper()
+		if _, err := person.WriteString(keys); err != nil {
+			t.Fatal(err)
+		}
+		shows(want)
+		if strings.HasSuffix(keys, "\n") {
+			shows("$ ")
+		}
+	}
+	shows("$ ")
 	const wipe = "\x15" // Ctrl-U
 	types("source "+library+"; source <(build completion bash); echo re''ady\n", "ready\r\n")
 	types("build pus\t", "build push ")
@@ -84,7 +94,7 @@ func TestOnTerminal(t *testing.T) {
 	if _, err := person.WriteString("exit 0\n"); err != nil {
 		t.Fatal(err)
 	}
-	for screen := ""; ; {
+	for {
 		select {
 		case more := <-said:
 			screen += more
