@@ -70,7 +70,12 @@ func New(t testing.TB, root string) *Release {
 		sums:   map[module.Version]string{},
 		infos:  map[module.Version][]byte{},
 	}
+	// One variant, of programs whose source has no features.
 	r.Inputs.Variants = r.Inputs.Variants[:1]
+	r.Inputs.Programs = slices.Clone(r.Inputs.Programs)
+	for i := range r.Inputs.Programs {
+		r.Inputs.Programs[i].Features, r.Inputs.Programs[i].Tags = nil, nil
+	}
 	r.Inputs.Platforms, r.Inputs.Revision = []lock.Platform{"linux/amd64", "linux/arm64", "linux/arm/v6"}, 0
 	for _, host := range lock.Hosts {
 		r.sums[l.Inputs.Go.Module(host)] = l.Inputs.Go.Sums[host]
