@@ -131,7 +131,7 @@ func (e *env) deliver(ctx context.Context, in *inputFlags, d delivery.Delivery, 
 		results, err = d.Run(ctx, use...)
 		return err
 	})
-	return results, explain(err, hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}})
+	return results, explain(err, append(budgetHints(err), hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}}...))
 }
 
 // equip gives a delivery what it works with, as long as work runs.

@@ -123,13 +123,7 @@ func (v Variant) Change(now Size) string {
 	if i < 0 {
 		return "new"
 	}
-	switch d := now.Bytes - v.Before.Platforms[i].Bytes; {
-	case d > 0:
-		return "+" + progress.Bytes(d)
-	case d < 0:
-		return "−" + progress.Bytes(-d)
-	}
-	return "±0"
+	return progress.Growth(now.Bytes, v.Before.Platforms[i].Bytes)
 }
 
 // Gone are platforms that Before had.
