@@ -123,10 +123,11 @@ func (r *Release) pushWith(ctx context.Context, l *lock.Lock, tags []registry.Ta
 	if err != nil {
 		return err
 	}
+	image.Tags = tags
 	r.Registry.Display = r.display()
 	defer r.Registry.Display.Close()
 	_, err = r.Registry.Push(ctx, registry.Plan{
-		Release: image, Repositories: r.Repositories, Tags: tags, Retag: r.Retag, Verify: tags == nil,
+		Images: []*registry.Content{image}, Repositories: r.Repositories, Retag: r.Retag, Verify: tags == nil,
 	})
 	return err
 }
@@ -152,7 +153,7 @@ func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
 		return false, err
 	}
 	report, err := r.Registry.Push(ctx, registry.Plan{
-		Release: registry.ByDigest(l.Inputs.Version(), digest), Repositories: r.Repositories, Tags: tags, Retag: r.Retag, DryRun: true,
+		Images: []*registry.Content{registry.ByDigest(l.Inputs.Version(), digest, tags...)}, Repositories: r.Repositories, Retag: r.Retag, DryRun: true,
 	})
 	if err != nil {
 		return false, err

@@ -80,8 +80,8 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 	earlier := slices.DeleteFunc(have, func(p registry.Published) bool {
 		return p.Compare(v) >= 0 || isWithdrawn(p) || p.In(l.Withdrawn) || lock.ChannelOf(p.Tailscale) != lock.ChannelOf(v.Tailscale)
 	})
-	slices.Reverse(earlier)   // the newest first
-	var plans []registry.Plan // one for each image that tags go back to
+	slices.Reverse(earlier) // the newest first
+	plan := registry.Plan{Repositories: r.Repositories, From: from}
 	w := &Withdrawal{Version: strings.TrimPrefix(mark, "v")}
 	for _, tag := range tagsOf(v) {
 		if !tag.Moves {
@@ -117,12 +117,12 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 		if to == nil {
 			continue
 		}
-		i := slices.IndexFunc(plans, func(p registry.Plan) bool { return p.Release.Version == to.Version })
+		i := slices.IndexFunc(plan.Images, func(c *registry.Content) bool { return c.Digest == to.Digest })
 		if i < 0 {
-			i = len(plans)
-			plans = append(plans, registry.Plan{Release: to, Repositories: r.Repositories, From: from})
+			i = len(plan.Images)
+			plan.Images = append(plan.Images, to)
 		}
-		plans[i].Tags = append(plans[i].Tags, tag)
+		plan.Images[i].Tags = append(plan.Images[i].Tags, tag)
 	}
 	if !slices.Contains(l.Withdrawn, mark) {
 		l.Withdrawn = append(l.Withdrawn, mark)
@@ -136,10 +136,11 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 		return nil, fmt.Errorf("withdraw %s: %w", version, err)
 	}
 	r.say("%s is marked as withdrawn", mark)
-	for _, p := range plans {
-		if _, err := r.Registry.Move(ctx, p); err != nil {
-			return nil, &StepError{"tag", err}
-		}
+	if plan.Images == nil {
+		return w, nil
+	}
+	if _, err := r.Registry.Move(ctx, plan); err != nil {
+		return nil, &StepError{"tag", err}
 	}
 	return w, nil
 }
@@ -147,7 +148,7 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 // have are the images that every repository has, from the oldest to the newest.
 func (r *Release) have(ctx context.Context) (common []registry.Published, err error) {
 	for i, repository := range r.Repositories {
-		have, err := r.Registry.Versions(ctx, repository)
+		have, err := r.Registry.Versions(ctx, repository, "")
 		if err != nil {
 			return nil, err
 		}

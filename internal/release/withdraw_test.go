@@ -18,10 +18,10 @@ func published(t *testing.T, repository, version string, tags ...registry.Tag) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tags == nil {
-		tags = tagsOf(b.Lock.Inputs.ImageVersion())
+	if c.Tags = tags; tags == nil {
+		c.Tags = tagsOf(b.Lock.Inputs.ImageVersion())
 	}
-	if _, err := (&registry.Client{}).Push(t.Context(), registry.Plan{Release: c, Repositories: []string{repository}, Tags: tags}); err != nil {
+	if _, err := (&registry.Client{}).Push(t.Context(), registry.Plan{Images: []*registry.Content{c}, Repositories: []string{repository}}); err != nil {
 		t.Fatal(err)
 	}
 	return b
