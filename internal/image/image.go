@@ -67,6 +67,20 @@ func Annotations(in lock.Inputs) map[string]string {
 	return list
 }
 
+// Claimed is the lock as far as it is about the variant that the index of an image says that
+// it is of. The error is [ErrForeign] if it says nothing.
+func Claimed(l *lock.Lock, index *v1.IndexManifest) (*lock.Lock, error) {
+	var v lock.Variant
+	if err := json.Unmarshal([]byte(index.Annotations[LabelVariant]), &v); err != nil {
+		return nil, fmt.Errorf("%w: its index does not say which variant it is", ErrForeign)
+	}
+	of, err := l.Of(v.Name)
+	if err != nil {
+		err = fmt.Errorf("it is of another variant: %w", err)
+	}
+	return of, err
+}
+
 func asJSON(v any) string {
 	data, err := json.Marshal(v)
 	if err != nil {
