@@ -77,9 +77,23 @@ func Defaults() Inputs {
 	return Inputs{
 		Source:    DefaultSource,
 		Programs:  []Program{{Package: TailscaleModule + "/cmd/derper"}, {Package: TailscaleModule + "/cmd/tailscaled", Features: names(Kept)}},
-		Variants:  []Variant{{Name: Default, Programs: []string{"tailscaled", "derper"}, Budget: 22_000_000}},
+		Variants:  variants(),
 		Platforms: slices.Clone(Known),
 		Format:    Format,
+	}
+}
+
+// variants are the images that are made where nobody has said otherwise. Only the owners of
+// the folders that a start writes into make nonroot another one.
+func variants() []Variant {
+	const budget = 16_500_000
+	programs := []string{"tailscaled", "derper"}
+	return []Variant{
+		{Name: Default, Programs: programs, Budget: budget},
+		{Name: "nonroot", Suffix: "-nonroot", Programs: programs, Budget: budget, User: "65532:65532", Files: []Entry{
+			{Path: "root/", Mode: "0755", Owner: 65532},
+			{Path: "root/derper-certs/", Mode: "01777", Owner: 65532},
+		}},
 	}
 }
 

@@ -50,6 +50,7 @@ func TestBuild(t *testing.T) {
 		{"first", testFirst},
 		{"unchanged", testUnchanged},
 		{"changed", testChanged},
+		{"unknown tags", testUnknownTags},
 		{"compile fails", testCompileFails},
 		{"cancelled while it fetches", testCancelledFetch},
 		{"cancelled while it waits", testCancelledWait},
@@ -266,6 +267,21 @@ func testChanged(t *testing.T, w *world) {
 				t.Errorf("the same index: %v, want %v", same, test.same)
 			}
 		})
+	}
+}
+
+// testUnknownTags guards against a tag that upstream has removed and that leaves nothing out
+// any more without a word.
+func testUnknownTags(t *testing.T, w *world) {
+	var said bytes.Buffer
+	b := w.builder(t, w.copied(t), &said)
+	b.Inputs.Programs = []lock.Program{b.Inputs.Programs[0], {Package: "tailscale.com/cmd/tailscaled", Tags: []string{"netgo", "ts_include_cli", "ts_omit_gone"}}}
+	if _, err := b.Build(t.Context(), platforms); err != nil {
+		t.Fatal(err)
+	}
+	const want = "build: tailscaled: build tags that leave nothing out: ts_omit_gone: tailscale v1.102.3 has no such feature; build update --version v1.102.3 sets the tags anew"
+	if n := strings.Count(said.String(), want); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &said)
 	}
 }
 
