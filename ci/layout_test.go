@@ -37,8 +37,8 @@ func sample(t *testing.T, content string) (dir, digest string) {
 			t.Fatal(err)
 		}
 		img, err := image.New(l.Inputs, p, []*image.Layer{{
-			Layer: lock.Layer{Name: "hello", DiffID: diffID, Digest: hash.String()}, Bytes: size,
-			Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(blob.String())), nil },
+			Layer: lock.Layer{Name: "hello", DiffID: diffID, Digest: hash.String(), Bytes: size},
+			Open:  func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(blob.String())), nil },
 		}})
 		if err != nil {
 			t.Fatal(err)

@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -48,9 +49,8 @@ func main() {
 		command, args = args[0], args[1:]
 	}
 	isHelp := func(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
-	switch command {
-	case "derper", "tailscaled", "/usr/local/bin/derper", "/usr/local/bin/tailscaled":
-		os.Exit(become(program(filepath.Base(command)), args, os.Environ()))
+	if other := otherProgram(command); other != "" {
+		os.Exit(become(other, args, os.Environ()))
 	}
 	if command != "" {
 		signal.Reset() // only a relay ends in an order, see supervisor.Signals
@@ -68,7 +68,7 @@ func main() {
 	case "version":
 		os.Exit(printVersion())
 	case "sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash":
-		logf("%s: there is no shell in this image, and no other program; --help lists the commands. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
+		logf("%s: it is not in this image; the image whose tag ends in -debug has sh. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
 		os.Exit(127)
 	case "/entrypoint", "entrypoint":
 		logf("%s: is what docker run starts by itself; leave it out", command)
@@ -105,6 +105,22 @@ func program(name string) string {
 	return "/usr/local/bin/" + name
 }
 
+// otherProgram is the path of a program that is to run in place of the entrypoint, "" if the
+// command names none. The commands of the entrypoint are its own, whatever is in PATH.
+func otherProgram(command string) string {
+	switch command {
+	case "", "help", "env", "healthcheck", "derpmap", "renew", "version", "entrypoint", "/entrypoint":
+		return ""
+	case "derper", "tailscaled":
+		return program(command)
+	}
+	path, err := exec.LookPath(command)
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
 // become replaces the process. It returns only if that fails.
 func become(path string, args, environ []string) int {
 	err := syscall.Exec(path, append([]string{path}, args...), environ)
@@ -117,7 +133,7 @@ func become(path string, args, environ []string) int {
 
 func usage() {
 	fmt.Print(`usage: docker run IMAGE [flags for derper]
-       docker run IMAGE derper|tailscaled [flags]
+       docker run IMAGE PROGRAM [arguments]
        docker exec CONTAINER /entrypoint healthcheck|env|derpmap|renew|version
 
 commands
@@ -128,8 +144,8 @@ commands
                for a peer relay
   renew        make a new self-signed certificate, and print the new node
   version      print the versions of derper and Go
-  derper, tailscaled
-               run that program as it is, without the variables below
+  PROGRAM      run that program of the image as it is, without the variables
+               below: derper, tailscaled; sh in an image whose tag ends in -debug
 
 example
   docker run -p 443:443 -p 80:80 -p 3478:3478/udp -v derper:/root/derper-certs \

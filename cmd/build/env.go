@@ -139,7 +139,7 @@ func (p *printer) print(result any, text string) error {
 func render(w io.Writer, text string, data any) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	t := template.New("").Funcs(template.FuncMap{
-		"bytes": progress.Bytes, "join": strings.Join, "self": self,
+		"bytes": progress.Bytes, "growth": progress.Growth, "join": strings.Join, "self": self,
 		"indent": func(s string) string { return strings.ReplaceAll(s, "\n", "\n  ") },
 	})
 	if err := template.Must(t.Parse(text)).Execute(tw, data); err != nil {

@@ -78,6 +78,15 @@ func (f *inputFlags) read() (*lock.Lock, []lock.Platform, error) {
 	return l, chosen, err
 }
 
+// platform is the one platform that was chosen, of all that an image can be for.
+func (f *inputFlags) platform() (lock.Platform, error) {
+	chosen, err := parsePlatforms(f.platforms, lock.Known)
+	if err == nil && len(chosen) != 1 {
+		err = cli.Usage("--platform: expected one platform, got %d", len(chosen))
+	}
+	return append(chosen, "")[0], err
+}
+
 // parsePlatforms is the value of --platform.
 func parsePlatforms(names string, all []lock.Platform) ([]lock.Platform, error) {
 	chosen, err := lock.ParsePlatforms(names, all)

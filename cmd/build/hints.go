@@ -10,11 +10,11 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
-	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/sign"
@@ -68,7 +68,6 @@ var generalHints = hints{
 	{is(upstream.ErrRepository), "check the network, or name a copy of the repository with --source-repo"},
 	{as[*modproxy.SumError], "nothing of it was used; the lock or what was fetched has been tampered with, or the lock is wrong"},
 	{is(syscall.ENOSPC), "free space on the disk, or name another place with --cache and --output; what was finished is kept"},
-	{as[*pipeline.BudgetError], "find out what grew; when it is meant, raise budgetBytes in the lock's inputs.variants"},
 	{is(image.ErrNotBuilt), "name another folder with --output, or remove this one yourself"},
 	{is(cache.ErrNotCache), "name another folder with --cache"},
 	{is(cache.ErrNoLocks), "name a folder on another file system with --cache or --output"},
@@ -81,6 +80,19 @@ var generalHints = hints{
 	{is(sign.ErrTooMuch), "delete from the registry what does not belong to the image"},
 	{is(sign.ErrUnverified), "do not trust the image; or name another key, or another identity"},
 	{is(verify.ErrRebuilders), "ask others to rebuild it: " + self() + " verify --attest KEY REF"},
+}
+
+// budgetHints are for an image that is too large.
+func budgetHints(err error) hints {
+	e, _ := errors.AsType[*delivery.BudgetError](err)
+	if e == nil {
+		return nil
+	}
+	compare := ""
+	if e.File != "" {
+		compare = self() + " size --against REPOSITORY:TAG --platform " + string(e.Platform) + " " + e.File + " compares it with an image that was published; "
+	}
+	return hints{{always, compare + "when the growth is meant, raise budgetBytes in the lock's inputs.variants"}}
 }
 
 // verifyHints are for an image that could not be verified.

@@ -191,6 +191,13 @@ func TestHostile(t *testing.T) {
 			{"a lock", []string{"--lock", spoiled}, false},
 			{"the name of a lock", []string{"--lock", missing}, false},
 		},
+		"size": {
+			{"a registry", []string{ref}, false},
+			{"the platforms of a layout", []string{"--platform", "linux/riscv64", platforms}, false},
+			{"the name of a layout", []string{missing}, false},
+			{"the name of a layout to compare with", []string{"--against", missing, good.Dir}, false},
+			{"a lock", []string{"--table", "--lock", spoiled}, false},
+		},
 		"cache": {{"a command", []string{wipes}, false}},
 		"cache prune": {
 			{"the name of a cache", []string{"--all", "--cache", "pruned" + wipes}, false},

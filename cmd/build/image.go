@@ -135,7 +135,7 @@ func (e *env) deliver(ctx context.Context, in *inputFlags, d delivery.Delivery, 
 	defer c.Close()
 	d.Cache, d.Modules, d.Display = c, e.modules(c), display
 	results, err := d.Run(ctx, use...)
-	return results, explain(err, hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}})
+	return results, explain(err, append(budgetHints(err), hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}}...))
 }
 
 // updateLock is the command that records what comes out in a lock.

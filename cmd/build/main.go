@@ -25,14 +25,14 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // to reach a proxy from an empty container
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
-	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
 func main() {
-	suite.Init() // this program is also what runs in a container's network
-	diff.Init()  // and what takes programs apart
+	suite.Init()    // this program is also what runs in a container's network
+	gobinary.Init() // and what takes programs apart
 	standard().program().Main()
 }
 
@@ -75,7 +75,7 @@ does what build image does: lock → plan → fetch → compile → assemble →
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.PersistentFlags().BoolVarP(&e.quiet, "quiet", "q", false, "show no progress: only the result, warnings and errors")
 	root.AddCommand(newImage(&e), newTest(&e), newVerify(&e), newProbe(&e), newPush(&e), newSign(&e), newVerifySignature(&e),
-		newAttest(&e), newRelease(&e), newUpdate(&e), newGitHub(&e), newPlan(&e), newCache(&e), newVersion(&e), cli.NewCompletion("build"))
+		newAttest(&e), newRelease(&e), newUpdate(&e), newGitHub(&e), newPlan(&e), newSize(&e), newCache(&e), newVersion(&e), cli.NewCompletion("build"))
 	return root
 }
 

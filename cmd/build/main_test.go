@@ -16,12 +16,12 @@ import (
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
-	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
 // testSumDB names the variable by which a test's build learns of the test's
@@ -43,7 +43,7 @@ func (m tidy) Run() int {
 
 func TestMain(m *testing.M) {
 	suite.Init()
-	diff.Init()
+	gobinary.Init()
 	testscript.Main(tidy{m}, map[string]func(){
 		"build": func() {
 			e := standard()

@@ -32,11 +32,14 @@ func (o *releaseOptions) updateLock(ctx context.Context, base *lock.Lock) (*lock
 	if err := errors.Join(render(o.Log, updateText, r), o.summarize(r)); err != nil || !r.New {
 		return base, nil, err
 	}
-	var flags []string
+	var changes []string
 	for _, f := range r.Flags {
-		flags = append(flags, f.String())
+		changes = append(changes, f.String())
 	}
-	return next, flags, nil
+	for _, f := range r.Features {
+		changes = append(changes, f.String())
+	}
+	return next, changes, nil
 }
 
 // buildImage is the step build. What comes out is recorded in a lock that has no

@@ -22,15 +22,16 @@ var channels = []string{string(lock.Stable), string(lock.Unstable)}
 
 // updateResult is what build update says, in JSON but for what only its text has.
 type updateResult struct {
-	New      bool                  `json:"new"`
-	Written  bool                  `json:"written"`
-	Release  string                `json:"release"`
-	Channel  lock.Channel          `json:"channel"`
-	Changes  []upstream.Change     `json:"changes"`
-	Compare  string                `json:"compare,omitempty"`
-	Flags    []upstream.FlagChange `json:"flags"`
-	Pending  []upstream.Change     `json:"pending"`
-	Warnings []string              `json:"warnings"`
+	New      bool                     `json:"new"`
+	Written  bool                     `json:"written"`
+	Release  string                   `json:"release"`
+	Channel  lock.Channel             `json:"channel"`
+	Changes  []upstream.Change        `json:"changes"`
+	Compare  string                   `json:"compare,omitempty"`
+	Flags    []upstream.FlagChange    `json:"flags"`
+	Features []upstream.FeatureChange `json:"features"`
+	Pending  []upstream.Change        `json:"pending"`
+	Warnings []string                 `json:"warnings"`
 
 	LockFile string   `json:"-"`
 	Check    bool     `json:"-"`
@@ -45,6 +46,8 @@ compare  {{.Compare}}
 {{range .Flags}}flags    {{.}}
 {{else}}flags    no change in derper's command line
 {{end}}{{end -}}
+{{range .Features}}feature  {{.}}
+{{end -}}
 {{range .Pending}}pending  {{.Input}} {{.Old}} → {{.New}}, with the next release or {{self}} update --version {{$.Release}}
 {{end}}{{if .Written}}
 {{.LockFile}} is written, without outputs
@@ -124,7 +127,7 @@ func resultOf(u *upstream.Update, warnings []string, lockFile string) *updateRes
 	release := u.New.Tailscale.Version
 	r := &updateResult{
 		New: u.IsNew(), Release: release, Channel: lock.ChannelOf(release), LockFile: lockFile,
-		Changes: list(u.Changes()), Flags: list(u.Flags), Pending: list(u.Pending), Warnings: list(warnings),
+		Changes: list(u.Changes()), Flags: list(u.Flags), Features: list(u.Features), Pending: list(u.Pending), Warnings: list(warnings),
 	}
 	if from := u.Old.Tailscale.Version; from != "" && from != release {
 		r.Compare = upstream.CompareURL(from, release)

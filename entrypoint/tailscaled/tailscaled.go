@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -66,7 +67,8 @@ type Place struct {
 // Choose finds a place. The state goes beside the certificates, which are in a
 // volume. The socket goes to a directory of its own under /tmp, because not
 // every volume takes sockets, or else, when the root is read-only, beside the
-// state.
+// state. The directory has a fixed name unless another tailscaled took it: an
+// image that has upstream's client links the client's default socket to it.
 func Choose(certDir string) (Place, error) {
 	var p Place
 	state := filepath.Join(certDir, "tailscaled")
@@ -74,7 +76,11 @@ func Choose(certDir string) (Place, error) {
 	if stateErr == nil {
 		p.State = state
 	}
-	dir, tempErr := os.MkdirTemp("", "tailscaled")
+	dir := filepath.Join(os.TempDir(), "tailscaled")
+	tempErr := os.Mkdir(dir, 0o700)
+	if errors.Is(tempErr, fs.ErrExist) {
+		dir, tempErr = os.MkdirTemp("", "tailscaled")
+	}
 	if tempErr != nil {
 		if stateErr != nil {
 			return p, fmt.Errorf("no place for tailscaled: %w; mount a volume on CERT_DIR that uid %d can write", errors.Join(stateErr, tempErr), os.Getuid())

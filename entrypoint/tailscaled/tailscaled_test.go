@@ -76,13 +76,18 @@ func TestChoose(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	taken := filepath.Join(dir, "taken")
+	if err := os.MkdirAll(filepath.Join(taken, "tailscaled"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name          string
 		certs, temp   string
 		state, socket string // of the place; a socket's folder is new when it ends in *
 		err           string
 	}{
-		{name: "both can be written", certs: filepath.Join(dir, "a"), temp: dir, state: filepath.Join(dir, "a/tailscaled"), socket: filepath.Join(dir, "tailscaled*")},
+		{name: "both can be written", certs: filepath.Join(dir, "a"), temp: dir, state: filepath.Join(dir, "a/tailscaled"), socket: filepath.Join(dir, "tailscaled")},
+		{name: "another tailscaled", certs: filepath.Join(dir, "a"), temp: taken, state: filepath.Join(dir, "a/tailscaled"), socket: filepath.Join(taken, "tailscaled*")},
 		{name: "no volume", certs: filepath.Join(file, "a"), temp: dir, socket: filepath.Join(dir, "tailscaled*")},
 		{name: "read-only root", certs: filepath.Join(dir, "b"), temp: filepath.Join(file, "tmp"), state: filepath.Join(dir, "b/tailscaled"), socket: filepath.Join(dir, "b/tailscaled")},
 		{name: "neither", certs: filepath.Join(file, "a"), temp: filepath.Join(file, "tmp"), err: "no place for tailscaled: "},

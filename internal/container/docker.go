@@ -133,6 +133,7 @@ func (d docker) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker: %w", err)
 	}
+	s.Env = append(cpu(platform), s.Env...)
 	if err := d.ready(ctx); err != nil {
 		return nil, err
 	}

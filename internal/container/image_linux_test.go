@@ -168,6 +168,21 @@ func TestRunnable(t *testing.T) {
 	}
 }
 
+// TestCPU guards against an emulator that runs what the platform's processors cannot.
+func TestCPU(t *testing.T) {
+	for platform, want := range map[string]string{
+		"linux/arm/v5": "QEMU_CPU=arm926", "linux/arm/v6": "QEMU_CPU=arm1176", "linux/arm/v7": "QEMU_CPU=cortex-a7", "linux/arm64": "", "linux/amd64": "",
+	} {
+		p, err := v1.ParsePlatform(platform)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(cpu(*p), " "); got != want {
+			t.Errorf("%s: %q, not %q", platform, got, want)
+		}
+	}
+}
+
 // TestHiddenBinfmt guards against a privileged container, whose /proc is its own, that
 // takes the host's emulators for missing.
 func TestHiddenBinfmt(t *testing.T) {
@@ -237,7 +252,7 @@ func TestUnpack(t *testing.T) {
 			entry{tar.Header{Name: "closed/", Typeflag: tar.TypeDir, Mode: 0o4000}, ""}, // which is not to stay for ever
 			entry{tar.Header{Name: "suid", Typeflag: tar.TypeReg, Mode: 0o4755}, "x"}))
 	dir := t.TempDir()
-	if err := unpack(img, dir); err != nil {
+	if err := Unpack(img, dir); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"etc/kept": "kept", "dir/a": "second", "hard": "second"} {
@@ -263,7 +278,7 @@ func TestUnpack(t *testing.T) {
 func TestUnpackBounds(t *testing.T) {
 	for form, data := range tartest.Sparse("big") {
 		l := static.NewLayer(data, types.OCIUncompressedLayer)
-		if err := unpack(small(t, host, l), t.TempDir()); !errors.Is(err, limit.ErrSparse) {
+		if err := Unpack(small(t, host, l), t.TempDir()); !errors.Is(err, limit.ErrSparse) {
 			t.Errorf("%s: %v", form, err)
 		}
 	}
@@ -300,7 +315,7 @@ func TestUnpackStaysInside(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := unpack(small(t, host, layer(t, entries...)), dir); err == nil || !strings.HasPrefix(err.Error(), "unpack: ") {
+		if err := Unpack(small(t, host, layer(t, entries...)), dir); err == nil || !strings.HasPrefix(err.Error(), "unpack: ") {
 			t.Errorf("%s: %v", what, err)
 		}
 		for _, d := range []string{outside, parent} {
@@ -314,7 +329,7 @@ func TestUnpackStaysInside(t *testing.T) {
 	if err := os.WriteFile(precious, []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	unpack(small(t, host, layer(t, link("p", precious, tar.TypeSymlink), file("p", "yours"))), t.TempDir())
+	Unpack(small(t, host, layer(t, link("p", precious, tar.TypeSymlink), file("p", "yours"))), t.TempDir())
 	if b, _ := os.ReadFile(precious); string(b) != "mine" {
 		t.Error("written through a link")
 	}

@@ -26,6 +26,7 @@ func (native) Start(ctx context.Context, s Spec) (_ Container, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Env = append(cpu(platform), s.Env...)
 	p, err := s.process()
 	if err != nil {
 		return nil, err

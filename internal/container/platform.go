@@ -19,6 +19,21 @@ var qemu = map[string]string{
 	"riscv64": "qemu-riscv64", "s390x": "qemu-s390x", "loong64": "qemu-loongarch64",
 }
 
+// cpu is what an emulator needs in the environment to be a processor that has no more than the
+// platform promises, and so ends a program that asks for more. Without it, QEMU has every
+// instruction of ARM. On a real processor it does nothing.
+func cpu(p v1.Platform) []string {
+	switch p.Architecture + p.Variant {
+	case "armv5":
+		return []string{"QEMU_CPU=arm926"}
+	case "armv6":
+		return []string{"QEMU_CPU=arm1176"}
+	case "armv7":
+		return []string{"QEMU_CPU=cortex-a7"}
+	}
+	return nil
+}
+
 // Runnable says what is missing on this machine to run programs of a platform; nil if nothing is.
 func Runnable(p v1.Platform) error {
 	dir, done := openBinfmt()

@@ -1,8 +1,9 @@
 // Package delivery makes the images of a lock into OCI layouts, one for each variant: it
 // builds, compares what came out with what the lock records, or records it, and writes.
 //
-// A layout is written only when the lock agrees with it, so that one that is there always
-// names an image that somebody may publish or compare with.
+// A layout is written only when the lock agrees with it and it is within the variant's
+// budget, so that one that is there always names an image that somebody may publish or
+// compare with.
 package delivery
 
 import (
@@ -55,8 +56,8 @@ type Result struct {
 func LayoutOf(base string, v lock.Variant) string { return base + v.Suffix }
 
 // Run builds the images, in the order of the lock. use reads each after its layout is
-// written. The error is a *lock.Difference if one is not what the lock records: then its
-// layout is as it was.
+// written. The error is a *lock.Difference if one is not what the lock records, or a
+// [*BudgetError] if it is too large: then its layout is as it was, and to record, the lock.
 func (d *Delivery) Run(ctx context.Context, use ...func(*Result) error) (results []*Result, err error) {
 	d.builder = &pipeline.Builder{Cache: d.Cache, Modules: d.Modules, Display: d.Display}
 	var before [][]*pipeline.Build
@@ -89,7 +90,7 @@ func (d *Delivery) record(ctx context.Context) (builds [][]*pipeline.Build, err 
 		revision, outputs := d.Lock.Inputs.Revision, map[string]*lock.Output{}
 		var these []*pipeline.Build
 		for _, v := range d.Lock.Inputs.Variants {
-			built, err := d.build(ctx, v)
+			built, err := d.build(ctx, v, func(built *pipeline.Build) error { return d.withinBudget(ctx, v, built) })
 			if err != nil {
 				return nil, err
 			}
@@ -110,7 +111,7 @@ func (d *Delivery) build(ctx context.Context, v lock.Variant, use ...func(*pipel
 		return nil, err
 	}
 	built, err := d.builder.For(in).Build(ctx, d.Platforms, use...)
-	if err != nil && v.Name != lock.Default && !errors.As(err, new(*lock.Difference)) && !errors.As(err, new(*pipeline.BudgetError)) { // which name it
+	if err != nil && v.Name != lock.Default && !errors.As(err, new(*lock.Difference)) && !errors.As(err, new(*BudgetError)) { // which name it
 		err = fmt.Errorf("variant %s: %w", v.Name, err)
 	}
 	return built, err
@@ -121,6 +122,9 @@ func (d *Delivery) deliver(ctx context.Context, built *pipeline.Build, r *Result
 	if err := d.Lock.Compare(r.Variant.Name, built.Output); errors.Is(err, lock.ErrNoOutputs) {
 		d.Display.Printf("build: %s records no outputs: nothing to compare with", d.LockFile)
 	} else if err != nil {
+		return err
+	}
+	if err := d.withinBudget(ctx, r.Variant, built); err != nil {
 		return err
 	}
 	written, err := d.write(ctx, built, r)

@@ -5,10 +5,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/mod/module"
+
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/progress"
@@ -112,9 +116,76 @@ func TestRun(t *testing.T) {
 	}); err != nil || recorded().Inputs.Revision != 1 {
 		t.Errorf("the published image: %v, revision %d", err, recorded().Inputs.Revision)
 	}
+	budget(t, r, deliver, recorded(), index)
 	failed := errors.New("no Docker")
 	d := &Delivery{Lock: recorded(), LockFile: lockFile, Platforms: l.Inputs.Platforms, Layout: filepath.Join(dir, "dist"), Cache: c, Display: display}
 	if _, err := d.Run(t.Context(), func(*Result) error { return failed }); !errors.Is(err, failed) {
 		t.Errorf("a use that fails: %v", err)
 	}
+}
+
+// budget guards against an image that is larger than its variant may be, and against an error
+// that does not say what grew.
+func budget(t *testing.T, r *releasetest.Release, deliver func(func(*lock.Lock, *Delivery)) (*Result, error), recorded *lock.Lock, index func() string) {
+	t.Helper()
+	exactly, err := deliver(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := exactly.Figures[0].Compressed
+	if _, err := deliver(func(l *lock.Lock, _ *Delivery) { l.Inputs.Variants[0].Budget = size }); err != nil {
+		t.Errorf("an image that fits: %v", err)
+	}
+	m := module.Version{Path: lock.TailscaleModule, Version: "v1.102.4"}
+	sums := strings.Fields(r.Add(t, m, "module tailscale.com\n\ngo 1.24\n", map[string]string{
+		"LICENSE":                "tailscale's licence\n",
+		"go.sum":                 "",
+		"cmd/derper/main.go":     "package main\n\nimport (\n\t\"encoding/json\"\n\t\"os\"\n)\n\nfunc main() { json.NewEncoder(os.Stdout).Encode(os.Args) }\n",
+		"cmd/tailscaled/main.go": "package main\n\nfunc main() {}\n",
+	}))
+	before := index()
+	for _, locked := range []bool{true, false} {
+		_, err = deliver(func(l *lock.Lock, d *Delivery) {
+			l.Inputs.Tailscale.Version, l.Inputs.Tailscale.Sum, l.Inputs.Variants[0].Budget = m.Version, sums[2], size
+			d.Record = true
+			if !locked {
+				l.Outputs = nil
+			}
+		})
+		e, over := errors.AsType[*BudgetError](err)
+		if !over {
+			t.Fatalf("an image that grew: %v", err)
+		}
+		was := recorded.Output().Platforms[0].Layers[2]
+		if !locked {
+			was = lock.Layer{Name: "entrypoint"} // the largest, of which nothing is known
+		}
+		if e.Bytes <= size || e.Platform != "linux/amd64" || len(e.Layers) == 0 || e.Layers[0].Name != was.Name || e.Layers[0].Before != was.Bytes || e.Layers[0].Bytes <= was.Bytes {
+			t.Errorf("recorded %v: %+v", locked, e)
+		}
+		if locked && (e.Program != "derper" || !slices.ContainsFunc(e.Packages, func(g Growth) bool { return g.Name == "encoding/json" && g.Before == 0 && g.Bytes > 0 })) {
+			t.Errorf("in %s: %+v", e.Program, e.Packages)
+		}
+		if _, err := os.Stat(e.File); err != nil || len(e.Packages) == 0 {
+			t.Errorf("%d packages in %v", len(e.Packages), err)
+		}
+		words := []string{"linux/amd64: ", "variant default", "; layers: layer entrypoint ", "; the largest in "}
+		if locked {
+			words = []string{"linux/amd64: ", "variant default", "larger than recorded: layer derper ", "; what grew most in derper: "}
+		}
+		for _, word := range words {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%q does not say %q", err, word)
+			}
+		}
+		t.Log(err)
+	}
+	if index() != before {
+		t.Error("an image that is too large is in the layout")
+	}
+}
+
+func TestMain(m *testing.M) {
+	gobinary.Init()
+	os.Exit(m.Run())
 }

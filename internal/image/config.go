@@ -70,6 +70,9 @@ func config(in lock.Inputs) Config {
 	}
 }
 
+// LayerHistory is what precedes a layer's name in the history of an image.
+const LayerHistory = "derper build: layer "
+
 // New makes an image of layers, lowest first.
 func New(in lock.Inputs, platform lock.Platform, layers []*Layer) (v1.Image, error) {
 	created := v1.Time{Time: in.Tailscale.Time}
@@ -93,7 +96,7 @@ func New(in lock.Inputs, platform lock.Platform, layers []*Layer) (v1.Image, err
 		}
 		manifest.Layers = append(manifest.Layers, *d)
 		file.RootFS.DiffIDs = append(file.RootFS.DiffIDs, diffID)
-		file.History = append(file.History, v1.History{Created: created, CreatedBy: "derper build: layer " + l.Name})
+		file.History = append(file.History, v1.History{Created: created, CreatedBy: LayerHistory + l.Name})
 	}
 	i := &made{layers: layers}
 	var err error

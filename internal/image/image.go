@@ -100,9 +100,8 @@ func asJSON(v any) string {
 // read it.
 type Layer struct {
 	lock.Layer
-	// Bytes is the size of the compressed blob, Open opens it.
-	Bytes int64
-	Open  func() (io.ReadCloser, error)
+	// Open opens the compressed blob.
+	Open func() (io.ReadCloser, error)
 }
 
 // DiffID, Digest, Size, MediaType, Compressed and Uncompressed make a *Layer a

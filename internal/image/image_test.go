@@ -80,8 +80,8 @@ func layer(t testing.TB, name string, files []File) *Layer {
 	}
 	sum := sha256.Sum256(blob.Bytes())
 	return &Layer{
-		Layer: lock.Layer{Name: name, DiffID: diffID, Digest: "sha256:" + hex.EncodeToString(sum[:])}, Bytes: int64(blob.Len()),
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob.Bytes())), nil },
+		Layer: lock.Layer{Name: name, DiffID: diffID, Digest: "sha256:" + hex.EncodeToString(sum[:]), Bytes: int64(blob.Len())},
+		Open:  func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob.Bytes())), nil },
 	}
 }
 

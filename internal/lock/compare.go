@@ -57,6 +57,9 @@ func (l *Lock) Compare(variant string, built *Output) error {
 			compare(fmt.Sprintf("%sname of layer %d", name, i+1), l.Name, b.Name)
 			compare(name+"content of layer "+b.Name, l.DiffID, b.DiffID)
 			compare(name+"compression of layer "+b.Name, l.Digest, b.Digest)
+			if l.Bytes > 0 && b.Bytes > 0 { // else it was recorded, or read of an image, without sizes
+				compare(name+"sizes of layer "+b.Name, l.sizes(), b.sizes())
+			}
 		}
 		compare(name+"config", locked.Config, built.Config)
 		compare(name+"manifest", locked.Manifest, built.Manifest)
@@ -67,6 +70,8 @@ func (l *Lock) Compare(variant string, built *Output) error {
 	}
 	return first
 }
+
+func (l Layer) sizes() string { return fmt.Sprintf("%d bytes, %d on disk", l.Bytes, l.OnDisk) }
 
 // at is the element i of s, or a zero one past its end.
 func at[T any](s []T, i int) (e T) {

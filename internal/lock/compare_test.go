@@ -9,6 +9,12 @@ func TestCompareEqual(t *testing.T) {
 	if err := sample().Compare(Default, sample().Output()); err != nil {
 		t.Errorf("equal outputs: %v", err)
 	}
+	// An image says nothing of the sizes of its layers.
+	unsized := sample().Output()
+	unsized.Platforms[0].Layers[1].Bytes, unsized.Platforms[0].Layers[1].OnDisk = 0, 0
+	if err := sample().Compare(Default, unsized); err != nil {
+		t.Errorf("without sizes: %v", err)
+	}
 	// A build of some platforms has another index, which says nothing.
 	for i := range 2 {
 		part := &Output{Index: digest("9"), Platforms: sample().Output().Platforms[i : i+1]}
@@ -42,6 +48,8 @@ func TestCompareFromTheInsideOut(t *testing.T) {
 			Difference{"linux/amd64: manifest", digest("6"), digest("0")}},
 		{func(o *Output) { o.Platforms[0].Config = digest("0") },
 			Difference{"linux/amd64: config", digest("5"), digest("0")}},
+		{func(o *Output) { o.Platforms[0].Layers[1].OnDisk = 201 },
+			Difference{"linux/amd64: sizes of layer derper", "100 bytes, 200 on disk", "100 bytes, 201 on disk"}},
 		{func(o *Output) { o.Platforms[0].Layers[1].Digest = digest("0") },
 			Difference{"linux/amd64: compression of layer derper", digest("4"), digest("0")}},
 		{func(o *Output) { o.Platforms[0].Layers[1].DiffID = digest("0") },

@@ -23,7 +23,7 @@ const SchemaVersion = 2
 
 // Format is the form of the image that this program makes. A lock whose outputs are
 // recorded gets it.
-const Format = 2
+const Format = 3
 
 // Lock is the content of versions.json.
 type Lock struct {
@@ -154,6 +154,19 @@ type Layer struct {
 	// DiffID is the digest of the uncompressed tar, Digest that of the blob.
 	DiffID string `json:"diffID"`
 	Digest string `json:"digest"`
+	// Bytes is the size of the blob, OnDisk that of the files in it; 0 in a lock that was
+	// written before sizes were recorded.
+	Bytes  int64 `json:"bytes,omitempty"`
+	OnDisk int64 `json:"onDiskBytes,omitempty"`
+}
+
+// Sizes are what a pull of the image transfers of its layers, and what a container's root
+// file system takes, in bytes; 0 if the lock does not record them.
+func (p PlatformOutput) Sizes() (compressed, onDisk int64) {
+	for _, l := range p.Layers {
+		compressed, onDisk = compressed+l.Bytes, onDisk+l.OnDisk
+	}
+	return compressed, onDisk
 }
 
 // Of is the lock as far as it is about one variant.

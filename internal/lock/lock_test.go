@@ -23,13 +23,14 @@ func sample() *Lock {
 		return PlatformOutput{
 			Platform:    p,
 			Binaries:    []Binary{{"derper", digest(c)}, {"tailscaled", digest("b")}},
-			Layers:      []Layer{{"base", digest("1"), digest("2")}, {"derper", digest("3"), digest("4")}},
+			Layers:      []Layer{{"base", digest("1"), digest("2"), 0, 0}, {"derper", digest("3"), digest("4"), 100, 200}},
 			Config:      digest("5"),
 			Manifest:    digest("6"),
 			Attestation: digest("7"),
 		}
 	}
 	in := Defaults()
+	in.Programs[1].Features = nil // which change with what is needed
 	in.Tailscale = Tailscale{
 		Version: "v1.102.3",
 		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
@@ -132,6 +133,18 @@ func TestRepositoryLockIsCanonical(t *testing.T) {
 	}
 }
 
+// The tags decide what an image is, and not the features that they were made from.
+func TestImageWithoutFeatures(t *testing.T) {
+	in := sample().Inputs
+	in.Programs[1].Features, in.Programs[1].Tags = []string{"health"}, []string{"ts_omit_ssh"}
+	if p := in.Image().Programs[1]; p.Features != nil || len(p.Tags) != 1 {
+		t.Errorf("%+v", p)
+	}
+	if len(in.Programs[1].Features) != 1 {
+		t.Error("the lock's own features are gone")
+	}
+}
+
 func TestStamps(t *testing.T) {
 	in := sample().Inputs.Tailscale
 	if in.Short() != "1.102.3" {
@@ -150,7 +163,7 @@ func TestPlatform(t *testing.T) {
 		in, want, os, arch, variant, slug string
 	}{
 		{"linux/amd64", "linux/amd64", "linux", "amd64", "", "linux-amd64"},
-		{"linux/arm/v6", "linux/arm/v6", "linux", "arm", "v6", "linux-arm-v6"},
+		{"linux/arm/v5", "linux/arm/v5", "linux", "arm", "v5", "linux-arm-v5"},
 		{"linux/arm", "linux/arm/v7", "linux", "arm", "v7", "linux-arm-v7"},
 		{"linux/arm64/v8", "linux/arm64", "linux", "arm64", "", "linux-arm64"},
 	} {
@@ -166,7 +179,7 @@ func TestPlatform(t *testing.T) {
 			t.Errorf("%s: parts %q %q %q %q", p, p.OS(), p.Arch(), p.Variant(), p.Slug())
 		}
 	}
-	for _, bad := range []string{"", "linux", "amd64", "windows/amd64", "linux/arm/v5", "linux/amd64/v3", "Linux/amd64", " linux/amd64"} {
+	for _, bad := range []string{"", "linux", "amd64", "windows/amd64", "linux/arm/v4", "linux/amd64/v3", "Linux/amd64", " linux/amd64"} {
 		if p, err := ParsePlatform(bad); err == nil {
 			t.Errorf("%q is read as %s", bad, p)
 		} else if !strings.Contains(err.Error(), "linux/amd64, linux/386") {

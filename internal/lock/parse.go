@@ -150,6 +150,7 @@ func (o *Output) check(at string, in Inputs, want wanting, isDigest func(key, s 
 			want(fileName.MatchString(layer.Name), key+".layers", "%q is no layer name", layer.Name)
 			isDigest(key+".layers."+layer.Name+".diffID", layer.DiffID)
 			isDigest(key+".layers."+layer.Name+".digest", layer.Digest)
+			want(layer.Bytes >= 0 && layer.OnDisk >= 0, key+".layers."+layer.Name, "a size is below 0")
 		}
 		isDigest(key+".config", po.Config)
 		isDigest(key+".manifest", po.Manifest)

@@ -12,9 +12,10 @@ import (
 type Platform string
 
 // Known are the platforms that the image can be built for: those of the design,
-// each with the Go settings that stand for it.
+// each with the Go settings that stand for it. Of linux/arm the best comes first: who
+// finds no entry of its own variant takes the first one (docs/image.md, Platforms).
 var Known = []Platform{
-	"linux/amd64", "linux/386", "linux/arm64", "linux/arm/v7", "linux/arm/v6",
+	"linux/amd64", "linux/386", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/arm/v5",
 	"linux/ppc64le", "linux/riscv64", "linux/s390x", "linux/loong64",
 }
 

@@ -27,7 +27,7 @@ type Program struct {
 	// element is the program's name.
 	Package string `json:"package"`
 	// Features are those of upstream's features that it has; what they need is not
-	// listed. Nil for all.
+	// listed. Nil for all. The tags follow from them, and an update sets them.
 	Features []string `json:"features,omitempty"`
 	// Tags are the build tags that it is compiled with, sorted.
 	Tags []string `json:"buildTags,omitempty"`
@@ -76,10 +76,24 @@ type Entry struct {
 func Defaults() Inputs {
 	return Inputs{
 		Source:    DefaultSource,
-		Programs:  []Program{{Package: TailscaleModule + "/cmd/derper"}, {Package: TailscaleModule + "/cmd/tailscaled"}},
-		Variants:  []Variant{{Name: Default, Programs: []string{"tailscaled", "derper"}, Budget: 22_000_000}},
+		Programs:  []Program{{Package: TailscaleModule + "/cmd/derper"}, {Package: TailscaleModule + "/cmd/tailscaled", Features: names(Kept)}},
+		Variants:  variants(),
 		Platforms: slices.Clone(Known),
 		Format:    Format,
+	}
+}
+
+// variants are the images that are made where nobody has said otherwise. Only the owners of
+// the folders that a start writes into make nonroot another one.
+func variants() []Variant {
+	const budget = 16_500_000
+	programs := []string{"tailscaled", "derper"}
+	return []Variant{
+		{Name: Default, Programs: programs, Budget: budget},
+		{Name: "nonroot", Suffix: "-nonroot", Programs: programs, Budget: budget, User: "65532:65532", Files: []Entry{
+			{Path: "root/", Mode: "0755", Owner: 65532},
+			{Path: "root/derper-certs/", Mode: "01777", Owner: 65532},
+		}},
 	}
 }
 
@@ -156,7 +170,8 @@ func (in Inputs) Sources() []Source {
 func (s Source) Mod() module.Version { return module.Version{Path: s.Path, Version: s.Module.Version} }
 
 // Image are the inputs that decide what the first variant's image is, for one platform or
-// for all: without the names of its tags, and without its budget.
+// for all: without the names of its tags, its budget, and the features from which build
+// tags were made.
 func (in Inputs) Image(platforms ...Platform) Inputs {
 	if of, err := in.Of(in.Variant().Name); err == nil {
 		in = of
@@ -164,6 +179,10 @@ func (in Inputs) Image(platforms ...Platform) Inputs {
 	in.Variants = slices.Clone(in.Variants)
 	for i := range in.Variants {
 		in.Variants[i].Suffix, in.Variants[i].Budget = "", 0
+	}
+	in.Programs = slices.Clone(in.Programs)
+	for i := range in.Programs {
+		in.Programs[i].Features = nil
 	}
 	if len(platforms) > 0 {
 		in.Platforms = platforms
@@ -175,6 +194,7 @@ func (in Inputs) Image(platforms ...Platform) Inputs {
 var taken = []string{"base", "entrypoint", "files"}
 
 var (
+	feature  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 	buildTag = regexp.MustCompile(`^[A-Za-z0-9_.]+$`)
 	octal    = regexp.MustCompile(`^0[01]?[0-7]{3}$`)
 	user     = regexp.MustCompile(`^[0-9]+(:[0-9]+)?$`)
@@ -196,15 +216,15 @@ func (in Inputs) checkPrograms(want wanting) {
 		}
 		want(!slices.ContainsFunc(in.Programs[:i], func(q Program) bool { return q.Name() >= p.Name() }),
 			key+".package", "%s is out of order: programs are sorted by their names, each once", p.Name())
+		for _, f := range p.Features {
+			want(feature.MatchString(f), key+".features", "%q is no feature", f)
+		}
+		want(p.Features == nil || len(p.Features) > 0, key+".features", "is empty: leave it out")
+		want(slices.IsSorted(p.Features) && len(slices.Compact(slices.Clone(p.Features))) == len(p.Features), key+".features", "are not sorted, each once")
 		for _, tag := range p.Tags {
 			want(buildTag.MatchString(tag), key+".buildTags", "%q is no build tag", tag)
 		}
 		want(p.Tags == nil || len(p.Tags) > 0, key+".buildTags", "is empty: leave it out")
-		for _, f := range p.Features {
-			want(fileName.MatchString(f), key+".features", "%q is no feature", f)
-		}
-		want(p.Features == nil || len(p.Features) > 0, key+".features", "is empty: leave it out")
-		want(slices.IsSorted(p.Features) && len(slices.Compact(slices.Clone(p.Features))) == len(p.Features), key+".features", "are not sorted, each once")
 		want(slices.IsSorted(p.Tags) && len(slices.Compact(slices.Clone(p.Tags))) == len(p.Tags), key+".buildTags", "are not sorted, each once")
 	}
 }

@@ -1,11 +1,9 @@
 package pipeline
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -14,7 +12,6 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
-	"github.com/xavieralpha/derper/internal/progress"
 )
 
 // assemble makes images of layers, their attestations, and the index of both. It reads
@@ -55,7 +52,7 @@ func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 		if err != nil {
 			return nil, err
 		}
-		figures, err := b.figures(pp, img, record.Manifest)
+		figures, err := b.figures(pp, img, record)
 		if err != nil {
 			return nil, err
 		}
@@ -71,41 +68,7 @@ func (b *Builder) assemble(p *plan.Plan) (*Build, error) {
 	}
 	digest, err := index.Digest()
 	out.Index, out.Output.Index = index, digest.String()
-	return out, cmp.Or(err, out.withinBudget(b.Inputs.Variant()))
-}
-
-// A BudgetError says that an image is larger than its variant may be.
-type BudgetError struct {
-	Variant  lock.Variant
-	Platform lock.Platform
-	Bytes    int64 // what a pull transfers
-	// Layer is the largest layer, of so many bytes.
-	Layer      string
-	LayerBytes int64
-}
-
-func (e *BudgetError) Error() string {
-	return fmt.Sprintf("%s: a pull transfers %s, and the budget of the variant %s is %s; the largest layer is %s, with %s",
-		e.Platform, progress.Bytes(e.Bytes), e.Variant.Name, progress.Bytes(e.Variant.Budget), e.Layer, progress.Bytes(e.LayerBytes))
-}
-
-// withinBudget returns a [BudgetError] for the first image that is larger than the variant
-// may be.
-func (b *Build) withinBudget(v lock.Variant) error {
-	for i, f := range b.Figures {
-		if v.Budget == 0 || f.Compressed <= v.Budget {
-			continue
-		}
-		e := &BudgetError{Variant: v, Platform: f.Platform, Bytes: f.Compressed}
-		layers, err := b.Images[i].Layers()
-		for n, l := range layers {
-			if size, _ := l.Size(); size > e.LayerBytes { // of a layer that was written, which is known
-				e.Layer, e.LayerBytes = b.Output.Platforms[i].Layers[n].Name, size
-			}
-		}
-		return cmp.Or(err, error(e))
-	}
-	return nil
+	return out, err
 }
 
 // outputs is what the lock records of a platform.
@@ -128,20 +91,14 @@ func (b *Builder) outputs(pp *plan.PlatformPlan, img, attestation v1.Image, laye
 }
 
 // figures counts what a platform's image takes and what was done for it.
-func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, digest string) (Figures, error) {
+func (b *Builder) figures(pp *plan.PlatformPlan, img v1.Image, record lock.PlatformOutput) (Figures, error) {
 	manifest, err := img.Manifest()
 	if err != nil {
 		return Figures{}, err
 	}
-	out := Figures{Platform: pp.Platform, Manifest: digest, Compressed: manifest.Config.Size}
-	for i, l := range manifest.Layers {
-		out.Compressed += l.Size
-		size, err := strconv.ParseInt(b.result(pp.Layers[i]).Notes[noteSize], 10, 64)
-		if err != nil {
-			return Figures{}, fmt.Errorf("layer %s: size: %w", l.Digest, err)
-		}
-		out.Uncompressed += size
-	}
+	out := Figures{Platform: pp.Platform, Manifest: record.Manifest}
+	out.Compressed, out.Uncompressed = record.Sizes()
+	out.Compressed += manifest.Config.Size
 	for _, a := range pp.Actions() {
 		out.count(b.done[a].Run)
 	}

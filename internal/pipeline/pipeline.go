@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -48,7 +49,8 @@ type Builder struct {
 
 // workshop is what is made ready for all builds of one command.
 type workshop struct {
-	fetchMu sync.Mutex // held while modules are fetched
+	fetchMu  sync.Mutex // held while modules are fetched
+	tagsSeen sync.Once  // build tags are looked at once
 
 	toolMu  sync.Mutex // guards tool and sources, set when they are first needed
 	tool    *toolchain.Toolchain
@@ -176,9 +178,8 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform, use ...f
 func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build) error) (*Build, error) {
 	b.ready()
 	b.done = map[*plan.Action]outcome{}
-	// Two platforms at a time: while one links, which keeps a single core busy, the
-	// other compiles. Everything else has one slot for each core.
-	compile, work := make(chan struct{}, max(2, runtime.NumCPU()/4)), make(chan struct{}, runtime.NumCPU())
+	// A few go commands at a time. Everything else has one slot for each core.
+	compile, work := make(chan struct{}, toolchain.ThisMachine().Commands), make(chan struct{}, runtime.GOMAXPROCS(0))
 	made := map[string]chan struct{}{}
 	for _, a := range p.Actions() {
 		if made[a.Result()] != nil {
@@ -187,14 +188,19 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 		made[a.Result()] = make(chan struct{})
 	}
 	g, gctx := errgroup.WithContext(ctx)
+	after := order(p)
 	start := func(a *plan.Action, slots chan struct{}, run runner) {
 		g.Go(func() error {
-			for _, input := range a.Inputs {
-				if made[input] == nil {
+			await := slices.Collect(maps.Values(a.Inputs))
+			if before := after[a]; before != nil {
+				await = append(await, before.Result())
+			}
+			for _, result := range await {
+				if made[result] == nil {
 					continue // not made by an action
 				}
 				select {
-				case <-made[input]:
+				case <-made[result]:
 				case <-gctx.Done():
 					return gctx.Err()
 				}
@@ -206,12 +212,12 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 			return nil
 		})
 	}
-	start(p.Roots, work, b.roots)
+	start(p.Roots, compile, b.roots)
 	for _, pp := range p.Platforms {
 		for _, a := range pp.Compile {
 			start(a, compile, b.compilePrograms)
 		}
-		start(pp.Entrypoint, work, b.compileEntrypoint)
+		start(pp.Entrypoint, compile, b.compileEntrypoint)
 		for _, a := range pp.Layers {
 			start(a, work, b.layer(p.Roots, pp))
 		}

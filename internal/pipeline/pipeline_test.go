@@ -50,7 +50,7 @@ func TestBuild(t *testing.T) {
 		{"first", testFirst},
 		{"unchanged", testUnchanged},
 		{"changed", testChanged},
-		{"budget", testBudget},
+		{"unknown tags", testUnknownTags},
 		{"compile fails", testCompileFails},
 		{"cancelled while it fetches", testCancelledFetch},
 		{"cancelled while it waits", testCancelledWait},
@@ -270,35 +270,18 @@ func testChanged(t *testing.T, w *world) {
 	}
 }
 
-// testBudget guards against an image that is larger than its variant may be, and against
-// an error that does not say which and why.
-func testBudget(t *testing.T, w *world) {
-	b := w.builder(t, w.copied(t), io.Discard)
-	b.Inputs.Variants = slices.Clone(b.Inputs.Variants)
-	// What the second image takes exactly, or nearly so.
-	exactly := max(w.first.Figures[0].Compressed, w.first.Figures[1].Compressed)
-	b.Inputs.Variants[0].Budget = exactly
+// testUnknownTags guards against a tag that upstream has removed and that leaves nothing out
+// any more without a word.
+func testUnknownTags(t *testing.T, w *world) {
+	var said bytes.Buffer
+	b := w.builder(t, w.copied(t), &said)
+	b.Inputs.Programs = []lock.Program{b.Inputs.Programs[0], {Package: "tailscale.com/cmd/tailscaled", Tags: []string{"netgo", "ts_include_cli", "ts_omit_gone"}}}
 	if _, err := b.Build(t.Context(), platforms); err != nil {
-		t.Errorf("images that fit: %v", err)
+		t.Fatal(err)
 	}
-	b.Inputs.Variants[0].Budget = exactly - 1
-	larger := slices.IndexFunc(w.first.Figures, func(f pipeline.Figures) bool { return f.Compressed == exactly })
-	used := false
-	_, err := b.Build(t.Context(), platforms, func(*pipeline.Build) error { used = true; return nil })
-	var e *pipeline.BudgetError
-	if !errors.As(err, &e) {
-		t.Fatalf("an image that is too large by one byte: %v", err)
-	}
-	if e.Variant.Name != "default" || e.Platform != platforms[larger] || e.Bytes != exactly || e.Layer != "entrypoint" || e.LayerBytes <= 0 || e.LayerBytes >= exactly {
-		t.Errorf("%+v", e)
-	}
-	for _, word := range []string{string(platforms[larger]) + ": ", "variant default", "layer is entrypoint"} {
-		if !strings.Contains(err.Error(), word) {
-			t.Errorf("%q does not say %q", err, word)
-		}
-	}
-	if used {
-		t.Error("an image that is too large was used")
+	const want = "build: tailscaled: build tags that leave nothing out: ts_omit_gone: tailscale v1.102.3 has no such feature; build update --version v1.102.3 sets the tags anew"
+	if n := strings.Count(said.String(), want); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &said)
 	}
 }
 

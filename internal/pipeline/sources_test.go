@@ -15,17 +15,19 @@ import (
 // neutral are packages of this project that this one needs, and modules that those import
 // which decide bytes, with the reason why they decide none themselves.
 var neutral = map[string]string{
-	"":                                   "derper.go is a source of its own",
-	"internal/atomicfile":                "writes files that somebody else made",
-	"internal/cache":                     "keeps blobs, which are checked by their digests",
-	"internal/ctxio":                     "hands bytes on, or an error",
-	"internal/limit":                     "hands bytes on, or an error",
-	"internal/modproxy":                  "what it fetches is checked against sums in the lock",
-	"internal/progress":                  "is for people",
-	"internal/retry":                     "tries again",
-	"internal/stall":                     "gives up",
-	"github.com/go-json-experiment/json": "reads the lock",
-	"golang.org/x/sync":                  "waits",
+	"":                                      "derper.go is a source of its own",
+	"internal/atomicfile":                   "writes files that somebody else made",
+	"internal/cache":                        "keeps blobs, which are checked by their digests",
+	"internal/ctxio":                        "hands bytes on, or an error",
+	"internal/features":                     "says what the lock's tags do not do",
+	"internal/limit":                        "hands bytes on, or an error",
+	"internal/modproxy":                     "what it fetches is checked against sums in the lock",
+	"internal/progress":                     "is for people",
+	"internal/retry":                        "tries again",
+	"internal/stall":                        "gives up",
+	"github.com/KimMachineGun/automemlimit": "says how much memory there is",
+	"github.com/go-json-experiment/json":    "reads the lock",
+	"golang.org/x/sync":                     "waits",
 }
 
 // apart are packages that a kind of action needs and that do not decide what it makes, though

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/mod/module"
@@ -17,6 +19,7 @@ import (
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/ctxio"
+	"github.com/xavieralpha/derper/internal/features"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -98,9 +101,9 @@ func (b *Builder) layers(pp *plan.PlatformPlan) []*image.Layer {
 	for i, a := range pp.Layers {
 		r := b.result(a)
 		blob := r.Blobs[a.Outputs[0]]
+		onDisk, _ := strconv.ParseInt(r.Notes[noteSize], 10, 64) // which layer wrote
 		layers[i] = &image.Layer{
-			Layer: lock.Layer{Name: a.Name, DiffID: r.Notes[noteDiffID], Digest: blob.Digest},
-			Bytes: blob.Size,
+			Layer: lock.Layer{Name: a.Name, DiffID: r.Notes[noteDiffID], Digest: blob.Digest, Bytes: blob.Size, OnDisk: onDisk},
 			Open:  b.Cache.Opener(blob),
 		}
 	}
@@ -174,6 +177,7 @@ func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work stri
 	if err != nil {
 		return nil, err
 	}
+	b.tagsSeen.Do(func() { b.sayUnknownTags(source) })
 	task := b.Display.Start(a.ID(), "packages")
 	defer func() { task.End(err) }()
 	task.Set(0, int64(packages))
@@ -192,6 +196,31 @@ func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work stri
 		}
 	}
 	return b.keep(a, programs)
+}
+
+// sayUnknownTags says which build tags of the lock leave nothing out of the release,
+// because upstream has removed them. Such a program is what the lock says all the same.
+func (b *Builder) sayUnknownTags(source *toolchain.Source) {
+	var table features.Table
+	tree, err := source.Tree(module.Version{Path: lock.TailscaleModule, Version: b.Inputs.Tailscale.Version})
+	if err == nil {
+		var list []byte
+		if list, err = os.ReadFile(filepath.Join(tree, filepath.FromSlash(features.File))); err == nil {
+			table, err = features.Parse(list)
+		}
+	}
+	for _, p := range b.Inputs.Programs {
+		unknown := table.Unknown(p.Tags)
+		if len(unknown) == 0 {
+			continue
+		}
+		why := fmt.Sprintf("tailscale %s has no such feature", b.Inputs.Tailscale.Version)
+		if err != nil {
+			why = fmt.Sprintf("which features it has is unknown: %v", err)
+		}
+		b.Display.Printf("build: %s: build tags that leave nothing out: %s: %s; build update --version %s sets the tags anew",
+			p.Name(), strings.Join(unknown, ", "), why, b.Inputs.Tailscale.Version)
+	}
 }
 
 // fetch makes the modules ready that a compile needs.

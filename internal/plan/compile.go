@@ -35,8 +35,8 @@ func InstallArgs(in lock.Inputs, programs ...lock.Program) []string {
 // take from its surroundings or from a default of its own is set.
 func Settings(p lock.Platform) []string {
 	arm := "7"
-	if p.Variant() == "v6" {
-		arm = "6"
+	if p.Arch() == "arm" {
+		arm = strings.TrimPrefix(p.Variant(), "v")
 	}
 	return []string{
 		"CGO_ENABLED=0",      // pure Go: no C compiler, no libc, static binaries
@@ -52,7 +52,7 @@ func Settings(p lock.Platform) []string {
 		"GOARCH=" + p.Arch(), // target
 		"GOAMD64=v1",         // the lowest level of each architecture: runs everywhere
 		"GO386=sse2",         //
-		"GOARM=" + arm,       // linux/arm/v6 or v7
+		"GOARM=" + arm,       // linux/arm/v5, v6 or v7; v5 has no floating point unit
 		"GOARM64=v8.0",       //
 		"GOPPC64=power8",     //
 		"GORISCV64=rva20u64", //

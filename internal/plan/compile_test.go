@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -66,10 +67,7 @@ func TestSettings(t *testing.T) {
 		} else if !slices.Equal(names, these) {
 			t.Errorf("%s: sets %v, others set %v", p, these, names)
 		}
-		wantARM := "7"
-		if p == "linux/arm/v6" {
-			wantARM = "6"
-		}
+		wantARM := cmp.Or(map[lock.Platform]string{"linux/arm/v5": "5", "linux/arm/v6": "6"}[p], "7")
 		for name, want := range map[string]string{
 			"GOOS": "linux", "GOARCH": strings.Split(string(p), "/")[1], "GOARM": wantARM,
 			"CGO_ENABLED": "0", "GOAMD64": "v1", "GO386": "sse2", "GOARM64": "v8.0", "GOPPC64": "power8", "GORISCV64": "rva20u64",

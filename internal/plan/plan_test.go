@@ -126,13 +126,13 @@ func TestPure(t *testing.T) {
 // Every input moves the keys of what is made of it, and no other; so does every source.
 func TestInputsMoveKeys(t *testing.T) {
 	const (
-		compile, entrypoint                = "compile derper+tailscaled", "entrypoint"
+		compile, small, entrypoint         = "compile derper", "compile tailscaled", "entrypoint"
 		base, tailscaled, derper, ownLayer = "layer base", "layer tailscaled", "layer derper", "layer entrypoint"
 		attestation                        = "attestation"
 		moved, none, roots                 = "h1:moved", "", "roots"
 		everything, sep                    = "*", ", "
 	)
-	programs := strings.Join([]string{compile, base, tailscaled, derper, attestation}, sep)
+	programs := strings.Join([]string{compile, small, tailscaled, derper, attestation}, sep)
 	layers := strings.Join([]string{base, tailscaled, derper, ownLayer, attestation}, sep)
 	type test struct {
 		change func(*lock.Inputs, Sources)
@@ -152,7 +152,12 @@ func TestInputsMoveKeys(t *testing.T) {
 			attestation},
 		"Roots.Version": {func(in *lock.Inputs, _ Sources) { in.Roots.Version = "v0.2.0" }, roots + sep + base + sep + attestation},
 		"Roots.Sum":     {func(in *lock.Inputs, _ Sources) { in.Roots.Sum = moved }, roots + sep + base + sep + attestation},
-		"Programs":      {func(in *lock.Inputs, _ Sources) { in.Programs[0].Package = "tailscale.com/other/derper" }, programs},
+		"Programs":      {func(in *lock.Inputs, _ Sources) { in.Programs[0].Package = "tailscale.com/other/derper" }, compile + sep + derper + sep + attestation},
+		"Modules": {func(in *lock.Inputs, _ Sources) {
+			in.Modules = []lock.Source{{Path: "example.com/tools", Module: lock.Module{Version: "v1.0.0", Sum: moved}}}
+			in.Programs = append(in.Programs, lock.Program{Package: "example.com/tools/sh"})
+			in.Variants[0].Programs = append(in.Variants[0].Programs, "sh")
+		}, attestation},
 		"Programs of no variant": {func(in *lock.Inputs, _ Sources) {
 			in.Programs = append(in.Programs, lock.Program{Package: "tailscale.com/cmd/stunc"})
 		}, none},
@@ -163,7 +168,7 @@ func TestInputsMoveKeys(t *testing.T) {
 			in.Variants = append(in.Variants, lock.Variant{Name: "debug", Programs: []string{"derper"}})
 		}, none},
 		"Platforms": {func(in *lock.Inputs, _ Sources) { in.Platforms = append(in.Platforms, "linux/s390x") }, none},
-		"Format":    {func(in *lock.Inputs, _ Sources) { in.Format = 3 }, layers},
+		"Format":    {func(in *lock.Inputs, _ Sources) { in.Format = lock.Format + 1 }, layers},
 		"Revision":  {func(in *lock.Inputs, _ Sources) { in.Revision = 1 }, attestation},
 	}
 	// A source moves these.
@@ -183,7 +188,7 @@ func TestInputsMoveKeys(t *testing.T) {
 		"github.com/google/go-containerregistry": attestation,
 		"github.com/google/licensecheck":         attestation,
 		"github.com/spdx/tools-golang":           attestation,
-		"golang.org/x/mod":                       base + sep + attestation,
+		"golang.org/x/mod":                       tailscaled + sep + derper + sep + attestation,
 	} {
 		tests[name] = test{func(_ *lock.Inputs, s Sources) { s[name] = moved }, moves}
 	}

@@ -228,3 +228,14 @@ func Bytes(n int64) string {
 		return fmt.Sprintf("%.2f GB", f/1e9)
 	}
 }
+
+// Growth is by how much a number of bytes is larger or smaller than before.
+func Growth(now, before int64) string {
+	switch d := now - before; {
+	case d > 0:
+		return "+" + Bytes(d)
+	case d < 0:
+		return "−" + Bytes(-d)
+	}
+	return "±0"
+}

@@ -113,13 +113,7 @@ func (n *Notes) Change(now Size) string {
 	if i < 0 {
 		return "new"
 	}
-	switch d := now.Bytes - n.Before.Platforms[i].Bytes; {
-	case d > 0:
-		return "+" + progress.Bytes(d)
-	case d < 0:
-		return "−" + progress.Bytes(-d)
-	}
-	return "±0"
+	return progress.Growth(now.Bytes, n.Before.Platforms[i].Bytes)
 }
 
 // Gone are platforms that Before had.

@@ -40,9 +40,6 @@ func (t *Toolchain) places(c command) []string {
 		"GOPATH=" + c.work,
 		"GOMODCACHE=" + t.modCache(),
 		"GOCACHE=" + filepath.Join(t.dir, "go-build"),
-		// Compilers do not live long enough for thrift with memory to pay. It
-		// does not change what they make.
-		"GOGC=400",
 		// No index of what is in a module: it is kept by the module's name, and
 		// believed when what it was made of was damaged, and has been replaced.
 		"GODEBUG=goindex=0",
@@ -50,6 +47,7 @@ func (t *Toolchain) places(c command) []string {
 		// version control system is ever asked.
 		"GOPRIVATE=", "GONOPROXY=", "GONOSUMDB=", "GOINSECURE=", "GOVCS=*:off",
 	}
+	env = append(env, ThisMachine().env()...)
 	if !c.net {
 		return append(env,
 			// GOPROXY=off would refuse pkg@version: the go command asks the

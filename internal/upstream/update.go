@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"golang.org/x/mod/semver"
 
@@ -30,6 +31,8 @@ type Update struct {
 	Pending []Change
 	// Flags are what changed in derper's command line.
 	Flags []FlagChange
+	// Features are what changed in the features that programs are built without.
+	Features []FeatureChange
 }
 
 // IsNew reports whether there is something new.
@@ -60,7 +63,31 @@ func changes(from, to lock.Inputs) (list []Change) {
 			list = append(list, c)
 		}
 	}
+	for i, p := range to.Programs { // an update leaves them in their places
+		if i < len(from.Programs) && !slices.Equal(from.Programs[i].Tags, p.Tags) {
+			list = append(list, Change{"build tags of " + p.Name(), counted(from.Programs[i].Tags, nil), counted(p.Tags, from.Programs[i].Tags)})
+		}
+	}
 	return list
+}
+
+// counted says how many build tags there are, and how they differ from others.
+func counted(tags, from []string) string {
+	if len(tags) == 0 {
+		return ""
+	}
+	s := fmt.Sprint(len(tags))
+	if len(from) > 0 {
+		for _, tag := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(tags, from)))) {
+			switch {
+			case !slices.Contains(from, tag):
+				s += " +" + tag
+			case !slices.Contains(tags, tag):
+				s += " -" + tag
+			}
+		}
+	}
+	return s
 }
 
 // Lock is the lock that follows on l, which the update was made for: without outputs. What
@@ -114,13 +141,18 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	if version != locked {
 		u.New.Revision = 0
 	}
+	before := "" // a release to compare with
 	switch {
 	case version == locked:
 		err = agree(proven, have.Tailscale)
 	case old != nil:
+		before = locked
 		u.Flags, err = r.flagChanges(locked, version)
 	case locked != "":
-		s.Warn("%s: the git repository has no tag of this name at commit %s: derper's flags are not compared", locked, have.Tailscale.Commit)
+		s.Warn("%s: the git repository has no tag of this name at commit %s: derper's flags are not compared, nor are upstream's features", locked, have.Tailscale.Commit)
+	}
+	if err == nil {
+		err = u.chooseTags(r.repository, before, version)
 	}
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/plan"
@@ -159,7 +160,7 @@ func (c *comparison) content(check *Check, d diff.FileDiff, w, g int) {
 	check.Note = fmt.Sprintf("content differs: %d bytes in the image, %d rebuilt", d.Got.Header.Size, d.Want.Header.Size)
 	bytes, explain := int64(maxText), c.text
 	if d.Want.Program() {
-		bytes, explain = diff.MaxProgram, c.program
+		bytes, explain = gobinary.MaxProgram, c.program
 	}
 	if max(d.Want.Header.Size, d.Got.Header.Size) > bytes {
 		check.Note += "; more than is compared"

@@ -4,10 +4,10 @@ import (
 	"os"
 	"testing"
 
-	"github.com/xavieralpha/derper/internal/verify/diff"
+	"github.com/xavieralpha/derper/internal/gobinary"
 )
 
 func TestMain(m *testing.M) {
-	diff.Init()
+	gobinary.Init()
 	os.Exit(m.Run())
 }

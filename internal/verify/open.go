@@ -17,12 +17,12 @@ import (
 
 // Limits of what is read of an image.
 const (
-	maxImages = 64 // in an index, attestations too; a real one has nine of each
+	maxImages = 64 // in an index, attestations too; a real one has ten of each
 	maxLayers = 16 // in an image; a real one has four
 	maxStated = 4  // statements about an image; there are two
 
 	// maxDocuments is for all that is read besides the layers, in bytes. A real image has
-	// some 2 MB on nine platforms. What is parsed has up to 35 times as many in memory.
+	// some 2 MB on ten platforms. What is parsed has up to 35 times as many in memory.
 	maxDocuments = 8 << 20
 )
 

@@ -2,9 +2,11 @@ package verify
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -12,7 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -91,6 +95,76 @@ func TestPullers(t *testing.T) {
 		if digests[digest] != test.want[2] {
 			t.Errorf("go-containerregistry itself for %s of %s: entry %d, not %d", test.asked, test.entries, digests[digest], test.want[2])
 		}
+	}
+}
+
+// oldDockerChoice is the choice of Docker 18.06 to 20.10, which reads OCI indexes and does
+// not know that a variant runs those before it.
+// Source: filterManifests in
+// https://github.com/moby/moby/blob/v20.10.27/distribution/pull_v2_unix.go.
+func oldDockerChoice(index []byte, p v1.Platform) (string, error) {
+	var m ocispec.Index
+	if err := json.Unmarshal(index, &m); err != nil {
+		return "", err
+	}
+	fits := platforms.NewMatcher(platforms.Normalize(ocispec.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}))
+	i := slices.IndexFunc(m.Manifests, func(d ocispec.Descriptor) bool { return fits.Match(*d.Platform) })
+	if i < 0 && p.Architecture == "arm" {
+		i = slices.IndexFunc(m.Manifests, func(d ocispec.Descriptor) bool {
+			return d.Platform.OS == p.OS && d.Platform.Architecture == p.Architecture
+		})
+	}
+	if i < 0 {
+		return "", nil
+	}
+	return m.Manifests[i].Digest.String(), nil
+}
+
+// TestOrder guards the order of the platforms in the index. The mistake it guards: that
+// linux/arm/v6 comes before v7 to help an old Docker. It helps none, and a Docker that runs
+// 32-bit programs on a 64-bit kernel, whose variant is v8, gets the slower programs.
+func TestOrder(t *testing.T) {
+	var index v1.IndexManifest
+	digests := map[string]string{}
+	for _, p := range lock.Known {
+		digest, _, err := v1.SHA256(strings.NewReader(string(p)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests[digest.String()] = p.Variant()
+		index.Manifests = append(index.Manifests, v1.Descriptor{Digest: digest, Platform: &v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()}})
+	}
+	raw, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ host, containerd, docker, oldDocker, registry string }{
+		{"v5", "v5", "v5", "v5", "v5"},
+		{"v6", "v6", "v6", "v6", "v6"},
+		{"v7", "v7", "v7", "v7", "v7"},
+		{"v8", "v7", "v7", "v7", ""}, // a 64-bit kernel
+		{"", "v7", "v7", "v7", "v7"}, // --platform linux/arm
+	} {
+		host := v1.Platform{OS: "linux", Architecture: "arm", Variant: test.host}
+		for name, c := range map[string]struct {
+			choose func([]byte, v1.Platform) (string, error)
+			want   string
+		}{
+			"containerd": {containerdChoice, test.containerd}, "Docker": {dockerChoice, test.docker},
+			"Docker 20.10": {oldDockerChoice, test.oldDocker}, "go-containerregistry": {registryChoice, test.registry},
+		} {
+			if digest, err := c.choose(raw, host); err != nil || digests[digest] != c.want {
+				t.Errorf("%s on %s: linux/arm/%s, not %s; %v", name, host, digests[digest], c.want, err)
+			}
+		}
+	}
+	l, err := lock.Read("../../versions.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ordered := slices.DeleteFunc(slices.Clone(lock.Known), func(p lock.Platform) bool { return !slices.Contains(l.Inputs.Platforms, p) })
+	if !slices.Equal(l.Inputs.Platforms, ordered) {
+		t.Errorf("versions.json has the platforms %v, not in this order: %v", l.Inputs.Platforms, ordered)
 	}
 }
 

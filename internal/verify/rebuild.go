@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -13,6 +12,7 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
+	"github.com/xavieralpha/derper/internal/toolchain"
 )
 
 // compiledLimit is how much of compiled packages a cache of our own keeps for what
@@ -32,7 +32,7 @@ func (j *job) rebuild(ctx context.Context) (*build, error) {
 	builder := &pipeline.Builder{Inputs: j.inputs, Cache: j.Cache, Modules: j.Modules, Display: j.Display}
 	step := max(1, len(j.build))
 	if j.Fresh {
-		step = max(2, runtime.NumCPU()/4) // as many as the builder compiles at once
+		step = toolchain.ThisMachine().Commands // as many as the builder compiles at once
 	}
 	for part := range slices.Chunk(j.build, step) {
 		out, err := builder.Build(ctx, part)

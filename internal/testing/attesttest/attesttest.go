@@ -159,8 +159,8 @@ func layer(t testing.TB, name string, files []image.File, mtime time.Time) *imag
 		t.Fatal(err)
 	}
 	return &image.Layer{
-		Layer: lock.Layer{Name: name, DiffID: diffID, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(b.Bytes()))}, Bytes: int64(b.Len()),
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
+		Layer: lock.Layer{Name: name, DiffID: diffID, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(b.Bytes())), Bytes: int64(b.Len())},
+		Open:  func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
 	}
 }
 

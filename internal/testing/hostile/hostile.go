@@ -177,7 +177,7 @@ func (g *Good) Layers(t testing.TB) []*image.Layer {
 		size, err := l.Size()
 		check(t, err)
 		name := plan.Layers(lock.Defaults())[i]
-		layers = append(layers, &image.Layer{Layer: lock.Layer{Name: name, DiffID: diffID.String(), Digest: digest.String()}, Bytes: size, Open: l.Compressed})
+		layers = append(layers, &image.Layer{Layer: lock.Layer{Name: name, DiffID: diffID.String(), Digest: digest.String(), Bytes: size}, Open: l.Compressed})
 	}
 	return layers
 }

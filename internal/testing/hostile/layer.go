@@ -159,7 +159,9 @@ func blob(name string, change func(testing.TB, []byte) []byte) Attack {
 		return g.With(t, g.Layer(t, "derper", func(l *image.Layer) *image.Layer {
 			r, err := l.Open()
 			data := change(t, read(t, r, err))
-			return &image.Layer{Layer: l.Layer, Bytes: int64(len(data)), Open: reader(data)}
+			changed := &image.Layer{Layer: l.Layer, Open: reader(data)}
+			changed.Bytes = int64(len(data))
+			return changed
 		}))
 	}}
 }

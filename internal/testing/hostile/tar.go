@@ -63,7 +63,7 @@ func Pack(t testing.TB, name string, level int, data []byte) *image.Layer {
 
 // Blob is a layer of a tar and of what it was compressed to.
 func Blob(name string, data, blob []byte) *image.Layer {
-	return &image.Layer{Layer: lock.Layer{Name: name, DiffID: Digest(data), Digest: Digest(blob)}, Bytes: int64(len(blob)), Open: reader(blob)}
+	return &image.Layer{Layer: lock.Layer{Name: name, DiffID: Digest(data), Digest: Digest(blob), Bytes: int64(len(blob))}, Open: reader(blob)}
 }
 
 // compressed is data in gzip, with another header if it is changed.

@@ -28,6 +28,7 @@ import (
 	modzip "golang.org/x/mod/zip"
 
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/features"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 )
@@ -101,6 +102,7 @@ func New(t testing.TB, root string) *Release {
 	r.Add(t, main, "module tailscale.com\n\ngo 1.24\n\nrequire example.com/dep v1.0.0\n", map[string]string{
 		"LICENSE":                 "tailscale's licence\n",
 		"go.sum":                  depSum,
+		features.File:             FeatureSource(featuresOf(r.Inputs.Programs)),
 		"version/version.go":      "package version\n\nvar shortStamp, longStamp, gitCommitStamp string\n\nfunc Long() string { return longStamp }\nfunc Commit() string { return gitCommitStamp }\nfunc Short() string { return shortStamp }\n",
 		"cmd/derper/main.go":      "package main\n\nimport (\n\t\"example.com/dep\"\n\t\"tailscale.com/version\"\n)\n\nfunc main() { println(dep.Name(), version.Long()) }\n",
 		"other/derper/main.go":    "package main\n\nfunc main() { println(\"another program of that name\") }\n",

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ import (
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
 
+	"github.com/xavieralpha/derper/internal/features"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -65,6 +67,7 @@ func NewRepository(t testing.TB, r *Release) *Repository {
 		"go.mod":               GoMod,
 		"LICENSE":              "tailscale's licence\n",
 		".gitattributes":       "go.mod filter=go-mod\n*.go diff=golang\n",
+		features.File:          FeatureSource(featuresOf(r.Inputs.Programs)),
 		"cmd/derper/derper.go": DerperSource(`flag.String("a", ":443", "address")`, `flag.Bool("dev", false, "development")`, `flag.Duration("tcp-user-timeout", 15*time.Second, "timeout")`),
 	})
 	version := r.Inputs.Tailscale.Version
@@ -76,6 +79,38 @@ func NewRepository(t testing.TB, r *Release) *Repository {
 // DerperSource is the source of a derper with flags, given as expressions.
 func DerperSource(flags ...string) string {
 	return "package main\n\nimport (\n\t\"flag\"\n\t\"time\"\n)\n\nvar (\n\t_ = time.Second\n\t_ = " + strings.Join(flags, "\n\t_ = ") + "\n)\n\nfunc main() { flag.Parse() }\n"
+}
+
+// FeatureSource is the source of upstream's list of features, each with what it requires.
+func FeatureSource(requires map[string][]string) string {
+	var b strings.Builder
+	b.WriteString("package featuretags\n\nconst CLI FeatureTag = \"cli\"\n\ntype FeatureTag string\n\n" +
+		"func (ft FeatureTag) IsOmittable() bool {\n\tswitch ft {\n\tcase CLI:\n\t\treturn false\n\t}\n\treturn true\n}\n\n" +
+		"type FeatureMeta struct {\n\tSym, Desc string\n\tDeps []FeatureTag\n}\n\nvar Features = map[FeatureTag]FeatureMeta{\n")
+	for _, name := range slices.Sorted(maps.Keys(requires)) {
+		fmt.Fprintf(&b, "\t%q: {Sym: %[1]q, Desc: \"the feature %[1]s\"", name)
+		if deps := requires[name]; len(deps) > 0 {
+			fmt.Fprintf(&b, ", Deps: []FeatureTag{\"%s\"}", strings.Join(deps, `", "`))
+		}
+		b.WriteString("},\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// featuresOf are features by which the programs of a lock get the build tags that they have.
+func featuresOf(programs []lock.Program) map[string][]string {
+	requires := map[string][]string{"cli": nil}
+	for _, p := range programs {
+		for _, name := range p.Features {
+			requires[name] = nil
+		}
+		for _, tag := range p.Tags {
+			requires[features.Of(tag)] = nil
+		}
+	}
+	delete(requires, "")
+	return requires
 }
 
 // Head is the newest commit.

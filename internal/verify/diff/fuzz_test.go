@@ -12,6 +12,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/xavieralpha/derper/internal/gobinary"
+	"github.com/xavieralpha/derper/internal/testing/elftest"
 	"github.com/xavieralpha/derper/internal/testing/tartest"
 )
 
@@ -107,20 +109,20 @@ func FuzzReadLayer(f *testing.F) {
 // program is as it is given or, if it is empty, one with that table of functions and that
 // build information.
 func FuzzPrograms(f *testing.F) {
-	want := smallProgram(smallTable, smallInfo)
+	want := elftest.Small(elftest.SmallTable, elftest.SmallInfo)
 	f.Add(want, []byte{}, []byte{})
-	f.Add([]byte{}, smallTable, bytes.Replace(smallInfo, []byte("-s -w"), []byte("-w"), 1))
-	f.Add([]byte{}, bytes.Replace(smallTable, []byte("runtime"), []byte("\x1b[2Jxxx"), 1), smallInfo)
+	f.Add([]byte{}, elftest.SmallTable, bytes.Replace(elftest.SmallInfo, []byte("-s -w"), []byte("-w"), 1))
+	f.Add([]byte{}, bytes.Replace(elftest.SmallTable, []byte("runtime"), []byte("\x1b[2Jxxx"), 1), elftest.SmallInfo)
 	// 2^31 functions: in the order of the file, and in another than the file's.
-	huge := bytes.Clone(smallTable)
+	huge := bytes.Clone(elftest.SmallTable)
 	copy(huge[8:], []byte{0, 0, 0, 0x80})
-	f.Add([]byte{}, huge, smallInfo)
-	huge = bytes.Clone(smallTable)
+	f.Add([]byte{}, huge, elftest.SmallInfo)
+	huge = bytes.Clone(elftest.SmallTable)
 	copy(huge, []byte{0xff, 0xff, 0xff, 0xf1, 0, 0, 1, 8, 0, 0, 0, 0, 0x80, 0, 0, 0})
-	f.Add([]byte{}, huge, smallInfo)
+	f.Add([]byte{}, huge, elftest.SmallInfo)
 	f.Fuzz(func(t *testing.T, got, table, info []byte) {
 		if len(got) == 0 {
-			got = smallProgram(table, info)
+			got = elftest.Small(table, info)
 		}
 		if bytes.Equal(got, want) {
 			return
@@ -146,20 +148,20 @@ func FuzzPrograms(f *testing.F) {
 // TestSmallProgram guards that what FuzzPrograms begins with is a program for the parsers,
 // or it would fuzz their first line only.
 func TestSmallProgram(t *testing.T) {
-	program := smallProgram(smallTable, smallInfo)
-	p, err := parseProgram(program)
+	small := elftest.Small(elftest.SmallTable, elftest.SmallInfo)
+	p, err := gobinary.Parse(small)
 	if err != nil {
 		t.Fatal(err)
 	}
-	functions, err := functionsOf(sectionsOf(p))
-	if err != nil || len(functions) != 2 || functions["main.main"].size != 16 || functions["runtime.main"].size != 16 {
+	functions, err := gobinary.Functions(p.Sections())
+	if err != nil || len(functions) != 2 || functions["main.main"].Size != 16 || functions["runtime.main"].Size != 16 {
 		t.Errorf("functions are %v, %v", functions, err)
 	}
-	if p.info.Path != "tailscale.com/cmd/derper" || p.info.GoVersion != "go1.26.8" || len(p.info.Settings) != 1 || len(p.info.Deps) != 1 {
-		t.Errorf("build information is %+v", p.info)
+	if p.Info.Path != "tailscale.com/cmd/derper" || p.Info.GoVersion != "go1.26.8" || len(p.Info.Settings) != 1 || len(p.Info.Deps) != 1 {
+		t.Errorf("build information is %+v", p.Info)
 	}
-	program[bytes.Index(program, []byte("\xcc\xcc"))+16]++
-	summary, _, err := compare(smallProgram(smallTable, smallInfo), program)
+	small[bytes.Index(small, []byte("\xcc\xcc"))+16]++
+	summary, _, err := compare(elftest.Small(elftest.SmallTable, elftest.SmallInfo), small)
 	if err != nil || !strings.Contains(summary, "function main.main: other code, 1 byte") {
 		t.Errorf("%q, %v", summary, err)
 	}

@@ -3,27 +3,66 @@ package diff
 import (
 	"bytes"
 	"cmp"
-	"debug/buildinfo"
+	"context"
 	"debug/elf"
-	"errors"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
+
+	"github.com/xavieralpha/derper/internal/gobinary"
+	"github.com/xavieralpha/derper/internal/limit"
 )
+
+// answer is how two programs differ.
+type answer struct {
+	Summary string
+	Details []string
+}
+
+// comparing compares two programs, the wanted one behind its size in eight bytes.
+var comparing = gobinary.NewJob("diff", func(r io.Reader) (a answer, err error) {
+	var size uint64
+	if err := binary.Read(r, binary.BigEndian, &size); err != nil {
+		return a, err
+	}
+	if size > gobinary.MaxProgram {
+		return a, fmt.Errorf("rebuilt program: %w: %d bytes", limit.Err, size)
+	}
+	want := make([]byte, size)
+	if _, err := io.ReadFull(r, want); err != nil {
+		return a, fmt.Errorf("rebuilt program: %w", err)
+	}
+	got, err := limit.ReadAll(r, gobinary.MaxProgram)
+	if err == nil {
+		a.Summary, a.Details, err = compare(want, got)
+	}
+	return a, err
+})
+
+// Programs says how two compiled programs differ, the wanted one of so many bytes: in a
+// sentence or two for people, and in lines, the most telling first. It is a [gobinary.Job]:
+// the error says nothing of the programs.
+func Programs(ctx context.Context, want io.Reader, size int64, got io.Reader) (summary string, details []string, err error) {
+	head := binary.BigEndian.AppendUint64(nil, uint64(size))
+	a, err := comparing.Run(ctx, io.MultiReader(bytes.NewReader(head), want, got))
+	return a.Summary, a.Details, err
+}
 
 // compare says how two compiled programs differ: in a sentence or two for people, and in
 // lines, the most telling first. What one of the two is itself comes before what Go wrote
 // into it, that before its code and its data. The error is for a wanted one that cannot be
 // read; of the one that was got, nothing is expected.
 func compare(want, got []byte) (summary string, details []string, err error) {
-	w, err := parseProgram(want)
+	w, err := gobinary.Parse(want)
 	if err != nil {
 		return "", nil, fmt.Errorf("rebuilt program: %w", err)
 	}
-	g, err := parseProgram(got)
+	g, err := gobinary.Parse(got)
 	if err != nil {
 		return "The image's file is not a program that Go compiled: " + short(err.Error()) + ".", nil, nil
 	}
@@ -32,38 +71,13 @@ func compare(want, got []byte) (summary string, details []string, err error) {
 		name := strings.TrimPrefix(f.Machine.String(), "EM_")
 		return fmt.Sprintf("%s, %s bit, %s", name, strings.TrimPrefix(f.Class.String(), "ELFCLASS"), strings.TrimPrefix(f.Data.String(), "ELFDATA2"))
 	}
-	d.value("machine", machine(w.elf), machine(g.elf), "The image's program is for another architecture: %s, where the rebuilt one is for %s.")
+	d.value("machine", machine(w.ELF), machine(g.ELF), "The image's program is for another architecture: %s, where the rebuilt one is for %s.")
 	if d.summary == "" { // code for two machines has nothing in common
-		d.info(w.info, g.info)
+		d.info(w.Info, g.Info)
 		d.stamps(want, got)
 		d.code(w, g)
 	}
 	return d.summary, d.details, nil
-}
-
-// program is a compiled program.
-type program struct {
-	data []byte
-	elf  *elf.File
-	info *debug.BuildInfo
-}
-
-// parseProgram parses a program of which nothing is known: debug/elf and
-// debug/buildinfo do not promise not to panic.
-func parseProgram(data []byte) (p *program, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("malformed: %v", r)
-		}
-	}()
-	p = &program{data: data}
-	if p.elf, err = elf.NewFile(bytes.NewReader(data)); err != nil {
-		return nil, err
-	}
-	if p.info, err = buildinfo.Read(bytes.NewReader(data)); err != nil {
-		return nil, errors.New("no Go build information in it")
-	}
-	return p, nil
 }
 
 // differ collects what differs. The first cause that is set is the summary.

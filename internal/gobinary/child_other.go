@@ -1,6 +1,6 @@
 //go:build !linux
 
-package diff
+package gobinary
 
 import "runtime/debug"
 

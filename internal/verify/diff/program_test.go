@@ -12,14 +12,14 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 
+	"github.com/xavieralpha/derper/internal/gobinary"
 	"github.com/xavieralpha/derper/internal/limit"
 	"github.com/xavieralpha/derper/internal/testing/elftest"
 )
 
 func TestMain(m *testing.M) {
-	Init()
+	gobinary.Init()
 	os.Exit(m.Run())
 }
 
@@ -72,7 +72,7 @@ func TestPrograms(t *testing.T) {
 		"2^16 sections":   {elftest.Sections(t, want, 0xffff), "is not a program that Go compiled", ""},
 		"not a program":   {[]byte("\x7fELF"), "is not a program that Go compiled", ""},
 		"none":            {nil, "is not a program that Go compiled", ""},
-		"more than there": {make([]byte, MaxProgram+1), "", limit.Err.Error()},
+		"more than there": {make([]byte, gobinary.MaxProgram+1), "", limit.Err.Error()},
 	} {
 		summary, details, err := programs(t.Context(), want, test.got)
 		switch {
@@ -95,16 +95,5 @@ func TestPrograms(t *testing.T) {
 	cancel(broken)
 	if _, _, err := programs(ctx, want, want); !errors.Is(err, broken) {
 		t.Errorf("error of the context: %v", err)
-	}
-	patience := maxTime
-	defer func() { maxTime = patience }()
-	maxTime = time.Nanosecond
-	if _, _, err := programs(t.Context(), want, want); err == nil || err.Error() != "it took longer than 1ns" {
-		t.Errorf("no time: %v", err)
-	}
-	defer func() { ready = true }()
-	ready = false
-	if _, _, err := programs(t.Context(), want, want); err == nil || !strings.Contains(err.Error(), "Init") {
-		t.Errorf("not ready: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package diff
+package elftest
 
 import (
 	"bytes"
@@ -7,16 +7,16 @@ import (
 	"fmt"
 )
 
-// smallText is where the code of a smallProgram is in memory, and smallHead the size of what
+// smallText is where the code of a Small is in memory, and smallHead the size of what
 // precedes it in the file.
 const (
 	smallText = 0x400000
 	smallHead = 64 + 56
 )
 
-// smallTable is a table of two functions of 16 bytes each, in the form of Go 1.20.
+// SmallTable is a table of two functions of 16 bytes each, in the form of Go 1.20.
 // Source: debug/gosym, (*LineTable).parsePclnTab.
-var smallTable = func() []byte {
+var SmallTable = func() []byte {
 	names := "runtime.main\x00main.main\x00"
 	const head = 8 + 8*8
 	at := uint64(head + len(names))
@@ -30,21 +30,21 @@ var smallTable = func() []byte {
 	put([]uint64{2, 0, smallText + smallHead, head, at, at, at, at})
 	b.WriteString(names)
 	// Where each begins, and where what is said of it does; the end of the last.
-	const functab, each = (2*2 + 1) * 4, 10 * 4
+	const functab, each = (2*2 + 1) * 4, 11 * 4
 	put([]uint32{0, functab, 16, functab + each, 32})
-	put([10]uint32{0, 0}, [10]uint32{16, uint32(len("runtime.main\x00"))})
+	put([11]uint32{0, 0}, [11]uint32{16, uint32(len("runtime.main\x00"))})
 	return b.Bytes()
 }()
 
-// smallInfo is the build information of a program, as go version -m prints it.
-var smallInfo = []byte("path\ttailscale.com/cmd/derper\nmod\ttailscale.com\tv1.102.3\th1:M1czCAtMuIcg+2Z+FBPbJyAk3ZEQGEFKnvHthtE1c6M=\n" +
+// SmallInfo is the build information of a program, as go version -m prints it.
+var SmallInfo = []byte("path\ttailscale.com/cmd/derper\nmod\ttailscale.com\tv1.102.3\th1:M1czCAtMuIcg+2Z+FBPbJyAk3ZEQGEFKnvHthtE1c6M=\n" +
 	"dep\tgo4.org/mem\tv0.1.0\th1:M1czCAtMuIcg+2Z+FBPbJyAk3ZEQGEFKnvHthtE1c6M=\nbuild\t-ldflags=\"-s -w\"\n")
 
-// smallProgram is the smallest program that is one for debug/elf, debug/buildinfo and
+// Small is the smallest program that is one for debug/elf, debug/buildinfo and
 // debug/gosym: an ELF file with code, a table of functions and build information. Programs
 // of the compiler have a megabyte, and take a thousand times as long to take apart.
 // Source: System V ABI, chapters 4 and 5; debug/buildinfo.
-func smallProgram(table, info []byte) []byte {
+func Small(table, info []byte) []byte {
 	const framing = "0123456789abcdef" // the Go command puts 16 bytes before and after
 	build := []byte("\xff Go buildinf:\x08\x02" + "0123456789abcdef")
 	for _, s := range []string{"go1.26.8", framing + string(info) + framing} {
@@ -87,7 +87,7 @@ func smallProgram(table, info []byte) []byte {
 		body.Bytes(), headers,
 	} {
 		if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
-			panic(fmt.Sprint("smallProgram: ", err))
+			panic(fmt.Sprint("Small: ", err))
 		}
 	}
 	return b.Bytes()

@@ -1,4 +1,4 @@
-package diff
+package gobinary
 
 import (
 	"errors"
