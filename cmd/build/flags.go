@@ -29,8 +29,8 @@ func (f *inputFlags) registerLock(c *cobra.Command) {
 }
 
 // registerVariants registers --variant.
-func (f *inputFlags) registerVariants(c *cobra.Command) {
-	c.Flags().StringVar(&f.variants, "variant", lock.Default, "`variants` of the image, separated by commas; all is every one in the lock")
+func (f *inputFlags) registerVariants(c *cobra.Command, preset string) {
+	c.Flags().StringVar(&f.variants, "variant", preset, "`variants` of the image, separated by commas; all is every one in the lock")
 	cli.Offer(c, "variant", append([]string{"all"}, variantNames(lock.Defaults().Variants)...)...)
 }
 

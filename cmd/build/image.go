@@ -59,7 +59,7 @@ func newImage(e *env) *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	in.registerLock(c)
-	in.registerVariants(c)
+	in.registerVariants(c, lock.Default)
 	in.registerPlatforms(c, "host", "in the lock")
 	in.registerCache(c)
 	f := c.Flags()

@@ -100,6 +100,9 @@ type Set struct {
 	inputs lock.Inputs
 }
 
+// Variant is the variant of the image.
+func (s *Set) Variant() lock.Variant { return s.inputs.Variant() }
+
 // Make makes the statements about an image. It reads all layers, one image for each
 // core at a time.
 func Make(ctx context.Context, b Build) (*Set, error) {
