@@ -11,6 +11,7 @@ import (
 	"github.com/rhysd/actionlint"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/testing/workflowtest"
 )
@@ -151,6 +152,9 @@ func TestWorkflowSteps(t *testing.T) {
 				t.Errorf("%s: works on all variants: %q", step.Name, c.Words)
 			}
 		}
+		if step.Has(release.Containers) {
+			testsAll(t, job)
+		}
 		secrets := false
 		for _, s := range c.Job.Steps {
 			secrets = secrets || s.Env != nil && s.Env.Vars["docker_io_password"] != nil
@@ -158,6 +162,25 @@ func TestWorkflowSteps(t *testing.T) {
 		if secrets != step.Has(release.Push) {
 			t.Errorf("%s: has Docker Hub's secrets: %v", step.Name, secrets)
 		}
+	}
+}
+
+// testsAll checks that the job that tests has every platform of the lock on one of its
+// machines.
+func testsAll(t *testing.T, job *actionlint.Job) {
+	t.Helper()
+	l, err := lock.Read("../../" + lock.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tested []string
+	for _, c := range job.Strategy.Matrix.Include.Combinations {
+		if a := c.Assigns["platforms"]; a != nil {
+			tested = append(tested, strings.Split(strings.Trim(a.Value.String(), `"`), ",")...)
+		}
+	}
+	if want := words(l.Inputs.Platforms); !slices.Equal(slices.Sorted(slices.Values(tested)), slices.Sorted(slices.Values(want))) {
+		t.Errorf("test: has the platforms %q, and the lock %q", tested, want)
 	}
 }
 
