@@ -57,7 +57,7 @@ func Describe(index v1.ImageIndex) (*Image, error) {
 		d.Tailscale = v.Tailscale
 	}
 	for _, desc := range manifest.Manifests {
-		if desc.Platform == nil || !desc.MediaType.IsImage() {
+		if !image.OfPlatform(desc) {
 			continue
 		}
 		img, err := index.Image(desc.Digest)

@@ -29,7 +29,12 @@ func sample(t *testing.T, in lock.Inputs, sizes map[string]int64, order ...strin
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: p}})
 	}
-	return index
+	// As the attestations of an image are, it is listed and is for no platform.
+	attestation, err := random.Image(1000, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mutate.AppendManifests(index, mutate.IndexAddendum{Add: attestation, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"}}})
 }
 
 func TestNotes(t *testing.T) {
@@ -99,7 +104,7 @@ func TestNotes(t *testing.T) {
 	if err := n.Write(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, no := range []string{"→", "/compare/", "change", "No longer"} {
+	for _, no := range []string{"unknown", "→", "/compare/", "change", "No longer"} {
 		if strings.Contains(b.String(), no) {
 			t.Errorf("the first release's notes have %q:\n%s", no, b.String())
 		}
