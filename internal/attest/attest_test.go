@@ -46,10 +46,10 @@ func TestGolden(t *testing.T) {
 			got = append(got, digest(doc))
 		}
 		want := []string{
-			"c091a9901c1c572c3f90561cebcd1ae151c0aa8c54eaf93caef03d033d18342b",
-			"e34a1e616c917b377202794856a6c5972f51f65839a962f4c97379facb1f622b",
-			"2aedc0aef74349e7960a29248ce85d81fa3127c2b4f1264492d47a6d4d9a0137",
-			"474e186c9b6aff7b6e0ff98e7a27313ec2a1caf72d3e3326677afb381ef45034",
+			"369aeaa7136f1af2df0559b82108248c13f0d74f7f6e85fb3ac83180c2db5b08",
+			"14f17f1e10910666f9d70433c546a668955c52a637be53cbc3c39ef88b0fafb2",
+			"9b8d325ecc3c32b5c7072367b0937b771c8e606d5a14bf071471ba4c4d884607",
+			"48cdb98865b33e90ca14bc6c8b57bbf264aee63ea3ab154ef7c54f1b5b786c17",
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("provenance and SBOMs of the index and two platforms are\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -241,7 +241,7 @@ func TestCannotVerify(t *testing.T) {
 	})
 	t.Run("a program from elsewhere", func(t *testing.T) {
 		s := f.verify(t, claims(t, image.LabelPrograms, `[{"package":"example.com/derper"},{"package":"tailscale.com/cmd/tailscaled"}]`))
-		wantError(t, s, image.ErrForeign, "no package of module tailscale.com")
+		wantError(t, s, image.ErrForeign, "no package of tailscale.com")
 	})
 	t.Run("no JSON", func(t *testing.T) {
 		wantError(t, f.verify(t, claims(t, image.LabelVariant, "{")), image.ErrForeign, "claims "+image.LabelVariant+" {")
