@@ -123,7 +123,7 @@ func featureChanges(p lock.Program, before, now features.Table) (list []FeatureC
 		_, was := before[name]
 		_, is := now[name]
 		switch {
-		case before != nil && !was && !is:
+		case before != nil && !was && !is && c.Listed:
 			continue // what only later releases have
 		case slices.Contains(unknown, name):
 			c.Change = "removed"
