@@ -87,6 +87,11 @@ func TestAnotherVariant(t *testing.T) {
 	if len(its) != len(mine)+1 || !slices.Equal(its[:len(mine)], mine) {
 		t.Errorf("the layers are not the default's and one more: %+v, %+v", mine, its)
 	}
+	// What the cache is rid of is nothing that any of them has.
+	build(0, "cache", "prune")
+	if text := build(0, "image", "--variant", "all", "--output", layout, "--explain"); strings.Contains(text, ": ran") {
+		t.Errorf("pruning has removed what a variant has: %s", text)
+	}
 	build(0, "push", "--to", server.Repository("derper"), layout, layout+other.Suffix)
 	build(0, "attest", "--output", t.TempDir(), layout+other.Suffix)
 	ref := server.Repository("derper") + ":other"
