@@ -78,8 +78,8 @@ func TestRead(t *testing.T) {
 // TestReadVariants guards that a layout is compared with what the lock records of the variant
 // that it is of, and with no other's, and that one of no variant of the lock is refused.
 func TestReadVariants(t *testing.T) {
-	nonroot := attesttest.Nonroot()
-	r := registrytest.NewVariants(t, "v1.102.3", 1000, nonroot)
+	other := attesttest.Other()
+	r := registrytest.NewVariants(t, "v1.102.3", 1000, other)
 	for _, v := range r.Lock.Inputs.Variants {
 		c, err := Read(r.Layout(v), r.Lock)
 		if err != nil || c.Variant != v.Name || c.Digest.String() != r.Lock.Outputs[v.Name].Index {
@@ -87,16 +87,16 @@ func TestReadVariants(t *testing.T) {
 		}
 	}
 	swapped := *r.Lock
-	swapped.Outputs = map[string]*lock.Output{lock.Default: r.Lock.Outputs[nonroot.Name], nonroot.Name: r.Lock.Outputs[lock.Default]}
+	swapped.Outputs = map[string]*lock.Output{lock.Default: r.Lock.Outputs[other.Name], other.Name: r.Lock.Outputs[lock.Default]}
 	var difference *lock.Difference
-	if _, err := Read(r.Layout(nonroot), &swapped); !errors.As(err, &difference) {
+	if _, err := Read(r.Layout(other), &swapped); !errors.As(err, &difference) {
 		t.Errorf("what the lock records of the other variant: %v", err)
 	}
 	only, err := r.Lock.Of(lock.Default)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Read(r.Layout(nonroot), only); err == nil || !strings.Contains(err.Error(), `the lock has no variant "nonroot": it has default`) {
+	if _, err := Read(r.Layout(other), only); err == nil || !strings.Contains(err.Error(), `the lock has no variant "other": it has default`) {
 		t.Errorf("a variant that the lock does not have: %v", err)
 	}
 }

@@ -30,12 +30,12 @@ func planForAll(t testing.TB, r *registrytest.Release, repositories ...string) P
 // is uploaded once, each has its tags, and no tag of any of them moves while one of them
 // cannot be had.
 func TestPushVariants(t *testing.T) {
-	nonroot := attesttest.Nonroot()
+	other := attesttest.Other()
 	a, b := registrytest.Memory(t, registrytest.Options{}), registrytest.Memory(t, registrytest.Options{})
 	proxy := registrytest.NewProxy(t, b)
 	c := newClient(nil, a, b)
 	repositories := []string{a.Repository("derper"), proxy.Repository("derper")}
-	old, next := registrytest.NewVariants(t, "v1.102.3", 1000, nonroot), registrytest.NewVariants(t, "v1.102.4", 1000, nonroot)
+	old, next := registrytest.NewVariants(t, "v1.102.3", 1000, other), registrytest.NewVariants(t, "v1.102.4", 1000, other)
 	check := func(r *registrytest.Release) {
 		t.Helper()
 		for _, registry := range []*registrytest.Registry{a, b} {
@@ -59,8 +59,6 @@ func TestPushVariants(t *testing.T) {
 	}
 	p := planForAll(t, old, repositories...)
 	report := push(t, c, p)
-	// Three layers of each of two platforms and one that both share, and a config and an
-	// attestation's config and statements: nothing twice.
 	digests := slices.Clone(report.Repositories[0].Missing.Digests)
 	slices.Sort(digests)
 	if n := len(slices.Compact(slices.Clone(digests))); n != len(digests) {
@@ -76,7 +74,7 @@ func TestPushVariants(t *testing.T) {
 	check(old)
 
 	// The last manifest of the last variant does not get to one of the registries.
-	index := next.Lock.Outputs[nonroot.Name].Index
+	index := next.Lock.Outputs[other.Name].Index
 	proxy.Refuse(registrytest.Reset, func(q registrytest.Request) bool {
 		return q.Method == http.MethodPut && strings.HasSuffix(q.Path, "/manifests/"+index)
 	})
@@ -87,14 +85,14 @@ func TestPushVariants(t *testing.T) {
 	proxy.Refuse("", nil)
 	check(old)
 	// A tag of one variant that may not move keeps those of the other, too.
-	newer := registrytest.NewVariants(t, "v1.102.5", 1000, nonroot)
+	newer := registrytest.NewVariants(t, "v1.102.5", 1000, other)
 	ahead := planForAll(t, newer, repositories...)
 	ahead.Images = ahead.Images[1:]
-	ahead.Images[0].Tags = []Tag{{Name: "nonroot", Moves: true}}
+	ahead.Images[0].Tags = []Tag{{Name: "other", Moves: true}}
 	push(t, c, ahead)
 	var refused *TagError
-	if _, err := c.Push(t.Context(), p); !asError(err, &refused) || refused.Tag != "nonroot" || refused.Version != "1.102.5-r0" {
-		t.Errorf("nonroot, which is ahead: %v", err)
+	if _, err := c.Push(t.Context(), p); !asError(err, &refused) || refused.Tag != "other" || refused.Version != "1.102.5-r0" {
+		t.Errorf("other, which is ahead: %v", err)
 	}
 	p.Retag = true
 	push(t, c, p)

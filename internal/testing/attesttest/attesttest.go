@@ -27,11 +27,11 @@ func H1(seed string) string {
 	return "h1:" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Nonroot is another variant, of the programs of the default one.
-func Nonroot() lock.Variant {
+// Other is a variant that no lock has, of parts that the default one has, too.
+func Other() lock.Variant {
 	return lock.Variant{
-		Name: "nonroot", Programs: []string{plan.Tailscaled, plan.Derper}, Suffix: "-nonroot", User: "65532:65532",
-		Files: []lock.Entry{{Path: "var/lib/tailscale/", Mode: "0700", Owner: 65532}},
+		Name: "other", Programs: []string{plan.Tailscaled, plan.Derper}, Suffix: "-other", User: "4711:4711",
+		Files: []lock.Entry{{Path: "srv/", Mode: "0700", Owner: 4711}},
 	}
 }
 
