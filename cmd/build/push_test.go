@@ -140,9 +140,9 @@ func TestKilledPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tags := registry.Tags(old.Lock.Inputs.ImageVersion(), "", lock.Stable)
+		release.Tags = registry.Tags(old.Lock.Inputs.ImageVersion(), "", lock.Stable)
 		c := &registry.Client{Keychain: registrytest.Keychain(proxies[0].Registry, proxies[1].Registry)}
-		if _, err := c.Push(t.Context(), registry.Plan{Release: release, Repositories: p.names, Tags: tags}); err != nil {
+		if _, err := c.Push(t.Context(), registry.Plan{Images: []*registry.Content{release}, Repositories: p.names}); err != nil {
 			t.Fatal(err)
 		}
 		return p, proxies

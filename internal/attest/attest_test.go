@@ -465,6 +465,46 @@ func TestRecorded(t *testing.T) {
 	}
 }
 
+// TestVariant guards that an image is compared with what the lock has of its own variant, that
+// the documents name a variant a person could confuse with another, and that how it was made
+// is told without the lock's other variants.
+func TestVariant(t *testing.T) {
+	other := attesttest.Other()
+	b := attesttest.BuildOf(t, other)
+	set := attesttest.Set(t, b)
+	if set.Variant().Name != other.Name {
+		t.Errorf("it is of %s", set.Variant().Name)
+	}
+	if name := "derper 1.2.3-r0 other linux/amd64"; !strings.Contains(string(set.SBOMs[1]), `"name": "`+name+`"`) {
+		t.Errorf("the SBOM has no name %q: %.300s", name, set.SBOMs[1])
+	}
+	p, err := attest.ParseProvenance(set.Provenance)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := p.BuildDefinition.ExternalParameters.Lock.Variants; len(list) != 1 || list[0].Name != other.Name {
+		t.Errorf("it is made of the variants %+v", list)
+	}
+	digest, err := b.Index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Lock.Outputs = map[string]*lock.Output{lock.Default: {Index: digest.String()}, other.Name: {Index: "another"}}
+	if err := attest.Recorded(b.Lock, b.Index); !errors.As(err, new(*lock.Difference)) {
+		t.Errorf("what the lock records of another variant: %v", err)
+	}
+	b.Lock.Outputs[other.Name].Index = digest.String()
+	if err := attest.Recorded(b.Lock, b.Index); err != nil {
+		t.Errorf("what the lock records: %v", err)
+	}
+	if b.Lock, err = b.Lock.Of(lock.Default); err != nil {
+		t.Fatal(err)
+	}
+	if err := attest.Recorded(b.Lock, b.Index); err == nil || !strings.Contains(err.Error(), `no variant "other": it has default`) {
+		t.Errorf("a variant that the lock does not have: %v", err)
+	}
+}
+
 func mustSubjects(t testing.TB, index v1.ImageIndex) []attest.Subject {
 	t.Helper()
 	s, err := attest.Subjects(index)

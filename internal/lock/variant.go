@@ -109,7 +109,11 @@ func (in Inputs) Variant() Variant {
 func (in Inputs) Of(variant string) (Inputs, error) {
 	i := slices.IndexFunc(in.Variants, func(v Variant) bool { return v.Name == variant })
 	if i < 0 {
-		return in, fmt.Errorf("the lock has no variant %q", variant)
+		var names []string
+		for _, v := range in.Variants {
+			names = append(names, v.Name)
+		}
+		return in, fmt.Errorf("the lock has no variant %q: it has %s", variant, strings.Join(names, ", "))
 	}
 	in.Variants = in.Variants[i : i+1 : i+1]
 	in.Programs = slices.DeleteFunc(slices.Clone(in.Programs), func(p Program) bool {
@@ -245,6 +249,7 @@ func (in Inputs) checkVariants(want wanting) {
 		want(suffix.MatchString(v.Suffix), key+".suffix", "%q is no end of a tag such as -debug", v.Suffix)
 		want(!slices.ContainsFunc(others, func(o Variant) bool { return o.Suffix == v.Suffix }), key+".suffix", "duplicate %q", v.Suffix)
 		want(!revision.MatchString(v.Suffix), key+".suffix", "%q reads as a revision", v.Suffix)
+		want(v.Suffix != "-latest" && v.Suffix != "-"+string(Unstable), key+".suffix", "%q would be a tag of the variant without a suffix", v.Suffix)
 		want(slices.Contains(v.Programs, "derper"), key+".programs", "there is no derper among them")
 		for n, name := range v.Programs {
 			want(slices.ContainsFunc(in.Programs, func(p Program) bool { return p.Name() == name }), key+".programs", "%q is not among inputs.programs", name)

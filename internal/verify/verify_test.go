@@ -28,6 +28,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/testing/attesttest"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
 	"github.com/xavieralpha/derper/internal/testing/hostile"
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
@@ -436,6 +437,26 @@ func TestLocked(t *testing.T) {
 	t.Run("a commit that is no release", func(t *testing.T) {
 		s := verify(t, func(l *lock.Lock) { l.Inputs.Tailscale.Version = "v1.103.0-0.20260102030405-0123456789ab" })
 		wantError(t, s, image.ErrForeign, "a commit that is not a release")
+	})
+	t.Run("another variant", func(t *testing.T) {
+		v, recorded := f.verifier(t), f.lock()
+		other := attesttest.Other()
+		v.Lock = &lock.Lock{Schema: recorded.Schema, Inputs: recorded.Inputs, Outputs: map[string]*lock.Output{
+			lock.Default: recorded.Output(), other.Name: recorded.Output(), // which is of the default one
+		}}
+		v.Lock.Inputs.Variants = append(slices.Clone(recorded.Inputs.Variants), other)
+		v.Variants = []string{lock.Default}
+		r, err := v.Locked(t.Context(), "versions.json")
+		if err != nil || len(r.Subjects) != 1 {
+			t.Fatalf("%d subjects, %v; want that of the one variant that was asked for", len(r.Subjects), err)
+		}
+		wantVerified(t, r.Subjects[0])
+		v.Variants = nil
+		r, err = v.Locked(t.Context(), "versions.json")
+		if err != nil || len(r.Subjects) != 2 || r.Subjects[1].Ref != "versions.json other" || r.Subjects[1].Verdict != Differs {
+			t.Fatalf("%+v, %v; want another subject, which differs", r.Subjects, err)
+		}
+		wantVerified(t, r.Subjects[0])
 	})
 	t.Run("nothing recorded", func(t *testing.T) {
 		v := f.verifier(t)
