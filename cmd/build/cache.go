@@ -29,8 +29,8 @@ func newPrune(e *env) *cobra.Command {
 		Use:   "prune",
 		Short: "remove what a build of the lock does not take from the cache",
 		Long: `prune removes what a build of the lock, with all its variants and platforms,
-does not take from the cache: results of other locks, toolchains, modules and compiled
-packages, which come again when they are needed.`,
+does not take from the cache: results of other locks, toolchains, modules and
+compiled packages, which come again when they are needed.`,
 		Example:           "  build cache prune",
 		Args:              cli.None,
 		ValidArgsFunction: cobra.NoFileCompletions,
