@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"mvdan.cc/sh/v3/interp"
+	"mvdan.cc/sh/v3/syntax"
+)
+
+// interrupted is the exit code of what Ctrl-C ends.
+const interrupted = 128 + int(syscall.SIGINT)
+
+// A session is a shell that runs.
+type session struct {
+	runner    *interp.Runner
+	interrupt context.CancelFunc // ends what the shell is doing
+}
+
+// exec runs programs. The terminal interrupts them itself, those that want to go on then
+// do: a shell in a shell. When one has ended so, the rest of the line is not run either.
+func (s *session) exec(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
+	return func(ctx context.Context, args []string) error {
+		err := next(context.WithoutCancel(ctx), args)
+		if err == error(interp.ExitStatus(interrupted)) {
+			s.interrupt()
+		}
+		return err
+	}
+}
+
+// talk is the shell at a terminal.
+func (s *session) talk() error {
+	tty, err := newEditor(s.prompt)
+	if err != nil {
+		return err
+	}
+	// Of these, the shell ignores what comes meanwhile; programs do not inherit that.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGQUIT, syscall.SIGTSTP)
+	go func() {
+		for sig := range signals {
+			if sig == os.Interrupt {
+				tty.mu.Lock()
+				s.interrupt()
+				tty.mu.Unlock()
+			}
+		}
+	}()
+	for !tty.ended {
+		parser := syntax.NewParser()
+		tty.more = false
+		for statements, err := range parser.InteractiveSeq(tty) {
+			if err != nil {
+				if !tty.ended && !errors.Is(err, errInterrupted) {
+					fmt.Fprintln(os.Stderr, "sh:", err)
+					s.set(2)
+				}
+				break
+			}
+			if tty.more = parser.Incomplete(); tty.more {
+				continue
+			}
+			if exited, err := s.statements(tty, statements); exited {
+				return exitCode(err)
+			}
+		}
+	}
+	return s.run(context.Background(), strings.NewReader("exit"), "sh")
+}
+
+// statements runs a line, until it ends or Ctrl-C ends it.
+func (s *session) statements(tty *editor, list []*syntax.Stmt) (exited bool, err error) {
+	ctx, interrupt := context.WithCancel(context.Background())
+	defer interrupt()
+	tty.mu.Lock()
+	s.interrupt = interrupt
+	tty.mu.Unlock()
+	for _, statement := range list {
+		err = s.runner.Run(ctx, statement)
+		if ctx.Err() != nil {
+			fmt.Fprintln(os.Stderr)
+			s.set(interrupted)
+			return false, nil
+		}
+		if s.runner.Exited() {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// set sets $?.
+func (s *session) set(code int) {
+	file, err := syntax.NewParser().Parse(strings.NewReader(fmt.Sprintf("(exit %d)", code)), "")
+	if err == nil {
+		s.runner.Run(context.Background(), file.Stmts[0]) //nolint:errcheck // it is the code
+	}
+}
+
+// prompt is what stands in front of a line.
+func (s *session) prompt() string {
+	if prompt := s.runner.Vars["PS1"]; prompt.IsSet() {
+		return prompt.String()
+	}
+	sign := "$"
+	if os.Geteuid() == 0 {
+		sign = "#"
+	}
+	return s.runner.Dir + " " + sign + " "
+}
+
+// errInterrupted says that Ctrl-C has ended a line that was being typed.
+var errInterrupted = errors.New("interrupted")
+
+// keys hands on one key at a time, so that those that were typed ahead are there for the
+// program that the line starts.
+type keys struct {
+	*os.File
+	last byte
+}
+
+func (k *keys) Read(p []byte) (int, error) {
+	n, err := k.File.Read(p[:1])
+	if n > 0 {
+		k.last = p[0]
+	}
+	return n, err
+}
+
+// Write writes to the terminal even if the output goes elsewhere.
+func (k *keys) Write(p []byte) (int, error) { return os.Stderr.Write(p) }
