@@ -6,14 +6,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"golang.org/x/term"
 )
 
 // An editor reads lines that somebody types. It asks the terminal for nothing, so any will do.
 type editor struct {
-	mu       sync.Mutex // guards what a signal ends
 	prompt   func() string
 	keys     *keys
 	cooked   *term.State // the terminal's, for programs

@@ -37,9 +37,6 @@ func files(args []string) error {
 	command := commands[name]()
 	command.SetIO(os.Stdin, os.Stdout, errs)
 	command.SetLookupEnv(os.LookupEnv)
-	if dir, err := os.Getwd(); err == nil {
-		command.SetWorkingDir(dir)
-	}
 	err := command.Run(args...)
 	if slices.Contains(args, "--help") || slices.Contains(args, "-help") {
 		return nil

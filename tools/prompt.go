@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"mvdan.cc/sh/v3/interp"
@@ -18,17 +21,45 @@ const interrupted = 128 + int(syscall.SIGINT)
 
 // A session is a shell that runs.
 type session struct {
-	runner    *interp.Runner
+	runner  *interp.Runner
+	running atomic.Int32 // programs
+
+	mu        sync.Mutex
 	interrupt context.CancelFunc // ends what the shell is doing
 }
 
-// exec runs programs. The terminal interrupts them itself, those that want to go on then
+// stop ends what the shell is doing.
+func (s *session) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.interrupt()
+}
+
+// exec runs programs. The terminal interrupts them itself, and those that want to go on then
 // do: a shell in a shell. When one has ended so, the rest of the line is not run either.
 func (s *session) exec(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	return func(ctx context.Context, args []string) error {
+		hc := interp.HandlerCtx(ctx)
+		if _, err := interp.LookPathDir(hc.Dir, hc.Env, args[0]); err != nil {
+			file := args[0]
+			if !filepath.IsAbs(file) {
+				file = filepath.Join(hc.Dir, file)
+			}
+			if _, err := os.Stat(file); err == nil && strings.Contains(args[0], "/") {
+				fmt.Fprintf(hc.Stderr, "sh: %s: not a program that may be executed\n", args[0])
+				return interp.ExitStatus(126)
+			}
+			fmt.Fprintf(hc.Stderr, "sh: %s: not found\n", args[0])
+			return interp.ExitStatus(127)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s.running.Add(1)
+		defer s.running.Add(-1)
 		err := next(context.WithoutCancel(ctx), args)
 		if err == error(interp.ExitStatus(interrupted)) {
-			s.interrupt()
+			s.stop()
 		}
 		return err
 	}
@@ -45,10 +76,8 @@ func (s *session) talk() error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGQUIT, syscall.SIGTSTP)
 	go func() {
 		for sig := range signals {
-			if sig == os.Interrupt {
-				tty.mu.Lock()
-				s.interrupt()
-				tty.mu.Unlock()
+			if sig == os.Interrupt && s.running.Load() == 0 {
+				s.stop()
 			}
 		}
 	}()
@@ -66,7 +95,7 @@ func (s *session) talk() error {
 			if tty.more = parser.Incomplete(); tty.more {
 				continue
 			}
-			if exited, err := s.statements(tty, statements); exited {
+			if exited, err := s.statements(statements); exited {
 				return exitCode(err)
 			}
 		}
@@ -75,12 +104,12 @@ func (s *session) talk() error {
 }
 
 // statements runs a line, until it ends or Ctrl-C ends it.
-func (s *session) statements(tty *editor, list []*syntax.Stmt) (exited bool, err error) {
+func (s *session) statements(list []*syntax.Stmt) (exited bool, err error) {
 	ctx, interrupt := context.WithCancel(context.Background())
 	defer interrupt()
-	tty.mu.Lock()
+	s.mu.Lock()
 	s.interrupt = interrupt
-	tty.mu.Unlock()
+	s.mu.Unlock()
 	for _, statement := range list {
 		err = s.runner.Run(ctx, statement)
 		if ctx.Err() != nil {
@@ -107,6 +136,9 @@ func (s *session) set(code int) {
 func (s *session) prompt() string {
 	if prompt := s.runner.Vars["PS1"]; prompt.IsSet() {
 		return prompt.String()
+	}
+	if prompt := os.Getenv("PS1"); prompt != "" {
+		return prompt
 	}
 	sign := "$"
 	if os.Geteuid() == 0 {

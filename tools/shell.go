@@ -19,7 +19,8 @@ const shellUsage = `usage: sh [-aefnuxi] [-o OPTION] [-c COMMAND [NAME [ARGUMENT
 
 The shell is mvdan.cc/sh: POSIX, and most of what bash has. It does not have:
   job control (Ctrl-Z, jobs, fg, bg); background jobs get Ctrl-C, too
-  traps of signals (trap … EXIT and trap … ERR work), umask, times, fc
+  numbers of processes in $!, which is only good for wait
+  traps of signals (trap … EXIT and trap … ERR work), umask, ulimit, times, fc
 At a terminal, lines are edited with the keys of readline, Tab completes the names of
 files, and the history is that of this shell. Keys: arrows, Ctrl-A E K U W L, Ctrl-C, Ctrl-D.
 `
