@@ -28,7 +28,7 @@ func TestScripts(t *testing.T) {
 		w.Header().Set("X-Asked", r.Header.Get("X-Asking"))
 		w.Write([]byte("content\n")) //nolint:errcheck // the client says it
 	}))
-	defer server.Close()
+	t.Cleanup(server.Close) // the scripts run when this function has ended
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,

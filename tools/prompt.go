@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,8 @@ const interrupted = 128 + int(syscall.SIGINT)
 
 // A session is a shell that runs.
 type session struct {
-	runner  *interp.Runner
-	running atomic.Int32 // programs
+	runner *interp.Runner
+	code   atomic.Int32 // of the program that ended after an interrupt
 
 	mu        sync.Mutex
 	interrupt context.CancelFunc // ends what the shell is doing
@@ -36,7 +37,7 @@ func (s *session) stop() {
 }
 
 // exec runs programs. The terminal interrupts them itself, and those that want to go on then
-// do: a shell in a shell. When one has ended so, the rest of the line is not run either.
+// do: a shell in a shell. The rest of the line is not run in any case.
 func (s *session) exec(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	return func(ctx context.Context, args []string) error {
 		hc := interp.HandlerCtx(ctx)
@@ -55,12 +56,12 @@ func (s *session) exec(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s.running.Add(1)
-		defer s.running.Add(-1)
 		err := next(context.WithoutCancel(ctx), args)
-		if err == error(interp.ExitStatus(interrupted)) {
+		code, _ := errors.AsType[interp.ExitStatus](err)
+		if int(code) == interrupted { // the signal may reach this shell later
 			s.stop()
 		}
+		s.code.Store(int32(code))
 		return err
 	}
 }
@@ -76,7 +77,7 @@ func (s *session) talk() error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGQUIT, syscall.SIGTSTP)
 	go func() {
 		for sig := range signals {
-			if sig == os.Interrupt && s.running.Load() == 0 {
+			if sig == os.Interrupt {
 				s.stop()
 			}
 		}
@@ -109,12 +110,15 @@ func (s *session) statements(list []*syntax.Stmt) (exited bool, err error) {
 	defer interrupt()
 	s.mu.Lock()
 	s.interrupt = interrupt
+	s.code.Store(0)
 	s.mu.Unlock()
 	for _, statement := range list {
 		err = s.runner.Run(ctx, statement)
 		if ctx.Err() != nil {
-			fmt.Fprintln(os.Stderr)
-			s.set(interrupted)
+			code := cmp.Or(int(s.code.Load()), interrupted)
+			if s.set(code); code == interrupted {
+				fmt.Fprintln(os.Stderr) // the terminal has shown ^C
+			}
 			return false, nil
 		}
 		if s.runner.Exited() {
