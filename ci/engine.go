@@ -99,10 +99,10 @@ func carryOut(ctx context.Context, client *dagger.Client, o *options, stdout, st
 		}
 		if c != nil && s.makes != "" && (err == nil || s.live) {
 			// A step that failed and made something all the same made it for the next
-			// run: the journal of a release. The layout is here already.
+			// run: the journal of a release. Its layouts are larger than all else.
 			made := c.Directory(s.makes)
 			if s.makes == releaseDir {
-				e.release, made = made, made.WithoutDirectory("dist")
+				e.release, made = made, made.Filter(dagger.DirectoryFilterOpts{Exclude: []string{"dist*"}})
 			}
 			if _, eerr := made.Export(ctx, filepath.Join(o.reports, filepath.Base(s.makes))); eerr != nil {
 				err = errors.Join(err, fmt.Errorf("%s: %w", s.name, eerr))

@@ -254,7 +254,7 @@ func TestEngineRelease(t *testing.T) {
 			t.Errorf("latest is %s, want %s", head.Digest, digest)
 		}
 	}
-	for _, name := range []string{"release/notes.md", "release/test.xml", "attestations/provenance.json", "attestations/index.spdx.json"} {
+	for _, name := range []string{"release/notes.md", "release/test-default.xml", "attestations/provenance.json", "attestations/index.spdx.json"} {
 		if _, err := os.Stat(filepath.Join(dir, "reports", name)); err != nil {
 			t.Error(err)
 		}

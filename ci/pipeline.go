@@ -100,6 +100,9 @@ func compose(o *options, host lock.Platform) pipeline {
 		name: "attest", args: []string{"attest", "--lock", lockFile, "--output", attestDir, "--json", layoutDir}, layout: true, makes: attestDir,
 	})
 	for _, s := range release.Steps {
+		if s.Ahead { // all has been compiled
+			continue
+		}
 		// What the flags say last holds: these are the container's, whatever comes after --.
 		args := append(append([]string{"release", "--step", s.Name}, o.passed...), "--lock", lockFile, "--cache", cacheDir, "--folder", releaseDir, "--json")
 		p.after = append(p.after, step{

@@ -84,8 +84,9 @@ func TestPrivileges(t *testing.T) {
 // release away from what the engine built.
 func TestPassedOn(t *testing.T) {
 	p := compose(options3("release", "--to", "registry.example.com/derper", "--cache", "/nowhere"), "linux/amd64")
-	for i, s := range release.Steps {
-		got := p.after[len(p.after)-len(release.Steps)+i]
+	steps := slices.DeleteFunc(slices.Clone(release.Steps), func(s *release.Step) bool { return s.Ahead })
+	for i, s := range steps {
+		got := p.after[len(p.after)-len(steps)+i]
 		want := []string{"release", "--step", s.Name, "--to", "registry.example.com/derper", "--cache", "/nowhere",
 			"--lock", lockFile, "--cache", cacheDir, "--folder", releaseDir, "--json"}
 		if !slices.Equal(got.args, want) {

@@ -15,6 +15,8 @@ import (
 	"github.com/xavieralpha/derper/internal/atomicfile"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/delivery"
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 )
@@ -46,7 +48,7 @@ Nothing is signed.`,
 		Args:    cli.AtMostOne("layouts"),
 	}
 	in.registerLock(c)
-	c.Flags().StringVar(&output, "output", "attestations", "`folder` for the files")
+	c.Flags().StringVar(&output, "output", "", "`folder` for the files (default attestations, and the suffix of the image's variant, as attestations-debug)")
 	out := newPrinter(e, c)
 	c.PreRunE = checkLayout
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -58,6 +60,9 @@ Nothing is signed.`,
 		set, err := e.makeSet(c.Context(), in.lockFile, dir, index, attest.Run{})
 		if err != nil {
 			return err
+		}
+		if output == "" {
+			output = delivery.LayoutOf("attestations", set.Variant())
 		}
 		result, err := writeSet(set, output)
 		if err != nil {
@@ -91,6 +96,7 @@ func writeSet(set *attest.Set, folder string) (*attestResult, error) {
 func (e *env) makeSet(ctx context.Context, lockFile, source string, index v1.ImageIndex, run attest.Run) (*attest.Set, error) {
 	whole := self() + " --platform all"
 	recorded := hints{
+		{is(image.ErrForeign), "name a layout that " + whole + " made"},
 		{as[*lock.Difference], "attest what this lock builds, " + whole + ", or name the lock of that image with --lock"},
 		{is(lock.ErrNoOutputs), "name the lock of the release with --lock, or record what a build gives with " + whole + " --update-lock"},
 	}

@@ -28,9 +28,9 @@ func newPrune(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "remove what a build of the lock does not take from the cache",
-		Long: `prune removes what a build of the lock, with all its platforms, does not take
-from the cache: results of other locks, toolchains, modules and compiled
-packages, which come again when they are needed.`,
+		Long: `prune removes what a build of the lock, with all its variants and platforms,
+does not take from the cache: results of other locks, toolchains, modules and
+compiled packages, which come again when they are needed.`,
 		Example:           "  build cache prune",
 		Args:              cli.None,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -45,12 +45,18 @@ packages, which come again when they are needed.`,
 			if err != nil {
 				return err
 			}
-			p, err := pipeline.Plan(l.Inputs, platforms)
-			if err != nil {
-				return err
-			}
-			for _, a := range p.Actions() {
-				keep[a.Key()] = true
+			for _, v := range l.Inputs.Variants {
+				of, err := l.Inputs.Of(v.Name)
+				if err != nil {
+					return err
+				}
+				p, err := pipeline.Plan(of, platforms)
+				if err != nil {
+					return err
+				}
+				for _, a := range p.Actions() {
+					keep[a.Key()] = true
+				}
 			}
 		}
 		display := e.display()

@@ -29,8 +29,8 @@ func (f *inputFlags) registerLock(c *cobra.Command) {
 }
 
 // registerVariants registers --variant.
-func (f *inputFlags) registerVariants(c *cobra.Command) {
-	c.Flags().StringVar(&f.variants, "variant", lock.Default, "`variants` of the image, separated by commas; all is every one in the lock")
+func (f *inputFlags) registerVariants(c *cobra.Command, preset string) {
+	c.Flags().StringVar(&f.variants, "variant", preset, "`variants` of the image, separated by commas; all is every one in the lock")
 	cli.Offer(c, "variant", append([]string{"all"}, variantNames(lock.Defaults().Variants)...)...)
 }
 
@@ -41,7 +41,8 @@ func variantNames(list []lock.Variant) (names []string) {
 	return names
 }
 
-// chosenVariants is the value of --variant, in the order of the lock.
+// chosenVariants is the value of --variant, in the order of the lock. The default one is the
+// lock's first, whatever its name is: so does who builds a lock of another program's.
 func (f *inputFlags) chosenVariants(l *lock.Lock) ([]string, error) {
 	all := variantNames(l.Inputs.Variants)
 	chosen := map[string]bool{}
@@ -49,6 +50,8 @@ func (f *inputFlags) chosenVariants(l *lock.Lock) ([]string, error) {
 		switch word = strings.TrimSpace(word); {
 		case word == "all":
 			return all, nil
+		case word == lock.Default && !slices.Contains(all, word):
+			word = all[0]
 		case !slices.Contains(all, word):
 			return nil, cli.Usage("--variant: %s has no variant %q: it has %s", f.lockFile, word, strings.Join(all, ", "))
 		}

@@ -59,7 +59,7 @@ func newImage(e *env) *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	in.registerLock(c)
-	in.registerVariants(c)
+	in.registerVariants(c, lock.Default)
 	in.registerPlatforms(c, "host", "in the lock")
 	in.registerCache(c)
 	f := c.Flags()
@@ -126,16 +126,25 @@ func newImage(e *env) *cobra.Command {
 
 // deliver makes images of a lock into layouts.
 func (e *env) deliver(ctx context.Context, in *inputFlags, d delivery.Delivery, use ...func(*delivery.Result) error) ([]*delivery.Result, error) {
+	var results []*delivery.Result
+	err := e.equip(in, &d, func() (err error) {
+		results, err = d.Run(ctx, use...)
+		return err
+	})
+	return results, explain(err, append(budgetHints(err), hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}}...))
+}
+
+// equip gives a delivery what it works with, as long as work runs.
+func (e *env) equip(in *inputFlags, d *delivery.Delivery, work func() error) error {
 	display := e.display()
 	defer display.Close()
 	c, err := in.openCache(display)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.Close()
 	d.Cache, d.Modules, d.Display = c, e.modules(c), display
-	results, err := d.Run(ctx, use...)
-	return results, explain(err, append(budgetHints(err), hints{{as[*lock.Difference], "when the change is meant, record it: " + updateLock(d.LockFile)}}...))
+	return work()
 }
 
 // updateLock is the command that records what comes out in a lock.

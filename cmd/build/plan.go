@@ -59,7 +59,7 @@ compact JSON.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	in.registerLock(c)
-	in.registerVariants(c)
+	in.registerVariants(c, lock.Default)
 	in.registerPlatforms(c, "host", "in the lock")
 	out := newPrinter(e, c)
 	c.RunE = func(*cobra.Command, []string) error {

@@ -4,18 +4,21 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
+	"maps"
+	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
 )
 
-const pushText = `{{range $r := .Repositories}}{{.Reference}}
-{{with .Missing}}  {{if $.DryRun}}missing{{else}}uploaded{{end}}: {{if or .Blobs .Manifests -}}
+const pushText = `{{range $r := .Repositories}}{{range .References}}{{.}}
+{{end}}{{with .Missing}}  {{if $.DryRun}}missing{{else}}uploaded{{end}}: {{if or .Blobs .Manifests -}}
 {{.Blobs}} blobs ({{bytes .Bytes}}), {{.Manifests}} manifests{{with $r.MountedFrom}}; blobs from {{.}} where they are there{{end}}
 {{- else}}nothing{{end}}
 {{if $.DryRun}}{{range .Digests}}    {{.}}
@@ -34,23 +37,27 @@ type pushOptions struct {
 func newPush(e *env) *cobra.Command {
 	var o pushOptions
 	c := &cobra.Command{
-		Use:   "push [flags] [LAYOUT]",
-		Short: "push the image by digest, verify it there, move tags last",
-		Long: `push puts the image of the lock, with all its platforms, from an OCI layout
-(./dist) into repositories: first everything by digest, read back; then the
-tags, on all of them. An image has the tag of its revision, 1.102.3-r1, which
-never moves. 1.102.3, v1.102.3, 1.102 and latest move to the newest image of the
-stable channel; 1.103.7, v1.103.7 and unstable to that of the unstable one.
-Whatever goes wrong, no tag names anything but a whole image, and running it
-again goes on.
+		Use:   "push [flags] [LAYOUT ...]",
+		Short: "push images by digest, verify them there, move tags last",
+		Long: `push puts images of the lock, with all their platforms, from OCI layouts
+(./dist if none is named) into repositories: first everything by digest, read
+back; then the tags, on all of them. An image has the tag of its revision,
+1.102.3-r1, which never moves. 1.102.3, v1.102.3, 1.102 and latest move to the
+newest image of the stable channel; 1.103.7, v1.103.7 and unstable to that of
+the unstable one. Whatever goes wrong, no tag names anything but a whole image,
+and running it again goes on.
+
+Several layouts are those of several variants. The tags of a variant end in its
+suffix, as 1.102.3-debug; debug alone is latest-debug. What the variants share
+is uploaded once, and no tag of any of them moves before all are there.
 
 Credentials come from where docker login leaves them, or from two variables for
 each registry, named after its host: DOCKER_IO_USERNAME and DOCKER_IO_PASSWORD,
 GHCR_IO_USERNAME and GHCR_IO_PASSWORD, and REGISTRY_EXAMPLE_COM_5000_USERNAME
 for registry.example.com:5000; a dash becomes __. A token is a password.`,
 		Example: `  build push --dry-run
-  build push --to registry.example.com/derper --to ghcr.io/me/derper ./dist`,
-		Args: cli.AtMostOne("layouts"),
+  build push --to registry.example.com/derper --to ghcr.io/me/derper
+  build push ./dist ./dist-debug`,
 	}
 	o.registerLock(c)
 	f := c.Flags()
@@ -64,9 +71,12 @@ for registry.example.com:5000; a dash becomes __. A token is a password.`,
 	f.BoolVar(&o.Verify, "verify", false, "look everything over again where all tags are in place already")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only say what is missing where and which tags would move")
 	out := newPrinter(e, c)
-	c.PreRunE = func(c *cobra.Command, args []string) error { return cmp.Or(o.check(), checkLayout(c, args)) }
+	c.PreRunE = func(c *cobra.Command, args []string) error { return cmp.Or(o.check(args), checkLayout(c, args)) }
 	c.RunE = func(c *cobra.Command, args []string) error {
-		report, err := e.push(c.Context(), &o, argument(args, "./dist"))
+		if len(args) == 0 {
+			args = []string{"./dist"}
+		}
+		report, err := e.push(c.Context(), &o, args)
 		if err != nil {
 			return err
 		}
@@ -76,9 +86,11 @@ for registry.example.com:5000; a dash becomes __. A token is a password.`,
 }
 
 // check refuses flags that do not go together.
-func (o *pushOptions) check() error {
+func (o *pushOptions) check(layouts []string) error {
 	n := o.names
 	switch {
+	case len(n.Names) > 0 && len(layouts) > 1:
+		return cli.Usage("push: --tag names one image, and there are %d layouts", len(layouts))
 	case n.None && (len(n.Names) > 0 || n.Channel != "" || o.Retag):
 		return cli.Usage("push: --by-digest moves no tag: it cannot be combined with --tag, --channel and --retag")
 	case len(n.Names) > 0 && n.Channel != "":
@@ -91,8 +103,8 @@ func (o *pushOptions) check() error {
 	return checkRepositories(o.Repositories)
 }
 
-// push pushes the image in the layout dir.
-func (e *env) push(ctx context.Context, o *pushOptions, dir string) (*registry.Pushed, error) {
+// push pushes the images in layouts.
+func (e *env) push(ctx context.Context, o *pushOptions, layouts []string) (*registry.Pushed, error) {
 	if len(o.Repositories) == 0 {
 		o.Repositories = registry.Default
 	}
@@ -106,21 +118,30 @@ func (e *env) push(ctx context.Context, o *pushOptions, dir string) (*registry.P
 	}
 	display := e.display()
 	defer display.Close()
-	if _, err := os.Stat(dir); err == nil {
-		unlock, err := cache.LockFolder(ctx, dir, func() { display.Printf("%s: waiting for another program that uses it", dir) })
+	unlock, err := lockAll(ctx, layouts, display)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for _, dir := range layouts {
+		img, err := registry.Read(dir, l)
+		if err != nil {
+			return nil, explain(err, layoutHints(dir))
+		}
+		if i := slices.IndexFunc(o.Images, func(c *registry.Content) bool { return c.Variant == img.Variant }); i >= 0 {
+			return nil, cli.Usage("push: %s and %s are both of the variant %s", layouts[i], dir, img.Variant)
+		}
+		in, err := l.Inputs.Of(img.Variant)
 		if err != nil {
 			return nil, err
 		}
-		defer unlock()
-	}
-	if o.Release, err = registry.Read(dir, l); err != nil {
-		return nil, explain(err, layoutHints(dir))
+		if img.Tags, err = o.names.Tags(in); err != nil {
+			return nil, cli.Usage("push: %w", err)
+		}
+		o.Images = append(o.Images, img)
 	}
 	if l.IsWithdrawn() && !o.names.None && !o.Retag {
 		return nil, cli.Failed(fmt.Errorf("push: %s: %s was withdrawn", o.lockFile, l.Inputs.ImageVersion()), "--retag moves its tags all the same")
-	}
-	if o.Tags, err = o.names.Tags(l.Inputs); err != nil {
-		return nil, cli.Usage("push: %w", err)
 	}
 	o.Verify = o.Verify || o.names.None
 	client := &registry.Client{Keychain: keychain, Display: display}
@@ -132,4 +153,33 @@ func (e *env) push(ctx context.Context, o *pushOptions, dir string) (*registry.P
 		report, err = client.Push(ctx, o.Plan)
 	}
 	return report, explain(err, pushHints)
+}
+
+// lockAll locks those of some folders that are there, each once, and in an order that keeps
+// two programs from waiting for each other.
+func lockAll(ctx context.Context, dirs []string, display *progress.Display) (unlock func(), err error) {
+	folders := map[string]bool{}
+	for _, dir := range dirs {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			if real, err = filepath.Abs(real); err != nil {
+				return nil, err
+			}
+			folders[real] = true
+		}
+	}
+	var held []func()
+	unlock = func() {
+		for _, release := range held {
+			release()
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(folders)) {
+		release, err := cache.LockFolder(ctx, dir, func() { display.Printf("%s: waiting for another program that uses it", dir) })
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		held = append(held, release)
+	}
+	return unlock, nil
 }

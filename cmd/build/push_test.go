@@ -122,6 +122,7 @@ func (p *pusher) whole(t *testing.T, side int, digest string) {
 // registries; and running it again completes it, with the blobs that arrived before.
 func TestKilledPush(t *testing.T) {
 	need.Minutes(t, "many pushes that are killed")
+	t.Parallel()
 	random := chance.New(t)
 	options := registrytest.Options{Username: "ann", Password: pushPassword}
 	registries := []*registrytest.Registry{registrytest.Distribution(t, options), registrytest.Memory(t, options)}
@@ -139,9 +140,9 @@ func TestKilledPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tags := registry.Tags(old.Lock.Inputs.ImageVersion(), "", lock.Stable)
+		release.Tags = registry.Tags(old.Lock.Inputs.ImageVersion(), "", lock.Stable)
 		c := &registry.Client{Keychain: registrytest.Keychain(proxies[0].Registry, proxies[1].Registry)}
-		if _, err := c.Push(t.Context(), registry.Plan{Release: release, Repositories: p.names, Tags: tags}); err != nil {
+		if _, err := c.Push(t.Context(), registry.Plan{Images: []*registry.Content{release}, Repositories: p.names}); err != nil {
 			t.Fatal(err)
 		}
 		return p, proxies
@@ -282,6 +283,7 @@ func TestKilledPush(t *testing.T) {
 // TestPushRealImage guards the real thing: the image for this machine, built from this
 // repository's lock, to two registries over one command; others pull what was built.
 func TestPushRealImage(t *testing.T) {
+	t.Parallel()
 	dir, err := realBuild()
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -103,6 +104,19 @@ type stage struct {
 	writes  int // requests to the registries that write, since the last run began
 }
 
+// stagedPrograms and stagedVariants are those of a rehearsal: one variant has a program of
+// its own, and one only files and a user.
+var (
+	stagedPrograms = []lock.Program{
+		{Package: lock.TailscaleModule + "/cmd/derper"}, {Package: lock.TailscaleModule + "/cmd/stunc"}, {Package: lock.TailscaleModule + "/cmd/tailscaled"},
+	}
+	stagedVariants = []lock.Variant{
+		{Name: lock.Default, Programs: []string{"tailscaled", "derper"}},
+		{Name: "nonroot", Programs: []string{"tailscaled", "derper"}, Suffix: "-nonroot", User: "65532", Files: []lock.Entry{{Path: "var/lib/derper/", Mode: "0755", Owner: 65532}}},
+		{Name: "debug", Programs: []string{"tailscaled", "derper", "stunc"}, Suffix: "-debug"},
+	}
+)
+
 func newStage(t *testing.T) *stage {
 	s := &stage{
 		T:        t,
@@ -113,11 +127,13 @@ func newStage(t *testing.T) *stage {
 	s.upstream.Commit(t, map[string]string{
 		"go.sum":                 "",
 		"cmd/tailscaled/main.go": "package main\n\nimport \"tailscale.com/version\"\n\nfunc main() { println(version.Short(), version.Commit()) }\n",
+		"cmd/stunc/main.go":      "package main\n\nfunc main() { println(\"stunc\") }\n",
 		"version/version.go":     "package version\n\nvar shortStamp, longStamp, gitCommitStamp string\n\nfunc Long() string { return longStamp }\nfunc Commit() string { return gitCommitStamp }\nfunc Short() string { return shortStamp }\n",
 	})
 	stable := &lock.Lock{Schema: lock.SchemaVersion, Inputs: s.upstream.Inputs}
 	stable.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
 	stable.Inputs.Source = "https://git.example.com/" + githubtest.Repository
+	stable.Inputs.Programs, stable.Inputs.Variants = stagedPrograms, stagedVariants
 	content, err := stable.Bytes()
 	if err != nil {
 		t.Fatal(err)
@@ -242,13 +258,27 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 	artifacts := s.TempDir()
 	repositories := []string{"--to", strings.Join(w.repositories, ",")}
 	var digests []string
+	var variants, compiling []string // outputs of the job update
 	for _, step := range release.Steps {
 		parts := [][]string{nil}
-		if step.Name == "test" {
-			parts = [][]string{{"--platform", "linux/amd64"}, {"--platform", "linux/arm64"}}
-			if w.channel == lock.Unstable {
-				parts = [][]string{nil}
+		if step.ByVariant() {
+			of := variants
+			if step.Ahead {
+				of = compiling
 			}
+			parts = nil
+			for _, v := range of {
+				parts = append(parts, []string{"--variant", v})
+			}
+		}
+		if step.Name == "test" && w.channel == lock.Stable { // which has these two
+			var each [][]string
+			for _, part := range parts {
+				for _, platform := range []string{"linux/amd64", "linux/arm64"} {
+					each = append(each, append(slices.Clone(part), "--platform", platform))
+				}
+			}
+			parts = each
 		}
 		for _, part := range parts {
 			machine := s.TempDir()
@@ -310,6 +340,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			copyDir(s.T, folder, filepath.Join(artifacts, "release"))
 			switch step.Name {
 			case "update":
+				variants, compiling = listOutput(s.T, outputs, "variants"), listOutput(s.T, outputs, "compiling")
 				if !strings.Contains(string(outputs), "release=true\n") {
 					return jobs
 				}
@@ -322,6 +353,19 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 		}
 	}
 	return jobs
+}
+
+// listOutput is an output of a job that is a list in JSON.
+func listOutput(t *testing.T, outputs []byte, name string) (list []string) {
+	t.Helper()
+	for line := range strings.Lines(string(outputs)) {
+		if text, ok := strings.CutPrefix(line, name+"="); ok {
+			if err := json.Unmarshal([]byte(text), &list); err != nil {
+				t.Fatalf("output %s: %v", line, err)
+			}
+		}
+	}
+	return list
 }
 
 // newHome is a home folder whose cache has the toolchain and the compiled standard
@@ -433,13 +477,19 @@ func (s *stage) isReleased(version string) {
 	minor := short[:strings.LastIndex(short, ".")]
 	tags := s.tags()
 	for _, repository := range []string{"derper", "me/derper"} {
-		for _, tag := range []string{short + "-r0", version, short, minor, "latest"} {
-			if got := tags[repository+":"+tag]; got != l.Output().Index {
-				s.Errorf("%s:%s is %s, not %s", repository, tag, got, l.Output().Index)
+		for _, v := range l.Inputs.Variants {
+			names := []string{short + "-r0" + v.Suffix, version + v.Suffix, short + v.Suffix, minor + v.Suffix, "latest" + v.Suffix}
+			if v.Suffix != "" {
+				names = append(names, v.Name)
+			}
+			for _, tag := range names {
+				if got, want := tags[repository+":"+tag], l.Outputs[v.Name].Index; got != want {
+					s.Errorf("%s:%s is %s, not %s", repository, tag, got, want)
+				}
 			}
 		}
 	}
-	if p := l.Published; p == nil || p.Revision != 0 || p.Index[lock.Default] != l.Output().Index {
+	if p := l.Published; p == nil || p.Revision != 0 || !maps.Equal(p.Index, l.Indexes()) {
 		s.Errorf("main's lock has as published: %+v", p)
 	}
 	var found *githubtest.Release
@@ -458,8 +508,13 @@ func (s *stage) isReleased(version string) {
 	if err != nil || at != s.github.File(lock.File) {
 		s.Errorf("the release's commit %s has another lock: %v", found.Commit, err)
 	}
-	for _, r := range s.repositories() {
-		s.isSigned(r + "@" + l.Output().Index)
+	for variant, index := range l.Indexes() {
+		if !strings.Contains(found.Body, index) {
+			s.Errorf("GitHub's release says nothing of %s, %s", variant, index)
+		}
+		for _, r := range s.repositories() {
+			s.isSigned(r + "@" + index)
+		}
 	}
 }
 
@@ -529,9 +584,20 @@ func (s *stage) faults(version string) []fault {
 			})
 		}, end: func() { s.intercept(nil) }, code: cli.ExitFailed, says: "403 Forbidden"},
 		{step: "update", name: "killed", kill: contains("upstream", "/upstream.git"), code: -1},
-		{step: "build", name: "other source", begin: func() {
+		{step: "compile", name: "other source", begin: func() {
 			s.upstream.Tamper(s.T, module.Version{Path: lock.TailscaleModule, Version: version})
 		}, end: func() { s.upstream.PublishModule(s.T, version) }, code: cli.ExitFailed, says: "checksum mismatch"},
+		{step: "compile", name: "killed", kill: contains("upstream", ".zip"), code: -1},
+		{step: "build", name: "other artifact", artifact: func(step, folder string) {
+			if step != "build" {
+				return
+			}
+			blobs, err := filepath.Glob(filepath.Join(folder, "compiled", "blobs", "*"))
+			if err != nil || len(blobs) == 0 {
+				s.Fatalf("nothing was compiled ahead: %v", err)
+			}
+			write(s.T, blobs[0], "another program")
+		}, code: cli.ExitFailed, says: "corrupt"},
 		{step: "build", name: "killed", kill: contains("upstream", ".zip"), code: -1},
 		{step: "test", name: "a case fails", env: []string{testTests + "=fail"}, code: cli.ExitFailed, says: "a case failed"},
 		{step: "test", name: "killed", env: []string{testTests + "=kill"}, code: -1},
@@ -546,16 +612,16 @@ func (s *stage) faults(version string) []fault {
 		}, code: cli.ExitDiffers, says: "expected the images"},
 		{step: "push", name: "untested", artifact: func(step, folder string) {
 			if step == "push" {
-				os.Remove(filepath.Join(folder, "journal", "test-linux-arm64.json"))
+				os.Remove(filepath.Join(folder, "journal", "test-nonroot-linux-arm64.json"))
 			}
-		}, code: cli.ExitFailed, says: "step test linux/arm64 has not been carried out"},
+		}, code: cli.ExitFailed, says: "step test nonroot linux/arm64 has not been carried out"},
 		refuse("verify", s.one, func(q registrytest.Request) bool { return strings.Contains(q.Path, "/blobs/") }),
 		{step: "verify", name: "killed", kill: contains("two", "/blobs/"), code: -1},
 		{step: "sign", name: "no timestamp", begin: func() { s.sigstore.Break("/api/v1/timestamp", 1000, "no") },
 			end: func() { s.sigstore.Break("/api/v1/timestamp", 0, "") }, code: cli.ExitFailed, says: "sign: "},
 		{step: "sign", name: "killed", kill: nth(4, func(from, request string) bool { return strings.HasPrefix(request, "PUT ") }), code: -1},
 		refuse("tag", s.two, isWrite),
-		{step: "tag", name: "killed", kill: nth(6, tag), code: -1, tags: true},
+		{step: "tag", name: "killed", kill: nth(16, tag), code: -1, tags: true},
 		{step: "record", name: "lock changed", begin: func() {
 			l := s.lockOn(lock.File)
 			l.Outputs = nil
@@ -590,6 +656,7 @@ func (s *stage) otherIndex(file string) {
 // Then each step fails in its own way and is killed, and the next run finishes.
 func TestRehearsal(t *testing.T) {
 	need.Minutes(t, "a year of releases")
+	t.Parallel()
 	s := newStage(t)
 	s.next("v1.104.0")
 	s.next("v1.105.0-pre")
@@ -636,8 +703,10 @@ func TestRehearsal(t *testing.T) {
 func (s *stage) failAt(f fault, version string) (published string) {
 	s.Helper()
 	before, commits := s.tags(), len(s.github.Commits())
-	// Machines with a cache are faster, and the first release had none.
 	w := workflowRun{channel: lock.Stable, step: f.step, env: f.env, home: s.home}
+	if f.step == "build" {
+		w.home = "" // else it would find everything in its cache
+	}
 	w.artifact = func(step, folder string) {
 		if f.artifact != nil {
 			f.artifact(step, folder)
@@ -676,6 +745,7 @@ func (s *stage) failAt(f fault, version string) (published string) {
 		s.Errorf("%s, %s: something was committed", f.step, f.name)
 	}
 
+	// Machines with a cache are faster, and the first release had none.
 	s.releases(workflowRun{channel: lock.Stable, home: s.home})
 	s.isReleased(version)
 	index := s.lockOn(lock.File).Output().Index
@@ -732,7 +802,7 @@ func (s *stage) withdraw() {
 	l := s.lockOn(lock.File)
 	bad := l.Inputs.Tailscale.Version
 	tags := s.tags()
-	good := tags[fmt.Sprintf("derper:1.106.%d", len(s.faults(""))-1)]
+	good := fmt.Sprintf("derper:1.106.%d", len(s.faults(""))-1)
 	older := "v1.106.1"
 	// The second time it is all done; and what names another release stays there.
 	for _, version := range []string{bad, bad, older} {
@@ -745,8 +815,11 @@ func (s *stage) withdraw() {
 	}
 	for tag, digest := range s.tags() {
 		want := tags[tag]
-		if strings.HasSuffix(tag, ":latest") || strings.HasSuffix(tag, ":1.106") {
-			want = good
+		_, name, _ := strings.Cut(tag, ":")
+		for _, v := range l.Inputs.Variants {
+			if name == "latest"+v.Suffix || name == "1.106"+v.Suffix || name == strings.TrimPrefix(v.Suffix, "-") {
+				want = tags[good+v.Suffix]
+			}
 		}
 		if digest != want {
 			s.Errorf("withdrawn: %s is %s, not %s", tag, digest, want)
@@ -787,6 +860,7 @@ func (s *stage) newLocal() (dir, key string) {
 // where that stopped, and leaves a release with its notes.
 func TestResume(t *testing.T) {
 	need.Minutes(t, "a release stopped at each step")
+	t.Parallel()
 	s := newStage(t)
 	s.cut = true // tags move side by side: all of them may be on their way
 	dir, key := s.newLocal()
@@ -803,7 +877,7 @@ func TestResume(t *testing.T) {
 			return s.stepDone(dir, "push") && strings.Contains(request, "/blobs/")
 		}, []string{"test"}},
 		{"sign", func(_, request string) bool {
-			return strings.HasPrefix(request, "PUT ") && s.stepDone(dir, "verify")
+			return strings.HasPrefix(request, "PUT ") && s.stepDone(dir, "verify-debug") // the last variant
 		}, []string{"test", "verify"}},
 		{"tag", func(_, request string) bool {
 			if strings.HasPrefix(request, "PUT ") && s.stepDone(dir, "sign") {
@@ -866,6 +940,7 @@ func (s *stage) setTrigger(f func(from, request string) bool) {
 // they name is signed first.
 func TestUnsigned(t *testing.T) {
 	need.Minutes(t, "a release through all steps")
+	t.Parallel()
 	s := newStage(t)
 	s.next("v1.104.0")
 	dir, key := s.newLocal()
@@ -889,6 +964,7 @@ func TestUnsigned(t *testing.T) {
 // program exits. A second signal ends it immediately.
 func TestSignalWhileTagsMove(t *testing.T) {
 	need.Minutes(t, "several releases")
+	t.Parallel()
 	s := newStage(t)
 	dir, key := s.newLocal()
 	for i, second := range []bool{false, true} {

@@ -3,10 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -50,8 +52,8 @@ const releaseText = `{{if .Withdrawn}}nothing to do: {{.Version}} was withdrawn
 {{else}}release    {{.Version}}
 {{end}}{{with .Notes}}notes      {{.}}
 {{end}}tags       {{join .Tags ", "}}
-{{if .Digest}}{{range .Repositories}}{{.}}@{{$.Digest}}
-{{end}}{{end}}`
+{{range $variant := .Variants}}{{with index $.Images $variant}}{{$digest := .}}{{range $.Repositories}}{{.}}@{{$digest}}  {{$variant}}
+{{end}}{{end}}{{end}}`
 
 const withdrawalText = `withdrawn  {{.Version}}
 {{range .Tags}}{{.Tag}}  {{if .Stays}}stays at {{.From}}, which is withdrawn: no earlier image has this tag
@@ -82,6 +84,8 @@ func newRelease(e *env) *cobra.Command {
 	cli.Offer(c, "step", stepNames()...)
 	f.StringVar(&o.platforms, "platform", "all", "`platforms` that --step test tests, separated by commas; host is this machine's, all is every one in the lock")
 	cli.Offer(c, "platform", append([]string{"host", "all"}, words(lock.Known)...)...)
+	registerList(c, &o.Variants, "variant", "`variants` that --step compile, test or verify is for; may be repeated, or a list with commas (default all of the lock)")
+	cli.Offer(c, "variant", variantNames(lock.Defaults().Variants)...)
 	f.Func("digests", "the `images` that the step build gave, as it prints them in JSON; if the folder has others, the step fails", func(s string) (err error) {
 		o.Images, err = release.ParseDigests(s)
 		return err
@@ -140,6 +144,13 @@ func stepNames() (names []string) {
 // tellWorkflow gives a result to the later steps of the workflow, and the notes to its page.
 func (o *releaseOptions) tellWorkflow(result *release.Result) error {
 	outputs := []string{"release", fmt.Sprint(result.Needed), "version", result.Version}
+	for name, variants := range map[string][]string{"variants": result.Variants, "compiling": result.Compiling} { // for matrices
+		list, err := json.Marshal(variants)
+		if err != nil {
+			return err
+		}
+		outputs = append(outputs, name, string(list))
+	}
 	if result.Images != nil {
 		outputs = append(outputs, "digests", result.Images.String())
 	}
@@ -186,6 +197,10 @@ func (o *releaseOptions) check() error {
 		return cli.Usage("--github needs --branch")
 	case o.platforms != "all" && step != "test":
 		return cli.Usage("--platform is for --step test: a release has all platforms of the lock")
+	case o.Variants != nil && (o.step == nil || !o.step.ByVariant()):
+		return cli.Usage("--variant is for --step compile, test or verify: a release has all variants of the lock")
+	case slices.Contains(o.Variants, ""):
+		return cli.Usage("--variant: a name is empty")
 	}
 	if o.withdraw != "" {
 		v, err := lock.ParseImageVersion(o.withdraw)

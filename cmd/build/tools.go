@@ -17,7 +17,7 @@ import (
 
 // realTools are what does the work of a release: this program's other commands.
 func (o *releaseOptions) realTools() release.Tools {
-	return release.Tools{Update: o.updateLock, Build: o.buildImage, Test: o.testImage, Verify: o.verifyImage}
+	return release.Tools{Update: o.updateLock, Compile: o.compilePrograms, Build: o.buildImages, Test: o.testImage, Verify: o.verifyImage}
 }
 
 // updateLock is the step update: the lock that follows on base.
@@ -42,14 +42,26 @@ func (o *releaseOptions) updateLock(ctx context.Context, base *lock.Lock) (*lock
 	return next, changes, nil
 }
 
-// buildImage is the step build. What comes out is recorded in a lock that has no
-// outputs, and compared with any other.
-func (o *releaseOptions) buildImage(ctx context.Context, lockFile, layout string) error {
+// compilePrograms is the step compile.
+func (o *releaseOptions) compilePrograms(ctx context.Context, lockFile string, variants []string, compiled string) error {
 	l, err := lock.Read(lockFile)
 	if err != nil {
 		return err
 	}
-	_, err = o.deliver(ctx, &o.inputFlags, delivery.Delivery{Lock: l, LockFile: lockFile, Platforms: l.Inputs.Platforms, Layout: layout, Record: l.Outputs == nil})
+	d := delivery.Delivery{Lock: l, LockFile: lockFile, Variants: variants, Compiled: compiled}
+	return o.equip(&o.inputFlags, &d, func() error { return d.Compile(ctx) })
+}
+
+// buildImages is the step build. What comes out is recorded in a lock that has no
+// outputs, and compared with any other.
+func (o *releaseOptions) buildImages(ctx context.Context, lockFile, compiled, layout string) error {
+	l, err := lock.Read(lockFile)
+	if err != nil {
+		return err
+	}
+	_, err = o.deliver(ctx, &o.inputFlags, delivery.Delivery{
+		Lock: l, LockFile: lockFile, Platforms: l.Inputs.Platforms, Compiled: compiled, Layout: layout, Record: l.Outputs == nil,
+	})
 	return err
 }
 

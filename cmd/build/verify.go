@@ -45,8 +45,10 @@ a layer, a layer's compression, the config, the manifest, the index. A REF is a
 reference in a registry, or the path of an OCI layout or of an archive, which
 begins with ./, ../ or /, or ends in .tar. The image itself says which release
 it claims to be; every sum comes from the Go checksum database, and no checkout
-is needed. Without a REF, it rebuilds what the lock has as inputs and compares
-with what the lock records.
+is needed. Without a REF, it rebuilds what the lock has as inputs, all variants
+or those of --variant, and compares with what the lock records. An image says
+itself which variant it is; the lock at hand, or else this program, must know
+it.
 
 With --source, the release is also proven from upstream's git repository: that
 its tag names the commit, and that the commit's tree is the module. With
@@ -62,6 +64,7 @@ differs, 1 that it could not be found out.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.lockFile, "lock", lock.File, "the lock `file`; where there is one, it must agree about its release")
+	o.registerVariants(c, "all")
 	o.registerPlatforms(c, "all", "that there should be")
 	f.BoolVar(&o.trustCache, "trust-cache", false, "take what was built before, instead of building everything from nothing")
 	f.StringVar(&o.cacheDir, "cache", "", "cache `folder` that --trust-cache trusts (default derper in the user cache directory)")
@@ -94,6 +97,11 @@ func (e *env) runVerify(ctx context.Context, o *verifyOptions, refs []string, ou
 	}
 	if err != nil {
 		return explain(err, hints{{is(fs.ErrNotExist), "run it in a checkout, name the lock with --lock, or name an image to verify"}})
+	}
+	if len(refs) == 0 {
+		if v.Variants, err = o.chosenVariants(v.Lock); err != nil {
+			return err
+		}
 	}
 	if o.html != "" { // before, and not after minutes of work
 		if _, err := os.Stat(filepath.Dir(o.html)); err != nil {
@@ -142,6 +150,8 @@ func (e *env) runVerify(ctx context.Context, o *verifyOptions, refs []string, ou
 // check refuses flags that do not go together.
 func (o *verifyOptions) check(refs []string) error {
 	switch {
+	case len(refs) > 0 && o.variants != "all":
+		return cli.Usage("--variant is for a lock: an image says itself which variant it is")
 	case o.cacheDir != "" && !o.trustCache:
 		return cli.Usage("--cache names what --trust-cache trusts: give both, or none")
 	case o.attest != "" && o.trustCache:

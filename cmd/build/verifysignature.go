@@ -21,7 +21,8 @@ PLATFORM	DIGEST	SIGNATURE	PROVENANCE	SBOM
 {{end}}
 {{range .Reasons}}{{indent .}}
 {{end}}{{if .Verified}}signed by {{.Signer}}
-{{end}}`
+{{with .Variant}}variant {{.}}
+{{end}}{{end}}`
 
 // trustFlags say whose signatures count.
 type trustFlags struct{ key, identity, issuer, repository, root string }

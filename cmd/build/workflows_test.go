@@ -11,6 +11,7 @@ import (
 	"github.com/rhysd/actionlint"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/testing/workflowtest"
 )
@@ -21,8 +22,8 @@ var samples = map[string]string{
 	"REPOSITORIES": "docker.io/camllia/derper,ghcr.io/xavieralpha/derper",
 	"REFERENCE":    "docker.io/camllia/derper:latest",
 	"DIGESTS":      `{"default":"sha256:` + strings.Repeat("0", 64) + `"}`,
-	"PLATFORMS":    "linux/amd64,linux/arm64",
-	"TITLE":        "It failed", "JOBS": "stable /",
+	"PLATFORMS":    "linux/amd64,linux/arm64", "VARIANT": "default",
+	"TITLE": "It failed", "JOBS": "stable /",
 }
 
 // parses says whether a command line of a workflow is one of this program.
@@ -82,7 +83,7 @@ func TestWorkflowCommands(t *testing.T) {
 
 // TestWorkflowSteps guards that the workflow of a release has a job for each step, in
 // their order, each after the one before and with the rights that the step needs: no
-// more, no less.
+// more, no less. A step that can be done for each variant alone has a job for each.
 func TestWorkflowSteps(t *testing.T) {
 	files, err := workflowtest.Load("../..")
 	if err != nil {
@@ -113,7 +114,7 @@ func TestWorkflowSteps(t *testing.T) {
 		if i > 0 && !slices.ContainsFunc(job.Needs, func(n *actionlint.String) bool { return n.Value == release.Steps[i-1].Name }) {
 			t.Errorf("%s: does not wait for %s", step.Name, release.Steps[i-1].Name)
 		}
-		if condition := job.If; condition != nil && step.Name != "build" {
+		if condition := job.If; condition != nil && i != 1 {
 			t.Errorf("%s: has the condition %s", step.Name, condition.Value)
 		}
 		grants := []string{"contents: read"}
@@ -135,6 +136,25 @@ func TestWorkflowSteps(t *testing.T) {
 		if got := slices.Contains(c.Words, "--digests"); got != step.Has(release.Images) {
 			t.Errorf("%s: compares the digests that the job build gave: %v", step.Name, got)
 		}
+		if step.ByVariant() {
+			of := "variants"
+			if step.Ahead {
+				of = "compiling"
+			}
+			var row *actionlint.MatrixRow
+			if job.Strategy != nil {
+				row = job.Strategy.Matrix.Rows["variant"]
+			}
+			if want := "${{ fromJSON(needs.update.outputs." + of + ") }}"; row == nil || row.Expression == nil || row.Expression.Value != want {
+				t.Errorf("%s: is no job for each variant of %s", step.Name, want)
+			}
+			if !slices.Contains(c.Words, "--variant") {
+				t.Errorf("%s: works on all variants: %q", step.Name, c.Words)
+			}
+		}
+		if step.Has(release.Containers) {
+			testsAll(t, job)
+		}
 		secrets := false
 		for _, s := range c.Job.Steps {
 			secrets = secrets || s.Env != nil && s.Env.Vars["docker_io_password"] != nil
@@ -142,6 +162,25 @@ func TestWorkflowSteps(t *testing.T) {
 		if secrets != step.Has(release.Push) {
 			t.Errorf("%s: has Docker Hub's secrets: %v", step.Name, secrets)
 		}
+	}
+}
+
+// testsAll checks that the job that tests has every platform of the lock on one of its
+// machines.
+func testsAll(t *testing.T, job *actionlint.Job) {
+	t.Helper()
+	l, err := lock.Read("../../" + lock.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tested []string
+	for _, c := range job.Strategy.Matrix.Include.Combinations {
+		if a := c.Assigns["platforms"]; a != nil {
+			tested = append(tested, strings.Split(strings.Trim(a.Value.String(), `"`), ",")...)
+		}
+	}
+	if want := words(l.Inputs.Platforms); !slices.Equal(slices.Sorted(slices.Values(tested)), slices.Sorted(slices.Values(want))) {
+		t.Errorf("test: has the platforms %q, and the lock %q", tested, want)
 	}
 }
 
@@ -163,6 +202,11 @@ func TestParses(t *testing.T) {
 		"release --step polish":                          false,
 		"release --step sign":                            false,
 		"release --withdraw v1 --step tag":               false,
+		"release --step compile --variant debug":         true,
+		"release --step test --variant a,b":              true,
+		"release --step test --variant=":                 false,
+		"release --step push --variant debug":            false,
+		"release --variant debug --unsigned":             false,
 		"release --step build --platform all":            true,
 		"release --step build --platform linux/amd64":    false,
 		"github issue --title failed":                    true,

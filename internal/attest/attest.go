@@ -48,7 +48,8 @@ const (
 // Types are what a signed image has on its index and on each of its manifests.
 var Types = []string{Signature, SLSA, SPDX}
 
-// A Build is what is attested: the image of the lock's first variant.
+// A Build is what is attested: an image of the lock, of the variant that its index says it
+// is of.
 type Build struct {
 	Lock  *lock.Lock
 	Index v1.ImageIndex
@@ -74,9 +75,13 @@ type Subject struct {
 	Descriptor v1.Descriptor
 }
 
-// name is the subject's name in statements: derper:1.102.3-r1 linux/amd64.
+// name is the subject's name in statements: derper:1.102.3-r1 linux/amd64. It has the
+// variant that is not the default one by its name: the suffix is no part of the image.
 func (s Subject) name(in lock.Inputs) string {
 	name := "derper:" + in.Version()
+	if v := in.Variant().Name; v != lock.Default {
+		name += " " + v
+	}
 	if s.Platform != "" {
 		name += " " + string(s.Platform)
 	}
@@ -95,12 +100,18 @@ type Set struct {
 	inputs lock.Inputs
 }
 
+// Variant is the variant of the image.
+func (s *Set) Variant() lock.Variant { return s.inputs.Variant() }
+
 // Make makes the statements about an image. It reads all layers, one image for each
 // core at a time.
 func Make(ctx context.Context, b Build) (*Set, error) {
 	subjects, err := Subjects(b.Index)
 	if err != nil {
 		return nil, err
+	}
+	if b.Lock, err = claimed(b.Lock, b.Index); err != nil {
+		return nil, fmt.Errorf("attest: %w", err)
 	}
 	in := b.Lock.Inputs
 	set := &Set{Subjects: subjects, inputs: in, SBOMs: make([][]byte, len(subjects))}
@@ -165,14 +176,27 @@ func Subjects(index v1.ImageIndex) ([]Subject, error) {
 	return list, nil
 }
 
-// Recorded refuses an index that is not the one that the lock records, and a lock that
-// records none: nothing is said of an image that is not on record. The error is
-// lock.ErrNoOutputs or a *lock.Difference.
+// claimed is the lock as far as it is about the variant that an index says it is of.
+func claimed(l *lock.Lock, index v1.ImageIndex) (*lock.Lock, error) {
+	list, err := index.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	return image.Claimed(l, list)
+}
+
+// Recorded refuses an index that is not the one that the lock records of the variant that
+// the index says it is of, and a lock that records none: nothing is said of an image that is
+// not on record. The error is lock.ErrNoOutputs, a *lock.Difference or image.ErrForeign.
 func Recorded(l *lock.Lock, index v1.ImageIndex) error {
 	digest, err := index.Digest()
-	switch out := l.Output(); {
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("index: %w", err)
+	}
+	if l, err = claimed(l, index); err != nil {
+		return err
+	}
+	switch out := l.Output(); {
 	case out == nil:
 		return lock.ErrNoOutputs
 	case out.Index != digest.String():

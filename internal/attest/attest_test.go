@@ -46,10 +46,10 @@ func TestGolden(t *testing.T) {
 			got = append(got, digest(doc))
 		}
 		want := []string{
-			"c091a9901c1c572c3f90561cebcd1ae151c0aa8c54eaf93caef03d033d18342b",
-			"e34a1e616c917b377202794856a6c5972f51f65839a962f4c97379facb1f622b",
-			"2aedc0aef74349e7960a29248ce85d81fa3127c2b4f1264492d47a6d4d9a0137",
-			"474e186c9b6aff7b6e0ff98e7a27313ec2a1caf72d3e3326677afb381ef45034",
+			"369aeaa7136f1af2df0559b82108248c13f0d74f7f6e85fb3ac83180c2db5b08",
+			"14f17f1e10910666f9d70433c546a668955c52a637be53cbc3c39ef88b0fafb2",
+			"9b8d325ecc3c32b5c7072367b0937b771c8e606d5a14bf071471ba4c4d884607",
+			"48cdb98865b33e90ca14bc6c8b57bbf264aee63ea3ab154ef7c54f1b5b786c17",
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("provenance and SBOMs of the index and two platforms are\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -462,6 +462,46 @@ func TestRecorded(t *testing.T) {
 	var difference *lock.Difference
 	if err := attest.Recorded(b.Lock, some); !errors.As(err, &difference) || difference.What != "index" || difference.Locked != digest.String() {
 		t.Errorf("an index without one of its images: %v", err)
+	}
+}
+
+// TestVariant guards that an image is compared with what the lock has of its own variant, that
+// the documents name a variant a person could confuse with another, and that how it was made
+// is told without the lock's other variants.
+func TestVariant(t *testing.T) {
+	other := attesttest.Other()
+	b := attesttest.BuildOf(t, other)
+	set := attesttest.Set(t, b)
+	if set.Variant().Name != other.Name {
+		t.Errorf("it is of %s", set.Variant().Name)
+	}
+	if name := "derper 1.2.3-r0 other linux/amd64"; !strings.Contains(string(set.SBOMs[1]), `"name": "`+name+`"`) {
+		t.Errorf("the SBOM has no name %q: %.300s", name, set.SBOMs[1])
+	}
+	p, err := attest.ParseProvenance(set.Provenance)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := p.BuildDefinition.ExternalParameters.Lock.Variants; len(list) != 1 || list[0].Name != other.Name {
+		t.Errorf("it is made of the variants %+v", list)
+	}
+	digest, err := b.Index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Lock.Outputs = map[string]*lock.Output{lock.Default: {Index: digest.String()}, other.Name: {Index: "another"}}
+	if err := attest.Recorded(b.Lock, b.Index); !errors.As(err, new(*lock.Difference)) {
+		t.Errorf("what the lock records of another variant: %v", err)
+	}
+	b.Lock.Outputs[other.Name].Index = digest.String()
+	if err := attest.Recorded(b.Lock, b.Index); err != nil {
+		t.Errorf("what the lock records: %v", err)
+	}
+	if b.Lock, err = b.Lock.Of(lock.Default); err != nil {
+		t.Fatal(err)
+	}
+	if err := attest.Recorded(b.Lock, b.Index); err == nil || !strings.Contains(err.Error(), `no variant "other": it has default`) {
+		t.Errorf("a variant that the lock does not have: %v", err)
 	}
 }
 

@@ -35,6 +35,9 @@ type Delivery struct {
 	// Record writes what came out into the lock, in place of comparing with it. It builds
 	// all variants.
 	Record bool
+	// Compiled is a folder with what [Delivery.Compile] has made on other machines; it may
+	// be missing.
+	Compiled string
 
 	Cache   *cache.Cache
 	Modules *modproxy.Client
@@ -60,6 +63,11 @@ func LayoutOf(base string, v lock.Variant) string { return base + v.Suffix }
 // [*BudgetError] if it is too large: then its layout is as it was, and to record, the lock.
 func (d *Delivery) Run(ctx context.Context, use ...func(*Result) error) (results []*Result, err error) {
 	d.builder = &pipeline.Builder{Cache: d.Cache, Modules: d.Modules, Display: d.Display}
+	if d.Compiled != "" {
+		if err := d.Cache.Import(d.Compiled); err != nil {
+			return nil, err
+		}
+	}
 	var before [][]*pipeline.Build
 	if d.Record {
 		if before, err = d.record(ctx); err != nil {

@@ -33,6 +33,7 @@ func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	l := &lock.Lock{Schema: lock.SchemaVersion, Inputs: r.Inputs}
 	l.Inputs.Platforms = []lock.Platform{"linux/amd64"}
+	l.Inputs.Variants = l.Inputs.Variants[:1]
 	lockFile := filepath.Join(dir, lock.File)
 	if err := l.Write(lockFile); err != nil {
 		t.Fatal(err)
@@ -121,6 +122,60 @@ func TestRun(t *testing.T) {
 	d := &Delivery{Lock: recorded(), LockFile: lockFile, Platforms: l.Inputs.Platforms, Layout: filepath.Join(dir, "dist"), Cache: c, Display: display}
 	if _, err := d.Run(t.Context(), func(*Result) error { return failed }); !errors.Is(err, failed) {
 		t.Errorf("a use that fails: %v", err)
+	}
+}
+
+// TestCompile guards that what other machines have compiled, each for a variant, leaves
+// nothing to compile for the one that builds all.
+func TestCompile(t *testing.T) {
+	r := releasetest.New(t, "../..")
+	display := progress.New(io.Discard)
+	defer display.Close()
+	dir := t.TempDir()
+	l := &lock.Lock{Schema: lock.SchemaVersion, Inputs: r.Inputs}
+	l.Inputs.Platforms = []lock.Platform{"linux/amd64"}
+	l.Inputs.Programs = []lock.Program{{Package: lock.TailscaleModule + "/cmd/derper"}, {Package: lock.TailscaleModule + "/cmd/tailscaled"}}
+	l.Inputs.Variants = []lock.Variant{
+		{Name: lock.Default, Programs: []string{"derper"}},
+		{Name: "nonroot", Programs: []string{"derper"}, Suffix: "-nonroot", User: "65532"},
+		{Name: "more", Programs: []string{"derper", "tailscaled"}, Suffix: "-more"},
+	}
+	compiling, err := Compiling(l.Inputs)
+	if err != nil || !slices.Equal(compiling, []string{lock.Default, "more"}) {
+		t.Fatalf("%q, %v", compiling, err)
+	}
+	open := func() *cache.Cache {
+		c, err := cache.Open(releasetest.CacheDir(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	on := func(c *cache.Cache) *Delivery {
+		return &Delivery{
+			Lock: l, LockFile: filepath.Join(dir, lock.File), Platforms: l.Inputs.Platforms, Layout: filepath.Join(dir, "dist"), Compiled: filepath.Join(dir, "compiled"),
+			Cache: c, Display: display, Modules: &modproxy.Client{Proxies: r.Proxy, SumDB: r.SumDB, Dir: filepath.Join(c.Dir(), "sumdb"), Temp: c.Temp()},
+		}
+	}
+	for _, v := range compiling {
+		d := on(open())
+		d.Variants = []string{v}
+		if err := d.Compile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	results, err := on(open()).Run(t.Context())
+	if err != nil || len(results) != 3 {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		for _, run := range r.Runs {
+			kind, _, _ := strings.Cut(run.Action, " ")
+			if !run.Cached && (kind == "compile" || kind == "entrypoint" || kind == "roots") {
+				t.Errorf("%s: %s ran", r.Variant.Name, run.Action)
+			}
+		}
 	}
 }
 

@@ -67,6 +67,27 @@ func Annotations(in lock.Inputs) map[string]string {
 	return list
 }
 
+// VariantOf is the name of the variant that labels or annotations say, "" for none.
+func VariantOf(labels map[string]string) string {
+	var v lock.Variant
+	_ = json.Unmarshal([]byte(labels[LabelVariant]), &v) // an image of another kind says nothing
+	return v.Name
+}
+
+// Claimed is the lock as far as it is about the variant that the index of an image says that
+// it is of. The error is [ErrForeign] if it says nothing.
+func Claimed(l *lock.Lock, index *v1.IndexManifest) (*lock.Lock, error) {
+	variant := VariantOf(index.Annotations)
+	if variant == "" {
+		return nil, fmt.Errorf("%w: its index does not say which variant it is", ErrForeign)
+	}
+	of, err := l.Of(variant)
+	if err != nil {
+		err = fmt.Errorf("it is of another variant: %w", err)
+	}
+	return of, err
+}
+
 func asJSON(v any) string {
 	data, err := json.Marshal(v)
 	if err != nil {

@@ -24,6 +24,7 @@ var mtime = time.Date(2026, 8, 19, 19, 7, 43, 0, time.UTC)
 
 func inputs() lock.Inputs {
 	in := lock.Defaults()
+	in.Variants = in.Variants[:1]
 	in.Tailscale = lock.Tailscale{
 		Version: "v1.102.3",
 		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
@@ -132,11 +133,11 @@ func TestGolden(t *testing.T) {
 	layers, _, _ := sampleImages(t, "1")
 	in := inputs()
 	golden(t, in, layers, map[string]string{
-		"index":                  "sha256:1b74e018619c3c7f5a5b6efe2dce12dbb440aeff3fd977ff51029c94af07f6c5",
-		"linux/amd64: config":    "sha256:9f6aa0c26fac81b1ee8c25941b7c187b7d26393d976605a1329ffe4dee5f0a6a",
-		"linux/amd64: manifest":  "sha256:f56e8c4edbe414693048b8a2e3c31bdb3405180a104e4aa673917aab8a720c94",
-		"linux/arm/v7: config":   "sha256:735e254a3470eec393ec1d2e2e97ccb52fe12bada9ce3d73b060ddaa1551d256",
-		"linux/arm/v7: manifest": "sha256:f3e4e61cdf85f37994df21fa9aa8ffcc85483dd9194d9445b0694cf18de9940b",
+		"index":                  "sha256:2cd451e4b72441bdbfc87c1fb94761eb473482e451e1f5e505e2720557e96a8e",
+		"linux/amd64: config":    "sha256:cdecd22dab956dff38419b3ecfcd59bd76dad690eaf719ce0fb7c739a7c2af9e",
+		"linux/amd64: manifest":  "sha256:16606addd32863087b5fc72c86432cdff379d42bae9db9f689c95b13dbc4c2e3",
+		"linux/arm/v7: config":   "sha256:0aa5c26399c03427f82e83ac513af2d382ad84c1ee7b8dd5374aac360e510dde",
+		"linux/arm/v7: manifest": "sha256:f29b9d3bb95bc4e40c03055c69331a7c6dfac1e1dca0a3c95cb9ed65cde90eae",
 	})
 }
 
@@ -230,7 +231,7 @@ func TestMetadata(t *testing.T) {
 
 		"org.opencontainers.image.documentation": "https://github.com/xavieralpha/derper#readme",
 		"io.github.xavieralpha.derper.tailscale": "v1.102.3",
-		"io.github.xavieralpha.derper.format":    "2",
+		"io.github.xavieralpha.derper.format":    "3",
 		"io.github.xavieralpha.derper.programs":  `[{"package":"tailscale.com/cmd/derper"},{"package":"tailscale.com/cmd/tailscaled"}]`,
 		"io.github.xavieralpha.derper.variant":   `{"name":"default","programs":["tailscaled","derper"]}`,
 	}

@@ -12,8 +12,8 @@ type Feature struct {
 var Kept = []Feature{
 	{"bakedroots", "the certificates of control and relay servers are verified even where a volume hides the image's own CA roots"},
 	{"health", "tailscaled reports what keeps it from the tailnet; the entrypoint's log and its health check say so"},
+	{"nattraversal", "from 1.104 on, where it can be left out: a peer relay finds its public address by STUN"},
 	{"netstack", "networking in userspace: tailscaled starts without a device, a capability or root"},
-	{"portmapper", "tailscaled asks a home router for a port; from 1.104 on it brings `nattraversal`, with which a peer relay finds its public address"},
 	{"relayserver", "the peer relay of `PEER_RELAY_PORT`"},
 	{"tailnetlock", "nodes of a locked tailnet are verified, and this one can be signed"},
 	{"unixsocketidentity", "the local API tells users apart by their uid; without it, upstream's code denies its status even to root"},

@@ -30,6 +30,7 @@ func sample() *Lock {
 		}
 	}
 	in := Defaults()
+	in.Variants = in.Variants[:1]
 	in.Programs[1].Features = nil // which change with what is needed
 	in.Tailscale = Tailscale{
 		Version: "v1.102.3",

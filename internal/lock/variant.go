@@ -80,9 +80,23 @@ func Defaults() Inputs {
 	return Inputs{
 		Source:    DefaultSource,
 		Programs:  []Program{{Package: TailscaleModule + "/cmd/derper"}, {Package: TailscaleModule + "/cmd/tailscaled", Features: names(Kept)}},
-		Variants:  []Variant{{Name: Default, Programs: []string{"tailscaled", "derper"}, Budget: 22_000_000}},
+		Variants:  variants(),
 		Platforms: slices.Clone(Known),
 		Format:    Format,
+	}
+}
+
+// variants are the images that are made where nobody has said otherwise. Only the owners of
+// the folders that a start writes into make nonroot another one.
+func variants() []Variant {
+	const budget = 16_500_000
+	programs := []string{"tailscaled", "derper"}
+	return []Variant{
+		{Name: Default, Programs: programs, Budget: budget},
+		{Name: "nonroot", Suffix: "-nonroot", Programs: programs, Budget: budget, User: "65532:65532", Files: []Entry{
+			{Path: "root/", Mode: "0755", Owner: 65532},
+			{Path: "root/derper-certs/", Mode: "01777", Owner: 65532},
+		}},
 	}
 }
 
@@ -98,7 +112,11 @@ func (in Inputs) Variant() Variant {
 func (in Inputs) Of(variant string) (Inputs, error) {
 	i := slices.IndexFunc(in.Variants, func(v Variant) bool { return v.Name == variant })
 	if i < 0 {
-		return in, fmt.Errorf("the lock has no variant %q", variant)
+		var names []string
+		for _, v := range in.Variants {
+			names = append(names, v.Name)
+		}
+		return in, fmt.Errorf("the lock has no variant %q: it has %s", variant, strings.Join(names, ", "))
 	}
 	in.Variants = in.Variants[i : i+1 : i+1]
 	in.Programs = slices.DeleteFunc(slices.Clone(in.Programs), func(p Program) bool {
@@ -242,6 +260,7 @@ func (in Inputs) checkVariants(want wanting) {
 		want(suffix.MatchString(v.Suffix), key+".suffix", "%q is no end of a tag such as -debug", v.Suffix)
 		want(!slices.ContainsFunc(others, func(o Variant) bool { return o.Suffix == v.Suffix }), key+".suffix", "duplicate %q", v.Suffix)
 		want(!revision.MatchString(v.Suffix), key+".suffix", "%q reads as a revision", v.Suffix)
+		want(v.Suffix != "-latest" && v.Suffix != "-"+string(Unstable), key+".suffix", "%q would be a tag of the variant without a suffix", v.Suffix)
 		want(slices.Contains(v.Programs, "derper"), key+".programs", "there is no derper among them")
 		for n, name := range v.Programs {
 			want(slices.ContainsFunc(in.Programs, func(p Program) bool { return p.Name() == name }), key+".programs", "%q is not among inputs.programs", name)

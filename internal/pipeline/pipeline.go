@@ -163,19 +163,26 @@ func (b *Builder) Build(ctx context.Context, platforms []lock.Platform, use ...f
 	if err != nil {
 		return nil, err
 	}
-	out, err := b.carryOut(ctx, p, use)
+	out, err := b.carryOut(ctx, p, nil, use)
 	if errors.Is(err, cache.ErrCorrupt) {
 		b.Display.Printf("%v; rebuilding", err)
 		defer func(all bool) { b.Cache.VerifyAll = all }(b.Cache.VerifyAll)
 		b.Cache.VerifyAll = true
-		out, err = b.carryOut(ctx, p, use)
+		out, err = b.carryOut(ctx, p, nil, use)
 	}
 	return out, err
 }
 
+// Compile runs only these actions of a plan, which compile something. What they make is in
+// the cache.
+func (b *Builder) Compile(ctx context.Context, p *plan.Plan, only []*plan.Action) error {
+	_, err := b.carryOut(ctx, p, only, nil)
+	return err
+}
+
 // carryOut runs the actions of a plan, each once those are done that it takes from,
-// assembles what they make, and has it used.
-func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build) error) (*Build, error) {
+// assembles what they make, and has it used; or it runs only some actions, nil for all.
+func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Action, use []func(*Build) error) (*Build, error) {
 	b.ready()
 	b.done = map[*plan.Action]outcome{}
 	// A few go commands at a time. Everything else has one slot for each core.
@@ -190,6 +197,9 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 	g, gctx := errgroup.WithContext(ctx)
 	after := order(p)
 	start := func(a *plan.Action, slots chan struct{}, run runner) {
+		if only != nil && !slices.Contains(only, a) {
+			return
+		}
 		g.Go(func() error {
 			await := slices.Collect(maps.Values(a.Inputs))
 			if before := after[a]; before != nil {
@@ -223,7 +233,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, use []func(*Build)
 		}
 		start(pp.Attestation, work, b.attest(pp))
 	}
-	if err := g.Wait(); err != nil {
+	if err := g.Wait(); err != nil || only != nil {
 		return nil, err
 	}
 	out, err := b.assemble(p)

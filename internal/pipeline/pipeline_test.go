@@ -50,6 +50,7 @@ func TestBuild(t *testing.T) {
 		{"first", testFirst},
 		{"unchanged", testUnchanged},
 		{"changed", testChanged},
+		{"unknown tags", testUnknownTags},
 		{"compile fails", testCompileFails},
 		{"cancelled while it fetches", testCancelledFetch},
 		{"cancelled while it waits", testCancelledWait},
@@ -132,7 +133,7 @@ func testFirst(t *testing.T, w *world) {
 	if err != nil || w.first.Output.Index != index.String() {
 		t.Errorf("the index is %s, the record has %s; %v", index, w.first.Output.Index, err)
 	}
-	all := append([]string{"roots"}, ofEach("compile derper+tailscaled", "entrypoint", "layer base", "layer tailscaled", "layer derper", "layer entrypoint", "attestation")...)
+	all := append([]string{"roots"}, ofEach("compile tailscaled", "compile derper", "entrypoint", "layer base", "layer tailscaled", "layer derper", "layer entrypoint", "attestation")...)
 	if got := ran(w.first); !slices.Equal(got, all) {
 		t.Errorf("a first build ran %q, want %q", got, all)
 	}
@@ -166,8 +167,8 @@ func testFirst(t *testing.T, w *world) {
 		if figures.Platform != p || figures.Manifest != record.Manifest || figures.Compressed != pull || figures.Uncompressed <= pull {
 			t.Errorf("%s: figures %+v, want the manifest %s and %d bytes", p, figures, record.Manifest, pull)
 		}
-		if len(figures.Built) != 7 || figures.Cached != nil || figures.Seconds <= 0 {
-			t.Errorf("%s: figures %+v, want 7 actions that were built", p, figures)
+		if len(figures.Built) != 8 || figures.Cached != nil || figures.Seconds <= 0 {
+			t.Errorf("%s: figures %+v, want 8 actions that were built", p, figures)
 		}
 	}
 }
@@ -190,7 +191,7 @@ func testUnchanged(t *testing.T, w *world) {
 		t.Errorf("it made %+v, first %+v", got.Output, w.first.Output)
 	}
 	for _, f := range got.Figures {
-		if f.Built != nil || len(f.Cached) != 7 || f.Seconds != 0 {
+		if f.Built != nil || len(f.Cached) != 8 || f.Seconds != 0 {
 			t.Errorf("figures: %+v", f)
 		}
 	}
@@ -242,8 +243,8 @@ func testChanged(t *testing.T, w *world) {
 				in.Programs = slices.Clone(in.Programs)
 				in.Programs[0].Tags = []string{"small"}
 			},
-			ran: ofEach("compile derper", "compile tailscaled", "layer base", "layer tailscaled", "layer derper", "attestation"),
-			why: map[string]string{"compile derper linux/amd64": "never ran", "layer derper linux/amd64": "input program changed: "},
+			ran: ofEach("compile derper", "layer derper", "attestation"),
+			why: map[string]string{"compile derper linux/amd64": "command changed: +-tags=small", "layer derper linux/amd64": "input programs changed: "},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -269,6 +270,21 @@ func testChanged(t *testing.T, w *world) {
 	}
 }
 
+// testUnknownTags guards against a tag that upstream has removed and that leaves nothing out
+// any more without a word.
+func testUnknownTags(t *testing.T, w *world) {
+	var said bytes.Buffer
+	b := w.builder(t, w.copied(t), &said)
+	b.Inputs.Programs = []lock.Program{b.Inputs.Programs[0], {Package: "tailscale.com/cmd/tailscaled", Tags: []string{"netgo", "ts_include_cli", "ts_omit_gone"}}}
+	if _, err := b.Build(t.Context(), platforms); err != nil {
+		t.Fatal(err)
+	}
+	const want = "build: tailscaled: build tags that leave nothing out: ts_omit_gone: tailscale v1.102.3 has no such feature; build update --version v1.102.3 sets the tags anew"
+	if n := strings.Count(said.String(), want); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &said)
+	}
+}
+
 // testCompileFails guards against an error that does not say for which platform what does
 // not compile, and against a failure of one platform that spoils the others.
 func testCompileFails(t *testing.T, w *world) {
@@ -290,7 +306,7 @@ func testCompileFails(t *testing.T, w *world) {
 	if err == nil {
 		t.Fatal("it was built")
 	}
-	for _, words := range []string{"compile derper+tailscaled linux/arm64: ", "cmd/derper/main.go:3:", "undefined: name"} {
+	for _, words := range []string{"compile derper linux/arm64: ", "cmd/derper/main.go:3:", "undefined: name"} {
 		if !strings.Contains(err.Error(), words) {
 			t.Errorf("%q does not say %q", err, words)
 		}
@@ -459,7 +475,7 @@ func testCorruptProgram(t *testing.T, w *world) {
 	if _, err := b.Build(t.Context(), platforms); err != nil { // checks the copies
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(w.first.Runs, func(r pipeline.Run) bool { return r.Action == "layer base linux/amd64" })
+	i := slices.IndexFunc(w.first.Runs, func(r pipeline.Run) bool { return r.Action == "layer derper linux/amd64" })
 	if err := os.Remove(filepath.Join(dir, "actions", w.first.Runs[i].Key+".json")); err != nil {
 		t.Fatal(err)
 	}
@@ -478,7 +494,7 @@ func testCorruptProgram(t *testing.T, w *world) {
 	if got.Output.Index != w.first.Output.Index {
 		t.Errorf("it made %s, not %s", got.Output.Index, w.first.Output.Index)
 	}
-	if list := ran(got); !slices.Equal(list, []string{"compile derper+tailscaled linux/amd64", "layer base linux/amd64"}) {
+	if list := ran(got); !slices.Equal(list, []string{"compile derper linux/amd64", "layer derper linux/amd64"}) {
 		t.Errorf("ran: %q", list)
 	}
 }
@@ -569,7 +585,7 @@ func testAfter(t *testing.T, w *world) {
 	}
 	for i, want := range [][]string{nil, {"layer derper"}} {
 		f := twice.Figures[i]
-		if !slices.Equal(f.Built, want) || len(f.Built)+len(f.Cached) != 7 || (f.Seconds > 0) != (want != nil) {
+		if !slices.Equal(f.Built, want) || len(f.Built)+len(f.Cached) != 8 || (f.Seconds > 0) != (want != nil) {
 			t.Errorf("%s: %+v, want built %q", f.Platform, f, want)
 		}
 	}

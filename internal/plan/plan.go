@@ -189,9 +189,10 @@ func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host stri
 			pp.Compile = append(pp.Compile, toolchain(compile, env, InstallArgs(in, programs...), names...))
 		}
 		// No build ID: it depends on the go line of the go.mod, which is the
-		// toolchain's here and this module's in a checkout.
+		// toolchain's here and this module's in a checkout. No HTTP/2: it asks derper and
+		// is asked for its metrics, and a tenth of it would be for that.
 		pp.Entrypoint = toolchain(action("entrypoint", "", platform, map[string]string{}),
-			env, []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "./entrypoint"}, Entrypoint)
+			env, []string{"go", "build", "-trimpath", "-buildvcs=false", "-tags=nethttpomithttp2", "-ldflags=-s -w -buildid=", "./entrypoint"}, Entrypoint)
 		for _, name := range Layers(in) {
 			layer := action("layer", name, platform, map[string]string{
 				"format": strconv.Itoa(in.Format), "time": in.Tailscale.Time.Format("2006-01-02T15:04:05Z"),

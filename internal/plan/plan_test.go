@@ -17,6 +17,7 @@ var platforms = []lock.Platform{"linux/amd64", "linux/arm/v6"}
 
 func inputs() lock.Inputs {
 	in := lock.Defaults()
+	in.Variants = in.Variants[:1]
 	in.Tailscale = lock.Tailscale{
 		Version: "v1.102.3",
 		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",
@@ -65,21 +66,23 @@ func keys(t *testing.T, p *Plan) map[string]string {
 // digests of this program's own code are made up here.)
 func TestGoldenKeys(t *testing.T) {
 	want := map[string]string{
-		"compile derper+tailscaled linux/amd64":  "6cddf03f7d406ab90a25be479fa39effca8b1d8825dee1eb5f7b47030cf1c406",
-		"compile derper+tailscaled linux/arm/v6": "e41fbaa9437fc7b37bb4cfb5b659d20f3eaa556594bc629f6c0e801044d31ca4",
-		"entrypoint linux/amd64":                 "fd7d5628f65924f309e6081a89d61dab4ca76579af62040b48d6544de64a7752",
-		"entrypoint linux/arm/v6":                "740bf4b35d20b5ef49b7582b9aca9879bbf72a08962e6c0c2123c17a67cfa0c4",
-		"attestation linux/amd64":                "4584eb57811927835634b583adbd4cad595e5f8bf524617d9cbac05657f4078b",
-		"attestation linux/arm/v6":               "f0f32847b95b47015bdb056f882b3ba88b587a83a5b5d8b1b7fa6aac9b93d41b",
-		"layer base linux/amd64":                 "14ce2102a7523441e738e9ceef3668c72f7cf0d32fbf543d83431bce8b0d9b87",
-		"layer base linux/arm/v6":                "940a9f6f0801676e3e30e7cf5d4d45c3beb83f0436a0f051d870545b899f02aa",
-		"layer derper linux/amd64":               "8a200d473d520cfb1bb7272d36a608b3bc9858dc3b9ce9e0b8d4d938ae025f89",
-		"layer derper linux/arm/v6":              "e1c14f29a6a7d655750d68b3c982e83863ff9481fed1c45c260899fc36c7568c",
-		"layer entrypoint linux/amd64":           "c1f4136df40e48e0cfb66e4228fb3450ff533d1ed53432842471fd899901b350",
-		"layer entrypoint linux/arm/v6":          "2e43357d001c0c0114142788e515e6ac8b7a88d997b6449585baf23a2f2749fe",
-		"layer tailscaled linux/amd64":           "fb5befca3755290f5093763ba116d04cc78ee9933a2937a0d79ce7b2a2d5c2d7",
-		"layer tailscaled linux/arm/v6":          "a5e5783733c59ddda454fd9cddc9cbafa532e021e59c9f0abf3a59808b9203a8",
-		"roots":                                  "9dca9e0c60ff8b8720b1e5fee1ce7ad23bafcd3c31affa4bdd7e07c953093e0a",
+		"compile derper linux/amd64":      "3b1ddb001a05c754ff6c46196a587723c615fffe507ee39b95f2852559c9d0f1",
+		"compile derper linux/arm/v6":     "b39da9c96a05cb2fd321f7fe955607a1a6fdcc562f978f816ec4db4991c9c755",
+		"compile tailscaled linux/amd64":  "36e2522e27717e4148feae5d975165b4989c5b0aa22ac34b1bd6c8f6ac7d442e",
+		"compile tailscaled linux/arm/v6": "5063f494c9b4cb86de0052273333703e5e304422f83521a2f6a874a1b6a88fab",
+		"attestation linux/amd64":         "93c202e86a3797968c21f33646f61abe4c4c981f221085fb529aad63427475c9",
+		"attestation linux/arm/v6":        "51ff4b1c9ef08aa2bc22d1f8fc98298def7bc6d7c1482e334cf3558b3a6ca83b",
+		"entrypoint linux/amd64":          "a5f8064216ae01b871ea826b30b5ff2e30fc17d7977ffd70d2e9ca3bf581037d",
+		"entrypoint linux/arm/v6":         "2dba6f86a8489cc902671083ae69b4e116c221a3b46fc645f69f38faf057336d",
+		"layer base linux/amd64":          "062b79c6f13c32d12cfb5cce4c73adc7449491393453bc908ce0ad5b9debe509",
+		"layer base linux/arm/v6":         "d6d8d16dde16575a1802d5d4b83112e8e4a30b0ffc10bf5fa12c9c6e69e61123",
+		"layer derper linux/amd64":        "3497d4d06da09be81b336b6410a5bd094e5a56ea5ebebaac2be71ec950b986c9",
+		"layer derper linux/arm/v6":       "ac11325d580ae85348566c4c7027350c20b45fa81003b46df7da82663b40e344",
+		"layer entrypoint linux/amd64":    "36d84d93849c49f33260adfeca49ce17bfcc79bf4f73e757b0e8705d9c289c54",
+		"layer entrypoint linux/arm/v6":   "df5388701f293d04ddf684c8d2bdc29ffe37ce583005ce425f0549ffb7a1d6a8",
+		"layer tailscaled linux/amd64":    "1e54f3d94b519dc393795ec23dd7a3730316d5430dcfff9165fa45ee032762db",
+		"layer tailscaled linux/arm/v6":   "e7b749a58df4780e5dddfdbd583dba73e19f7f8fffcc4f07d540544254d026eb",
+		"roots":                           "9dca9e0c60ff8b8720b1e5fee1ce7ad23bafcd3c31affa4bdd7e07c953093e0a",
 	}
 	got := keys(t, newPlan(t, inputs(), sources(), host))
 	for id, key := range got {

@@ -58,14 +58,14 @@ func TestNoEnd(t *testing.T) {
 		}
 		read.n = 0
 	}
-	_, err := client.Versions(t.Context(), host+"/derper")
+	_, err := client.Versions(t.Context(), host+"/derper", "")
 	want("a page of tags at a blob's address", err, 3<<20)
 
 	mux.HandleFunc("/v2/endless/tags/list", func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Link", `</v2/endless/tags/list>; rel="next"`)
 		fmt.Fprint(w, `{"tags":["`+strings.Repeat("a", 1<<19)+`"]}`)
 	})
-	_, err = client.Versions(t.Context(), host+"/endless")
+	_, err = client.Versions(t.Context(), host+"/endless", "")
 	want("pages of tags", err, maxTags+3<<20)
 
 	manifest := func(n int) string {

@@ -18,7 +18,7 @@ import (
 type content struct {
 	manifests []*manifest
 	blobs     []blob
-	store     image.Store // where all of it is
+	store     image.Store // where add finds it
 }
 
 // A manifest is a manifest or an index, as its bytes.
@@ -35,6 +35,7 @@ func (m *manifest) MediaType() (types.MediaType, error) { return m.mediaType, ni
 type blob struct {
 	digest v1.Hash
 	size   int64
+	store  image.Store // where it is
 }
 
 // add adds what a descriptor names, after all that that names, and each once: an index may
@@ -68,12 +69,36 @@ func (c *content) add(ctx context.Context, d v1.Descriptor) error {
 			return fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
 		for _, l := range append(m.Layers, m.Config) {
-			if b := (blob{l.Digest, l.Size}); !slices.Contains(c.blobs, b) {
+			if b := (blob{l.Digest, l.Size, c.store}); !slices.Contains(c.blobs, b) {
 				c.blobs = append(c.blobs, b)
 			}
 		}
 	}
 	c.manifests = append(c.manifests, added)
+	return nil
+}
+
+// addAll adds what another content has that is not there yet.
+func (c *content) addAll(other *content) {
+	for _, m := range other.manifests {
+		if c.manifest(m.digest) == nil {
+			c.manifests = append(c.manifests, m)
+		}
+	}
+	for _, b := range other.blobs {
+		if !slices.ContainsFunc(c.blobs, func(o blob) bool { return o.digest == b.digest && o.size == b.size }) {
+			c.blobs = append(c.blobs, b)
+		}
+	}
+}
+
+// manifest is the one of a digest, nil for none.
+func (c *content) manifest(digest v1.Hash) *manifest {
+	for _, m := range c.manifests {
+		if m.digest == digest {
+			return m
+		}
+	}
 	return nil
 }
 

@@ -102,14 +102,14 @@ func (r *rig) judge(t *testing.T, err error) (exceptions int) {
 	var half *MoveError
 	asError(err, &half)
 	for i := range r.registries {
-		for _, tag := range r.plan.Tags {
+		for _, tag := range r.plan.Images[0].Tags {
 			got, want := r.at(t, i, tag.Name), ""
 			old := slices.Contains(oldTags, tag.Name)
 			if old {
 				want = r.oldDigest
 			}
 			if err == nil {
-				want = r.plan.Release.Digest.String()
+				want = r.plan.Images[0].Digest.String()
 			}
 			if got == want {
 				continue
@@ -118,7 +118,7 @@ func (r *rig) judge(t *testing.T, err error) (exceptions int) {
 			docker := r.fixed && i == 0
 			unknown := half != nil && slices.Contains(half.Unknown, full)
 			moved := half != nil && slices.Contains(half.Moved, full) && docker && (!old || r.full)
-			if got != r.plan.Release.Digest.String() || !unknown && !moved {
+			if got != r.plan.Images[0].Digest.String() || !unknown && !moved {
 				t.Errorf("%s is at %q, want %q; the push said: %v", full, got, want, err)
 			}
 			exceptions++
@@ -126,11 +126,11 @@ func (r *rig) judge(t *testing.T, err error) (exceptions int) {
 	}
 	// Whatever a tag names is whole.
 	for i := range r.registries {
-		names := func(tag Tag) bool { return r.at(t, i, tag.Name) == r.plan.Release.Digest.String() }
-		if err != nil && !slices.ContainsFunc(r.plan.Tags, names) {
+		names := func(tag Tag) bool { return r.at(t, i, tag.Name) == r.plan.Images[0].Digest.String() }
+		if err != nil && !slices.ContainsFunc(r.plan.Images[0].Tags, names) {
 			continue
 		}
-		index, err := remote.Index(r.direct[i].digest(r.plan.Release.Digest), r.direct[i].options(context.Background())...)
+		index, err := remote.Index(r.direct[i].digest(r.plan.Images[0].Digest), r.direct[i].options(context.Background())...)
 		if err == nil {
 			err = validate.Index(index)
 		}

@@ -45,8 +45,8 @@ func (m *move) String() string { return m.repository.String() + ":" + m.tag.Name
 // kept, so that the tag can be put back. Before it is known what the repository lacks, a
 // registry may refuse to say: the repository may not exist. A tag that is to stay where it
 // is gives nil.
-func (r *target) lookUp(ctx context.Context, p Plan, tag Tag) (*move, error) {
-	to := r.all.manifests[len(r.all.manifests)-1]
+func (r *target) lookUp(ctx context.Context, p Plan, img *Content, tag Tag) (*move, error) {
+	to := r.all.manifest(img.Digest)
 	m := &move{repository: r.Repository, tag: tag, to: to, added: r.lacks != nil && slices.Contains(r.lacks.manifests, to)}
 	found, err := r.head(ctx, r.name.Tag(tag.Name))
 	if m.unreadable = broken(err) && r.emptyLink(ctx, r.name.Tag(tag.Name)); m.unreadable || r.lacks == nil && forbidden(err) {
@@ -75,7 +75,7 @@ func (r *target) lookUp(ctx context.Context, p Plan, tag Tag) (*move, error) {
 		}
 		return m, err
 	}
-	if refused.Version = m.from.version(); newer(refused.Version, p.Release.Version) && !p.Retag {
+	if refused.Version = m.from.version(); newer(refused.Version, img.Version) && !p.Retag {
 		return nil, refused
 	}
 	return m, nil

@@ -26,7 +26,8 @@ func TestMove(t *testing.T) {
 	push(t, c, planFor(t, bad, repositories...))
 	oldIndex, badIndex := hash(t, old), hash(t, bad)
 	tags := Tags(lock.ImageVersion{Tailscale: "v1.102.9"}, "", lock.Stable)
-	p := Plan{Release: ByDigest("1.102.9-r0", oldIndex), Repositories: repositories, Tags: tags, From: []v1.Hash{badIndex}}
+	tags = slices.DeleteFunc(tags, func(tag Tag) bool { return tag.Name != "latest" && tag.Name != "1.102" })
+	p := Plan{Images: []*Content{ByDigest("1.102.9-r0", oldIndex, tags...)}, Repositories: repositories, From: []v1.Hash{badIndex}}
 	check := func(latest v1.Hash) {
 		t.Helper()
 		for _, r := range []*registrytest.Registry{a, b} {
@@ -37,7 +38,6 @@ func TestMove(t *testing.T) {
 			}
 		}
 	}
-	p.Tags = slices.DeleteFunc(tags, func(tag Tag) bool { return tag.Name != "latest" && tag.Name != "1.102" })
 
 	// One registry that takes no tag keeps those of the other where they are.
 	proxy.Refuse(registrytest.Reset, func(q registrytest.Request) bool {
@@ -93,9 +93,9 @@ func TestVersions(t *testing.T) {
 		push(t, c, planFor(t, registrytest.NewRelease(t, version, 100), r.Repository("derper")))
 	}
 	legacy := planFor(t, registrytest.NewRelease(t, "v1.100.0", 100), r.Repository("derper"))
-	legacy.Tags = []Tag{{"v1.100.0", true}, {"1.100.0", true}, {"1.100", true}, {"1.104.5-r1-debug", true}}
+	legacy.Images[0].Tags = []Tag{{"v1.100.0", true}, {"1.100.0", true}, {"1.100", true}, {"1.104.5-r1-debug", true}}
 	push(t, c, legacy)
-	got, err := c.Versions(t.Context(), r.Repository("derper"))
+	got, err := c.Versions(t.Context(), r.Repository("derper"), "")
 	var tags []string
 	for _, p := range got {
 		tags = append(tags, p.Tag)
@@ -115,8 +115,8 @@ func TestMoveIncomplete(t *testing.T) {
 	push(t, c, planFor(t, old, a.Repository("derper")))
 	push(t, c, planFor(t, bad, a.Repository("derper"), b.Repository("derper")))
 	p := Plan{
-		Release: ByDigest("1.102.2", hash(t, old)), Repositories: []string{a.Repository("derper"), b.Repository("derper")},
-		Tags: []Tag{{"latest", true}, {"1.102", true}},
+		Images:       []*Content{ByDigest("1.102.2", hash(t, old), Tag{"latest", true}, Tag{"1.102", true})},
+		Repositories: []string{a.Repository("derper"), b.Repository("derper")},
 	}
 	refused := func(says string) {
 		t.Helper()

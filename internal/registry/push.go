@@ -19,9 +19,9 @@ import (
 
 // A Plan is what to push, and where to.
 type Plan struct {
-	Release      *Content
+	// Images are those of a release, one for each variant, with their tags.
+	Images       []*Content
 	Repositories []string
-	Tags         []Tag
 	// From leaves moving tags where they are that name another digest than these; nil
 	// for none.
 	From []v1.Hash
@@ -37,16 +37,23 @@ type Plan struct {
 
 // Pushed says what became of a push, or would.
 type Pushed struct {
-	Version      string              `json:"version"`
-	Digest       string              `json:"digest"`
+	Images       []PushedImage       `json:"images"`
 	DryRun       bool                `json:"dryRun"`
 	Repositories []*PushedRepository `json:"repositories"`
+}
+
+// A PushedImage names one of the images.
+type PushedImage struct {
+	Version string `json:"version"`
+	Variant string `json:"variant,omitempty"`
+	Digest  string `json:"digest"`
 }
 
 // A PushedRepository is one repository's part of Pushed.
 type PushedRepository struct {
 	Repository string `json:"repository"`
-	Reference  string `json:"reference"`
+	// References are those of the images, by digest.
+	References []string `json:"references"`
 	// Missing is what it lacked before, and what was therefore uploaded or mounted;
 	// nil when all its tags were in place, and nothing else was looked at.
 	Missing *Missing `json:"missing,omitempty"`
@@ -65,30 +72,46 @@ type PushedTag struct {
 	Changed bool `json:"changed"`
 }
 
-// Push pushes an image to repositories and moves the tags to it, as the package says.
-// What it returns is what was found and done up to an error.
+// Push pushes images to repositories and moves their tags to them, as the package says: no
+// tag of any of them moves before all are everywhere. What it returns is what was found and
+// done up to an error.
 //
 // Among the errors are a [TagError] for a tag that may not move, and a [MoveError]
 // for tags that were left half way.
 func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
-	pushed := &Pushed{Version: p.Release.Version, Digest: p.Release.Digest.String(), DryRun: p.DryRun}
-	if p.Release.store == nil && !p.DryRun && !p.there {
-		return pushed, fmt.Errorf("release %s: has no content to push", p.Release.Version)
+	pushed := &Pushed{DryRun: p.DryRun}
+	for i, img := range p.Images {
+		pushed.Images = append(pushed.Images, PushedImage{img.Version, img.Variant, img.Digest.String()})
+		if img.store == nil && !p.DryRun && !p.there {
+			return pushed, fmt.Errorf("release %s: has no content to push", img.Version)
+		}
+		for _, other := range p.Images[:i] {
+			for _, tag := range other.Tags {
+				if slices.Contains(img.Tags, tag) {
+					return pushed, fmt.Errorf("tag %s is for two images: %s and %s", tag.Name, other.Digest, img.Digest)
+				}
+			}
+		}
 	}
 	targets, err := c.targets(ctx, p.Repositories)
 	if err != nil {
 		return pushed, err
 	}
 	for _, t := range targets {
-		if t.all = &p.Release.content; p.there {
-			t.all = &content{store: t}
-			err = t.all.add(ctx, v1.Descriptor{Digest: p.Release.Digest})
-		}
-		if NotFound(err) {
-			err = fmt.Errorf("%s: version %s %w: %w", t, p.Release.Version, ErrIncomplete, err)
-		}
-		if err != nil {
-			return pushed, err
+		t.all = &content{}
+		for _, img := range p.Images {
+			if !p.there {
+				t.all.addAll(&img.content)
+				continue
+			}
+			t.all.store = t
+			err := t.all.add(ctx, v1.Descriptor{Digest: img.Digest})
+			if NotFound(err) {
+				err = fmt.Errorf("%s: version %s %w: %w", t, img.Version, ErrIncomplete, err)
+			}
+			if err != nil {
+				return pushed, err
+			}
 		}
 	}
 	if err := c.lookUp(ctx, p, targets); err != nil {
@@ -96,9 +119,12 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 	}
 	inPlace := true
 	for _, t := range targets {
-		r := &PushedRepository{Repository: t.String(), Reference: t.String() + "@" + pushed.Digest}
+		r := &PushedRepository{Repository: t.String()}
+		for _, img := range pushed.Images {
+			r.References = append(r.References, t.String()+"@"+img.Digest)
+		}
 		for _, m := range t.moves {
-			tag := PushedTag{Tag: m.tag.Name, To: pushed.Digest, Changed: !m.done()}
+			tag := PushedTag{Tag: m.tag.Name, To: m.to.digest.String(), Changed: !m.done()}
 			if m.from != nil {
 				tag.From = m.from.digest.String()
 			}
@@ -130,10 +156,10 @@ func (c *Client) Push(ctx context.Context, p Plan) (*Pushed, error) {
 	return pushed, c.moveAll(ctx, moves)
 }
 
-// Move moves tags to an image that all repositories have, whole, as to an older one to go
+// Move moves tags to images that all repositories have, whole, as to an older one to go
 // back to; a tag that does not move is set where there is none. It uploads nothing, and is
 // as careful with the tags as [Client.Push]. The error is [ErrIncomplete] if a repository
-// lacks something of the image.
+// lacks something of an image.
 func (c *Client) Move(ctx context.Context, p Plan) (*Pushed, error) {
 	p.there, p.Retag, p.Verify = true, true, true
 	return c.Push(ctx, p)
@@ -159,7 +185,7 @@ func (c *Client) NameBefore(ctx context.Context, l *lock.Lock, repositories []st
 			_, err = opened.Resolve(ctx)
 		}
 		if NotFound(err) {
-			plan := Plan{Release: ByDigest(v.String(), digest), Repositories: []string{repository}, Tags: []Tag{{Name: v.String()}}}
+			plan := Plan{Images: []*Content{ByDigest(v.String(), digest, Tag{Name: v.String()})}, Repositories: []string{repository}}
 			if _, err = c.Move(ctx, plan); errors.Is(err, ErrIncomplete) {
 				err = nil // it was never there
 			}
@@ -221,10 +247,20 @@ func (c *Client) targets(ctx context.Context, names []string) (targets []*target
 // move.
 func (c *Client) lookUp(ctx context.Context, p Plan, targets []*target) error {
 	return each(ctx, targets, func(ctx context.Context, _ int, t *target) error {
-		moves := make([]*move, len(p.Tags))
-		err := each(ctx, p.Tags, func(ctx context.Context, i int, tag Tag) (err error) {
-			moves[i], err = t.lookUp(ctx, p, tag)
-			return c.failed(t.Repository, "tag "+tag.Name, err)
+		type name struct {
+			tag Tag
+			of  *Content
+		}
+		var names []name
+		for _, img := range p.Images {
+			for _, tag := range img.Tags {
+				names = append(names, name{tag, img})
+			}
+		}
+		moves := make([]*move, len(names))
+		err := each(ctx, names, func(ctx context.Context, i int, n name) (err error) {
+			moves[i], err = t.lookUp(ctx, p, n.of, n.tag)
+			return c.failed(t.Repository, "tag "+n.tag.Name, err)
 		})
 		t.moves = slices.DeleteFunc(moves, func(m *move) bool { return m == nil })
 		return err
@@ -239,7 +275,7 @@ func (c *Client) survey(ctx context.Context, p Plan, targets []*target, pushed *
 		}
 		lacks := t.lacks.summary()
 		if p.there && len(lacks.Digests) > 0 {
-			return fmt.Errorf("%s: version %s %w: it lacks %s", t, p.Release.Version, ErrIncomplete, strings.Join(lacks.Digests, ", "))
+			return fmt.Errorf("%s: version %s %w: it lacks %s", t, p.Images[0].Version, ErrIncomplete, strings.Join(lacks.Digests, ", "))
 		}
 		pushed.Repositories[i].Missing = lacks
 		if t.from != nil && lacks.Blobs > 0 {

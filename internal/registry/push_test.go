@@ -38,7 +38,8 @@ func planFor(t testing.TB, r *registrytest.Release, repositories ...string) Plan
 		t.Fatal(err)
 	}
 	v := r.Lock.Inputs.ImageVersion()
-	return Plan{Release: release, Repositories: repositories, Tags: Tags(v, "", lock.ChannelOf(v.Tailscale))}
+	release.Tags = Tags(v, "", lock.ChannelOf(v.Tailscale))
+	return Plan{Images: []*Content{release}, Repositories: repositories}
 }
 
 // push pushes and must work.
@@ -152,7 +153,7 @@ func TestPush(t *testing.T) {
 					}
 				}
 				t.Logf("%s: second push: %d HEAD of %d requests, 0 uploads", r.Host, heads, len(requests))
-				if heads != len(p.Tags) || len(requests) > heads+3 {
+				if heads != len(p.Images[0].Tags) || len(requests) > heads+3 {
 					t.Errorf("%s: second push makes %d requests: %v", r.Host, len(requests), requests)
 				}
 				r.Forget()
@@ -439,7 +440,7 @@ func TestEmptyLinks(t *testing.T) {
 			p.Verify = true
 			push(t, newClient(nil, r), p)
 			whole(t, r, "derper", index)
-			for _, tag := range p.Tags {
+			for _, tag := range p.Images[0].Tags {
 				if got := at(t, r, "derper", tag.Name); got != index {
 					t.Errorf("tag %s is at %q, want %s", tag.Name, got, index)
 				}

@@ -52,7 +52,7 @@ func TestAttach(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			index := p.Release.manifests[len(p.Release.manifests)-1]
+			index := p.Images[0].manifests[len(p.Images[0].manifests)-1]
 			subject := v1.Descriptor{MediaType: index.mediaType, Digest: index.digest, Size: int64(len(index.raw))}
 			if list, err := repo.Artifacts(ctx, subject.Digest, ofType("")); err != nil || len(list) != 0 {
 				t.Fatalf("before: %v, %v", list, err)
@@ -92,7 +92,7 @@ func TestAttach(t *testing.T) {
 				t.Errorf("fetched %+v, %v", all, err)
 			}
 			// The tags of the release are where they were.
-			for _, tag := range p.Tags {
+			for _, tag := range p.Images[0].Tags {
 				if got := at(t, r, "derper", tag.Name); got != subject.Digest.String() {
 					t.Errorf("tag %s is at %s", tag.Name, got)
 				}
@@ -126,7 +126,7 @@ func TestAttachAfterKill(t *testing.T) {
 	release := registrytest.NewRelease(t, "v1.102.3", 1000)
 	p := planFor(t, release, registrytest.NewProxy(t, r).Repository("derper"))
 	push(t, newClient(nil), p)
-	index := p.Release.manifests[len(p.Release.manifests)-1]
+	index := p.Images[0].manifests[len(p.Images[0].manifests)-1]
 	a := artifact(t, v1.Descriptor{MediaType: index.mediaType, Digest: index.digest, Size: int64(len(index.raw))}, "application/vnd.test.sbom", `{}`)
 
 	proxy := registrytest.NewProxy(t, r)

@@ -25,19 +25,22 @@ var (
 // Content is the multi-arch image of a release, which may be pushed: all of it, or only
 // its name.
 type Content struct {
-	// Version is the image's, as 1.102.3-r1.
-	Version string
+	// Version is the image's, as 1.102.3-r1, Variant the name of its variant, if that is
+	// known.
+	Version, Variant string
 	// Digest is the index's.
 	Digest v1.Hash
+	// Tags are those that it is to have.
+	Tags []Tag
 
 	content
 }
 
 // ByDigest is the image of a version without what is in it: enough for [Client.Move], and
 // for a dry run, which asks where it is.
-func ByDigest(version string, digest v1.Hash) *Content {
+func ByDigest(version string, digest v1.Hash, tags ...Tag) *Content {
 	named := []*manifest{{digest: digest, mediaType: types.OCIImageIndex}}
-	return &Content{strings.TrimPrefix(version, "v"), digest, content{manifests: named}}
+	return &Content{Version: strings.TrimPrefix(version, "v"), Digest: digest, Tags: tags, content: content{manifests: named}}
 }
 
 // OpenIndex opens the index in the OCI layout in the folder dir. The error is ErrNoLayout if
@@ -57,9 +60,9 @@ func OpenIndex(ctx context.Context, dir string) (v1.ImageIndex, error) {
 	return index, nil
 }
 
-// Read reads the image of the lock's first variant from the OCI layout in the folder dir. It
-// must be what the lock records, whole: nothing is published that is not on record, and nobody can
-// rebuild what is not.
+// Read reads an image from the OCI layout in the folder dir, without tags. It must be what
+// the lock records of the variant that it says it is of, whole: nothing is published that is
+// not on record, and nobody can rebuild what is not.
 //
 // The error is ErrNoLayout, [image.ErrForeign] or ErrIncomplete, [lock.ErrNoOutputs], or a
 // [lock.Difference]. Blobs are looked at by size; their content is checked while it
@@ -77,9 +80,6 @@ func Read(dir string, l *lock.Lock) (_ *Content, err error) {
 	opened, err := image.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoLayout, err)
-	}
-	if l.Output() == nil {
-		return nil, lock.ErrNoOutputs
 	}
 	index, err := opened.Index(ctx)
 	if errors.Is(err, image.ErrNotFound) {
@@ -99,10 +99,16 @@ func Read(dir string, l *lock.Lock) (_ *Content, err error) {
 	if list.Annotations[image.LabelGo] == "" {
 		return nil, image.ErrForeign
 	}
+	if l, err = image.Claimed(l, list); err != nil {
+		return nil, err
+	}
+	if l.Output() == nil {
+		return nil, lock.ErrNoOutputs
+	}
 	if err := compare(list, digest, l); err != nil {
 		return nil, err
 	}
-	c := &Content{l.Inputs.Version(), digest, content{store: opened}}
+	c := &Content{Version: l.Inputs.Version(), Variant: l.Inputs.Variant().Name, Digest: digest, content: content{store: opened}}
 	if err := c.add(ctx, v1.Descriptor{Digest: digest}); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/testing/attesttest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 )
 
@@ -74,6 +75,32 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestReadVariants guards that a layout is compared with what the lock records of the variant
+// that it is of, and with no other's, and that one of no variant of the lock is refused.
+func TestReadVariants(t *testing.T) {
+	other := attesttest.Other()
+	r := registrytest.NewVariants(t, "v1.102.3", 1000, other)
+	for _, v := range r.Lock.Inputs.Variants {
+		c, err := Read(r.Layout(v), r.Lock)
+		if err != nil || c.Variant != v.Name || c.Digest.String() != r.Lock.Outputs[v.Name].Index {
+			t.Errorf("%s: %+v, %v", v.Name, c, err)
+		}
+	}
+	swapped := *r.Lock
+	swapped.Outputs = map[string]*lock.Output{lock.Default: r.Lock.Outputs[other.Name], other.Name: r.Lock.Outputs[lock.Default]}
+	var difference *lock.Difference
+	if _, err := Read(r.Layout(other), &swapped); !errors.As(err, &difference) {
+		t.Errorf("what the lock records of the other variant: %v", err)
+	}
+	only, err := r.Lock.Of(lock.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(r.Layout(other), only); err == nil || !strings.Contains(err.Error(), `the lock has no variant "other": it has default`) {
+		t.Errorf("a variant that the lock does not have: %v", err)
+	}
+}
+
 func is(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) }
 }
@@ -107,7 +134,8 @@ func TestTags(t *testing.T) {
 		{"v1.102.0-r10", "", lock.Stable, "1.102.0-r10", "1.102.0 v1.102.0 1.102 latest"},
 		{"1.103.12-r1", "", lock.Unstable, "1.103.12-r1", "1.103.12 v1.103.12 unstable"},
 		{"1.102.3-pre", "", lock.Unstable, "1.102.3-pre-r0", "1.102.3-pre v1.102.3-pre unstable"},
-		{"1.104.5-r1", "-debug", lock.Stable, "1.104.5-r1-debug", "1.104.5-debug v1.104.5-debug 1.104-debug latest-debug"},
+		{"1.104.5-r1", "-debug", lock.Stable, "1.104.5-r1-debug", "1.104.5-debug v1.104.5-debug 1.104-debug latest-debug debug"},
+		{"1.105.5", "-debug", lock.Unstable, "1.105.5-r0-debug", "1.105.5-debug v1.105.5-debug unstable-debug"},
 	} {
 		v, err := lock.ParseImageVersion(test.version)
 		if err != nil {

@@ -24,7 +24,8 @@ type Tag struct {
 }
 
 // Tags are the names that an image has in every repository: that of its revision, then
-// those that move to it. They end in the suffix of its variant.
+// those that move to it. They end in the suffix of its variant; that of the channel stable
+// is also a name of its own: latest-debug is debug, too.
 func Tags(v lock.ImageVersion, suffix string, c lock.Channel) []Tag {
 	release := strings.TrimPrefix(v.Tailscale, "v")
 	moving := []string{release, v.Tailscale}
@@ -36,6 +37,9 @@ func Tags(v lock.ImageVersion, suffix string, c lock.Channel) []Tag {
 	tags := []Tag{{Name: v.String() + suffix}}
 	for _, name := range moving {
 		tags = append(tags, Tag{Name: name + suffix, Moves: true})
+	}
+	if own := strings.TrimPrefix(suffix, "-"); own != "" && c == lock.Stable {
+		tags = append(tags, Tag{Name: own, Moves: true})
 	}
 	return tags
 }
@@ -103,9 +107,9 @@ type Published struct {
 	Tag string
 }
 
-// Versions are the images of the default variant that a repository has, from the oldest to
-// the newest.
-func (c *Client) Versions(ctx context.Context, repository string) ([]Published, error) {
+// Versions are the images that a repository has of the variant whose tags end in a suffix,
+// from the oldest to the newest.
+func (c *Client) Versions(ctx context.Context, repository, suffix string) ([]Published, error) {
 	r, err := c.Open(ctx, repository, Pull)
 	if err != nil {
 		return nil, err
@@ -117,13 +121,13 @@ func (c *Client) Versions(ctx context.Context, repository string) ([]Published, 
 	var list []Published
 	revised := map[string]bool{}
 	for _, tag := range tags {
-		if v, err := lock.ParseImageVersion(tag); err == nil && v.String() == tag {
+		if v, err := lock.ParseImageVersion(strings.TrimSuffix(tag, suffix)); err == nil && v.String()+suffix == tag {
 			list = append(list, Published{v, tag})
 			revised[v.Tailscale] = true
 		}
 	}
-	for _, tag := range tags {
-		if v, err := lock.ParseImageVersion(tag); err == nil && v.Tailscale == tag && !revised[tag] && semver.Prerelease(tag) == "" {
+	for _, tag := range tags { // which were of the variant without a suffix
+		if v, err := lock.ParseImageVersion(tag); err == nil && suffix == "" && v.Tailscale == tag && !revised[tag] && semver.Prerelease(tag) == "" {
 			list = append(list, Published{v, tag})
 		}
 	}

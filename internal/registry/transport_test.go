@@ -270,7 +270,7 @@ func TestSizes(t *testing.T) {
 			"a missing blob": {"/blobs/", 400, func(ctx context.Context, r *Repository) error { _, err := r.Blob(ctx, digest); return err }},
 			"referrers":      {"/referrers/", 200, func(ctx context.Context, r *Repository) error { _, err := r.Artifacts(ctx, digest, nil); return err }},
 			"a list of tags": {"/tags/", 200, func(ctx context.Context, r *Repository) error {
-				_, err := r.client.Versions(ctx, r.String())
+				_, err := r.client.Versions(ctx, r.String(), "")
 				return err
 			}},
 			"a redirected blob": {"/blobs/", 307, func(ctx context.Context, r *Repository) error { return readAll(r.Blob(ctx, digest)) }},

@@ -113,7 +113,7 @@ func (t *target) upload(ctx context.Context, count func(int64)) error {
 }
 
 func (t *target) uploadBlob(ctx context.Context, b blob, count func(int64)) error {
-	here := &counted{blob: b, count: count, open: func() (io.ReadCloser, error) { return t.all.store.Blob(ctx, b.digest) }}
+	here := &counted{blob: b, count: count, open: func() (io.ReadCloser, error) { return b.store.Blob(ctx, b.digest) }}
 	layer, err := partial.CompressedToLayer(here)
 	if err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
-	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // A journal says which steps were done, and for what: a file for each step, so that
@@ -33,8 +32,9 @@ type entry struct {
 	// it found for the notes.
 	Base    string   `json:"base,omitempty"`
 	Changes []string `json:"changes,omitempty"`
-	// Before is the digest that the tag which always moves named before the step tag.
-	Before string `json:"before,omitempty"`
+	// Before are the digests that the tags which always move named before the step tag, by
+	// variant.
+	Before Digests `json:"before,omitempty"`
 }
 
 // openJournal reads the journal in the folder dir, which need not exist. An entry that
@@ -57,12 +57,18 @@ func openJournal(dir string) (journal, error) {
 }
 
 // entryName is the name of the entry of a step, or of a part of one.
-func entryName(step string, part lock.Platform) string {
-	return strings.TrimSuffix(step+"-"+part.Slug(), "-")
+func entryName(step string, part Part) string {
+	name := step
+	for _, word := range []string{part.Variant, part.Platform.Slug()} {
+		if word != "" {
+			name += "-" + word
+		}
+	}
+	return name
 }
 
 // put writes an entry, whole or not at all.
-func (j journal) put(step string, part lock.Platform, e entry) error {
+func (j journal) put(step string, part Part, e entry) error {
 	name := entryName(step, part)
 	data, err := json.MarshalIndent(e, "", "  ")
 	if err == nil {
@@ -79,14 +85,14 @@ func (j journal) put(step string, part lock.Platform, e entry) error {
 }
 
 // has reports whether a step was done under the very same circumstances.
-func (j journal) has(step string, part lock.Platform, now entry) bool {
+func (j journal) has(step string, part Part, now entry) bool {
 	e, ok := j.entries[entryName(step, part)]
 	return ok && e.Program == now.Program && e.With == now.With && j.covers(step, part, now.Images, now.Repositories)
 }
 
 // covers reports whether a step was done for these images, in these repositories, by
 // whatever program, on whatever machine.
-func (j journal) covers(step string, part lock.Platform, images Digests, repositories []string) bool {
+func (j journal) covers(step string, part Part, images Digests, repositories []string) bool {
 	e, ok := j.entries[entryName(step, part)]
 	return ok && maps.Equal(e.Images, images) && !slices.ContainsFunc(repositories, func(r string) bool {
 		return !slices.Contains(e.Repositories, r)

@@ -57,7 +57,7 @@ func Describe(index v1.ImageIndex) (*Image, error) {
 		d.Tailscale = v.Tailscale
 	}
 	for _, desc := range manifest.Manifests {
-		if desc.Platform == nil || !desc.MediaType.IsImage() {
+		if !image.OfPlatform(desc) {
 			continue
 		}
 		img, err := index.Image(desc.Digest)
@@ -79,17 +79,24 @@ func Describe(index v1.ImageIndex) (*Image, error) {
 
 // Notes is what a release's notes are made of.
 type Notes struct {
-	// Image is what is released, Before what the moving tag named until now; nil
-	// when nothing was published.
-	Image, Before *Image
+	// Variants are what is released, the default variant first.
+	Variants []Variant
 	// Repositories are where it is, the one to verify first.
 	Repositories []string
-	// Tags are its names there.
-	Tags []string
 	// Changes are more lines on what changed, as derper's flags.
 	Changes []string
 	// Verify has commands that check signature and attestations; may be empty.
 	Verify []string
+}
+
+// A Variant is what the notes are about a variant.
+type Variant struct {
+	Name string
+	// Image is what is released, Before what the moving tag named until now; nil when nothing
+	// was published.
+	Image, Before *Image
+	// Tags are its names, first the one that stays.
+	Tags []string
 }
 
 // Write writes the notes in Markdown. The same notes give the same bytes.
@@ -97,42 +104,46 @@ func (n *Notes) Write(w io.Writer) error {
 	return notesTemplate.Execute(w, n)
 }
 
-// Inputs are what the image is made of: what it is, what that was until now, and what it
+// Default is the first variant. All variants are made of the same inputs.
+func (n *Notes) Default() Variant { return n.Variants[0] }
+
+// Inputs are what the images are made of: what it is, what that was until now, and what it
 // is now.
 func (n *Notes) Inputs() [][3]string {
-	old, now := cmp.Or(n.Before, &Image{}), n.Image
+	old, now := cmp.Or(n.Default().Before, &Image{}), n.Default().Image
 	return [][3]string{
 		{"image", old.Version, now.Version}, {"tailscale", old.Tailscale, now.Tailscale}, {"commit", "", now.Commit}, {"Go", old.Go, now.Go},
-		{"CA roots", old.Roots, now.Roots}, {"index", "", now.Digest},
+		{"CA roots", old.Roots, now.Roots},
 	}
 }
 
 // Change is how the size of a platform has changed, as "+0.1 MB".
-func (n *Notes) Change(now Size) string {
-	i := slices.IndexFunc(n.Before.Platforms, func(old Size) bool { return old.Platform == now.Platform })
+func (v Variant) Change(now Size) string {
+	i := slices.IndexFunc(v.Before.Platforms, func(old Size) bool { return old.Platform == now.Platform })
 	if i < 0 {
 		return "new"
 	}
-	return progress.Growth(now.Bytes, n.Before.Platforms[i].Bytes)
+	return progress.Growth(now.Bytes, v.Before.Platforms[i].Bytes)
 }
 
 // Gone are platforms that Before had.
-func (n *Notes) Gone() []Size {
-	return slices.DeleteFunc(slices.Clone(cmp.Or(n.Before, &Image{}).Platforms), func(old Size) bool {
-		return slices.ContainsFunc(n.Image.Platforms, func(now Size) bool { return now.Platform == old.Platform })
+func (v Variant) Gone() []Size {
+	return slices.DeleteFunc(slices.Clone(cmp.Or(v.Before, &Image{}).Platforms), func(old Size) bool {
+		return slices.ContainsFunc(v.Image.Platforms, func(now Size) bool { return now.Platform == old.Platform })
 	})
 }
 
 // Compare is a link to what upstream changed, "" when it changed nothing.
 func (n *Notes) Compare() string {
-	if n.Before == nil || n.Before.Tailscale == n.Image.Tailscale || n.Before.Tailscale == "" {
+	old, now := n.Default().Before, n.Default().Image
+	if old == nil || old.Tailscale == now.Tailscale || old.Tailscale == "" {
 		return ""
 	}
-	return "https://github.com/tailscale/tailscale/compare/" + n.Before.Tailscale + "..." + n.Image.Tailscale
+	return "https://github.com/tailscale/tailscale/compare/" + old.Tailscale + "..." + now.Tailscale
 }
 
 var notesTemplate = template.Must(template.New("notes").Funcs(template.FuncMap{"size": progress.Bytes}).Parse(
-	`# derper {{.Image.Version}}
+	`# derper {{.Default.Image.Version}}
 
 | | |
 |---|---|
@@ -142,25 +153,27 @@ What upstream changed: {{.}}
 {{end}}{{range .Changes}}
 - {{.}}{{end}}{{if .Changes}}
 {{end}}
-## Where
+{{range .Variants}}{{$v := .}}## {{.Name}}
 
-{{range $repo := .Repositories}}- ` + "`{{$repo}}`" + `: {{range $i, $tag := $.Tags}}{{if $i}}, {{end}}` + "`{{$tag}}`" + `{{end}}
-{{end}}
-## Platforms
+Index ` + "`{{.Image.Digest}}`" + `, tags {{range $i, $tag := .Tags}}{{if $i}}, {{end}}` + "`{{$tag}}`" + `{{end}}
+
+` + "```sh" + `
+{{range $.Repositories}}docker pull {{.}}:{{index $v.Tags 0}}
+{{end}}` + "```" + `
 
 | platform | pull |{{if .Before}} change |{{end}} manifest |
 |---|---|{{if .Before}}---|{{end}}---|
-{{range .Image.Platforms}}| {{.Platform}} | {{size .Bytes}} |{{if $.Before}} {{$.Change .}} |{{end}} ` + "`{{.Manifest}}`" + ` |
+{{range .Image.Platforms}}| {{.Platform}} | {{size .Bytes}} |{{if $v.Before}} {{$v.Change .}} |{{end}} ` + "`{{.Manifest}}`" + ` |
 {{end}}{{range .Gone}}
 No longer there: {{.Platform}}
 {{end}}
-## Verify
+{{end}}## Verify
 
 Build it yourself and compare:
 
 ` + "```sh" + `
-go run github.com/xavieralpha/derper/cmd/build@main verify {{index .Repositories 0}}@{{.Image.Digest}}
-` + "```" + `
+{{range .Variants}}go run github.com/xavieralpha/derper/cmd/build@main verify {{index $.Repositories 0}}@{{.Image.Digest}}
+{{end}}` + "```" + `
 {{if .Verify}}
 Who made it, and of what:
 

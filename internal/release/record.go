@@ -21,27 +21,32 @@ import (
 )
 
 // record makes the notes of what the first repository has, and writes the release down.
-func (r *Release) record(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
+func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 	n := &Notes{Repositories: r.Repositories, Changes: r.journal.entries["update"].Changes}
-	var err error
-	if n.Image, err = r.describe(ctx, l.Output().Index); err != nil {
-		return err
-	}
-	for _, t := range tagsOf(l.Inputs.ImageVersion()) {
-		n.Tags = append(n.Tags, t.Name)
-	}
-	if before := r.before(l); before != "" {
-		if n.Before, err = r.describe(ctx, before); err != nil {
-			r.say("%s@%s cannot be described, and the notes compare with nothing: %v", r.Repositories[0], before, err)
-			n.Before = nil
+	before := r.before(l)
+	for _, v := range l.Inputs.Variants {
+		image, err := r.describe(ctx, l.Outputs[v.Name].Index)
+		if err != nil {
+			return err
 		}
+		note := Variant{Name: v.Name, Image: image}
+		for _, t := range tagsOf(l.Inputs.ImageVersion(), v) {
+			note.Tags = append(note.Tags, t.Name)
+		}
+		if digest := before[v.Name]; digest != "" {
+			if note.Before, err = r.describe(ctx, digest); err != nil {
+				r.say("%s@%s cannot be described, and the notes compare with nothing: %v", r.Repositories[0], digest, err)
+				note.Before = nil
+			}
+		}
+		n.Variants = append(n.Variants, note)
 	}
 	command := r.journal.entries["sign"].Command
 	if r.Signer != nil {
 		command = r.Signer.Command()
 	}
 	if command != "" {
-		for _, ref := range r.references(l) {
+		for _, ref := range r.references(l, namesOf(l.Inputs.Variants)...) {
 			n.Verify = append(n.Verify, command+" "+ref)
 		}
 	}
@@ -56,16 +61,21 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []lock.Platform) e
 	return r.Recorder.Record(ctx, l, b.String())
 }
 
-// before is the digest of what was released before: what the tag that always moves
-// named, or, where no journal has that, what the lock that is replaced records.
-func (r *Release) before(l *lock.Lock) string {
-	before := r.journal.entries["before"].Before
-	if !r.journal.covers("before", "", digestsOf(l), nil) || before == l.Output().Index {
-		before = ""
+// before are the digests of what was released before, by variant: what the tag that always
+// moves named, or, where no journal has that, what the lock that is replaced records.
+func (r *Release) before(l *lock.Lock) Digests {
+	before := Digests{}
+	if old, err := lock.Read(r.LockFile); err == nil {
+		maps.Copy(before, digestsOf(old))
 	}
-	if old, err := lock.Read(r.LockFile); before == "" && err == nil && old.Output() != nil && old.Output().Index != l.Output().Index {
-		before = old.Output().Index
+	if r.journal.covers("before", Part{}, digestsOf(l), nil) {
+		for variant, digest := range r.journal.entries["before"].Before {
+			if digest != l.Indexes()[variant] {
+				before[variant] = digest
+			}
+		}
 	}
+	maps.DeleteFunc(before, func(variant, digest string) bool { return digest == l.Indexes()[variant] })
 	return before
 }
 
@@ -100,7 +110,7 @@ func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
 		return false, err
 	}
 	_, noNotes := os.Stat(f.path(notesName))
-	return noNotes == nil && f.journal.covers("record", "", digestsOf(l), f.Repositories) && there.Published != nil && maps.Equal(there.Published.Index, l.Indexes()), nil
+	return noNotes == nil && f.journal.covers("record", Part{}, digestsOf(l), f.Repositories) && there.Published != nil && maps.Equal(there.Published.Index, l.Indexes()), nil
 }
 
 // Record replaces the lock, unless somebody else changed it since the release began.

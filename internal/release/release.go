@@ -26,6 +26,7 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/progress"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -57,10 +58,15 @@ type Tools struct {
 	// taken, and lines for the notes about what changed in derper's flags. base is
 	// nil for the first release of a channel.
 	Update func(ctx context.Context, base *lock.Lock) (*lock.Lock, []string, error)
-	// Build builds all platforms of the lock in lockFile into layout, and records
-	// what came out in a lock that has no outputs.
-	Build func(ctx context.Context, lockFile, layout string) error
-	// Test tests the images of these platforms. It writes a report in JUnit's form.
+	// Compile compiles what these variants of the lock in lockFile have and none before them
+	// in it, for all platforms, into the folder compiled.
+	Compile func(ctx context.Context, lockFile string, variants []string, compiled string) error
+	// Build builds all variants and platforms of the lock in lockFile, with what is in the
+	// folder compiled, if that is there; the default variant into layout. It records what
+	// came out in a lock that has no outputs.
+	Build func(ctx context.Context, lockFile, compiled, layout string) error
+	// Test tests the images of a variant, for these platforms. It writes a report in JUnit's
+	// form.
 	Test func(ctx context.Context, layout string, platforms []lock.Platform, report string) error
 	// Verify rebuilds the images that references name.
 	Verify func(ctx context.Context, l *lock.Lock, references []string) error
@@ -104,7 +110,9 @@ type Release struct {
 	Retag bool
 	// Repositories are where it is published.
 	Repositories []string
-	// Platforms are those that the step test tests; nil for all.
+	// Variants are those that a step is done for which can be done for each alone, Platforms
+	// those that the step test tests; nil for all.
+	Variants  []string
 	Platforms []lock.Platform
 	// Images are the digests that another machine's step build gave; nil to take
 	// those of the folder.
@@ -131,6 +139,9 @@ type Result struct {
 	// Digest is the digest of the index of the default variant.
 	Digest string  `json:"digest"`
 	Images Digests `json:"images"`
+	// Variants are the names of its variants, Compiling of those that the step compile is for.
+	Variants  []string `json:"variants"`
+	Compiling []string `json:"compiling"`
 	// Needed reports whether there was something to release; Published whether this
 	// run published it.
 	Needed    bool `json:"needed"`
@@ -209,7 +220,7 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 		if done { // what is not written down is not complete, whatever the registries have
 			if done, err = r.Recorder.Recorded(ctx, l); err == nil && r.whole && !done {
 				// A release that was stopped between its last two steps.
-				done, err = true, r.carryOut(ctx, Named("record"), []lock.Platform{""})
+				done, err = true, r.carryOut(ctx, Named("record"), []Part{{}})
 			}
 			if err != nil {
 				return nil, err
@@ -219,6 +230,9 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 	}
 	if result.Needed && r.whole {
 		for _, s := range Steps[1:] {
+			if s.Ahead {
+				continue
+			}
 			if err := r.step(ctx, s); err != nil {
 				return nil, err
 			}
@@ -228,21 +242,28 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 			return nil, err
 		}
 	}
-	v := l.Inputs.ImageVersion()
-	tags := tagsOf(v)
-	result.Version = v.String()
+	if result.Compiling, err = delivery.Compiling(l.Inputs); err != nil {
+		return nil, err
+	}
+	result.Version, result.Variants = l.Inputs.Version(), namesOf(l.Inputs.Variants)
 	if l.Outputs == nil { // which revision it is, the step build says
-		result.Version, tags = l.Inputs.Tailscale.Short(), tags[1:]
+		result.Version = l.Inputs.Tailscale.Short()
+	}
+	for _, v := range l.Inputs.Variants {
+		tags := tagsOf(l.Inputs.ImageVersion(), v)
+		if l.Outputs == nil {
+			tags = tags[1:]
+		}
+		for _, t := range tags {
+			result.Tags = append(result.Tags, t.Name)
+		}
 	}
 	if l.Outputs != nil {
 		result.Images = digestsOf(l)
 		result.Digest = result.Images[lock.Default]
-		if r.journal.covers("record", "", result.Images, r.Repositories) {
+		if r.journal.covers("record", Part{}, result.Images, r.Repositories) {
 			result.Notes = r.path(notesName)
 		}
-	}
-	for _, t := range tags {
-		result.Tags = append(result.Tags, t.Name)
 	}
 	return result, nil
 }
@@ -258,15 +279,24 @@ func (r *Release) lock() (*lock.Lock, error) {
 
 func digestsOf(l *lock.Lock) Digests { return l.Indexes() }
 
-// tagsOf are the tags of an image of the default variant.
-func tagsOf(v lock.ImageVersion) []registry.Tag {
-	return registry.Tags(v, "", lock.ChannelOf(v.Tailscale))
+func namesOf(variants []lock.Variant) (names []string) {
+	for _, v := range variants {
+		names = append(names, v.Name)
+	}
+	return names
 }
 
-// references are the image in each repository, by digest.
-func (r *Release) references(l *lock.Lock) (refs []string) {
-	for _, repository := range r.Repositories {
-		refs = append(refs, repository+"@"+l.Output().Index)
+// tagsOf are the tags of the image of a variant.
+func tagsOf(version lock.ImageVersion, v lock.Variant) []registry.Tag {
+	return registry.Tags(version, v.Suffix, lock.ChannelOf(version.Tailscale))
+}
+
+// references are the images of these variants in each repository, by digest.
+func (r *Release) references(l *lock.Lock, variants ...string) (refs []string) {
+	for _, v := range variants {
+		for _, repository := range r.Repositories {
+			refs = append(refs, repository+"@"+l.Outputs[v].Index)
+		}
 	}
 	return refs
 }
@@ -311,19 +341,18 @@ func (r *Release) step(ctx context.Context, s *Step) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	platforms := r.Platforms
-	if s.Has(Images) {
+	parts := []Part{{}}
+	if s.Has(Images) || s.variants {
 		l, err := r.ready(s)
 		if err != nil {
 			return err
 		}
-		if platforms == nil {
-			platforms = l.Inputs.Platforms
+		if parts, err = r.parts(s, l.Inputs); err != nil {
+			return err
 		}
 	}
-	parts := slices.Clone(s.parts(platforms))
 	if s.once && r.whole {
-		parts = slices.DeleteFunc(parts, func(part lock.Platform) bool { return r.journal.has(s.Name, part, r.entry(s.Needs)) })
+		parts = slices.DeleteFunc(parts, func(part Part) bool { return r.journal.has(s.Name, part, r.entry(s.Needs)) })
 		if len(parts) == 0 {
 			r.done("%s: was done before", s.Name)
 			return nil
@@ -332,7 +361,25 @@ func (r *Release) step(ctx context.Context, s *Step) error {
 	return r.carryOut(ctx, s, parts)
 }
 
-func (r *Release) carryOut(ctx context.Context, s *Step, parts []lock.Platform) error {
+// parts are the parts of a step that are to be done.
+func (r *Release) parts(s *Step, in lock.Inputs) ([]Part, error) {
+	all := namesOf(in.Variants)
+	for _, name := range r.Variants {
+		if !slices.Contains(all, name) {
+			return nil, fmt.Errorf("release: %s: no variant %q: it has %s", r.path(lockName), name, strings.Join(all, ", "))
+		}
+	}
+	variants, platforms := r.Variants, r.Platforms
+	if variants == nil {
+		variants = all
+	}
+	if platforms == nil {
+		platforms = in.Platforms
+	}
+	return s.parts(variants, platforms), nil
+}
+
+func (r *Release) carryOut(ctx context.Context, s *Step, parts []Part) error {
 	l, err := r.lock()
 	if err == nil || s.Name == "update" { // which makes it
 		err = s.run(r, ctx, l, parts)
@@ -340,7 +387,7 @@ func (r *Release) carryOut(ctx context.Context, s *Step, parts []lock.Platform) 
 	if err != nil {
 		return &StepError{s.Name, err}
 	}
-	if s.Name != "update" { // which has more to say
+	if s.Name != "update" && !s.Ahead { // the one has more to say, of the other nothing depends
 		e := r.entry(s.Needs)
 		for _, part := range parts {
 			if err := r.journal.put(s.Name, part, e); err != nil {
@@ -359,6 +406,9 @@ func (r *Release) ready(s *Step) (*lock.Lock, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !s.Has(Images) {
+		return l, nil
+	}
 	if l.Outputs == nil {
 		return nil, &OrderError{Step: "build", Folder: r.Folder}
 	}
@@ -370,9 +420,12 @@ func (r *Release) ready(s *Step) (*lock.Lock, error) {
 		return nil, &MismatchError{r.Folder, have, r.Images}
 	}
 	for _, before := range Steps[1:slices.Index(Steps, s)] {
-		for _, part := range before.parts(l.Inputs.Platforms) {
+		if before.Ahead {
+			continue
+		}
+		for _, part := range before.parts(namesOf(l.Inputs.Variants), l.Inputs.Platforms) {
 			if !r.journal.covers(before.Name, part, have, r.repositoriesOf(before.Needs)) {
-				return nil, &OrderError{strings.TrimSuffix(before.Name+" "+string(part), " "), have[lock.Default], r.Folder}
+				return nil, &OrderError{strings.TrimSuffix(before.Name+" "+part.String(), " "), have[lock.Default], r.Folder}
 			}
 		}
 	}

@@ -29,11 +29,17 @@ func sample(t *testing.T, in lock.Inputs, sizes map[string]int64, order ...strin
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: p}})
 	}
-	return index
+	// As the attestations of an image are, it is listed and is for no platform.
+	attestation, err := random.Image(1000, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mutate.AppendManifests(index, mutate.IndexAddendum{Add: attestation, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"}}})
 }
 
 func TestNotes(t *testing.T) {
 	in := lock.Defaults()
+	in.Variants = in.Variants[:1]
 	in.Tailscale = lock.Tailscale{Version: "v1.100.0", Commit: strings.Repeat("a", 40), Time: time.Unix(1, 0)}
 	in.Go, in.Roots = lock.Go{Version: "go1.26.7"}, lock.Module{Version: "v0.0.0-1"}
 	in.Revision = 2
@@ -46,10 +52,16 @@ func TestNotes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	debug, err := Describe(sample(t, in, map[string]int64{"linux/amd64": 9e6}, "linux/amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	n := &Notes{
-		Image: now, Before: old,
+		Variants: []Variant{
+			{lock.Default, now, old, []string{"1.102.3-r0", "latest"}},
+			{"debug", debug, nil, []string{"1.102.3-r0-debug", "latest-debug"}}, // which is new
+		},
 		Repositories: []string{"docker.io/camllia/derper", "ghcr.io/xavieralpha/derper"},
-		Tags:         []string{"latest", "v1.102.3"},
 		Changes:      []string{"new flag of derper: `-x`"},
 		Verify:       []string{"cosign verify …"},
 	}
@@ -64,14 +76,18 @@ func TestNotes(t *testing.T) {
 		"| tailscale | `v1.100.0` → `v1.102.3` |",
 		"| Go | `go1.26.7` → `go1.26.8` |",
 		"| CA roots | `v0.0.0-1` |",
-		"| index | `" + now.Digest + "` |",
+		"## default\n\nIndex `" + now.Digest + "`, tags `1.102.3-r0`, `latest`\n",
+		"## debug\n\nIndex `" + debug.Digest + "`, tags `1.102.3-r0-debug`, `latest-debug`\n",
 		"/compare/v1.100.0...v1.102.3\n",
 		"- new flag of derper: `-x`\n",
-		"- `ghcr.io/xavieralpha/derper`: `latest`, `v1.102.3`\n",
+		"docker pull ghcr.io/xavieralpha/derper:1.102.3-r0\n",
+		"docker pull docker.io/camllia/derper:1.102.3-r0-debug\n",
 		"| linux/amd64 | 5.0 MB | +2.0 MB | `" + now.Platforms[0].Manifest + "` |",
 		"| linux/arm/v7 | 1.0 MB | new | ",
 		"No longer there: linux/mips\n",
+		"| linux/amd64 | 9.0 MB | `" + debug.Platforms[0].Manifest + "` |",
 		"verify docker.io/camllia/derper@" + now.Digest + "\n",
+		"verify docker.io/camllia/derper@" + debug.Digest + "\n",
 		"cosign verify …\n",
 	} {
 		if !strings.Contains(text, want) {
@@ -83,12 +99,12 @@ func TestNotes(t *testing.T) {
 	}
 
 	// The first release has nothing to compare with.
-	n.Before = nil
+	n.Variants[0].Before = nil
 	b.Reset()
 	if err := n.Write(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, no := range []string{"→", "/compare/", "change", "No longer"} {
+	for _, no := range []string{"unknown", "→", "/compare/", "change", "No longer"} {
 		if strings.Contains(b.String(), no) {
 			t.Errorf("the first release's notes have %q:\n%s", no, b.String())
 		}

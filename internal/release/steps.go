@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
@@ -34,7 +35,7 @@ func (r *Release) entry(needs Need) entry {
 
 // update makes the release's lock: the one in LockFile, or what follows on it. The
 // outputs of an earlier run for the same inputs are kept.
-func (r *Release) update(ctx context.Context, before *lock.Lock, _ []lock.Platform) error {
+func (r *Release) update(ctx context.Context, before *lock.Lock, _ []Part) error {
 	old, err := os.ReadFile(r.LockFile)
 	if err != nil && !(r.Renew && errors.Is(err, fs.ErrNotExist)) {
 		return err
@@ -50,9 +51,6 @@ func (r *Release) update(ctx context.Context, before *lock.Lock, _ []lock.Platfo
 		if l, changes, err = r.Tools.Update(ctx, l); err != nil {
 			return err
 		}
-	}
-	if v := l.Inputs.Variants; len(v) > 1 || v[0].Name != lock.Default || v[0].Suffix != "" {
-		return fmt.Errorf("%s: has other variants than %s, and this program releases only that", r.LockFile, lock.Default)
 	}
 	// Another program may give another image.
 	if before != nil && l.Outputs == nil && r.journal.entries["build"].Program == r.Program {
@@ -73,87 +71,142 @@ func (r *Release) update(ctx context.Context, before *lock.Lock, _ []lock.Platfo
 	if last := r.journal.entries["update"]; len(changes) == 0 && last.Base == e.Base {
 		e.Changes = last.Changes // only the run that brings the release knows them
 	}
-	return r.journal.put("update", "", e)
+	return r.journal.put("update", Part{}, e)
 }
 
 func digestOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
-func (r *Release) build(ctx context.Context, _ *lock.Lock, _ []lock.Platform) error {
-	return r.Tools.Build(ctx, r.path(lockName), r.layout())
+func (r *Release) compile(ctx context.Context, _ *lock.Lock, parts []Part) error {
+	return r.Tools.Compile(ctx, r.path(lockName), variantsOf(parts), r.path(compiledName))
 }
 
-func (r *Release) test(ctx context.Context, _ *lock.Lock, platforms []lock.Platform) error {
-	return r.Tools.Test(ctx, r.layout(), platforms, r.path(testName))
+func (r *Release) build(ctx context.Context, _ *lock.Lock, _ []Part) error {
+	return r.Tools.Build(ctx, r.path(lockName), r.path(compiledName), r.layout())
 }
 
-func (r *Release) push(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
-	err := r.pushWith(ctx, l, nil)
+// variantsOf are the variants of parts, each once.
+func variantsOf(parts []Part) (names []string) {
+	for _, p := range parts {
+		if !slices.Contains(names, p.Variant) {
+			names = append(names, p.Variant)
+		}
+	}
+	return names
+}
+
+// test tests the variants one after the other, each on all its platforms.
+func (r *Release) test(ctx context.Context, l *lock.Lock, parts []Part) error {
+	for _, v := range l.Inputs.Variants {
+		var platforms []lock.Platform
+		for _, p := range parts {
+			if p.Variant == v.Name {
+				platforms = append(platforms, p.Platform)
+			}
+		}
+		if platforms == nil {
+			continue
+		}
+		if err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(testName+"-"+v.Name+".xml")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Release) push(ctx context.Context, l *lock.Lock, _ []Part) error {
+	err := r.pushWith(ctx, l, false)
 	if errors.Is(err, image.ErrCorrupt) && r.whole {
 		// What the layout has is found corrupt when it is read: it is built anew. A
 		// machine that may push and did not build compiles nothing.
 		fmt.Fprintf(r.Log, "%v; rebuilding\n", err)
-		if err = errors.Join(image.DropCorrupt(r.layout()), r.build(ctx, l, nil)); err == nil {
-			err = r.pushWith(ctx, l, nil)
+		err = nil
+		for _, v := range l.Inputs.Variants {
+			err = errors.Join(err, image.DropCorrupt(delivery.LayoutOf(r.layout(), v)))
+		}
+		if err = errors.Join(err, r.build(ctx, l, nil)); err == nil {
+			err = r.pushWith(ctx, l, false)
 		}
 	}
 	return err
 }
 
-// tag moves the tags. What the one that always moves named before is in the journal
-// before anything moves, for the notes.
-func (r *Release) tag(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
-	var err error
-	tags, e := tagsOf(l.Inputs.ImageVersion()), r.entry(Push)
-	if !r.journal.covers("before", "", e.Images, nil) {
-		if e.Before, err = r.named(ctx, r.Repositories[0], tags[len(tags)-1].Name); err != nil {
-			return err
+// tag moves the tags. What those that always move named before is in the journal before
+// anything moves, for the notes.
+func (r *Release) tag(ctx context.Context, l *lock.Lock, _ []Part) error {
+	if e := r.entry(Push); !r.journal.covers("before", Part{}, e.Images, nil) {
+		e.Before = Digests{}
+		for _, v := range l.Inputs.Variants {
+			tags := tagsOf(l.Inputs.ImageVersion(), v)
+			digest, err := r.named(ctx, r.Repositories[0], tags[len(tags)-1].Name)
+			if err != nil {
+				return err
+			}
+			if digest != "" {
+				e.Before[v.Name] = digest
+			}
 		}
-		if err := r.journal.put("before", "", e); err != nil {
+		if err := r.journal.put("before", Part{}, e); err != nil {
 			return err
 		}
 	}
 	if err := r.Registry.NameBefore(ctx, l, r.Repositories); err != nil {
 		return err
 	}
-	return r.pushWith(ctx, l, tags)
+	return r.pushWith(ctx, l, true)
 }
 
-func (r *Release) pushWith(ctx context.Context, l *lock.Lock, tags []registry.Tag) error {
-	image, err := registry.Read(r.layout(), l)
-	if err != nil {
-		return err
+// pushWith pushes the images of all variants, with their tags or without.
+func (r *Release) pushWith(ctx context.Context, l *lock.Lock, tags bool) error {
+	plan := registry.Plan{Repositories: r.Repositories, Retag: r.Retag, Verify: !tags}
+	for _, v := range l.Inputs.Variants {
+		of, err := l.Of(v.Name)
+		if err != nil {
+			return err
+		}
+		content, err := registry.Read(delivery.LayoutOf(r.layout(), v), of)
+		if err != nil {
+			return err
+		}
+		if tags {
+			content.Tags = tagsOf(l.Inputs.ImageVersion(), v)
+		}
+		plan.Images = append(plan.Images, content)
 	}
 	r.Registry.Display = r.display()
 	defer r.Registry.Display.Close()
-	_, err = r.Registry.Push(ctx, registry.Plan{
-		Release: image, Repositories: r.Repositories, Tags: tags, Retag: r.Retag, Verify: tags == nil,
-	})
+	_, err := r.Registry.Push(ctx, plan)
 	return err
 }
 
-func (r *Release) verify(ctx context.Context, l *lock.Lock, _ []lock.Platform) error {
-	return r.Tools.Verify(ctx, l, r.references(l))
+func (r *Release) verify(ctx context.Context, l *lock.Lock, parts []Part) error {
+	return r.Tools.Verify(ctx, l, r.references(l, variantsOf(parts)...))
 }
 
 // sign leaves what is signed already as it is.
-func (r *Release) sign(ctx context.Context, _ *lock.Lock, _ []lock.Platform) error {
+func (r *Release) sign(ctx context.Context, l *lock.Lock, _ []Part) error {
 	if r.Signer == nil {
 		return nil
 	}
-	return r.Signer.Sign(ctx, r.path(lockName), r.layout(), r.Repositories)
+	for _, v := range l.Inputs.Variants {
+		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), r.Repositories); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // published reports whether the registries have all of the release: its tags are in
 // place everywhere, and what they name is signed.
 func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
-	tags := tagsOf(l.Inputs.ImageVersion())
-	digest, err := v1.NewHash(l.Output().Index)
-	if err != nil {
-		return false, err
+	plan := registry.Plan{Repositories: r.Repositories, Retag: r.Retag, DryRun: true}
+	for _, v := range l.Inputs.Variants {
+		digest, err := v1.NewHash(l.Outputs[v.Name].Index)
+		if err != nil {
+			return false, err
+		}
+		plan.Images = append(plan.Images, registry.ByDigest(l.Inputs.Version(), digest, tagsOf(l.Inputs.ImageVersion(), v)...))
 	}
-	report, err := r.Registry.Push(ctx, registry.Plan{
-		Release: registry.ByDigest(l.Inputs.Version(), digest), Repositories: r.Repositories, Tags: tags, Retag: r.Retag, DryRun: true,
-	})
+	report, err := r.Registry.Push(ctx, plan)
 	if err != nil {
 		return false, err
 	}
@@ -161,9 +214,9 @@ func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
 	if moves || r.Signer == nil {
 		return !moves, nil
 	}
-	signed, err := r.Signer.Signed(ctx, r.references(l))
+	signed, err := r.Signer.Signed(ctx, r.references(l, namesOf(l.Inputs.Variants)...))
 	if err == nil && !signed {
-		r.say("%s: the tags are in place, and the image is not signed by %s", l.Inputs.ImageVersion(), r.Signer)
+		r.say("%s: the tags are in place, and an image is not signed by %s", l.Inputs.ImageVersion(), r.Signer)
 	}
 	return signed, err
 }

@@ -46,14 +46,22 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 	r = &Release{
 		Folder: filepath.Join(t.TempDir(), "release"), LockFile: lockFile, Repositories: []string{"registry.example.com/derper"}, Program: "p", Runner: "native", Log: io.Discard,
 		Tools: Tools{
-			Build: func(context.Context, string, string) error { return use("build") },
-			Test: func(_ context.Context, _ string, p []lock.Platform, _ string) error {
+			Compile: func(_ context.Context, _ string, variants []string, _ string) error {
+				return use("compile " + strings.Join(variants, "+"))
+			},
+			Build: func(context.Context, string, string, string) error { return use("build") },
+			Test: func(_ context.Context, layout string, p []lock.Platform, report string) error {
 				for _, p := range p {
-					use("test " + string(p))
+					use("test " + filepath.Base(layout) + " " + string(p) + " " + filepath.Base(report))
 				}
 				return nil
 			},
-			Verify: func(context.Context, *lock.Lock, []string) error { return use("verify") },
+			Verify: func(_ context.Context, _ *lock.Lock, refs []string) error {
+				for _, ref := range refs {
+					use("verify " + ref)
+				}
+				return nil
+			},
 		},
 	}
 	r.Recorder = LocalRecorder{r}
@@ -62,7 +70,7 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 
 // TestOrder guards that a step runs only for an image that every step before was done for.
 func TestOrder(t *testing.T) {
-	name, l := locked(t, nil)
+	name, l := locked(t, secondVariant)
 	r, used := fake(t, name)
 	var order *OrderError
 	for _, s := range Steps[1:] {
@@ -79,35 +87,47 @@ func TestOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := run("push"); !errors.As(err, &order) || order.Step != "test linux/amd64" {
+	if err := run("push"); !errors.As(err, &order) || order.Step != "test default linux/amd64" {
 		t.Errorf("untested: %v", err)
 	}
-	// Two machines test: a platform here, all others there.
-	r.Platforms = []lock.Platform{"linux/amd64"}
+	// Three machines test: a platform here, all others there, and another variant.
+	r.Variants, r.Platforms = []string{lock.Default}, []lock.Platform{"linux/amd64"}
 	if err := run("test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := run("push"); !errors.As(err, &order) || order.Step != "test linux/386" {
+	if err := run("push"); !errors.As(err, &order) || order.Step != "test default linux/386" {
 		t.Errorf("tested in part: %v", err)
 	}
 	r.Platforms = nil
 	if err := run("test"); err != nil {
 		t.Fatal(err)
 	}
-	// A journal that comes from elsewhere skips nothing.
-	if want := len(l.Inputs.Platforms) + 2; len(*used) != want {
-		t.Errorf("build, one platform, all platforms: %q", *used)
+	if err := run("push"); !errors.As(err, &order) || order.Step != "test nonroot linux/amd64" {
+		t.Errorf("one variant of two is tested: %v", err)
 	}
+	r.Variants = []string{"nonroot"}
+	if err := run("test"); err != nil {
+		t.Fatal(err)
+	}
+	// A journal that comes from elsewhere skips nothing.
+	if want := 2*len(l.Inputs.Platforms) + 2; len(*used) != want || (*used)[1] != "test dist linux/amd64 test-default.xml" || (*used)[want-len(l.Inputs.Platforms)] != "test dist-nonroot linux/amd64 test-nonroot.xml" {
+		t.Errorf("build, one platform, all platforms, the other variant: %q", *used)
+	}
+	r.Variants = []string{"debug"}
+	if err := run("test"); err == nil || !strings.Contains(err.Error(), `no variant "debug": it has default, nonroot`) {
+		t.Errorf("no such variant: %v", err)
+	}
+	r.Variants = nil
 	// What was pushed elsewhere was not pushed here.
 	entry := entry{Images: digestsOf(l), Repositories: []string{"registry.example.com/other"}}
-	if err := r.journal.put("push", "", entry); err != nil {
+	if err := r.journal.put("push", Part{}, entry); err != nil {
 		t.Fatal(err)
 	}
 	if err := run("verify"); !errors.As(err, &order) || order.Step != "push" {
 		t.Errorf("pushed to another repository: %v", err)
 	}
 	entry.Repositories = append(entry.Repositories, r.Repositories...)
-	if err := r.journal.put("push", "", entry); err != nil {
+	if err := r.journal.put("push", Part{}, entry); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -115,9 +135,15 @@ func TestOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(*used); (*used)[n-1] != "verify" || (*used)[n-2] != "verify" {
+	both := references("verify ", l)
+	if n := len(*used); !slices.Equal((*used)[n-4:n-2], both) || !slices.Equal((*used)[n-2:], both) {
 		t.Errorf("verified twice: %q", *used)
 	}
+	r.Variants = []string{"nonroot"}
+	if err := run("verify"); err != nil || (*used)[len(*used)-1] != both[1] || (*used)[len(*used)-2] != both[1] {
+		t.Errorf("one variant: %v, %q", err, *used)
+	}
+	r.Variants = nil
 	// The image is another one: nothing was done for it.
 	r.Images = Digests{lock.Default: "sha256:" + strings.Repeat("0", 64)}
 	var mismatch *MismatchError
@@ -138,6 +164,47 @@ func TestOrder(t *testing.T) {
 	}
 	if err := run("push"); !errors.As(err, &order) || order.Step != "build" {
 		t.Errorf("another lock: %v", err)
+	}
+}
+
+// references are the images of a lock in the repository of fake, each after what.
+func references(what string, l *lock.Lock) (refs []string) {
+	for _, v := range l.Inputs.Variants {
+		refs = append(refs, what+"registry.example.com/derper@"+l.Outputs[v.Name].Index)
+	}
+	return refs
+}
+
+// secondVariant adds a variant with the programs of the first one to a lock.
+func secondVariant(l *lock.Lock) {
+	l.Inputs.Variants = slices.Clone(l.Inputs.Variants[:1])
+	v := l.Inputs.Variants[0]
+	v.Name, v.Suffix, v.User = "nonroot", "-nonroot", "65532"
+	l.Inputs.Variants = append(l.Inputs.Variants, v)
+	output := *l.Output()
+	output.Index = "sha256:" + strings.Repeat("1", 64)
+	l.Outputs = map[string]*lock.Output{lock.Default: l.Output(), v.Name: &output}
+}
+
+// TestCompileStep guards what jobs of a workflow take from the first one: which variants
+// there are, and which have something to compile. Who compiles ahead does it for a lock
+// that records nothing yet, and nothing depends on it.
+func TestCompileStep(t *testing.T) {
+	name, _ := locked(t, func(l *lock.Lock) { secondVariant(l); l.Outputs = nil })
+	r, used := fake(t, name)
+	result, err := r.Run(t.Context(), Named("update"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(result.Variants, []string{lock.Default, "nonroot"}) || !slices.Equal(result.Compiling, []string{lock.Default}) {
+		t.Errorf("variants %q, to compile %q", result.Variants, result.Compiling)
+	}
+	if !slices.Contains(result.Tags, "latest") || !slices.Contains(result.Tags, "latest-nonroot") {
+		t.Errorf("tags %q", result.Tags)
+	}
+	r.Variants = result.Compiling
+	if _, err := r.Run(t.Context(), Named("compile")); err != nil || !slices.Equal(*used, []string{"compile default"}) {
+		t.Errorf("%v, %q", err, *used)
 	}
 }
 
@@ -185,7 +252,7 @@ func TestUpdateStep(t *testing.T) {
 	_, real := locked(t, nil)
 	got.Outputs = real.Outputs
 	got.Inputs.Revision++ // as the step build sets it
-	if err := r.journal.put("build", "", entry{Program: r.Program}); err != nil {
+	if err := r.journal.put("build", Part{}, entry{Program: r.Program}); err != nil {
 		t.Fatal(err)
 	}
 	if err := got.Write(r.path(lockName)); err != nil {
@@ -286,7 +353,7 @@ func TestLocalRecorder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.journal.put("record", "", entry{Images: digestsOf(l), Repositories: r.Repositories}); err != nil {
+	if err := r.journal.put("record", Part{}, entry{Images: digestsOf(l), Repositories: r.Repositories}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := r.Recorder.Recorded(t.Context(), l); !got || err != nil {
@@ -323,7 +390,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := entry{Images: Digests{lock.Default: "sha256:aa"}, Repositories: []string{"a", "b"}, Program: "p", With: "native"}
-	if err := j.put("test", "linux/arm/v7", e); err != nil {
+	if err := j.put("test", Part{"debug", "linux/arm/v7"}, e); err != nil {
 		t.Fatal(err)
 	}
 	if j, err = openJournal(dir); err != nil {
@@ -342,12 +409,12 @@ func TestJournal(t *testing.T) {
 		"another program":        {edited(func(e *entry) { e.Program = "q" }), false},
 		"another container host": {edited(func(e *entry) { e.With = "docker" }), false},
 	} {
-		if got := j.has("test", "linux/arm/v7", test.now); got != test.want {
+		if got := j.has("test", Part{"debug", "linux/arm/v7"}, test.now); got != test.want {
 			t.Errorf("%s: %v", what, got)
 		}
 	}
-	if j.has("test", "linux/arm/v6", e) || j.has("verify", "", e) {
-		t.Error("another step or platform was done")
+	if j.has("test", Part{"debug", "linux/arm/v6"}, e) || j.has("test", Part{lock.Default, "linux/arm/v7"}, e) || j.has("verify", Part{}, e) {
+		t.Error("another step, platform or variant was done")
 	}
 	if err := os.WriteFile(filepath.Join(dir, "verify.json"), []byte(`{"images": {`), 0o644); err != nil {
 		t.Fatal(err)
@@ -383,7 +450,7 @@ func TestPushCorrupt(t *testing.T) {
 	if err := errors.Join(os.WriteFile(blob, corrupt, 0o644), os.Chtimes(blob, info.ModTime(), info.ModTime())); err != nil {
 		t.Fatal(err)
 	}
-	r.Tools.Build = func(context.Context, string, string) error {
+	r.Tools.Build = func(context.Context, string, string, string) error {
 		*used = append(*used, "build")
 		if _, err := os.Stat(blob); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the corrupt blob is there: %v", err)

@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"strings"
 
 	"github.com/xavieralpha/derper/internal/lock"
 )
@@ -29,50 +30,77 @@ type Step struct {
 	// Leaves are the files that the step leaves in the release's folder.
 	Leaves []string
 
+	// Ahead is set for a step that makes a part of the next one's work on other machines. The
+	// next one does what is left of it: where all steps run on one machine, all.
+	Ahead bool
+	// variants is set for a step that can be done for each variant on its own.
+	variants bool
 	// once is set for a step that counts as done when the journal has it, where all
 	// steps run on one machine: a step that is run alone always does its work. The
 	// others look for themselves: in the cache, in the registries, on GitHub.
 	once bool
 	// run does it; l is the release's lock, nil before there is one.
-	run func(r *Release, ctx context.Context, l *lock.Lock, parts []lock.Platform) error
+	run func(r *Release, ctx context.Context, l *lock.Lock, parts []Part) error
 }
+
+// A Part is a part of a step that can be done on a machine of its own: that of a variant,
+// or of a variant for a platform. The zero value is the whole step.
+type Part struct {
+	Variant  string
+	Platform lock.Platform
+}
+
+func (p Part) String() string { return strings.TrimSpace(p.Variant + " " + string(p.Platform)) }
 
 // Has reports whether the step needs n.
 func (s *Step) Has(n Need) bool { return s.Needs&n != 0 }
 
-// parts are the parts that the step can be done in, each on its own machine: one for each
-// platform, or only one, without a name.
-func (s *Step) parts(platforms []lock.Platform) []lock.Platform {
-	if s.Has(Containers) {
-		return platforms
+// ByVariant reports whether the step can be done for each variant on its own.
+func (s *Step) ByVariant() bool { return s.variants }
+
+// parts are the parts that the step can be done in, each on its own machine.
+func (s *Step) parts(variants []string, platforms []lock.Platform) (parts []Part) {
+	if !s.variants {
+		return []Part{{}}
 	}
-	return []lock.Platform{""}
+	if !s.Has(Containers) {
+		platforms = []lock.Platform{""}
+	}
+	for _, v := range variants {
+		for _, p := range platforms {
+			parts = append(parts, Part{v, p})
+		}
+	}
+	return parts
 }
 
 // Names of files in the folder of a release.
 const (
-	lockName    = lock.File
-	layoutName  = "dist"
-	journalName = "journal"
-	notesName   = "notes.md"
-	testName    = "test.xml"
+	lockName     = lock.File
+	compiledName = "compiled"
+	layoutName   = "dist" // and, of other variants, their suffixes
+	journalName  = "journal"
+	notesName    = "notes.md"
+	testName     = "test" // and a variant
 )
 
 // Steps are the steps of a release, in their order.
 var Steps = []*Step{
 	{Name: "update", Does: "take the newest release of tailscale, proven, into the release's lock",
 		Needs: Sources, Leaves: []string{lockName}, run: (*Release).update},
-	{Name: "build", Does: "build all platforms; record what came out, or compare with the lock",
+	{Name: "compile", Does: "alone: compile what a variant has and none before it, for the step build elsewhere",
+		Needs: Sources, Leaves: []string{compiledName}, Ahead: true, variants: true, run: (*Release).compile},
+	{Name: "build", Does: "build all variants and platforms; record what came out, or compare with the lock",
 		Needs: Sources, Leaves: []string{lockName, layoutName}, run: (*Release).build},
-	{Name: "test", Does: "test the image on every platform, or on those of --platform",
-		Needs: Layout | Images | Containers, Leaves: []string{testName}, once: true, run: (*Release).test},
-	{Name: "push", Does: "push the image to all repositories by digest, and read it back",
+	{Name: "test", Does: "test every variant on every platform, or those of --variant on those of --platform",
+		Needs: Layout | Images | Containers, Leaves: []string{testName}, variants: true, once: true, run: (*Release).test},
+	{Name: "push", Does: "push the images to all repositories by digest, and read them back",
 		Needs: Layout | Images | Push, run: (*Release).push},
 	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
-		Needs: Sources | Images | Pull, once: true, run: (*Release).verify},
-	{Name: "sign", Does: "sign the image and attest what it is made of, in all repositories",
+		Needs: Sources | Images | Pull, variants: true, once: true, run: (*Release).verify},
+	{Name: "sign", Does: "sign the images and attest what they are made of, in all repositories",
 		Needs: Layout | Images | Push | Identity, run: (*Release).sign},
-	{Name: "tag", Does: "move the tags, in all repositories",
+	{Name: "tag", Does: "move the tags of all variants, in all repositories",
 		Needs: Layout | Images | Push, run: (*Release).tag},
 	{Name: "record", Does: "write down the release: the lock with its outputs, and the notes",
 		Needs: Images | Pull | Recording, Leaves: []string{notesName}, run: (*Release).record},

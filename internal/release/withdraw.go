@@ -31,12 +31,12 @@ type WithdrawnTag struct {
 	Stays bool `json:"stays,omitempty"`
 }
 
-// Withdraw moves the tags that move from an image back to the one before it, in all
-// repositories, and marks it in the lock, so that it is not published again until there is
-// another one. What is withdrawn is one revision, 1.102.3-r1, or, by the version of the
-// release, all its revisions. Their own tags stay. The mark comes first: a withdrawal that
-// is interrupted is finished by running it again, and no schedule publishes the image
-// meanwhile.
+// Withdraw moves the tags that move, of all variants, from an image back to the one before
+// it, in all repositories or in none, and marks it in the lock, so that it is not published
+// again until there is another one. What is withdrawn is one revision, 1.102.3-r1, or, by
+// the version of the release, all its revisions. Their own tags stay. The mark comes first:
+// a withdrawal that is interrupted is finished by running it again, and no schedule
+// publishes the image meanwhile.
 //
 // A tag goes back to the newest earlier image that would have it: 1.104 to another
 // 1.104, latest to the channel's. One that no earlier image has stays where it is.
@@ -58,48 +58,77 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 	if err != nil {
 		return nil, err
 	}
-	have, err := r.have(ctx)
+	plan := registry.Plan{Repositories: r.Repositories}
+	w := &Withdrawal{Version: strings.TrimPrefix(mark, "v")}
+	var tagged []string
+	for _, variant := range l.Inputs.Variants {
+		bad, err := r.withdrawVariant(ctx, l, variant, mark, &plan, w)
+		if err != nil {
+			return nil, err
+		}
+		if variant.Suffix == "" { // for whose tags releases are named
+			tagged = bad
+		}
+	}
+	if plan.From == nil {
+		return nil, fmt.Errorf("withdraw %s: %s has no such image", version, strings.Join(r.Repositories, " or "))
+	}
+	if !slices.Contains(l.Withdrawn, mark) {
+		l.Withdrawn = append(l.Withdrawn, mark)
+		slices.SortFunc(l.Withdrawn, func(a, b string) int {
+			v, _ := lock.ParseImageVersion(a) // of a lock, which is checked
+			w, _ := lock.ParseImageVersion(b)
+			return cmp.Or(v.Compare(w), cmp.Compare(a, b))
+		})
+	}
+	if err := r.Recorder.Withdraw(ctx, l, w.Version, tagged); err != nil {
+		return nil, fmt.Errorf("withdraw %s: %w", version, err)
+	}
+	r.say("%s is marked as withdrawn", mark)
+	if plan.Images == nil {
+		return w, nil
+	}
+	if _, err := r.Registry.Move(ctx, plan); err != nil {
+		return nil, &StepError{"tag", err}
+	}
+	return w, nil
+}
+
+// withdrawVariant adds to the plan where the moving tags of a variant go back to, and what
+// they must name to do so, and says in w what becomes of them. It returns the tags of the
+// images that are withdrawn.
+func (r *Release) withdrawVariant(ctx context.Context, l *lock.Lock, variant lock.Variant, mark string, plan *registry.Plan, w *Withdrawal) (tagged []string, err error) {
+	have, err := r.have(ctx, variant)
 	if err != nil {
 		return nil, err
 	}
 	isWithdrawn := func(p registry.Published) bool { return p.In([]string{mark}) }
 	var from []v1.Hash
-	var tagged []string
+	var newest lock.ImageVersion
 	for _, p := range have {
 		if isWithdrawn(p) { // the newest is the last
 			digest, err := r.digest(ctx, p)
 			if err != nil {
 				return nil, err
 			}
-			v, from, tagged = p.ImageVersion, append(from, digest), append(tagged, p.Tag)
+			newest, from, tagged = p.ImageVersion, append(from, digest), append(tagged, p.Tag)
 		}
 	}
 	if from == nil {
-		return nil, fmt.Errorf("withdraw %s: %s has no such image", version, strings.Join(r.Repositories, " or "))
+		return nil, nil // it was released without this variant
 	}
+	plan.From = append(plan.From, from...)
 	earlier := slices.DeleteFunc(have, func(p registry.Published) bool {
-		return p.Compare(v) >= 0 || isWithdrawn(p) || p.In(l.Withdrawn) || lock.ChannelOf(p.Tailscale) != lock.ChannelOf(v.Tailscale)
+		return p.Compare(newest) >= 0 || isWithdrawn(p) || p.In(l.Withdrawn) || lock.ChannelOf(p.Tailscale) != lock.ChannelOf(newest.Tailscale)
 	})
-	slices.Reverse(earlier)   // the newest first
-	var plans []registry.Plan // one for each image that tags go back to
-	w := &Withdrawal{Version: strings.TrimPrefix(mark, "v")}
-	for _, tag := range tagsOf(v) {
+	slices.Reverse(earlier) // the newest first
+	for _, tag := range tagsOf(newest, variant) {
 		if !tag.Moves {
 			continue
 		}
-		var to *registry.Content
-		for _, p := range earlier {
-			if !slices.Contains(tagsOf(p.ImageVersion), tag) {
-				continue
-			}
-			digest, err := r.digest(ctx, p)
-			if err != nil {
-				return nil, err
-			}
-			if !slices.Contains(from, digest) { // under another name
-				to = registry.ByDigest(p.String(), digest)
-				break
-			}
+		to, err := r.goesBackTo(ctx, tag, variant, earlier, from)
+		if err != nil {
+			return nil, err
 		}
 		for _, repository := range r.Repositories {
 			at, err := r.named(ctx, repository, tag.Name)
@@ -117,37 +146,38 @@ func (r *Release) Withdraw(ctx context.Context, version string) (*Withdrawal, er
 		if to == nil {
 			continue
 		}
-		i := slices.IndexFunc(plans, func(p registry.Plan) bool { return p.Release.Version == to.Version })
+		i := slices.IndexFunc(plan.Images, func(c *registry.Content) bool { return c.Digest == to.Digest })
 		if i < 0 {
-			i = len(plans)
-			plans = append(plans, registry.Plan{Release: to, Repositories: r.Repositories, From: from})
+			i = len(plan.Images)
+			plan.Images = append(plan.Images, to)
 		}
-		plans[i].Tags = append(plans[i].Tags, tag)
+		plan.Images[i].Tags = append(plan.Images[i].Tags, tag)
 	}
-	if !slices.Contains(l.Withdrawn, mark) {
-		l.Withdrawn = append(l.Withdrawn, mark)
-		slices.SortFunc(l.Withdrawn, func(a, b string) int {
-			v, _ := lock.ParseImageVersion(a) // of a lock, which is checked
-			w, _ := lock.ParseImageVersion(b)
-			return cmp.Or(v.Compare(w), cmp.Compare(a, b))
-		})
-	}
-	if err := r.Recorder.Withdraw(ctx, l, w.Version, tagged); err != nil {
-		return nil, fmt.Errorf("withdraw %s: %w", version, err)
-	}
-	r.say("%s is marked as withdrawn", mark)
-	for _, p := range plans {
-		if _, err := r.Registry.Move(ctx, p); err != nil {
-			return nil, &StepError{"tag", err}
-		}
-	}
-	return w, nil
+	return tagged, nil
 }
 
-// have are the images that every repository has, from the oldest to the newest.
-func (r *Release) have(ctx context.Context) (common []registry.Published, err error) {
+// goesBackTo is the newest of the earlier images of a variant that would have a tag, and is
+// none of those that are withdrawn, under whatever name; nil for none.
+func (r *Release) goesBackTo(ctx context.Context, tag registry.Tag, variant lock.Variant, earlier []registry.Published, withdrawn []v1.Hash) (*registry.Content, error) {
+	for _, p := range earlier {
+		if !slices.Contains(tagsOf(p.ImageVersion, variant), tag) {
+			continue
+		}
+		digest, err := r.digest(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(withdrawn, digest) {
+			return registry.ByDigest(p.String(), digest), nil
+		}
+	}
+	return nil, nil
+}
+
+// have are the images of a variant that every repository has, from the oldest to the newest.
+func (r *Release) have(ctx context.Context, variant lock.Variant) (common []registry.Published, err error) {
 	for i, repository := range r.Repositories {
-		have, err := r.Registry.Versions(ctx, repository)
+		have, err := r.Registry.Versions(ctx, repository, variant.Suffix)
 		if err != nil {
 			return nil, err
 		}

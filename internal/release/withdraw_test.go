@@ -1,6 +1,7 @@
 package release
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -19,9 +20,10 @@ func published(t *testing.T, repository, version string, tags ...registry.Tag) *
 		t.Fatal(err)
 	}
 	if tags == nil {
-		tags = tagsOf(b.Lock.Inputs.ImageVersion())
+		tags = tagsOf(b.Lock.Inputs.ImageVersion(), b.Lock.Inputs.Variant())
 	}
-	if _, err := (&registry.Client{}).Push(t.Context(), registry.Plan{Release: c, Repositories: []string{repository}, Tags: tags}); err != nil {
+	c.Tags = tags
+	if _, err := (&registry.Client{}).Push(t.Context(), registry.Plan{Images: []*registry.Content{c}, Repositories: []string{repository}}); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -134,20 +136,43 @@ func TestAfterWithdrawal(t *testing.T) {
 	}
 }
 
-// TestOtherVariants guards that a release does not publish one variant under the tags of
-// another, nor leave one out.
-func TestOtherVariants(t *testing.T) {
-	for _, change := range []func(l *lock.Lock){
-		func(l *lock.Lock) { l.Inputs.Variants[0].Suffix = "-debug" },
-		func(l *lock.Lock) { l.Inputs.Variants[0].Name = "debug" },
-		func(l *lock.Lock) {
-			l.Inputs.Variants = append(l.Inputs.Variants, lock.Variant{Name: "debug", Suffix: "-debug", Programs: []string{"derper"}})
-		},
-	} {
-		name, _ := locked(t, func(l *lock.Lock) { l.Outputs = nil; change(l) })
-		r, _ := fake(t, name)
-		if _, err := r.Run(t.Context(), Steps[0]); err == nil || !strings.Contains(err.Error(), "other variants than default") {
-			t.Errorf("%v", err)
+// TestWithdrawVariants guards that the tags of every variant go back together, each to an
+// image of its own variant; one that nothing before it has stays.
+func TestWithdrawVariants(t *testing.T) {
+	repository := registrytest.Memory(t, registrytest.Options{}).Repository("derper")
+	index := func(b *registrytest.Release) string { return b.Lock.Output().Index }
+	debug := lock.Variant{Name: "debug", Suffix: "-debug", Programs: []string{"derper"}}
+	nonroot := lock.Variant{Name: "nonroot", Suffix: "-nonroot", Programs: []string{"derper"}}
+	old, bad := published(t, repository, "v1.102.2"), published(t, repository, "v1.102.3")
+	// What is in the images of the other variants does not matter here.
+	of := func(version string, v lock.Variant) string {
+		parsed, err := lock.ParseImageVersion(version)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return index(published(t, repository, strings.Replace(version, "v1.102.", "v1."+fmt.Sprint(len(v.Name))+".", 1), tagsOf(parsed, v)...))
+	}
+	oldDebug, badDebug, badNonroot := of("v1.102.2", debug), of("v1.102.3", debug), of("v1.102.3", nonroot)
+	oldIndex, l := index(old), bad.Lock
+	l.Inputs.Variants, l.Outputs = append(l.Inputs.Variants, debug, nonroot), nil
+	if err := l.Write(bad.LockFile); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := fake(t, bad.LockFile)
+	r.Repositories, r.Registry = []string{repository}, &registry.Client{}
+	w, err := r.Withdraw(t.Context(), "1.102.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tag, want := range map[string]string{
+		"latest": oldIndex, "1.102": oldIndex, "latest-debug": oldDebug, "1.102-debug": oldDebug, "debug": oldDebug,
+		"1.102.3-r0-debug": badDebug, "latest-nonroot": badNonroot, "1.102.3-nonroot": badNonroot,
+	} {
+		if got, err := r.named(t.Context(), repository, tag); err != nil || got != want {
+			t.Errorf("%s is at %s, %v, not at %s", tag, got, err, want)
+		}
+	}
+	if !slices.Contains(w.Tags, WithdrawnTag{repository + ":latest-nonroot", badNonroot, badNonroot, true}) {
+		t.Errorf("%+v", w.Tags)
 	}
 }

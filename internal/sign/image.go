@@ -84,7 +84,10 @@ func OpenImage(ctx context.Context, source string, repositories []string, keycha
 type Report struct {
 	Reference string `json:"reference"`
 	Digest    string `json:"digest"`
-	Signer    string `json:"signer"`
+	// Variant is what the index says it is, which is signed with it: a tag could be moved to
+	// another variant that is signed, too.
+	Variant string `json:"variant,omitempty"`
+	Signer  string `json:"signer"`
 	// Verified is set if everything is signed that should be.
 	Verified bool      `json:"verified"`
 	Subjects []Checked `json:"subjects"`
@@ -106,6 +109,9 @@ func CheckReference(ctx context.Context, client *registry.Client, ref string, tr
 	if err == nil {
 		report.Digest = top.Digest.String()
 		report.Subjects, err = Check(ctx, r, index, trust)
+		if list, lerr := index.IndexManifest(); lerr == nil {
+			report.Variant = image.VariantOf(list.Annotations)
+		}
 	}
 	report.Verified = err == nil
 	return report, err

@@ -9,6 +9,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/probe"
 	"github.com/xavieralpha/derper/internal/progress"
 )
@@ -42,13 +43,14 @@ func RunAll(ctx context.Context, cfg Config, source string, images []v1.Image, t
 		if err != nil {
 			return nil, err
 		}
-		task := display.Start(fmt.Sprintf("%s: test with %s", file.Platform(), cfg.Runner), "cases")
+		name := nameOf(file.Platform().String(), image.VariantOf(file.Config.Labels))
+		task := display.Start(fmt.Sprintf("%s: test with %s", name, cfg.Runner), "cases")
 		cfg.Image = img
 		cfg.Progress = func(row Row, done, of int) {
 			task.Set(int64(done), int64(of))
 			fmt.Fprintln(text, row.Text(NameWidth))
 			if row.Result == probe.Fail && row.Log != "" {
-				display.Printf("%s: %s: log of its containers:\n%s", file.Platform(), row.Name, strings.TrimRight(row.Log, "\n"))
+				display.Printf("%s: %s: log of its containers:\n%s", name, row.Name, strings.TrimRight(row.Log, "\n"))
 			}
 		}
 		r, err := Run(ctx, cfg)

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/xavieralpha/derper/internal/probe"
@@ -18,18 +19,25 @@ const NameWidth = 36
 // Rows are those of the cases in the order in which they ran.
 type Rows = probe.Checks
 
-// Results are what came out for one platform. Text, JSON and JUnit follow from it.
+// Results are what came out for one platform of a variant. Text, JSON and JUnit follow from
+// it.
 type Results struct {
 	Platform string        `json:"platform"`
+	Variant  string        `json:"variant"` // as the image says, such as default
 	Runner   string        `json:"runner"`
 	Time     time.Time     `json:"time"` // when the first case began
 	Took     time.Duration `json:"-"`
 	Rows     `json:"cases"`
 }
 
+// name is of what they are: linux/amd64 debug with native.
+func (r *Results) name() string { return nameOf(r.Platform, r.Variant) + " with " + r.Runner }
+
+func nameOf(platform, variant string) string { return strings.TrimSpace(platform + " " + variant) }
+
 // Summary is the results in one line.
 func (r *Results) Summary() string {
-	return fmt.Sprintf("%s with %s: %d passed, %d failed, %d skipped in %.1fs", r.Platform, r.Runner,
+	return fmt.Sprintf("%s: %d passed, %d failed, %d skipped in %.1fs", r.name(),
 		r.Count(probe.Pass), r.Count(probe.Fail), r.Count(probe.Skip), r.Took.Seconds())
 }
 
@@ -62,7 +70,7 @@ func WriteJUnit(w io.Writer, source string, results []*Results) error {
 	}{Name: source}
 	for _, r := range results {
 		s := testsuite{
-			Name: r.Platform + " with " + r.Runner, Tests: len(r.Rows), Failures: r.Count(probe.Fail), Skipped: r.Count(probe.Skip),
+			Name: r.name(), Tests: len(r.Rows), Failures: r.Count(probe.Fail), Skipped: r.Count(probe.Skip),
 			Time: seconds(r.Took), Timestamp: r.Time.UTC().Format("2006-01-02T15:04:05"),
 		}
 		for _, row := range r.Rows {

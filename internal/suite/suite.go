@@ -118,7 +118,7 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 			err = fmt.Errorf("clean up: %w", rerr)
 		}
 	}()
-	r := &Results{Platform: platform.String(), Runner: cfg.Runner.String(), Time: time.Now()}
+	r := &Results{Platform: platform.String(), Variant: image.VariantOf(file.Config.Labels), Runner: cfg.Runner.String(), Time: time.Now()}
 	for _, c := range chosen {
 		for _, row := range runCase(ctx, cfg, c, foreign) {
 			if !cfg.Run.MatchString(row.Name) {

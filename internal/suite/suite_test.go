@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"slices"
@@ -93,7 +92,8 @@ func testImage(t *testing.T, runner container.Runner) {
 		t.Fatal(err)
 	}
 	t.Log(r.Summary())
-	if err := WriteJUnit(io.Discard, "test", []*Results{r}); err != nil {
+	var junit strings.Builder
+	if err := WriteJUnit(&junit, "test", []*Results{r}); err != nil || !strings.Contains(junit.String(), `name="`+r.Platform+" default with "+r.Runner+`"`) {
 		t.Error(err)
 	}
 	for _, v := range setting.Table() {

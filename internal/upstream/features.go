@@ -123,6 +123,8 @@ func featureChanges(p lock.Program, before, now features.Table) (list []FeatureC
 		_, was := before[name]
 		_, is := now[name]
 		switch {
+		case before != nil && !was && !is && c.Listed:
+			continue // what only later releases have
 		case slices.Contains(unknown, name):
 			c.Change = "removed"
 		case p.Features == nil || before == nil || !is || kept[name] == had[name] && was:

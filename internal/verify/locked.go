@@ -12,7 +12,7 @@ import (
 
 // Locked verifies the lock at hand, of which name is the file's: it rebuilds what the
 // lock has as inputs, and compares what comes out with what it records, digest by
-// digest. There is a subject for each variant. The error is lock.ErrNoOutputs or that of
+// digest. There is a subject for each of the Variants. The error is lock.ErrNoOutputs or that of
 // ctx.
 func (v *Verifier) Locked(ctx context.Context, name string) (*Report, error) {
 	if v.Lock.Outputs == nil {
@@ -20,13 +20,19 @@ func (v *Verifier) Locked(ctx context.Context, name string) (*Report, error) {
 	}
 	r, end := v.begin()
 	for _, variant := range v.Lock.Inputs.Variants {
+		if v.Variants != nil && !slices.Contains(v.Variants, variant.Name) {
+			continue
+		}
 		in, err := v.Lock.Inputs.Of(variant.Name)
 		if err != nil {
 			return nil, err
 		}
-		recorded := v.Lock.Outputs[variant.Name]
+		recorded, ref := v.Lock.Outputs[variant.Name], name
+		if variant.Name != lock.Default {
+			ref += " " + variant.Name
+		}
 		j := &job{Verifier: v, inputs: in, expected: in.Platforms, found: &found{opened: &registry.Image{}}, subject: &Subject{
-			Ref: name + variant.Suffix, Kind: KindLock, Digest: recorded.Index,
+			Ref: ref, Kind: KindLock, Digest: recorded.Index,
 			Release: claimsOf(in),
 		}}
 		r.Subjects = append(r.Subjects, j.subject)

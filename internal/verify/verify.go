@@ -64,6 +64,8 @@ type Verifier struct {
 	Display  *progress.Display
 	// Lock is the lock at hand, nil for none. What it says of a release must agree.
 	Lock *lock.Lock
+	// Variants are the names of those of the lock that Locked verifies; nil for all.
+	Variants []string
 	// Platforms are those to verify; nil for all.
 	Platforms []lock.Platform
 	// Source proves that a release's git tag, its module and the checksum database

@@ -28,6 +28,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/registry"
+	"github.com/xavieralpha/derper/internal/testing/attesttest"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
 	"github.com/xavieralpha/derper/internal/testing/hostile"
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
@@ -224,7 +225,7 @@ func TestCannotVerify(t *testing.T) {
 	}
 	t.Run("another format", func(t *testing.T) {
 		s := f.verify(t, claims(t, image.LabelFormat, "99"))
-		wantError(t, s, nil, "it is an image of format 99, made by an older or a newer build program, and this one makes format 2: verify it with the program of the revision")
+		wantError(t, s, nil, "it is an image of format 99, made by an older or a newer build program, and this one makes format 3: verify it with the program of the revision")
 	})
 	t.Run("the format before revisions", func(t *testing.T) { // of which v1.102.3 was published
 		old := func(list map[string]string) {
@@ -241,7 +242,7 @@ func TestCannotVerify(t *testing.T) {
 	})
 	t.Run("a program from elsewhere", func(t *testing.T) {
 		s := f.verify(t, claims(t, image.LabelPrograms, `[{"package":"example.com/derper"},{"package":"tailscale.com/cmd/tailscaled"}]`))
-		wantError(t, s, image.ErrForeign, "no package of module tailscale.com")
+		wantError(t, s, image.ErrForeign, "no package of tailscale.com")
 	})
 	t.Run("no JSON", func(t *testing.T) {
 		wantError(t, f.verify(t, claims(t, image.LabelVariant, "{")), image.ErrForeign, "claims "+image.LabelVariant+" {")
@@ -302,7 +303,7 @@ func TestVariantClaims(t *testing.T) {
 	}
 
 	// Build tags follow upstream's releases, and are told.
-	r.Inputs.Variants, r.Inputs.Programs = lock.Defaults().Variants, slices.Clone(r.Inputs.Programs)
+	r.Inputs.Variants, r.Inputs.Programs = lock.Defaults().Variants[:1], slices.Clone(r.Inputs.Programs)
 	r.Inputs.Programs[1].Tags = []string{"ts_omit_ssh"}
 	f = buildFixture(t, r, "linux/amd64")
 	v = f.verifier(t)
@@ -436,6 +437,26 @@ func TestLocked(t *testing.T) {
 	t.Run("a commit that is no release", func(t *testing.T) {
 		s := verify(t, func(l *lock.Lock) { l.Inputs.Tailscale.Version = "v1.103.0-0.20260102030405-0123456789ab" })
 		wantError(t, s, image.ErrForeign, "a commit that is not a release")
+	})
+	t.Run("another variant", func(t *testing.T) {
+		v, recorded := f.verifier(t), f.lock()
+		other := attesttest.Other()
+		v.Lock = &lock.Lock{Schema: recorded.Schema, Inputs: recorded.Inputs, Outputs: map[string]*lock.Output{
+			lock.Default: recorded.Output(), other.Name: recorded.Output(), // which is of the default one
+		}}
+		v.Lock.Inputs.Variants = append(slices.Clone(recorded.Inputs.Variants), other)
+		v.Variants = []string{lock.Default}
+		r, err := v.Locked(t.Context(), "versions.json")
+		if err != nil || len(r.Subjects) != 1 {
+			t.Fatalf("%d subjects, %v; want that of the one variant that was asked for", len(r.Subjects), err)
+		}
+		wantVerified(t, r.Subjects[0])
+		v.Variants = nil
+		r, err = v.Locked(t.Context(), "versions.json")
+		if err != nil || len(r.Subjects) != 2 || r.Subjects[1].Ref != "versions.json other" || r.Subjects[1].Verdict != Differs {
+			t.Fatalf("%+v, %v; want another subject, which differs", r.Subjects, err)
+		}
+		wantVerified(t, r.Subjects[0])
 	})
 	t.Run("nothing recorded", func(t *testing.T) {
 		v := f.verifier(t)

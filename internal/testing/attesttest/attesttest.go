@@ -27,9 +27,18 @@ func H1(seed string) string {
 	return "h1:" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// Other is a variant that no lock has, of parts that the default one has, too.
+func Other() lock.Variant {
+	return lock.Variant{
+		Name: "other", Programs: []string{plan.Tailscaled, plan.Derper}, Suffix: "-other", User: "4711:4711",
+		Files: []lock.Entry{{Path: "srv/", Mode: "0700", Owner: 4711}},
+	}
+}
+
 // inputs are a lock's inputs that never change.
 func inputs() lock.Inputs {
 	in := lock.Defaults()
+	in.Variants = in.Variants[:1]
 	in.Tailscale = lock.Tailscale{
 		Version: "v1.2.3", Commit: strings.Repeat("0123456789", 4), Sum: H1("tailscale"),
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
@@ -48,7 +57,26 @@ func inputs() lock.Inputs {
 // is not nil, it is applied to the files of each layer.
 func Build(t testing.TB, change func(layer string, files []image.File) []image.File) attest.Build {
 	t.Helper()
+	return build(t, inputs(), change)
+}
+
+// BuildOf is Build of another variant, which has the programs of the default one. The lock
+// has both.
+func BuildOf(t testing.TB, v lock.Variant) attest.Build {
+	t.Helper()
 	in := inputs()
+	in.Variants = append(in.Variants, v)
+	of, err := in.Of(v.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := build(t, of, nil)
+	b.Lock.Inputs = in
+	return b
+}
+
+func build(t testing.TB, in lock.Inputs, change func(layer string, files []image.File) []image.File) attest.Build {
+	t.Helper()
 	b := attest.Build{Lock: &lock.Lock{Schema: lock.SchemaVersion, Inputs: in}}
 	tailscale := fmt.Sprintf("mod\t%s\t%s\t%s\n", lock.TailscaleModule, in.Tailscale.Version, in.Tailscale.Sum)
 	dep := fmt.Sprintf("dep\texample.com/Dep\tv1.0.0+incompatible\t%s\n", H1("dep"))
@@ -70,6 +98,10 @@ func Build(t testing.TB, change func(layer string, files []image.File) []image.F
 		plan.Derper:     {Program("usr/local/bin/derper", in.Go.Version, "tailscale.com/cmd/derper", tailscale+dep)},
 		plan.Entrypoint: {Program("entrypoint", in.Go.Version, derper.Module+"/entrypoint", "mod\t"+derper.Module+"\t(devel)\t\n")},
 	}
+	var err error
+	if files[plan.Files], err = image.Entries(in.Variant().Files); err != nil {
+		t.Fatal(err)
+	}
 	var images, attestations []v1.Image
 	for _, p := range in.Platforms {
 		var layers []*image.Layer
@@ -89,7 +121,6 @@ func Build(t testing.TB, change func(layer string, files []image.File) []image.F
 			attestations = append(attestations, a)
 		}
 	}
-	var err error
 	if b.Index, err = image.Index(in, in.Platforms, images, attestations...); err != nil {
 		t.Fatal(err)
 	}

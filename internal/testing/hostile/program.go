@@ -5,6 +5,8 @@ import (
 	"debug/elf"
 	"debug/gosym"
 	"encoding/binary"
+	"path"
+	"slices"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -45,7 +47,8 @@ var Programs = []Attack{
 		for _, l := range g.Layers(t) {
 			if l.Name == "tailscaled" {
 				list := Parts(t, l)
-				other = list[len(list)-1].Content
+				i := slices.IndexFunc(list, func(p Part) bool { return p.Header.Name == path.Join(path.Dir(Derper), l.Name) })
+				other = list[i].Content
 			}
 		}
 		return g.With(t, g.Edit(t, "derper", Replace(Derper, func([]byte) []byte { return other })))

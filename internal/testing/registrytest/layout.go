@@ -19,10 +19,10 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/attesttest"
 )
 
-// A Release is a small image as a build leaves it: a layout and the
+// A Release is a small image as a build leaves it, for each variant: a layout and the
 // lock that records it.
 type Release struct {
-	// Dir is the layout's folder, LockFile the lock's file.
+	// Dir is the folder of the default variant's layout, LockFile the lock's file.
 	Dir, LockFile string
 	Lock          *lock.Lock
 }
@@ -32,24 +32,61 @@ type Release struct {
 // their lowest layer.
 func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platform) *Release {
 	t.Helper()
+	return newRelease(t, inputs(version, platforms), bytes)
+}
+
+// NewVariants makes a release that has other variants than the default one, too. Their
+// layouts are beside its own, and have all of its layers.
+func NewVariants(t testing.TB, version string, bytes int, others ...lock.Variant) *Release {
+	t.Helper()
+	in := inputs(version, nil)
+	in.Variants = append(in.Variants, others...)
+	return newRelease(t, in, bytes)
+}
+
+func newRelease(t testing.TB, in lock.Inputs, bytes int) *Release {
+	t.Helper()
 	dir := t.TempDir()
 	r := &Release{Dir: filepath.Join(dir, "dist"), LockFile: filepath.Join(dir, lock.File)}
-	r.Lock = &lock.Lock{Schema: lock.SchemaVersion, Inputs: inputs(version, platforms), Outputs: map[string]*lock.Output{lock.Default: {}}}
+	r.Lock = &lock.Lock{Schema: lock.SchemaVersion, Inputs: in, Outputs: map[string]*lock.Output{}}
+	for _, v := range in.Variants {
+		r.Lock.Outputs[v.Name] = r.write(t, v, bytes)
+	}
+	if err := r.Lock.Write(r.LockFile); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Layout is the folder of a variant's layout.
+func (r *Release) Layout(v lock.Variant) string { return r.Dir + v.Suffix }
+
+// write writes the layout of a variant.
+func (r *Release) write(t testing.TB, v lock.Variant, bytes int) *lock.Output {
+	t.Helper()
+	in, err := r.Lock.Inputs.Of(v.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &lock.Output{}
 	var images, attestations []v1.Image
-	for _, p := range r.Lock.Inputs.Platforms {
+	for _, p := range in.Platforms {
 		layers := []*image.Layer{
 			layer(t, "base", "", bytes),
-			layer(t, "derper", version+string(p), bytes),
+			layer(t, "derper", in.Version()+string(p), bytes),
 		}
-		img, err := image.New(r.Lock.Inputs, p, layers)
+		if v.Files != nil {
+			layers = append(layers, layer(t, "files", v.Name, 100))
+		}
+		img, err := image.New(in, p, layers)
 		if err != nil {
 			t.Fatal(err)
 		}
-		images = append(images, img)
-		attestations = append(attestations, attesttest.Attestation(t, r.Lock.Inputs, p, img))
-		r.Lock.Output().Platforms = append(r.Lock.Output().Platforms, output(t, p, img, attestations[len(attestations)-1], layers))
+		attestation := attesttest.Attestation(t, in, p, img)
+		images, attestations = append(images, img), append(attestations, attestation)
+		out.Platforms = append(out.Platforms, output(t, p, img, attestation, layers))
 	}
-	index, err := image.Index(r.Lock.Inputs, r.Lock.Inputs.Platforms, images, attestations...)
+	index, err := image.Index(in, in.Platforms, images, attestations...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,14 +94,11 @@ func NewRelease(t testing.TB, version string, bytes int, platforms ...lock.Platf
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Lock.Output().Index = digest.String()
-	if _, err := image.WriteLayout(r.Dir, r.Lock.Inputs.Tailscale.Short(), index, false); err != nil {
+	out.Index = digest.String()
+	if _, err := image.WriteLayout(r.Layout(v), in.Tailscale.Short()+v.Suffix, index, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Lock.Write(r.LockFile); err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return out
 }
 
 func inputs(version string, platforms []lock.Platform) lock.Inputs {
@@ -78,6 +112,7 @@ func inputs(version string, platforms []lock.Platform) lock.Inputs {
 		panic(err)
 	}
 	in := lock.Defaults()
+	in.Variants = in.Variants[:1]
 	in.Revision = v.Revision
 	in.Tailscale = lock.Tailscale{Version: v.Tailscale, Commit: hex.EncodeToString(sum[:20]), Time: time.Unix(1_700_000_000, 0).UTC(), Sum: h1}
 	in.Go = lock.Go{Version: "go1.26.0", Sums: map[string]string{}}

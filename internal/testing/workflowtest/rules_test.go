@@ -34,6 +34,7 @@ var policy = &Policy{
 		"release.yml/stable":    {"actions: read", "contents: write", "id-token: write", "issues: write", "packages: write"},
 		"release.yml/unstable":  {"actions: read", "contents: write", "id-token: write", "issues: write", "packages: write"},
 		"publish.yml/update":    {"contents: read"},
+		"publish.yml/compile":   {"contents: read"},
 		"publish.yml/build":     {"contents: read"},
 		"publish.yml/test":      {"contents: read"},
 		"publish.yml/push":      {"contents: read", "packages: write"},
@@ -112,10 +113,10 @@ func TestSpoiled(t *testing.T) {
 		{"release.yml", "uses: ./.github/workflows/publish.yml", "uses: somebody/derper/.github/workflows/publish.yml@main", "somebody/derper/.github/workflows/publish.yml is at"},
 		{"publish.yml", "persist-credentials: false", "persist-credentials: true", "leaves the token in the checkout"},
 		{"publish.yml", "        with:\n          persist-credentials: false\n", "", "leaves the token in the checkout"},
-		{"publish.yml", "          cache: false\n", "", "build: Run actions/setup-go"},
+		{"publish.yml", "          cache: false\n", "", "compile: Run actions/setup-go"},
 		{"sign.yml", "cache: false", "cache: true", "a cache, which other jobs can write"},
-		{"publish.yml", "    timeout-minutes: 90\n", "", "build: no timeout"},
-		{"publish.yml", "timeout-minutes: 90", "timeout-minutes: 360", "build: no timeout"},
+		{"publish.yml", "    timeout-minutes: 90\n", "", "compile: no timeout"},
+		{"publish.yml", "timeout-minutes: 90", "timeout-minutes: 360", "compile: no timeout"},
 		{"publish.yml", "runs-on: ubuntu-24.04", "runs-on: ubuntu-latest", "update: runs on ubuntu-latest"},
 		{"release.yml", "cancel-in-progress: false", "cancel-in-progress: true", "cancel-in-progress is true"},
 		{"release.yml", "  cancel-in-progress: false\n", "", "cancel-in-progress is not said"},
@@ -152,7 +153,7 @@ func TestSpoiled(t *testing.T) {
 		{"ci.yml", "go-version: ${{ matrix.go }}", "go-version: ${{ job.workflow_sha }}", "actionlint"}, // the exception is sign.yml's
 		{"publish.yml", "needs.update.outputs.release ", "needs.update.outputs.relase ", "actionlint"},
 		{"release.yml", "      lock: versions.json\n", "", "actionlint"}, // the called workflow requires it
-		{"publish.yml", "needs: [build, push]", "needs: [build, psuh]", "actionlint"},
+		{"publish.yml", "needs: [update, build, push]", "needs: [update, build, psuh]", "actionlint"},
 	} {
 		i := slices.IndexFunc(load(t), func(f *File) bool { return f.Name == test.file })
 		source := string(load(t)[i].Source)
