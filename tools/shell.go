@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -148,10 +147,11 @@ func exitCode(err error) error {
 }
 
 // replaceBuiltins has programs do what the interpreter knows of only by name.
-func replaceBuiltins(_ context.Context, args []string) ([]string, error) {
-	if args[0] == "kill" {
-		self, err := os.Executable()
-		return append([]string{cmp.Or(self, "tools"), "kill"}, args[1:]...), err
+func replaceBuiltins(ctx context.Context, args []string) ([]string, error) {
+	if hc := interp.HandlerCtx(ctx); args[0] == "kill" {
+		if program, err := interp.LookPathDir(hc.Dir, hc.Env, "kill"); err == nil {
+			return append([]string{program}, args[1:]...), nil
+		}
 	}
 	return args, nil
 }

@@ -15,12 +15,14 @@ import (
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/pipeline"
+	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 )
 
 // TestTools builds a variant that has the tools of this project, twice, in different folders:
 // they are the same, and say which modules they are made of.
 func TestTools(t *testing.T) {
+	need.Minutes(t, "compiling the tools")
 	// What they are compiled from here is in the module cache afterwards, as if from a proxy.
 	linked, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}{{end}}{{end}}", "../../tools").Output()
 	if err != nil {
