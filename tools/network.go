@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -119,6 +120,14 @@ func address(digits string) (netip.Addr, error) {
 		err = fmt.Errorf("no address: %q", digits)
 	}
 	return a, err
+}
+
+// swapped puts 32-bit words that /proc prints in the order of this machine into that of
+// the network.
+func swapped(data []byte) {
+	for ; len(data) >= 4; data = data[4:] {
+		binary.NativeEndian.PutUint32(data, binary.BigEndian.Uint32(data))
+	}
 }
 
 // A socket is a line of /proc/net/tcp and its like.

@@ -41,7 +41,7 @@ func TestShell(t *testing.T) {
 	t.Run("native", func(t *testing.T) {
 		need.Namespaces(t)
 		build(t)
-		opened, err := image.Open(dir)
+		opened, err := image.Open(dir + "-debug")
 		if err != nil {
 			t.Fatal(err)
 		}
