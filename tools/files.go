@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
 	"github.com/u-root/u-root/pkg/core"
 	"github.com/u-root/u-root/pkg/core/cat"
 	"github.com/u-root/u-root/pkg/core/chmod"
@@ -74,4 +75,28 @@ type listener struct {
 func (l *listener) Write(p []byte) (int, error) {
 	l.failed = l.failed || !bytes.HasSuffix(p, []byte("? "))
 	return l.to.Write(p)
+}
+
+func tee(args []string) error {
+	flags := new(pflag.FlagSet)
+	more := flags.BoolP("append", "a", false, "append to the files")
+	names, err := parse(flags, args, "[-a] [FILE]…", 0, -1)
+	if err != nil {
+		return err
+	}
+	how := os.O_TRUNC
+	if *more {
+		how = os.O_APPEND
+	}
+	to := []io.Writer{os.Stdout}
+	for _, name := range names {
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|how, 0o666)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		to = append(to, f)
+	}
+	_, err = io.Copy(io.MultiWriter(to...), os.Stdin)
+	return err
 }

@@ -390,27 +390,3 @@ func number(text string) float64 {
 	n, _ := strconv.ParseFloat(strings.TrimSpace(leading.FindString(text)), 64)
 	return n
 }
-
-func tee(args []string) error {
-	flags := new(pflag.FlagSet)
-	more := flags.BoolP("append", "a", false, "append to the files")
-	names, err := parse(flags, args, "[-a] [FILE]…", 0, -1)
-	if err != nil {
-		return err
-	}
-	how := os.O_TRUNC
-	if *more {
-		how = os.O_APPEND
-	}
-	to := []io.Writer{os.Stdout}
-	for _, name := range names {
-		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|how, 0o666)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		to = append(to, f)
-	}
-	_, err = io.Copy(io.MultiWriter(to...), os.Stdin)
-	return err
-}
