@@ -68,7 +68,7 @@ func main() {
 	case "version":
 		os.Exit(printVersion())
 	case "sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash":
-		logf("%s: it is not in this image; the image whose tag ends in -debug has sh. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
+		logf("%s: there is no shell in this image. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
 		os.Exit(127)
 	case "/entrypoint", "entrypoint":
 		logf("%s: is what docker run starts by itself; leave it out", command)
@@ -144,8 +144,8 @@ commands
                for a peer relay
   renew        make a new self-signed certificate, and print the new node
   version      print the versions of derper and Go
-  PROGRAM      run that program of the image as it is, without the variables
-               below: derper, tailscaled; sh in an image whose tag ends in -debug
+  PROGRAM      run that program of the image, such as derper or tailscaled, as
+               it is, without the variables below
 
 example
   docker run -p 443:443 -p 80:80 -p 3478:3478/udp -v derper:/root/derper-certs \
