@@ -33,6 +33,13 @@ var entrypoint embed.FS
 // files, without tests. It needs nothing but the standard library.
 func EntrypointSource() fs.FS { return withoutTests{entrypoint} }
 
+//go:embed tools/*.go
+var tools embed.FS
+
+// ToolsSource is the tree from which the tools are compiled: their Go files, without tests.
+// They need modules of this module's go.mod.
+func ToolsSource() fs.FS { return withoutTests{tools} }
+
 //go:embed derper.go internal/attest/*.go internal/image/*.go internal/lock/*.go
 //go:embed internal/pipeline/*.go internal/plan/*.go internal/roots/*.go internal/roots/*/*.go internal/toolchain/*.go
 var code embed.FS

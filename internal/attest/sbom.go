@@ -187,7 +187,7 @@ func modulePackage(in lock.Inputs, files []*file, m debug.Module) *spdx.Package 
 	case derper.Module:
 		p.PackageVersion = ""
 		p.PackageDownloadLocation = "git+" + in.Source
-		p.PackageSourceInfo = "folder entrypoint"
+		p.PackageSourceInfo = "folder " + strings.Join(own(files), ", ")
 		notices = m.Path
 	case stdlibPath:
 		p.PackageDownloadLocation = "https://go.dev/dl/" + in.Go.Version + ".src.tar.gz"
@@ -202,6 +202,17 @@ func modulePackage(in lock.Inputs, files []*file, m debug.Module) *spdx.Package 
 	}
 	p.PackageLicenseDeclared = declared(files, licenceDir+notices)
 	return p
+}
+
+// own are the folders of this project from which programs of an image are compiled: their
+// names are those of the programs.
+func own(files []*file) (folders []string) {
+	for _, f := range files {
+		if f.info != nil && f.info.Main.Path == derper.Module {
+			folders = append(folders, path.Base(f.name))
+		}
+	}
+	return folders
 }
 
 // stdlibPath is the name of the standard library where it is listed like a module, as

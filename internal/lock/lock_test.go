@@ -146,6 +146,33 @@ func TestImageWithoutFeatures(t *testing.T) {
 	}
 }
 
+// The tools of this project are a program as any, of a module that has no version in the lock;
+// no other package of it is.
+func TestOwnProgram(t *testing.T) {
+	l := sample()
+	l.Outputs = nil
+	l.Inputs.Programs = append(l.Inputs.Programs, Program{Package: ToolsPackage})
+	l.Inputs.Variants[0].Programs = append(l.Inputs.Variants[0].Programs, "tools")
+	data, err := l.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Parse(data); err != nil {
+		t.Error(err)
+	}
+	if from := l.Inputs.SourceOf(l.Inputs.Programs[2]); !from.Own() || from.Module.Version != "" {
+		t.Errorf("the tools are of %v", from)
+	}
+	for old, refused := range map[string]string{
+		`"` + ToolsPackage + `"`: `"` + ToolsPackage + `/other"`,
+		`/derper/tools"`:         `/derper/tools", "buildTags": ["x"]`,
+	} {
+		if _, err := Parse(bytes.Replace(data, []byte(old), []byte(refused), 1)); err == nil || !strings.Contains(err.Error(), "inputs.programs[2]") {
+			t.Errorf("%s: %v", refused, err)
+		}
+	}
+}
+
 func TestStamps(t *testing.T) {
 	in := sample().Inputs.Tailscale
 	if in.Short() != "1.102.3" {

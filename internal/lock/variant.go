@@ -21,7 +21,10 @@ const DefaultSource = "https://" + derper.Module
 // Default is the name of the variant that has no suffix.
 const Default = "default"
 
-// A Program is a program of a tailscale release, or of another module.
+// ToolsPackage is the package of this project's own that may be among the programs.
+const ToolsPackage = derper.Module + "/tools"
+
+// A Program is a program of a tailscale release, or of another module, or [ToolsPackage].
 type Program struct {
 	// Package is the path of its package, as tailscale.com/cmd/derper. The last
 	// element is the program's name.
@@ -151,8 +154,12 @@ type Source struct {
 
 func (s Source) has(pkg string) bool { return strings.HasPrefix(pkg, s.Path+"/") }
 
-// SourceOf is the module that a program comes from: tailscale's, or one of Modules.
+// SourceOf is the module that a program comes from: tailscale's, one of Modules, or this
+// project's own, which has no version.
 func (in Inputs) SourceOf(p Program) Source {
+	if p.Package == ToolsPackage {
+		return Source{Path: derper.Module}
+	}
 	for _, s := range in.Sources() {
 		if s.has(p.Package) {
 			return s
@@ -165,6 +172,9 @@ func (in Inputs) SourceOf(p Program) Source {
 func (in Inputs) Sources() []Source {
 	return append([]Source{{TailscaleModule, Module{in.Tailscale.Version, in.Tailscale.Sum}}}, in.Modules...)
 }
+
+// Own reports whether a module is this project's.
+func (s Source) Own() bool { return s.Path == derper.Module }
 
 // Mod is the module's path and version.
 func (s Source) Mod() module.Version { return module.Version{Path: s.Path, Version: s.Module.Version} }
@@ -206,6 +216,7 @@ func (in Inputs) checkPrograms(want wanting) {
 	for i, p := range in.Programs {
 		key := fmt.Sprintf("inputs.programs[%d]", i)
 		from := in.SourceOf(p)
+		want(p.Package != ToolsPackage || len(p.Features)+len(p.Tags) == 0, key+".package", "the tools of this project have neither features nor build tags")
 		want(from.Path != "" && module.CheckImportPath(p.Package) == nil && fileName.MatchString(p.Name()),
 			key+".package", "%q is no package of %s, nor of one of inputs.modules", p.Package, TailscaleModule)
 		want(p.In == "" || fileName.MatchString(p.In), key+".layer", "%q is no name", p.In)
@@ -233,7 +244,7 @@ func (in Inputs) checkModules(want wanting) {
 	for i, m := range in.Modules {
 		key := fmt.Sprintf("inputs.modules[%d]", i)
 		want(module.Check(m.Path, m.Module.Version) == nil, key, "%s@%s is no module", m.Path, m.Module.Version)
-		want(m.Path != TailscaleModule && !strings.HasPrefix(m.Path, TailscaleModule+"/") && m.Path != ToolchainModule && m.Path != RootsModule, key+".path", "%s has a place of its own among the inputs", m.Path)
+		want(!m.Own() && m.Path != TailscaleModule && !strings.HasPrefix(m.Path, TailscaleModule+"/") && m.Path != ToolchainModule && m.Path != RootsModule, key+".path", "%s has a place of its own among the inputs", m.Path)
 		want(h1.MatchString(m.Sum), key+".sum", "%q is no h1: sum", m.Sum)
 		want(!slices.ContainsFunc(in.Modules[:i], func(o Source) bool { return o.Path >= m.Path }), key+".path", "%s is out of order: modules are sorted by their paths, each once", m.Path)
 	}

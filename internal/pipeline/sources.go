@@ -33,6 +33,8 @@ var Sources = sync.OnceValues(func() (plan.Sources, error) {
 			s[name] = digest(derper.Licence)
 		case name == "entrypoint":
 			s[name], err = hashTree(derper.EntrypointSource(), name)
+		case name == plan.Tools:
+			s[name], err = hashTools()
 		case strings.HasPrefix(name, "internal/"), strings.HasSuffix(name, ".go"):
 			s[name], err = hashTree(derper.Code(), name)
 		default:

@@ -34,7 +34,7 @@ var neutral = map[string]string{
 // they decide what others make.
 var apart = map[string][]string{
 	// Names, versions and sums of the lock are in the action; variables are in the config.
-	"roots": {"internal/lock"}, "compile": {"internal/lock"}, "entrypoint": {"internal/lock"},
+	"roots": {"internal/lock"}, "compile": {"internal/lock"}, "compile-own": {"internal/lock"}, "entrypoint": {"internal/lock"},
 	"layer": {"internal/lock", "entrypoint/setting"},
 }
 

@@ -161,6 +161,13 @@ func (b *Builder) source(ctx context.Context, compile *plan.Action) (*toolchain.
 	from := b.Inputs.SourceOf(b.Inputs.Programs[i])
 	b.toolMu.Lock()
 	defer b.toolMu.Unlock()
+	if b.sources[from] == nil && from.Own() {
+		own, err := toolsSource(b.Inputs.Go)
+		if err != nil {
+			return nil, err
+		}
+		b.sources[from] = tool.OwnSource(own)
+	}
 	if b.sources[from] == nil {
 		b.sources[from] = tool.Source(from)
 	}

@@ -17,6 +17,8 @@ const (
 	toolchainCode = "internal/toolchain"
 	compress      = "github.com/klauspost/compress"
 	modules       = "golang.org/x/mod"
+	// Tools is the source of the tools, with their go.mod and go.sum.
+	Tools = "tools"
 	// CompiledBy is the Go that compiled this program: archive/tar and encoding/json are its.
 	CompiledBy = "go"
 )
@@ -32,6 +34,7 @@ var Code = map[string][]string{
 	"roots":       {"internal/pipeline", toolchainCode, "internal/roots"},
 	"compile":     {"internal/pipeline", toolchainCode},
 	"entrypoint":  {"internal/pipeline", toolchainCode, "derper.go", "entrypoint"},
+	"compile-own": {"internal/pipeline", toolchainCode, "derper.go", Tools},
 	"layer":       {"internal/pipeline", "internal/image", "derper.go", compress, CompiledBy},
 	"attestation": {"internal/pipeline", "internal/attest", "internal/image", "internal/lock", "internal/plan", "derper.go", "entrypoint", compress, "github.com/google/go-containerregistry", "github.com/google/licensecheck", "github.com/spdx/tools-golang", modules, CompiledBy},
 }

@@ -11,10 +11,20 @@ import (
 // module, and have the same build tags. Who runs it with the same toolchain and [Settings]
 // gets the image's binaries.
 //
+// That of this project's own programs runs where their source is, with a go.mod and a go.sum
+// that name the modules they need. No build ID: it would depend on the rest of a go.mod.
+//
 // The stamps are those of upstream's own release builds; source: tailscale
 // build_dist.sh.
 func InstallArgs(in lock.Inputs, programs ...lock.Program) []string {
 	from, flags := in.SourceOf(programs[0]), "-ldflags=-s -w"
+	if from.Own() {
+		args := []string{"go", "install", "-trimpath", "-buildvcs=false", flags + " -buildid="}
+		for _, p := range programs {
+			args = append(args, "."+strings.TrimPrefix(p.Package, from.Path))
+		}
+		return args
+	}
 	if t := in.Tailscale; from.Path == lock.TailscaleModule {
 		flags += " -X tailscale.com/version.shortStamp=" + t.Short() +
 			" -X tailscale.com/version.longStamp=" + t.Long() +

@@ -49,6 +49,33 @@ func TestTags(t *testing.T) {
 	}
 }
 
+// The tools of this project are compiled where their source is. Their key is moved by what
+// they are made of, and by nothing that tailscale is.
+func TestOwnProgram(t *testing.T) {
+	in := inputs()
+	in.Programs = append(in.Programs, lock.Program{Package: lock.ToolsPackage})
+	in.Variants[0].Programs = append(slices.Clone(in.Variants[0].Programs), "tools")
+	const want = "go install -trimpath -buildvcs=false -ldflags=-s -w -buildid= ./tools"
+	if got := strings.Join(InstallArgs(in, in.Programs[2]), " "); got != want {
+		t.Errorf("%s\nnot\n%s", got, want)
+	}
+	const id = "compile-own tools linux/amd64"
+	before := keys(t, newPlan(t, in, sources(), host))
+	if before[id] == "" {
+		t.Fatalf("no %s among %v", id, before)
+	}
+	other := in
+	other.Tailscale.Version, other.Tailscale.Sum = "v1.102.4", "h1:other"
+	if after := keys(t, newPlan(t, other, sources(), host)); after[id] != before[id] {
+		t.Error("another release of tailscale moves the key of the tools")
+	}
+	changed := sources()
+	changed[Tools] = "another"
+	if after := keys(t, newPlan(t, in, changed, host)); after[id] == before[id] || after["compile derper linux/amd64"] != before["compile derper linux/amd64"] {
+		t.Error("another source of the tools leaves their key as it is, or moves that of derper")
+	}
+}
+
 func TestSettings(t *testing.T) {
 	var names []string
 	for _, p := range lock.Known {

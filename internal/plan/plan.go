@@ -19,7 +19,7 @@ import (
 
 // An Action is one step: what to run, on which inputs, with which settings.
 type Action struct {
-	// Kind is what is done: roots, compile, entrypoint, layer or attestation.
+	// Kind is what is done: roots, compile, compile-own, entrypoint, layer or attestation.
 	Kind string `json:"kind"`
 	// Name tells actions of a kind apart, as the layer's name.
 	Name string `json:"name,omitempty"`
@@ -181,8 +181,11 @@ func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host stri
 			for _, program := range programs {
 				names = append(names, program.Name())
 			}
-			from := in.SourceOf(programs[0])
-			compile := action("compile", programs[0].Layer(), platform, map[string]string{from.Mod().String(): from.Sum})
+			kind, inputs := "compile-own", map[string]string{}
+			if from := in.SourceOf(programs[0]); !from.Own() {
+				kind, inputs = "compile", map[string]string{from.Mod().String(): from.Sum}
+			}
+			compile := action(kind, programs[0].Layer(), platform, inputs)
 			pp.Compile = append(pp.Compile, toolchain(compile, env, InstallArgs(in, programs...), names...))
 		}
 		// No build ID: it depends on the go line of the go.mod, which is the

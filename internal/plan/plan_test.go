@@ -186,6 +186,7 @@ func TestInputsMoveKeys(t *testing.T) {
 		"derper.go":                              layers + sep + entrypoint,
 		"entrypoint":                             entrypoint + sep + ownLayer + sep + attestation,
 		"LICENSE":                                base + sep + attestation,
+		Tools:                                    none, // of the program that TestOwnProgram adds
 		"go":                                     layers,
 		"github.com/klauspost/compress":          layers,
 		"github.com/google/go-containerregistry": attestation,

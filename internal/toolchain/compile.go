@@ -20,12 +20,16 @@ import (
 // the path of each package that it compiles.
 func (s *Source) Install(ctx context.Context, env, args []string, work string, line func(string)) (map[string]string, error) {
 	verbose := append([]string{args[0], args[1], "-v"}, args[2:]...)
-	if err := s.toolchain.run(ctx, command{args: verbose, env: env, work: work, line: line}); err != nil {
+	dir, err := s.dir(work)
+	if err == nil {
+		err = s.toolchain.run(ctx, command{args: verbose, env: env, dir: dir, work: work, line: line})
+	}
+	if err != nil {
 		return nil, err
 	}
 	// A program for the host is in bin, one for another platform a folder below.
 	programs := map[string]string{}
-	err := filepath.WalkDir(filepath.Join(work, "bin"), func(name string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(filepath.Join(work, "bin"), func(name string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			programs[d.Name()] = name
 		}
@@ -43,15 +47,23 @@ func (s *Source) Install(ctx context.Context, env, args []string, work string, l
 func (t *Toolchain) Build(ctx context.Context, env, args []string, source fs.FS, goMod, work string) (string, error) {
 	tree := filepath.Join(work, "src")
 	program := filepath.Join(work, "program")
-	err := os.CopyFS(tree, source)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(tree, "go.mod"), []byte(goMod), 0o644)
-	}
+	err := writeTree(tree, source, map[string]string{"go.mod": goMod})
 	if err == nil {
 		out := append([]string{args[0], args[1], "-o", program}, args[2:]...)
 		err = t.run(ctx, command{args: out, env: env, dir: tree, work: work})
 	}
 	return program, err
+}
+
+// writeTree makes a folder of a tree and of texts.
+func writeTree(dir string, tree fs.FS, texts map[string]string) error {
+	err := os.CopyFS(dir, tree)
+	for name, text := range texts {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
+		}
+	}
+	return err
 }
 
 // FetchModule puts a module that nothing depends on beside the module cache, and

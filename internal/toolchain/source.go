@@ -20,6 +20,7 @@ import (
 	"golang.org/x/mod/sumdb/dirhash"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/xavieralpha/derper"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -31,6 +32,7 @@ type Source struct {
 	toolchain *Toolchain
 	module    module.Version
 	sum       string
+	own       *Own // in place of module and sum
 
 	mu       sync.Mutex     // one fetch at a time; guards fetched
 	fetched  map[string]int // packages, by command
@@ -40,6 +42,30 @@ type Source struct {
 // Source is the source that a module of the lock is.
 func (t *Toolchain) Source(s lock.Source) *Source {
 	return &Source{toolchain: t, module: s.Mod(), sum: s.Sum, fetched: map[string]int{}}
+}
+
+// Own is source of this project, with a go.mod and a go.sum for it.
+type Own struct {
+	Files        fs.FS
+	Module, Sums string
+}
+
+// OwnSource is the source that files of this project are, with the modules that they need.
+func (t *Toolchain) OwnSource(own *Own) *Source {
+	return &Source{toolchain: t, module: module.Version{Path: derper.Module}, own: own, fetched: map[string]int{}}
+}
+
+// dir is the folder in which the source's commands run: it has the source if that is in no
+// module cache. "" is the work folder.
+func (s *Source) dir(work string) (string, error) {
+	if s.own == nil {
+		return "", nil
+	}
+	dir := filepath.Join(work, "src")
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	return dir, writeTree(dir, s.own.Files, map[string]string{"go.mod": s.own.Module, "go.sum": s.own.Sums})
 }
 
 // Fetch makes sure that everything the given install command compiles is in the
@@ -58,6 +84,10 @@ func (s *Source) Fetch(ctx context.Context, env, args []string, work string, lin
 	if err := s.verify(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
+	dir, err := s.dir(work)
+	if err != nil {
+		return 0, err
+	}
 	// A dry run with the final flags loads exactly the modules that the real one
 	// needs. Nothing is fetched when nothing is missing.
 	count := func(text string) {
@@ -69,13 +99,15 @@ func (s *Source) Fetch(ctx context.Context, env, args []string, work string, lin
 		}
 	}
 	dry := append([]string{args[0], args[1], "-n"}, args[2:]...)
-	c := command{args: dry, env: env, work: work, line: count}
+	c := command{args: dry, env: env, dir: dir, work: work, line: count}
 	if err := s.toolchain.run(ctx, c); err != nil {
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		if err := s.toolchain.client.Check(ctx, s.module, s.sum); err != nil {
-			return 0, err
+		if s.own == nil {
+			if err := s.toolchain.client.Check(ctx, s.module, s.sum); err != nil {
+				return 0, err
+			}
 		}
 		c.net, packages = true, 0
 		if err := s.toolchain.run(ctx, c); err != nil {
@@ -153,8 +185,11 @@ func (s *Source) verifyModule(m module.Version, sum string) (found bool, err err
 }
 
 // sums is the lock's sum for the module and the lines of its go.sum. Its tree is hashed
-// first: its go.sum is to be trusted.
+// first: its go.sum is to be trusted. Source of this project has no sum itself.
 func (s *Source) sums() (map[module.Version]string, error) {
+	if s.own != nil {
+		return readSums(strings.NewReader(s.own.Sums), map[module.Version]string{})
+	}
 	m := s.module
 	found, err := s.verifyModule(m, s.sum)
 	if err != nil {
@@ -168,8 +203,12 @@ func (s *Source) sums() (map[module.Version]string, error) {
 		return nil, fmt.Errorf("module cache: %w", err)
 	}
 	defer f.Close()
-	sums := map[module.Version]string{m: s.sum}
-	in := bufio.NewScanner(f)
+	return readSums(f, map[module.Version]string{m: s.sum})
+}
+
+// readSums adds the lines of a go.sum.
+func readSums(goSum io.Reader, sums map[module.Version]string) (map[module.Version]string, error) {
+	in := bufio.NewScanner(goSum)
 	for in.Scan() {
 		if f := strings.Fields(in.Text()); len(f) == 3 && strings.HasPrefix(f[2], "h1:") {
 			sums[module.Version{Path: f[0], Version: f[1]}] = f[2]
@@ -178,7 +217,8 @@ func (s *Source) sums() (map[module.Version]string, error) {
 	return sums, in.Err()
 }
 
-// Linked lists the modules that a compiled program links, its own first. Each must be one that the lock pins, by way of go.sum.
+// Linked lists the modules that a compiled program links, its own first unless it is this
+// project's. Each must be one that the lock pins, by way of go.sum.
 func (s *Source) Linked(binary string) ([]module.Version, error) {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
@@ -189,7 +229,13 @@ func (s *Source) Linked(binary string) ([]module.Version, error) {
 		return nil, err
 	}
 	var list []module.Version
-	for _, d := range append([]*debug.Module{&info.Main}, info.Deps...) {
+	deps := info.Deps
+	if s.own == nil {
+		deps = append([]*debug.Module{&info.Main}, deps...)
+	} else if info.Main.Path != s.module.Path {
+		return nil, fmt.Errorf("build info of %s: it is of module %s, not of %s", filepath.Base(binary), info.Main.Path, s.module.Path)
+	}
+	for _, d := range deps {
 		m := module.Version{Path: d.Path, Version: d.Version}
 		// A program that was compiled from a folder says no sum, and go.sum has none for it.
 		if want := sums[m]; want == "" || d.Sum != want || d.Replace != nil {

@@ -43,15 +43,17 @@ func (s *Subject) explain() {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
 	})
 	for i := range list {
-		list[i].Text = s.paragraph(&list[i], i == 0 && onlyEntrypoint(list))
+		list[i].Text = s.paragraph(&list[i], i == 0 && onlyOwn(list))
 	}
 	s.Explanations = list
 }
 
-// onlyEntrypoint reports whether what differs is the one program that is compiled from this
-// project's own source.
-func onlyEntrypoint(list []Explanation) bool {
-	return len(list) == 1 && list[0].Level == LevelBinary && len(list[0].Names) == 1 && path.Base(list[0].Names[0]) == plan.Entrypoint
+// onlyOwn reports whether what differs are programs that are compiled from this project's
+// own source.
+func onlyOwn(list []Explanation) bool {
+	return len(list) == 1 && list[0].Level == LevelBinary && !slices.ContainsFunc(list[0].Names, func(name string) bool {
+		return path.Base(name) != plan.Entrypoint && path.Base(name) != plan.Tools
+	})
 }
 
 // say fills in one of the texts of the report. That it cannot is said in its place, and
@@ -64,9 +66,9 @@ func say(name string, about any) string {
 	return b.String()
 }
 
-// paragraph says for people what an explanation is about. Where the entrypoint is all that
-// differs, it says what that most likely means.
-func (s *Subject) paragraph(e *Explanation, onlyEntrypoint bool) string {
+// paragraph says for people what an explanation is about. Where programs of this project
+// are all that differs, it says what that most likely means.
+func (s *Subject) paragraph(e *Explanation, alone bool) string {
 	where := ""
 	switch all, n := len(s.Platforms), len(e.Platforms); {
 	case n == 0:
@@ -85,7 +87,7 @@ func (s *Subject) paragraph(e *Explanation, onlyEntrypoint bool) string {
 		*Subject
 		Names, Where, How, Revision string
 		OfLock, Layer, Alone        bool
-	}{s, names, where, strings.TrimSuffix(e.Text, "."), s.revision, s.Kind == KindLock, strings.HasPrefix(names, "layer "), onlyEntrypoint})
+	}{s, names, where, strings.TrimSuffix(e.Text, "."), s.revision, s.Kind == KindLock, strings.HasPrefix(names, "layer "), alone})
 }
 
 func join(names []string) string {
