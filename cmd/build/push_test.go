@@ -292,6 +292,9 @@ func TestPushRealImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if l, err = l.Of(lock.Default); err != nil {
+		t.Fatal(err)
+	}
 	// A lock of this machine's platform only, so that the layout is all of it.
 	img := onlyImage(t, dir)
 	config, err := img.ConfigFile()
@@ -397,7 +400,7 @@ func TestPushSays(t *testing.T) {
 		{"a tag in the repository's name", []string{"--to", r.Repository("derper:latest")}, cli.ExitUsage, []string{"without tag or digest"}},
 		{"two ways to choose tags", append(repo, "--lock", release.LockFile, "--channel", "stable", "--tag", "x", release.Dir), cli.ExitUsage, []string{"--channel chooses tags, and so does --tag"}},
 		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), cli.ExitUsage, []string{`--channel: "beta"`}},
-		{"two layouts", append(repo, "--lock", release.LockFile, "a", "b"), cli.ExitUsage, []string{`unexpected argument "b"`}},
+		{"a tag for two layouts", append(repo, "--tag", "x", "--lock", release.LockFile, "./a", "./b"), cli.ExitUsage, []string{"--tag names one image, and there are 2 layouts"}},
 		{"dry run", append(repo, "--lock", release.LockFile, "--dry-run", release.Dir), cli.ExitOK,
 			[]string{r.Repository("derper") + "@" + digest, "missing: 10 blobs (", "5 manifests", digest, "latest      new", "dry run: nothing was uploaded and no tag has moved"}},
 		{"push", append(repo, "--lock", release.LockFile, release.Dir), cli.ExitOK,
