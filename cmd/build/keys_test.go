@@ -22,7 +22,6 @@ import (
 // other keys for what that decides; and with a line in another package it has the same.
 func TestEditsMoveKeys(t *testing.T) {
 	need.Minutes(t, "this program compiled 21 times")
-	t.Parallel()
 	const (
 		compiled = "roots compile entrypoint base tailscaled derper own attestation"
 		layers   = "layers attestation"

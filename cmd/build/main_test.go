@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -48,8 +45,6 @@ func (m tidy) Run() int {
 func TestMain(m *testing.M) {
 	suite.Init()
 	gobinary.Init()
-	// Most tests wait for programs of their own. -parallel says otherwise.
-	flag.Set("test.parallel", strconv.Itoa(2*runtime.NumCPU()))
 	testscript.Main(tidy{m}, map[string]func(){
 		"build": func() {
 			e := standard()
@@ -64,14 +59,12 @@ func TestMain(m *testing.M) {
 // TestScripts runs the scenarios in testdata. Each begins with the mistake that it
 // guards against.
 func TestScripts(t *testing.T) {
-	t.Parallel()
 	runScripts(t, "testdata")
 }
 
 // TestLongScripts runs those that build again and again.
 func TestLongScripts(t *testing.T) {
 	need.Minutes(t, "scripts that build again and again")
-	t.Parallel()
 	runScripts(t, "testdata/long")
 }
 
@@ -265,7 +258,6 @@ func TestList(t *testing.T) {
 // TestQuiet guards that --quiet shows no progress of a build that compiles, but what is
 // odd about it, and takes nothing from the result.
 func TestQuiet(t *testing.T) {
-	t.Parallel()
 	b := newBuilder(t)
 	cmd, stdout, stderr := b.command("--platform", "linux/amd64", "--quiet")
 	if err := cmd.Run(); err != nil || stdout.Len() == 0 {

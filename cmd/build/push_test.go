@@ -122,7 +122,6 @@ func (p *pusher) whole(t *testing.T, side int, digest string) {
 // registries; and running it again completes it, with the blobs that arrived before.
 func TestKilledPush(t *testing.T) {
 	need.Minutes(t, "many pushes that are killed")
-	t.Parallel()
 	random := chance.New(t)
 	options := registrytest.Options{Username: "ann", Password: pushPassword}
 	registries := []*registrytest.Registry{registrytest.Distribution(t, options), registrytest.Memory(t, options)}
@@ -283,7 +282,6 @@ func TestKilledPush(t *testing.T) {
 // TestPushRealImage guards the real thing: the image for this machine, built from this
 // repository's lock, to two registries over one command; others pull what was built.
 func TestPushRealImage(t *testing.T) {
-	t.Parallel()
 	dir, err := realBuild()
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,6 @@ import (
 // git repository, a module proxy and a checksum database on loopback. The lock is
 // of v1.102.3 and records outputs.
 func TestUpdateScripts(t *testing.T) {
-	t.Parallel()
 	repository := func(ts *testscript.TestScript) (*releasetest.Repository, testing.TB) {
 		return ts.Value("repository").(*releasetest.Repository), ts.Value("t").(testing.TB)
 	}
