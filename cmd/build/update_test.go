@@ -30,6 +30,9 @@ func TestUpdateScripts(t *testing.T) {
 			env.Setenv("REPO", u.URL)
 			env.Setenv("CACHE", tb.TempDir())
 			real, err := lock.Read("../../" + lock.File)
+			if err == nil {
+				real, err = real.Of(lock.Default) // as the release has it
+			}
 			if err != nil {
 				return err
 			}
