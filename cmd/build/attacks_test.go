@@ -42,7 +42,6 @@ type met struct {
 // The mistake it guards: a wrong image, registry, relay, certificate or document that
 // passes, and one that is refused with words that do not say why.
 func TestAttacks(t *testing.T) {
-	t.Parallel()
 	w := newHostileWorld(t)
 	rows := slices.Concat(w.images(), w.signatures(t), modules(t), upstreams(t), locks(w), relays(t))
 	cells := make([]string, len(rows))

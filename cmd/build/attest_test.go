@@ -32,7 +32,6 @@ const (
 // verify-signature on a small release, Docker's registry with a password, and a Sigstore
 // on loopback.
 func TestAttestScripts(t *testing.T) {
-	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/attest",
 		Setup: func(env *testscript.Env) error {

@@ -14,7 +14,6 @@ import (
 // TestFullDisk guards a disk that fills up: a message that says so, a non-zero exit
 // code, and a build that goes on when there is space again.
 func TestFullDisk(t *testing.T) {
-	t.Parallel()
 	for _, place := range []string{"cache", "output"} {
 		t.Run(place, func(t *testing.T) {
 			small := t.TempDir()
@@ -54,7 +53,6 @@ func TestFullDisk(t *testing.T) {
 func TestCompileWithoutNetwork(t *testing.T) {
 	need.Root(t, "for a network namespace")
 	need.Namespaces(t)
-	t.Parallel()
 	b := newBuilder(t)
 	want := b.run("--platform", "all")
 	results, err := filepath.Glob(filepath.Join(b.cache, "actions", "*.json"))

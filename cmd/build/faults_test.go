@@ -144,7 +144,6 @@ func TestKilledBuild(t *testing.T) {
 // TestTwoBuildsAtOnce guards two builds that share a cache and an output: both
 // work, and nothing is made twice.
 func TestTwoBuildsAtOnce(t *testing.T) {
-	t.Parallel()
 	b := newBuilder(t)
 	var results [2]imageResult
 	var wg sync.WaitGroup
@@ -173,7 +172,6 @@ func TestTwoBuildsAtOnce(t *testing.T) {
 // and takes its compilers with it.
 func TestInterruptedBuild(t *testing.T) {
 	need.Minutes(t, "a build with an empty build cache")
-	t.Parallel()
 	b := newBuilder(t)
 	// A build cache of its own makes the compilers work for a while.
 	if err := os.Remove(filepath.Join(b.cache, "go-build")); err != nil {
@@ -235,7 +233,6 @@ func processesOf(cache, word string) (list []string) {
 // size, time and inode are right: it is found when the layout, or an archive, is
 // written, and rebuilt then.
 func TestCorruptLate(t *testing.T) {
-	t.Parallel()
 	b := newBuilder(t)
 	want := b.run()
 	blobs, err := filepath.Glob(filepath.Join(b.cache, "blobs", strings.Repeat("[0-9a-f]", 64)))

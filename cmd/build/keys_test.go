@@ -22,7 +22,6 @@ import (
 // other keys for what that decides; and with a line in another package it has the same.
 func TestEditsMoveKeys(t *testing.T) {
 	need.Minutes(t, "this program compiled 21 times")
-	t.Parallel()
 	const (
 		compiled = "roots compile entrypoint base tailscaled derper own attestation"
 		layers   = "layers attestation"
@@ -40,7 +39,7 @@ func TestEditsMoveKeys(t *testing.T) {
 		{"internal/attest/licence.go", `" AND "`, `" and "`, "attestation"},                    // separator of licences
 		{"internal/attest/embed.go", "SPDX}, sbom}", "SLSA}, sbom}", "attestation"},            //
 		{"internal/lock/platform.go", `return p.part(2)`, `return "x" + p.part(2)`, "attestation"},
-		{"internal/plan/compile.go", `"-trimpath", "-buildvcs=false"`, `"-buildvcs=false"`, "compile base tailscaled derper attestation"},
+		{"internal/plan/compile.go", `"-trimpath", "-buildvcs=false"`, `"-buildvcs=false"`, "compile tailscaled derper attestation"},
 		{"entrypoint/main.go", "no such command", "no command", "entrypoint own attestation"},
 		{"derper.go", "// Module is", "// Module is not", "entrypoint layers attestation"},
 		{"LICENSE", "Copyright", "Copyleft", "base attestation"},

@@ -122,7 +122,6 @@ func (p *pusher) whole(t *testing.T, side int, digest string) {
 // registries; and running it again completes it, with the blobs that arrived before.
 func TestKilledPush(t *testing.T) {
 	need.Minutes(t, "many pushes that are killed")
-	t.Parallel()
 	random := chance.New(t)
 	options := registrytest.Options{Username: "ann", Password: pushPassword}
 	registries := []*registrytest.Registry{registrytest.Distribution(t, options), registrytest.Memory(t, options)}
@@ -283,13 +282,15 @@ func TestKilledPush(t *testing.T) {
 // TestPushRealImage guards the real thing: the image for this machine, built from this
 // repository's lock, to two registries over one command; others pull what was built.
 func TestPushRealImage(t *testing.T) {
-	t.Parallel()
 	dir, err := realBuild()
 	if err != nil {
 		t.Fatal(err)
 	}
 	l, err := lock.Read("../../" + lock.File)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err = l.Of(lock.Default); err != nil {
 		t.Fatal(err)
 	}
 	// A lock of this machine's platform only, so that the layout is all of it.
@@ -397,7 +398,7 @@ func TestPushSays(t *testing.T) {
 		{"a tag in the repository's name", []string{"--to", r.Repository("derper:latest")}, cli.ExitUsage, []string{"without tag or digest"}},
 		{"two ways to choose tags", append(repo, "--lock", release.LockFile, "--channel", "stable", "--tag", "x", release.Dir), cli.ExitUsage, []string{"--channel chooses tags, and so does --tag"}},
 		{"no such channel", append(repo, "--lock", release.LockFile, "--channel", "beta", release.Dir), cli.ExitUsage, []string{`--channel: "beta"`}},
-		{"two layouts", append(repo, "--lock", release.LockFile, "a", "b"), cli.ExitUsage, []string{`unexpected argument "b"`}},
+		{"a tag for two layouts", append(repo, "--tag", "x", "--lock", release.LockFile, "./a", "./b"), cli.ExitUsage, []string{"--tag names one image, and there are 2 layouts"}},
 		{"dry run", append(repo, "--lock", release.LockFile, "--dry-run", release.Dir), cli.ExitOK,
 			[]string{r.Repository("derper") + "@" + digest, "missing: 10 blobs (", "5 manifests", digest, "latest      new", "dry run: nothing was uploaded and no tag has moved"}},
 		{"push", append(repo, "--lock", release.LockFile, release.Dir), cli.ExitOK,

@@ -656,7 +656,6 @@ func (s *stage) otherIndex(file string) {
 // Then each step fails in its own way and is killed, and the next run finishes.
 func TestRehearsal(t *testing.T) {
 	need.Minutes(t, "a year of releases")
-	t.Parallel()
 	s := newStage(t)
 	s.next("v1.104.0")
 	s.next("v1.105.0-pre")
@@ -860,7 +859,6 @@ func (s *stage) newLocal() (dir, key string) {
 // where that stopped, and leaves a release with its notes.
 func TestResume(t *testing.T) {
 	need.Minutes(t, "a release stopped at each step")
-	t.Parallel()
 	s := newStage(t)
 	s.cut = true // tags move side by side: all of them may be on their way
 	dir, key := s.newLocal()
@@ -940,7 +938,6 @@ func (s *stage) setTrigger(f func(from, request string) bool) {
 // they name is signed first.
 func TestUnsigned(t *testing.T) {
 	need.Minutes(t, "a release through all steps")
-	t.Parallel()
 	s := newStage(t)
 	s.next("v1.104.0")
 	dir, key := s.newLocal()
@@ -964,7 +961,6 @@ func TestUnsigned(t *testing.T) {
 // program exits. A second signal ends it immediately.
 func TestSignalWhileTagsMove(t *testing.T) {
 	need.Minutes(t, "several releases")
-	t.Parallel()
 	s := newStage(t)
 	dir, key := s.newLocal()
 	for i, second := range []bool{false, true} {

@@ -151,7 +151,6 @@ func TestVersions(t *testing.T) {
 // own go command, module cache and build cache.
 func TestBinariesAreThoseOfGoInstall(t *testing.T) {
 	need.Minutes(t, "the real programs compiled again")
-	t.Parallel()
 	_, root := realImage(t)
 	l, err := lock.Read("../../" + lock.File)
 	if err != nil {
@@ -237,7 +236,6 @@ func TestNoticesOfAllModules(t *testing.T) {
 // TestOnlyEntrypointChanged guards that a change of the entrypoint rebuilds its
 // layer and no other: with a program that is compiled from a changed checkout.
 func TestOnlyEntrypointChanged(t *testing.T) {
-	t.Parallel()
 	if _, err := realBuild(); err != nil {
 		t.Fatal(err)
 	}

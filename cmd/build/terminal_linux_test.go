@@ -12,7 +12,6 @@ import (
 // TestOnTerminal has somebody type in a shell: what Tab completes, what help shows, and what
 // is said to who mistypes.
 func TestOnTerminal(t *testing.T) {
-	t.Parallel()
 	const library = "/usr/share/bash-completion/bash_completion"
 	bash := need.Program(t, "bash", "bash")
 	if _, err := os.Stat(library); err != nil {
@@ -31,7 +30,7 @@ func TestOnTerminal(t *testing.T) {
 	shell.Type(wipe+"build release --step si\t", "sign ")
 	shell.Type(wipe+"build completion \t\t", "bash  fish  zsh")
 	shell.Type(wipe+"build tset\n", "build: unknown command \"tset\"\r\nhint: did you mean test?\r\n", "$ ")
-	shell.Type("build push -h\n", "usage: build push [flags] [LAYOUT]\r\n", "$ ")
+	shell.Type("build push -h\n", "usage: build push [flags] [LAYOUT ...]\r\n", "$ ")
 	shell.Type("build -lock x\n", "hint: a long flag has two dashes: --lock\r\n", "$ ")
 	shell.Ends("exit 0\n", 0)
 }

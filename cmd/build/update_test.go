@@ -16,7 +16,6 @@ import (
 // git repository, a module proxy and a checksum database on loopback. The lock is
 // of v1.102.3 and records outputs.
 func TestUpdateScripts(t *testing.T) {
-	t.Parallel()
 	repository := func(ts *testscript.TestScript) (*releasetest.Repository, testing.TB) {
 		return ts.Value("repository").(*releasetest.Repository), ts.Value("t").(testing.TB)
 	}
@@ -31,6 +30,9 @@ func TestUpdateScripts(t *testing.T) {
 			env.Setenv("REPO", u.URL)
 			env.Setenv("CACHE", tb.TempDir())
 			real, err := lock.Read("../../" + lock.File)
+			if err == nil {
+				real, err = real.Of(lock.Default) // as the release has it
+			}
 			if err != nil {
 				return err
 			}

@@ -110,7 +110,6 @@ func (v *verifier) tampered() string {
 // TestVerifyExitCodes guards that the exit code is the verdict, that what is wrong is
 // said once and plainly, and that nothing is left behind.
 func TestVerifyExitCodes(t *testing.T) {
-	t.Parallel()
 	v := newVerifier(t)
 	trust := []string{"--trust-cache", "--cache", v.cache, "--lock", v.lock}
 	with := func(args ...string) []string { return append(trust[:len(trust):len(trust)], args...) }
@@ -148,7 +147,6 @@ func TestVerifyExitCodes(t *testing.T) {
 // an image in a registry. What was found is attested, and counts for who comes next.
 func TestVerifyFromNothing(t *testing.T) {
 	need.Minutes(t, "an empty cache")
-	t.Parallel()
 	v := newVerifier(t)
 	registry := registrytest.Distribution(t, registrytest.Options{})
 	ref := registry.Repository("derper") + ":1"

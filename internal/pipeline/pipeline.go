@@ -187,8 +187,11 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Actio
 	b.done = map[*plan.Action]outcome{}
 	// A few go commands at a time. Everything else has one slot for each core.
 	compile, work := make(chan struct{}, toolchain.ThisMachine().Commands), make(chan struct{}, runtime.GOMAXPROCS(0))
-	made := map[string]chan struct{}{}
+	made := map[string]chan struct{}{} // of those that run: nobody waits for others
 	for _, a := range p.Actions() {
+		if only != nil && !slices.Contains(only, a) {
+			continue
+		}
 		if made[a.Result()] != nil {
 			return nil, fmt.Errorf("%s: another action has its key", a.ID())
 		}
@@ -197,7 +200,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Actio
 	g, gctx := errgroup.WithContext(ctx)
 	after := order(p)
 	start := func(a *plan.Action, slots chan struct{}, run runner) {
-		if only != nil && !slices.Contains(only, a) {
+		if made[a.Result()] == nil {
 			return
 		}
 		g.Go(func() error {
