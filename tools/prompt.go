@@ -136,7 +136,7 @@ func (s *session) set(code int) {
 	}
 }
 
-// prompt is what stands in front of a line.
+// prompt is the prompt of the next line.
 func (s *session) prompt() string {
 	if prompt := s.runner.Vars["PS1"]; prompt.IsSet() {
 		return prompt.String()

@@ -466,8 +466,8 @@ func TestRecorded(t *testing.T) {
 }
 
 // TestVariant guards that an image is compared with what the lock has of its own variant, that
-// the documents name a variant a person could confuse with another, and that how it was made
-// is told without the lock's other variants.
+// the documents name a variant a person could confuse with another, and that the
+// provenance has nothing of the lock's other variants.
 func TestVariant(t *testing.T) {
 	other := attesttest.Other()
 	b := attesttest.BuildOf(t, other)

@@ -270,8 +270,8 @@ func testChanged(t *testing.T, w *world) {
 	}
 }
 
-// testUnknownTags guards against a tag that upstream has removed and that leaves nothing out
-// any more without a word.
+// testUnknownTags guards against silence about a tag that upstream has removed, and that
+// leaves nothing out any more.
 func testUnknownTags(t *testing.T, w *world) {
 	var said bytes.Buffer
 	b := w.builder(t, w.copied(t), &said)
