@@ -39,10 +39,11 @@ func TestEditsMoveKeys(t *testing.T) {
 		{"internal/attest/licence.go", `" AND "`, `" and "`, "attestation"},                    // separator of licences
 		{"internal/attest/embed.go", "SPDX}, sbom}", "SLSA}, sbom}", "attestation"},            //
 		{"internal/lock/platform.go", `return p.part(2)`, `return "x" + p.part(2)`, "attestation"},
-		{"internal/plan/compile.go", `"-trimpath", "-buildvcs=false"`, `"-buildvcs=false"`, "compile tailscaled derper attestation"},
+		{"internal/plan/compile.go", `"-trimpath", "-buildvcs=false", flags}`, `"-buildvcs=false", flags}`, "compile tailscaled derper attestation"},
 		{"entrypoint/main.go", "no such command", "no command", "entrypoint own attestation"},
 		{"derper.go", "// Module is", "// Module is not", "entrypoint layers attestation"},
 		{"LICENSE", "Copyright", "Copyleft", "base attestation"},
+		{"tools/main.go", "no tool", "no such tool", ""}, // no variant of the lock has them
 		{"cmd/build/image.go", "unchanged", "the same", ""},
 		{"cmd/build/plan.go", "build plan --platform", "build plan  --platform", ""},
 		{"internal/cli/cli.go", `"hint: %s\n"`, `"do: %s\n"`, ""},
