@@ -2,9 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -17,7 +22,6 @@ import (
 	"github.com/u-root/u-root/pkg/core/ls"
 	"github.com/u-root/u-root/pkg/core/mkdir"
 	"github.com/u-root/u-root/pkg/core/mv"
-	"github.com/u-root/u-root/pkg/core/rm"
 	"github.com/u-root/u-root/pkg/core/touch"
 	"github.com/u-root/u-root/pkg/core/xargs"
 )
@@ -25,7 +29,7 @@ import (
 // commands are u-root's.
 var commands = map[string]func() core.Command{
 	"cat": cat.New, "chmod": chmod.New, "cp": cp.New, "find": find.New, "ls": ls.New,
-	"mkdir": mkdir.New, "mv": mv.New, "rm": rm.New, "touch": touch.New, "xargs": func() core.Command { return xargs.New() },
+	"mkdir": mkdir.New, "mv": mv.New, "touch": touch.New, "xargs": func() core.Command { return xargs.New() },
 }
 
 // files are the tools for files. Some say that something failed, and end as if it had not.
@@ -35,10 +39,20 @@ func files(args []string) error {
 	if name == "ls" {
 		args = present(args, errs)
 	}
-	command := commands[name]()
-	command.SetIO(os.Stdin, os.Stdout, errs)
-	command.SetLookupEnv(os.LookupEnv)
-	err := command.Run(args...)
+	var err error
+	for _, args := range runs(name, args) {
+		command := commands[name]()
+		command.SetIO(os.Stdin, os.Stdout, errs)
+		if name == "xargs" { // what it runs writes there, too, and says with its code how it went
+			command.SetIO(os.Stdin, os.Stdout, os.Stderr)
+		}
+		command.SetLookupEnv(os.LookupEnv)
+		err = errors.Join(err, command.Run(args...))
+	}
+	if errors.Is(err, exec.ErrNotFound) {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return status(127)
+	}
 	if slices.Contains(args, "--help") || slices.Contains(args, "-help") {
 		return nil
 	}
@@ -46,6 +60,60 @@ func files(args []string) error {
 		err = status(1)
 	}
 	return err
+}
+
+// runs are the command lines for u-root. Its cp forgets the errors of all sources but the last:
+// it copies one at a time.
+func runs(name string, args []string) [][]string {
+	flag := func(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-" }
+	operands := slices.DeleteFunc(slices.Clone(args), flag)
+	if name != "cp" || len(operands) < 3 {
+		return [][]string{args}
+	}
+	flags, to := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return !flag(arg) }), operands[len(operands)-1]
+	if fi, err := os.Stat(to); err != nil || !fi.IsDir() {
+		return [][]string{args} // which it refuses
+	}
+	var list [][]string
+	for _, from := range operands[:len(operands)-1] {
+		list = append(list, slices.Concat(flags, []string{from, to}))
+	}
+	return list
+}
+
+// remove is rm. With -f, only what is not there is no error.
+func remove(args []string) error {
+	flags := new(pflag.FlagSet)
+	recursive := flags.BoolP("recursive", "r", false, "folders, with all that is in them")
+	upper := flags.BoolP("Recursive", "R", false, "as -r")
+	force := flags.BoolP("force", "f", false, "what is not there is no error")
+	names, err := parse(flags, args, "[-rf] FILE…", 0, -1)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 && !*force {
+		return usageError{errors.New("usage: rm [-rf] FILE…")}
+	}
+	var failed error
+	for _, name := range names {
+		fi, err := os.Lstat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && *force:
+			continue
+		case err != nil:
+		case fi.IsDir() && !*recursive && !*upper:
+			err = fmt.Errorf("%s: is a folder", name)
+		case filepath.Base(name) == "." || filepath.Base(name) == ".." || filepath.Clean(name) == "/":
+			err = fmt.Errorf("%s: is not removed", name)
+		default:
+			err = os.RemoveAll(name)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "rm:", err)
+			failed = status(1)
+		}
+	}
+	return failed
 }
 
 // present leaves files out that are not there, which ls would say on its output.
@@ -88,15 +156,17 @@ func tee(args []string) error {
 	if *more {
 		how = os.O_APPEND
 	}
-	to := []io.Writer{os.Stdout}
+	to, failed := []io.Writer{os.Stdout}, error(nil)
 	for _, name := range names {
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|how, 0o666)
-		if err != nil {
-			return err
+		if err != nil { // the others get it all the same
+			fmt.Fprintln(os.Stderr, "tee:", err)
+			failed = status(1)
+			continue
 		}
 		defer f.Close()
 		to = append(to, f)
 	}
 	_, err = io.Copy(io.MultiWriter(to...), os.Stdin)
-	return err
+	return cmp.Or(err, failed)
 }

@@ -70,7 +70,7 @@ func records(ctx context.Context, r *net.Resolver, kind, name string) (list []st
 		return list, err
 	case kind == "cname":
 		target, err := r.LookupCNAME(ctx, name)
-		if err == nil {
+		if err == nil && !strings.EqualFold(strings.TrimSuffix(target, "."), strings.TrimSuffix(name, ".")) { // itself: there is none
 			list = append(list, "CNAME "+target)
 		}
 		return list, err
@@ -103,7 +103,7 @@ func wget(args []string) error {
 	headers := flags.BoolP("server-response", "S", false, "print the head of the answer")
 	quiet := flags.BoolP("quiet", "q", false, "say nothing of what works")
 	seconds := flags.IntP("timeout", "T", 0, "seconds that it may take; 0 for any")
-	insecure := flags.Bool("no-check-certificate", false, "take any certificate")
+	insecure := flags.Bool("no-check-certificate", false, "accept any certificate")
 	send := flags.StringArray("header", nil, "a line for the head of the request")
 	method := flags.String("method", http.MethodGet, "the request's method")
 	body := flags.String("post-data", "", "what to send in a POST request")

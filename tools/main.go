@@ -1,7 +1,7 @@
-// Tools is the shell and the tools of the variant for debugging: one program that is
-// what it is called as, by links to it. What well-kept libraries have is theirs: the shell
-// is mvdan.cc/sh, its line editor golang.org/x/term, files are u-root's. The rest is here,
-// as far as somebody needs it who looks into a relay.
+// Tools is the shell and the tools of the variant for debugging: one program, and links to it
+// that name the tools. Libraries do most of the work: the shell is mvdan.cc/sh, its line editor
+// golang.org/x/term, most tools for files are u-root's. The rest is here, as far as debugging a
+// relay needs it.
 //
 // It promises the exit codes that POSIX has, and not all flags.
 package main
@@ -23,7 +23,7 @@ import (
 type tool func(args []string) error
 
 var tools = map[string]tool{
-	"cat": files, "chmod": files, "cp": files, "find": files, "ls": files, "mkdir": files, "mv": files, "rm": files, "touch": files, "xargs": files,
+	"cat": files, "chmod": files, "cp": files, "find": files, "ls": files, "mkdir": files, "mv": files, "rm": remove, "touch": files, "xargs": files,
 	"grep": grep, "head": head, "sort": sortLines, "tail": tail, "tee": tee, "wc": wc,
 	"date": date, "df": df, "env": env, "hostname": hostname, "id": id, "kill": kill, "ps": ps, "sleep": sleep,
 	"host": host, "ip": ip, "nc": nc, "ss": ss, "wget": wget,

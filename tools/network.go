@@ -241,6 +241,9 @@ func nc(args []string) error {
 	if err != nil {
 		return err
 	}
+	if *udp && *scan {
+		return usageError{errors.New("-z with -u says nothing: no answer comes of connecting")}
+	}
 	network := "tcp"
 	if *udp {
 		network = "udp"

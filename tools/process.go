@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"os/user"
@@ -113,7 +114,7 @@ func kill(args []string) error {
 		return nil
 	case len(args) > 1 && args[0] == "-s":
 		name, args = args[1], args[2:]
-	case len(args) > 1 && strings.HasPrefix(args[0], "-") && args[0] != "--":
+	case len(args) > 0 && strings.HasPrefix(args[0], "-") && args[0] != "--": // a PID below 0 only after this
 		name, args = args[0][1:], args[1:]
 	}
 	if len(args) > 0 && args[0] == "--" {
@@ -223,7 +224,7 @@ func sleep(args []string) error {
 	if len(args) == 0 {
 		return usageError{errors.New("usage: sleep SECONDS[smhd]…")}
 	}
-	var total time.Duration
+	seconds := 0.0
 	for _, arg := range args {
 		unit := time.Second
 		for end, u := range map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour} {
@@ -233,12 +234,12 @@ func sleep(args []string) error {
 			}
 		}
 		n, err := strconv.ParseFloat(arg, 64)
-		if err != nil || n < 0 {
+		if err != nil || !(n >= 0) { // no number is neither
 			return usageError{fmt.Errorf("invalid time %q", arg)}
 		}
-		total += time.Duration(n * float64(unit))
+		seconds += n * unit.Seconds()
 	}
-	time.Sleep(total)
+	time.Sleep(time.Duration(min(seconds, float64(math.MaxInt64/int64(time.Second))) * float64(time.Second)))
 	return nil
 }
 

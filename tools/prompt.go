@@ -22,8 +22,9 @@ const interrupted = 128 + int(syscall.SIGINT)
 
 // A session is a shell that runs.
 type session struct {
-	runner *interp.Runner
-	code   atomic.Int32 // of the program that ended after an interrupt
+	runner   *interp.Runner
+	terminal bool         // a person is at it
+	code     atomic.Int32 // of the program that ended after an interrupt
 
 	mu        sync.Mutex
 	interrupt context.CancelFunc // ends what the shell is doing
@@ -58,7 +59,7 @@ func (s *session) exec(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 		}
 		err := next(context.WithoutCancel(ctx), args)
 		code, _ := errors.AsType[interp.ExitStatus](err)
-		if int(code) == interrupted { // the signal may reach this shell later
+		if int(code) == interrupted && s.terminal { // the signal may reach this shell later
 			s.stop()
 		}
 		s.code.Store(int32(code))
@@ -72,6 +73,7 @@ func (s *session) talk() error {
 	if err != nil {
 		return err
 	}
+	s.terminal = true
 	// Of these, the shell ignores what comes meanwhile; programs do not inherit that.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGQUIT, syscall.SIGTSTP)

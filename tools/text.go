@@ -114,7 +114,9 @@ func grep(args []string) error {
 		return usageError{err}
 	}
 	if *recursive {
-		rest = below(rest)
+		if rest = below(rest); len(rest) == 0 {
+			return status(1)
+		}
 	}
 	out := bufio.NewWriter(os.Stdout)
 	defer out.Flush()

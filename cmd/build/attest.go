@@ -48,7 +48,7 @@ Nothing is signed.`,
 		Args:    cli.AtMostOne("layouts"),
 	}
 	in.registerLock(c)
-	c.Flags().StringVar(&output, "output", "", "`folder` for the files (default attestations, and the suffix of the image's variant, as attestations-debug)")
+	c.Flags().StringVar(&output, "output", "", "`folder` for the files (default attestations, and the suffix of the image's variant, as attestations-nonroot)")
 	out := newPrinter(e, c)
 	c.PreRunE = checkLayout
 	c.RunE = func(c *cobra.Command, args []string) error {

@@ -41,8 +41,8 @@ func variantNames(list []lock.Variant) (names []string) {
 	return names
 }
 
-// chosenVariants is the value of --variant, in the order of the lock. The default one is the
-// lock's first, whatever its name is: so does who builds a lock of another program's.
+// chosenVariants is the value of --variant, in the order of the lock. default is the lock's
+// first variant if none has that name: --variant is not needed for a lock of one variant.
 func (f *inputFlags) chosenVariants(l *lock.Lock) ([]string, error) {
 	all := variantNames(l.Inputs.Variants)
 	chosen := map[string]bool{}

@@ -31,7 +31,7 @@ type imageResult struct {
 
 const imageText = `{{template "image" .}}{{range .Others}}
 {{template "image" .}}{{end}}
-next: {{if .Loaded}}docker run --rm -p 443:443 -p 80:80 -p 3478:3478/udp {{.Reference}}{{else}}{{self}} --load{{end}}
+next: {{if .Loaded}}docker run --rm -p 443:443 -p 80:80 -p 3478:3478/udp {{.Reference}}{{else}}{{self}}{{if ne .Variant "default"}} --variant {{.Variant}}{{end}} --load{{end}}
 {{define "image"}}{{if .Explain}}{{range .Actions}}{{.Action}}: {{if .Cached}}from the cache
 {{else}}ran, {{printf "%.1f" .Seconds}}s
 {{range .Why}}    {{.}}
@@ -63,7 +63,7 @@ func newImage(e *env) *cobra.Command {
 	in.registerPlatforms(c, "host", "in the lock")
 	in.registerCache(c)
 	f := c.Flags()
-	f.StringVar(&output, "output", "dist", "`folder` for the OCI layout; those of other variants than the default end in their suffix, as dist-debug")
+	f.StringVar(&output, "output", "dist", "`folder` for the OCI layout; those of other variants than the default end in their suffix, as dist-nonroot")
 	f.StringVar(&tarball, "tarball", "", "also write a docker archive, of one variant for one platform, to `file`")
 	f.BoolVar(&load, "load", false, "also load the image into Docker")
 	f.BoolVar(&record, "update-lock", false, "record what came out in the lock, instead of comparing; needs --platform all, and builds all variants")
@@ -82,9 +82,9 @@ func newImage(e *env) *cobra.Command {
 		case record && len(chosen) != len(l.Inputs.Platforms):
 			return cli.Usage("--update-lock records the outputs of all platforms: add --platform all")
 		case tarball != "" && len(chosen) != 1:
-			return cli.Usage("--tarball takes one platform, not %d", len(chosen))
+			return cli.Usage("--tarball: expected one platform, got %d", len(chosen))
 		case tarball != "" && len(variants) != 1:
-			return cli.Usage("--tarball takes one variant, not %d", len(variants))
+			return cli.Usage("--tarball: expected one variant, got %d", len(variants))
 		}
 		for _, v := range l.Inputs.Variants {
 			if err := image.CheckLayout(delivery.LayoutOf(output, v)); err != nil && slices.Contains(variants, v.Name) {

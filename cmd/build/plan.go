@@ -69,7 +69,7 @@ compact JSON.`,
 		}
 		variants, err := in.chosenVariants(l)
 		if err == nil && len(variants) != 1 {
-			err = cli.Usage("--variant: plan takes one variant, not %d", len(variants))
+			err = cli.Usage("--variant: expected one variant, got %d", len(variants))
 		}
 		if err == nil {
 			l, err = l.Of(variants[0])

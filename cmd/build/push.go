@@ -57,7 +57,7 @@ GHCR_IO_USERNAME and GHCR_IO_PASSWORD, and REGISTRY_EXAMPLE_COM_5000_USERNAME
 for registry.example.com:5000; a dash becomes __. A token is a password.`,
 		Example: `  build push --dry-run
   build push --to registry.example.com/derper --to ghcr.io/me/derper
-  build push ./dist ./dist-debug`,
+  build push ./dist ./dist-nonroot`,
 	}
 	o.registerLock(c)
 	f := c.Flags()

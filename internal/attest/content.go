@@ -112,7 +112,7 @@ func readLayer(ctx context.Context, l v1.Layer, files map[string]*file, links ma
 	h, err := tr.Next()
 	for ; err == nil; h, err = tr.Next() {
 		switch name := strings.TrimPrefix(h.Name, "/"); {
-		case h.Typeflag == tar.TypeDir, h.Typeflag == tar.TypeSymlink && h.Linkname == links[name] && files[name] == nil:
+		case h.Typeflag == tar.TypeDir, h.Typeflag == tar.TypeSymlink && h.Linkname != "" && h.Linkname == links[name] && files[name] == nil:
 		case h.Typeflag != tar.TypeReg || strings.HasPrefix(path.Base(name), ".wh."):
 			return record, fmt.Errorf("%s: neither a file nor a folder", name)
 		default:

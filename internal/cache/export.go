@@ -1,12 +1,12 @@
 package cache
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
 )
@@ -54,33 +54,33 @@ func (c *Cache) export(key, dir string) error {
 	return atomicfile.Write(to.actionFile(key, ".json"), data)
 }
 
-// Import takes in what Export has left in a folder, which may be missing. Each blob is
-// checked by content; that it is what the action makes, only who exported it knows.
-func (c *Cache) Import(dir string) error {
+// Import takes in what Export has left of these keys in a folder, which may be missing. What
+// this cache has stays, and results of other actions in the folder count for nothing. Each blob
+// is checked by content; that it is what the action makes, only who exported it knows.
+func (c *Cache) Import(keys []string, dir string) error {
 	from := Cache{dir: dir}
-	names, err := filepath.Glob(from.actionFile("*", ".json"))
-	for _, name := range names {
-		if err = c.take(&from, name); err != nil {
-			return fmt.Errorf("cache: import %s: %w; remove %s to do without it", name, err, dir)
+	for _, key := range keys {
+		if err := c.take(&from, key); err != nil {
+			return fmt.Errorf("cache: import %s: %w; remove %s to do without it", key, err, dir)
 		}
 	}
-	return err
+	return nil
 }
 
-func (c *Cache) take(from *Cache, name string) error {
-	data, err := os.ReadFile(name)
+func (c *Cache) take(from *Cache, key string) error {
+	data, err := os.ReadFile(from.actionFile(key, ".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
+		return err
+	}
+	if have, err := c.Get(key); have != nil || err != nil {
 		return err
 	}
 	r, err := decode(data)
 	if err != nil {
 		return err
-	}
-	key := strings.TrimSuffix(filepath.Base(name), ".json")
-	if have, err := os.ReadFile(c.actionFile(key, ".json")); err == nil && bytes.Equal(have, data) {
-		if r, err := c.Get(key); r != nil || err != nil {
-			return err
-		}
 	}
 	for file, b := range r.Blobs {
 		switch got, err := c.AddFile(from.Path(b)); {

@@ -14,7 +14,7 @@ func TestExport(t *testing.T) {
 	put(t, from, "other", "of no interest")
 	dir := filepath.Join(t.TempDir(), "not", "yet", "there")
 	to, _ := open(t, t.TempDir())
-	if err := to.Import(dir); err != nil {
+	if err := to.Import([]string{"key", "missing"}, dir); err != nil {
 		t.Fatalf("nothing to import: %v", err)
 	}
 	if err := from.Export([]string{"key"}, dir); err != nil {
@@ -24,7 +24,7 @@ func TestExport(t *testing.T) {
 	if err := errors.Join(os.Chmod(blob, 0o644), os.WriteFile(blob, []byte("contenT"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	if err := to.Import(dir); !errors.Is(err, ErrCorrupt) {
+	if err := to.Import([]string{"key", "missing"}, dir); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("another content: %v", err)
 	}
 	if r, err := to.Get("key"); r != nil || err != nil {
@@ -34,7 +34,7 @@ func TestExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time it is there
-		if err := to.Import(dir); err != nil {
+		if err := to.Import([]string{"key", "missing"}, dir); err != nil {
 			t.Fatal(err)
 		}
 		r, err := to.Get("key")
@@ -47,6 +47,22 @@ func TestExport(t *testing.T) {
 	}
 	if r, err := to.Get("other"); r != nil || err != nil {
 		t.Errorf("what was not exported: %v, %v", r, err)
+	}
+	// Neither what nobody asked for, nor another result of what is there.
+	evil, _ := open(t, t.TempDir())
+	put(t, evil, "key", "evil")
+	put(t, evil, "other", "evil")
+	if err := evil.Export([]string{"key", "other"}, dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Import([]string{"key"}, dir); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := to.Get("key"); err != nil || r.Blobs["file"] != b {
+		t.Errorf("what was there was replaced: %+v, %v", r, err)
+	}
+	if r, err := to.Get("other"); r != nil || err != nil {
+		t.Errorf("what nobody asked for: %v, %v", r, err)
 	}
 	if err := from.Export([]string{"missing"}, dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such result: %v", err)

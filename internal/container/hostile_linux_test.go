@@ -225,7 +225,7 @@ func TestHostileSize(t *testing.T) {
 	for what, b := range map[string]bounds{"bytes": {bytes: 10_000, files: 100}, "files": {bytes: 1 << 20, files: 3}} {
 		unpackLimits = b
 		img := small(t, host, layer(t, file("a", strings.Repeat("x", 6000))), layer(t, file("b", "x"), file("c/d/e", "x")))
-		if err := Unpack(img, t.TempDir()); err == nil || !strings.Contains(err.Error(), "too large") {
+		if err := unpack(img, t.TempDir()); err == nil || !strings.Contains(err.Error(), "too large") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

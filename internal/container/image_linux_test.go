@@ -252,7 +252,7 @@ func TestUnpack(t *testing.T) {
 			entry{tar.Header{Name: "closed/", Typeflag: tar.TypeDir, Mode: 0o4000}, ""}, // which is not to stay for ever
 			entry{tar.Header{Name: "suid", Typeflag: tar.TypeReg, Mode: 0o4755}, "x"}))
 	dir := t.TempDir()
-	if err := Unpack(img, dir); err != nil {
+	if err := unpack(img, dir); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"etc/kept": "kept", "dir/a": "second", "hard": "second"} {
@@ -278,7 +278,7 @@ func TestUnpack(t *testing.T) {
 func TestUnpackBounds(t *testing.T) {
 	for form, data := range tartest.Sparse("big") {
 		l := static.NewLayer(data, types.OCIUncompressedLayer)
-		if err := Unpack(small(t, host, l), t.TempDir()); !errors.Is(err, limit.ErrSparse) {
+		if err := unpack(small(t, host, l), t.TempDir()); !errors.Is(err, limit.ErrSparse) {
 			t.Errorf("%s: %v", form, err)
 		}
 	}
@@ -315,7 +315,7 @@ func TestUnpackStaysInside(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := Unpack(small(t, host, layer(t, entries...)), dir); err == nil || !strings.HasPrefix(err.Error(), "unpack: ") {
+		if err := unpack(small(t, host, layer(t, entries...)), dir); err == nil || !strings.HasPrefix(err.Error(), "unpack: ") {
 			t.Errorf("%s: %v", what, err)
 		}
 		for _, d := range []string{outside, parent} {
@@ -329,7 +329,7 @@ func TestUnpackStaysInside(t *testing.T) {
 	if err := os.WriteFile(precious, []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	Unpack(small(t, host, layer(t, link("p", precious, tar.TypeSymlink), file("p", "yours"))), t.TempDir())
+	unpack(small(t, host, layer(t, link("p", precious, tar.TypeSymlink), file("p", "yours"))), t.TempDir())
 	if b, _ := os.ReadFile(precious); string(b) != "mine" {
 		t.Error("written through a link")
 	}

@@ -97,7 +97,7 @@ func (s *state) unpack(img v1.Image) error {
 			return err
 		}
 	}
-	return Unpack(img, s.path("rootfs"))
+	return unpack(img, s.path("rootfs"))
 }
 
 func (native) Sweep(context.Context) error { return sweepState() }

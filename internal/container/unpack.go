@@ -20,10 +20,10 @@ import (
 // has no process and no file. Systemd.io/UIDS-GIDS lists it as unused, and a container has it, too.
 const nobody = 65530
 
-// Unpack writes the file system of an image to an empty directory. Nothing is written outside of it, whatever the
+// unpack writes the file system of an image to an empty directory. Nothing is written outside of it, whatever the
 // names and links in the image say: os.Root sees to that, and an image that tries is an error. So is one without
 // end. All belongs to the container's user, whoever the image says.
-func Unpack(img v1.Image, dir string) error {
+func unpack(img v1.Image, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err

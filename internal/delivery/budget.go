@@ -100,7 +100,7 @@ func (d *Delivery) packages(ctx context.Context, e *BudgetError, before, now loc
 		}
 		weight, err := d.weigh(ctx, b.Digest)
 		if err != nil {
-			d.Display.Printf("budget: %s: what is in it cannot be said: %v", b.Name, err)
+			d.Display.Printf("budget: %s: cannot list its packages: %v", b.Name, err)
 			continue
 		}
 		old := &gobinary.Weight{}

@@ -35,12 +35,26 @@ func (d *Delivery) Compile(ctx context.Context) error {
 		if err := builder.For(in).Compile(ctx, p, own); err != nil {
 			return err
 		}
-		var keys []string
-		for _, a := range own {
-			keys = append(keys, a.Key())
-		}
-		return d.Cache.Export(keys, d.Compiled)
+		return d.Cache.Export(keysOf(own), d.Compiled)
 	})
+}
+
+// takeCompiled takes in what Compile has made on other machines, and nothing else that is in
+// the folder.
+func (d *Delivery) takeCompiled() error {
+	if d.Compiled == "" {
+		return nil
+	}
+	return eachOwn(d.Lock.Inputs, func(_ string, _ *plan.Plan, own []*plan.Action) error {
+		return d.Cache.Import(keysOf(own), d.Compiled)
+	})
+}
+
+func keysOf(actions []*plan.Action) (keys []string) {
+	for _, a := range actions {
+		keys = append(keys, a.Key())
+	}
+	return keys
 }
 
 // eachOwn does something for each variant, with its plan and the actions in it that compile

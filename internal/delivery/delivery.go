@@ -63,10 +63,8 @@ func LayoutOf(base string, v lock.Variant) string { return base + v.Suffix }
 // [*BudgetError] if it is too large: then its layout is as it was, and to record, the lock.
 func (d *Delivery) Run(ctx context.Context, use ...func(*Result) error) (results []*Result, err error) {
 	d.builder = &pipeline.Builder{Cache: d.Cache, Modules: d.Modules, Display: d.Display}
-	if d.Compiled != "" {
-		if err := d.Cache.Import(d.Compiled); err != nil {
-			return nil, err
-		}
+	if err := d.takeCompiled(); err != nil {
+		return nil, err
 	}
 	var before [][]*pipeline.Build
 	if d.Record {

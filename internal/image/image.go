@@ -67,10 +67,14 @@ func Annotations(in lock.Inputs) map[string]string {
 	return list
 }
 
-// VariantOf is the name of the variant that labels or annotations say, "" for none.
+// VariantOf is the name of the variant that labels or annotations say, "" for none, or for one
+// that no lock can have.
 func VariantOf(labels map[string]string) string {
 	var v lock.Variant
 	_ = json.Unmarshal([]byte(labels[LabelVariant]), &v) // an image of another kind says nothing
+	if !lock.IsName(v.Name) {
+		return ""
+	}
 	return v.Name
 }
 

@@ -60,7 +60,7 @@ func schemaOf(data []byte) int {
 
 var (
 	goVersion = regexp.MustCompile(`^go1\.[0-9]+\.[0-9]+$`)
-	fileName  = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	fileName  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`)
 	gitCommit = regexp.MustCompile(`^[0-9a-f]{40}$`)
 	anyDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 	h1        = regexp.MustCompile(`^h1:[0-9A-Za-z+/]{42}[048AEIMQUYcgkosw]=$`) // base64 of 32 bytes
@@ -157,6 +157,9 @@ func (o *Output) check(at string, in Inputs, want wanting, isDigest func(key, s 
 		isDigest(key+".attestation", po.Attestation)
 	}
 }
+
+// IsName reports whether s can be the name of a variant, a layer or a program.
+func IsName(s string) bool { return fileName.MatchString(s) }
 
 // wanting notes what is wrong with a key's value, unless it is ok.
 type wanting func(ok bool, key, format string, args ...any)

@@ -303,8 +303,8 @@ func (e Entry) check(key string, want wanting) {
 	want(e.Owner >= 0, key+".owner", "is below 0")
 	want(octal.MatchString(e.Mode), key+".mode", "%q is no mode in octal such as 0755", e.Mode)
 	want(!strings.HasPrefix(e.Text, "\x7fELF"), key+".text", "is a program")
-	want(e.Text == "" || !folder, key+".text", "stands beside a folder")
-	want(e.Link == "" || !folder && e.Text == "" && e.Mode == linkMode, key+".link", "stands beside a folder, a text, or a mode other than %s", linkMode)
+	want(e.Text == "" || !folder, key+".text", "cannot be combined with a folder")
+	want(e.Link == "" || !folder && e.Text == "" && e.Mode == linkMode, key+".link", "cannot be combined with a folder, a text, or a mode other than %s", linkMode)
 	inside := path.Join("/", path.Dir(name), e.Link)
 	want(e.Link == "" || !path.IsAbs(e.Link) && path.Clean(e.Link) == e.Link && fs.ValidPath(inside[1:]) && !strings.ContainsFunc(e.Link, unicode.IsControl) && climbs(e.Link) <= strings.Count(name, "/"),
 		key+".link", "expected a path from the link's folder to a file of the image, got %q", e.Link)

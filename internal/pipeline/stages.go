@@ -184,7 +184,9 @@ func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work stri
 	if err != nil {
 		return nil, err
 	}
-	b.tagsSeen.Do(func() { b.sayUnknownTags(source) })
+	if _, tailscales := a.Inputs[lock.TailscaleModule+"@"+b.Inputs.Tailscale.Version]; tailscales {
+		b.tagsSeen.Do(func() { b.sayUnknownTags(source) })
+	}
 	task := b.Display.Start(a.ID(), "packages")
 	defer func() { task.End(err) }()
 	task.Set(0, int64(packages))

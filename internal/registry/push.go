@@ -35,6 +35,15 @@ type Plan struct {
 	there bool // it is in the repositories already, and nothing is uploaded
 }
 
+// versions are those of the images: of a release one, of a withdrawal one for each variant.
+func (p Plan) versions() string {
+	var list []string
+	for _, image := range p.Images {
+		list = append(list, fmt.Sprint(image.Version))
+	}
+	return strings.Join(slices.Compact(list), ", ")
+}
+
 // Pushed says what became of a push, or would.
 type Pushed struct {
 	Images       []PushedImage       `json:"images"`
@@ -275,7 +284,7 @@ func (c *Client) survey(ctx context.Context, p Plan, targets []*target, pushed *
 		}
 		lacks := t.lacks.summary()
 		if p.there && len(lacks.Digests) > 0 {
-			return fmt.Errorf("%s: version %s %w: it lacks %s", t, p.Images[0].Version, ErrIncomplete, strings.Join(lacks.Digests, ", "))
+			return fmt.Errorf("%s: version %s %w: it lacks %s", t, p.versions(), ErrIncomplete, strings.Join(lacks.Digests, ", "))
 		}
 		pushed.Repositories[i].Missing = lacks
 		if t.from != nil && lacks.Blobs > 0 {

@@ -34,7 +34,7 @@ type entry struct {
 	Changes []string `json:"changes,omitempty"`
 	// Before are the digests that the tags which always move named before the step tag, by
 	// variant.
-	Before Digests `json:"before,omitempty"`
+	Before Digests `json:"beforeByVariant,omitempty"`
 }
 
 // openJournal reads the journal in the folder dir, which need not exist. An entry that

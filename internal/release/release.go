@@ -139,9 +139,10 @@ type Result struct {
 	// Digest is the digest of the index of the default variant.
 	Digest string  `json:"digest"`
 	Images Digests `json:"images"`
-	// Variants are the names of its variants, Compiling of those that the step compile is for.
+	// Variants are the names of its variants, Compiling, after the step update, of those that
+	// the step compile is for.
 	Variants  []string `json:"variants"`
-	Compiling []string `json:"compiling"`
+	Compiling []string `json:"compiling,omitempty"`
 	// Needed reports whether there was something to release; Published whether this
 	// run published it.
 	Needed    bool `json:"needed"`
@@ -242,8 +243,10 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 			return nil, err
 		}
 	}
-	if result.Compiling, err = delivery.Compiling(l.Inputs); err != nil {
-		return nil, err
+	if first == Steps[0] && !r.whole { // whose other steps run on other machines
+		if result.Compiling, err = delivery.Compiling(l.Inputs); err != nil {
+			return nil, err
+		}
 	}
 	result.Version, result.Variants = l.Inputs.Version(), namesOf(l.Inputs.Variants)
 	if l.Outputs == nil { // which revision it is, the step build says

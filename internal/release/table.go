@@ -27,8 +27,6 @@ type Step struct {
 	Name, Does string
 	// Needs is what must be at hand.
 	Needs Need
-	// Leaves are the files that the step leaves in the release's folder.
-	Leaves []string
 
 	// Ahead is set for a step that makes a part of the next one's work on other machines. The
 	// next one does what is left of it: where all steps run on one machine, all.
@@ -87,13 +85,13 @@ const (
 // Steps are the steps of a release, in their order.
 var Steps = []*Step{
 	{Name: "update", Does: "take the newest release of tailscale, proven, into the release's lock",
-		Needs: Sources, Leaves: []string{lockName}, run: (*Release).update},
+		Needs: Sources, run: (*Release).update},
 	{Name: "compile", Does: "alone: compile what is of one variant, for build elsewhere",
-		Needs: Sources, Leaves: []string{compiledName}, Ahead: true, variants: true, run: (*Release).compile},
+		Needs: Sources, Ahead: true, variants: true, run: (*Release).compile},
 	{Name: "build", Does: "build all images; record what came out, or compare with the lock",
-		Needs: Sources, Leaves: []string{lockName, layoutName}, run: (*Release).build},
+		Needs: Sources, run: (*Release).build},
 	{Name: "test", Does: "test every image, or those of --variant and --platform",
-		Needs: Layout | Images | Containers, Leaves: []string{testName}, variants: true, once: true, run: (*Release).test},
+		Needs: Layout | Images | Containers, variants: true, once: true, run: (*Release).test},
 	{Name: "push", Does: "push the images to all repositories by digest, and read them back",
 		Needs: Layout | Images | Push, run: (*Release).push},
 	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
@@ -103,7 +101,7 @@ var Steps = []*Step{
 	{Name: "tag", Does: "move the tags of all variants, in all repositories",
 		Needs: Layout | Images | Push, run: (*Release).tag},
 	{Name: "record", Does: "write down the release: the lock with its outputs, and the notes",
-		Needs: Images | Pull | Recording, Leaves: []string{notesName}, run: (*Release).record},
+		Needs: Images | Pull | Recording, run: (*Release).record},
 }
 
 // Named is the step of that name, nil for none.

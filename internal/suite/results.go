@@ -30,7 +30,7 @@ type Results struct {
 	Rows     `json:"cases"`
 }
 
-// name is of what they are: linux/amd64 debug with native.
+// name is of what they are: linux/amd64 nonroot with native.
 func (r *Results) name() string { return nameOf(r.Platform, r.Variant) + " with " + r.Runner }
 
 func nameOf(platform, variant string) string { return strings.TrimSpace(platform + " " + variant) }

@@ -328,7 +328,6 @@ func (j *job) againstLock() []Check {
 		{"revision", strconv.Itoa(have.Revision), strconv.Itoa(j.inputs.Revision)},
 		{"format", strconv.Itoa(have.Format), strconv.Itoa(j.inputs.Format)},
 		{"source", have.Source, j.inputs.Source},
-		{"modules", strings.Join(claimsOf(mine).Modules, ", "), strings.Join(claimsOf(j.inputs).Modules, ", ")},
 	} {
 		if d[1] != d[2] {
 			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
@@ -336,7 +335,11 @@ func (j *job) againstLock() []Check {
 	}
 	if unknown == nil && j.sameRelease() {
 		// What the lock says of this very revision contradicts another claim.
-		for _, d := range [][2]string{{asJSON(mine.Image().Programs), asJSON(j.inputs.Programs)}, {asJSON(mine.Image().Variant()), asJSON(j.inputs.Variant())}} {
+		for _, d := range [][2]string{
+			{asJSON(mine.Image().Programs), asJSON(j.inputs.Programs)},
+			{asJSON(mine.Image().Variant()), asJSON(j.inputs.Variant())},
+			{asJSON(claimsOf(mine).Modules), asJSON(claimsOf(j.inputs).Modules)},
+		} {
 			text := fmt.Sprintf("the lock has %s, the image claims %s", d[0], diff.Printable(d[1]))
 			switch {
 			case d[0] == d[1]:

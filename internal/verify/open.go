@@ -18,7 +18,7 @@ import (
 // Limits of what is read of an image.
 const (
 	maxImages = 64 // in an index, attestations too; a real one has ten of each
-	maxLayers = 16 // in an image; a real one has four
+	maxLayers = 16 // in an image; a real one has four or five
 	maxStated = 4  // statements about an image; there are two
 
 	// maxDocuments is for all that is read besides the layers, in bytes. A real image has
