@@ -15,8 +15,8 @@ type Limits struct {
 	Commands int
 	// Processes is the number of compilers and linkers at once that each command starts.
 	Processes int
-	// Heap is what each of these may fill, in bytes, before it collects garbage; 0 if
-	// nothing is known of the machine's memory.
+	// Heap is what each of these, and each go command, may fill, in bytes, before it collects
+	// garbage; 0 if nothing is known of the machine's memory.
 	Heap uint64
 }
 
@@ -40,13 +40,13 @@ func memory(group, machine memlimit.Provider) uint64 {
 }
 
 // leastHeap is enough for the linker, and for the compiler on all packages but a few, to
-// work without thought of memory.
+// work without collecting garbage.
 const leastHeap = 512 << 20
 
 // limits divides memory, in bytes, and processors among compilers. A compiler or linker
 // seldom lives long enough for the collection of garbage to pay, so that each fills its
-// share of memory first. All at once may: the sum of the shares is three quarters of the
-// memory, the rest is for the go commands, for this program, and for what is not heap. Two
+// share of memory first. All at once may, and the go commands that start them: the sum of the
+// shares is three quarters of the memory, the rest is for this program, and for what is not heap. Two
 // commands at once keep all cores busy while one of them links, which uses a single core;
 // there are fewer, and then fewer compilers, where shares would be too small.
 func limits(memory uint64, cores int) Limits {
@@ -55,10 +55,10 @@ func limits(memory uint64, cores int) Limits {
 		return l
 	}
 	heaps := memory / 4 * 3
-	fit := int(max(1, heaps/leastHeap))
-	l.Commands = max(1, min(l.Commands, fit/cores))
-	l.Processes = min(cores, fit) // of one command if it does not fit
-	l.Heap = heaps / uint64(l.Commands*l.Processes)
+	fit := int(heaps / leastHeap)
+	l.Commands = max(1, min(l.Commands, fit/(cores+1)))
+	l.Processes = max(1, min(cores, fit-1)) // of one command if it does not fit
+	l.Heap = heaps / uint64(l.Commands*(l.Processes+1))
 	return l
 }
 

@@ -44,14 +44,14 @@ func TestLimits(t *testing.T) {
 		want    Limits // Heap is not compared
 		minimum uint64
 	}{
-		{24 * gib, 2, Limits{Commands: 2, Processes: 2}, 4 * gib},
-		{16 * gib, 4, Limits{Commands: 2, Processes: 4}, 1500 << 20},
-		{4 * gib, 2, Limits{Commands: 2, Processes: 2}, 768 << 20},
-		{3 * gib, 2, Limits{Commands: 2, Processes: 2}, 512 << 20},
+		{24 * gib, 2, Limits{Commands: 2, Processes: 2}, 3 * gib},
+		{16 * gib, 4, Limits{Commands: 2, Processes: 4}, 1200 << 20},
+		{4 * gib, 2, Limits{Commands: 2, Processes: 2}, 512 << 20},
+		{3 * gib, 2, Limits{Commands: 1, Processes: 2}, 768 << 20},
 		{2 * gib, 2, Limits{Commands: 1, Processes: 2}, 512 << 20},
-		{1 * gib, 1, Limits{Commands: 1, Processes: 1}, 512 << 20},
-		{4 * gib, 16, Limits{Commands: 1, Processes: 6}, 512 << 20},
-		{64 * gib, 32, Limits{Commands: 3, Processes: 32}, 512 << 20},
+		{1 * gib, 1, Limits{Commands: 1, Processes: 1}, 384 << 20},
+		{4 * gib, 16, Limits{Commands: 1, Processes: 5}, 512 << 20},
+		{64 * gib, 32, Limits{Commands: 2, Processes: 32}, 512 << 20},
 		{512 << 20, 64, Limits{Commands: 1, Processes: 1}, 0},
 		{0, 16, Limits{Commands: 4, Processes: 16}, 0},
 	} {
@@ -59,7 +59,7 @@ func TestLimits(t *testing.T) {
 		if got.Commands != test.want.Commands || got.Processes != test.want.Processes || got.Heap < test.minimum {
 			t.Errorf("%d MiB, %d cores: %+v, want %+v and a heap of %d at least", test.memory>>20, test.cores, got, test.want, test.minimum)
 		}
-		if sum := got.Heap * uint64(got.Commands*got.Processes); sum > test.memory/4*3 {
+		if sum := got.Heap * uint64(got.Commands*(got.Processes+1)); sum > test.memory/4*3 {
 			t.Errorf("%d MiB, %d cores: all heaps are %d MiB", test.memory>>20, test.cores, sum>>20)
 		}
 	}

@@ -40,7 +40,7 @@ func (c FeatureChange) String() string {
 	case c.Change == "new":
 		return fmt.Sprintf("%s is new (%s): left out of %s", c.Feature, c.About, c.Program)
 	case c.Change == "removed" && c.Listed:
-		return fmt.Sprintf("%s, which %s keeps, is no feature of this release: see to features in inputs.programs", c.Feature, c.Program)
+		return fmt.Sprintf("%s, which %s keeps, is not a feature of this release: change features in inputs.programs", c.Feature, c.Program)
 	case c.Change == "removed":
 		return fmt.Sprintf("%s is gone, and its build tag: what was left out of %s with it may be in it", c.Feature, c.Program)
 	case c.Change == "required":
@@ -123,7 +123,7 @@ func featureChanges(p lock.Program, before, now features.Table) (list []FeatureC
 		_, was := before[name]
 		_, is := now[name]
 		switch {
-		case before != nil && !was && !is && c.Listed:
+		case c.Listed && !was && !is && (before != nil || slices.ContainsFunc(lock.Kept, func(f lock.Feature) bool { return f.Name == name })):
 			continue // what only later releases have
 		case slices.Contains(unknown, name):
 			c.Change = "removed"

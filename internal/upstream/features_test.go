@@ -45,7 +45,7 @@ func TestFeatures(t *testing.T) {
 	want := []string{
 		"connreject is new (the feature connreject): left out of tailscaled",
 		"gro is left out of tailscaled from now on: nothing that it keeps requires it",
-		"kept, which tailscaled keeps, is no feature of this release: see to features in inputs.programs",
+		"kept, which tailscaled keeps, is not a feature of this release: change features in inputs.programs",
 		"lazywg is gone, and its build tag: what was left out of tailscaled with it may be in it",
 		"nattraversal is new (the feature nattraversal): tailscaled keeps it, portmapper requires it",
 		"tap is in tailscaled from now on: portmapper requires it",
