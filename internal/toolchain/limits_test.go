@@ -70,7 +70,7 @@ func TestUnknownMemory(t *testing.T) {
 	if env := limits(0, 2).env(); slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "GO") && !strings.HasPrefix(e, "GOMAXPROCS=") }) {
 		t.Errorf("environment: %q", env)
 	}
-	if env := limits(4*gib, 2).env(); !slices.Contains(env, "GOGC=off") || !slices.Contains(env, "GOMEMLIMIT=805306368") {
+	if env := limits(4*gib, 2).env(); !slices.Contains(env, "GOGC=off") || !slices.Contains(env, "GOMEMLIMIT=536870912") {
 		t.Errorf("environment: %q", env)
 	}
 }
