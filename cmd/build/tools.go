@@ -62,8 +62,12 @@ func (o *releaseOptions) buildImages(ctx context.Context, lockFile, compiled, la
 	if o.step == nil {
 		compiled = "" // here, verify believes the cache: nothing of other machines comes into it
 	}
+	var before map[string]*lock.Output
+	if old, err := lock.Read(o.LockFile); err == nil { // without one there is nothing to compare with
+		before = old.Outputs
+	}
 	_, err = o.deliver(ctx, &o.inputFlags, delivery.Delivery{
-		Lock: l, LockFile: lockFile, Platforms: l.Inputs.Platforms, Compiled: compiled, Layout: layout, Record: l.Outputs == nil,
+		Before: before, Lock: l, LockFile: lockFile, Platforms: l.Inputs.Platforms, Compiled: compiled, Layout: layout, Record: l.Outputs == nil,
 	})
 	return err
 }

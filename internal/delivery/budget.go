@@ -68,7 +68,7 @@ func list(grew, are, what string, all []Growth) string {
 }
 
 // withinBudget returns a [BudgetError] for the first image that is larger than the variant may
-// be. What the lock records is the image to compare with.
+// be.
 func (d *Delivery) withinBudget(ctx context.Context, v lock.Variant, built *pipeline.Build) error {
 	for i, f := range built.Figures {
 		if v.Budget == 0 || f.Compressed <= v.Budget {
@@ -76,7 +76,11 @@ func (d *Delivery) withinBudget(ctx context.Context, v lock.Variant, built *pipe
 		}
 		e := &BudgetError{Variant: v, Platform: f.Platform, Bytes: f.Compressed}
 		now := built.Output.Platforms[i]
-		before, _ := d.Lock.Outputs[v.Name].Platform(f.Platform)
+		recorded := d.Lock.Outputs
+		if d.Before != nil {
+			recorded = d.Before
+		}
+		before, _ := recorded[v.Name].Platform(f.Platform)
 		for _, l := range now.Layers {
 			n := slices.IndexFunc(before.Layers, func(o lock.Layer) bool { return o.Name == l.Name })
 			if g := (Growth{l.Name, at(before.Layers, n).Bytes, l.Bytes}); g.Bytes > g.Before {

@@ -35,6 +35,9 @@ type Delivery struct {
 	// Record writes what came out into the lock, in place of comparing with it. It builds
 	// all variants.
 	Record bool
+	// Before are the outputs of an earlier lock, by variant, which an image that is over its
+	// budget is compared with; those of Lock if nil.
+	Before map[string]*lock.Output
 	// Compiled is a folder with what [Delivery.Compile] has made on other machines; it may
 	// be missing.
 	Compiled string

@@ -199,11 +199,15 @@ func budget(t *testing.T, r *releasetest.Release, deliver func(func(*lock.Lock, 
 		"cmd/tailscaled/main.go": "package main\n\nfunc main() {}\n",
 	}))
 	before := index()
-	for _, locked := range []bool{true, false} {
+	for _, from := range []string{"the lock", "the lock before", "nothing"} {
+		locked := from != "nothing"
 		_, err = deliver(func(l *lock.Lock, d *Delivery) {
 			l.Inputs.Tailscale.Version, l.Inputs.Tailscale.Sum, l.Inputs.Variants[0].Budget = m.Version, sums[2], size
 			d.Record = true
-			if !locked {
+			if from == "the lock before" { // as an update leaves it
+				d.Before = l.Outputs
+			}
+			if from != "the lock" {
 				l.Outputs = nil
 			}
 		})
@@ -216,7 +220,7 @@ func budget(t *testing.T, r *releasetest.Release, deliver func(func(*lock.Lock, 
 			was = lock.Layer{Name: "entrypoint"} // the largest, of which nothing is known
 		}
 		if e.Bytes <= size || e.Platform != "linux/amd64" || len(e.Layers) == 0 || e.Layers[0].Name != was.Name || e.Layers[0].Before != was.Bytes || e.Layers[0].Bytes <= was.Bytes {
-			t.Errorf("recorded %v: %+v", locked, e)
+			t.Errorf("compared with %s: %+v", from, e)
 		}
 		if locked && (e.Program != "derper" || !slices.ContainsFunc(e.Packages, func(g Growth) bool { return g.Name == "encoding/json" && g.Before == 0 && g.Bytes > 0 })) {
 			t.Errorf("in %s: %+v", e.Program, e.Packages)
