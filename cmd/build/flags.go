@@ -31,20 +31,13 @@ func (f *inputFlags) registerLock(c *cobra.Command) {
 // registerVariants registers --variant.
 func (f *inputFlags) registerVariants(c *cobra.Command, preset string) {
 	c.Flags().StringVar(&f.variants, "variant", preset, "`variants` of the image, separated by commas; all is every one in the lock")
-	cli.Offer(c, "variant", append([]string{"all"}, variantNames(lock.Defaults().Variants)...)...)
-}
-
-func variantNames(list []lock.Variant) (names []string) {
-	for _, v := range list {
-		names = append(names, v.Name)
-	}
-	return names
+	cli.Offer(c, "variant", append([]string{"all"}, lock.Defaults().VariantNames()...)...)
 }
 
 // chosenVariants is the value of --variant, in the order of the lock. default is the lock's
 // first variant if none has that name: --variant is not needed for a lock of one variant.
 func (f *inputFlags) chosenVariants(l *lock.Lock) ([]string, error) {
-	all := variantNames(l.Inputs.Variants)
+	all := l.Inputs.VariantNames()
 	chosen := map[string]bool{}
 	for word := range strings.SplitSeq(f.variants, ",") {
 		switch word = strings.TrimSpace(word); {

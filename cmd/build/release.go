@@ -85,7 +85,7 @@ func newRelease(e *env) *cobra.Command {
 	f.StringVar(&o.platforms, "platform", "all", "`platforms` that --step test tests, separated by commas; host is this machine's, all is every one in the lock")
 	cli.Offer(c, "platform", append([]string{"host", "all"}, words(lock.Known)...)...)
 	registerList(c, &o.Variants, "variant", "`variants` that --step compile, test or verify is for; may be repeated, or a list with commas (default all of the lock)")
-	cli.Offer(c, "variant", variantNames(lock.Defaults().Variants)...)
+	cli.Offer(c, "variant", lock.Defaults().VariantNames()...)
 	f.Func("digests", "the `images` that the step build gave, as it prints them in JSON; if the folder has others, the step fails", func(s string) (err error) {
 		o.Images, err = release.ParseDigests(s)
 		return err

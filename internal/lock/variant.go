@@ -108,15 +108,19 @@ func (in Inputs) Variant() Variant {
 	return in.Variants[0]
 }
 
+// VariantNames are the names of the variants, in their order.
+func (in Inputs) VariantNames() (names []string) {
+	for _, v := range in.Variants {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
 // Of are the inputs of one variant: that variant alone, with its programs.
 func (in Inputs) Of(variant string) (Inputs, error) {
 	i := slices.IndexFunc(in.Variants, func(v Variant) bool { return v.Name == variant })
 	if i < 0 {
-		var names []string
-		for _, v := range in.Variants {
-			names = append(names, v.Name)
-		}
-		return in, fmt.Errorf("the lock has no variant %q: it has %s", variant, strings.Join(names, ", "))
+		return in, fmt.Errorf("the lock has no variant %q: it has %s", variant, strings.Join(in.VariantNames(), ", "))
 	}
 	in.Variants = in.Variants[i : i+1 : i+1]
 	in.Programs = slices.DeleteFunc(slices.Clone(in.Programs), func(p Program) bool {

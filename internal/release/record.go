@@ -46,7 +46,7 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 		command = r.Signer.Command()
 	}
 	if command != "" {
-		for _, ref := range r.references(l, namesOf(l.Inputs.Variants)...) {
+		for _, ref := range r.references(l, l.Inputs.VariantNames()...) {
 			n.Verify = append(n.Verify, command+" "+ref)
 		}
 	}

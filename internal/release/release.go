@@ -248,7 +248,7 @@ func (r *Release) Run(ctx context.Context, only *Step) (*Result, error) {
 			return nil, err
 		}
 	}
-	result.Version, result.Variants = l.Inputs.Version(), namesOf(l.Inputs.Variants)
+	result.Version, result.Variants = l.Inputs.Version(), l.Inputs.VariantNames()
 	if l.Outputs == nil { // which revision it is, the step build says
 		result.Version = l.Inputs.Tailscale.Short()
 	}
@@ -281,13 +281,6 @@ func (r *Release) lock() (*lock.Lock, error) {
 }
 
 func digestsOf(l *lock.Lock) Digests { return l.Indexes() }
-
-func namesOf(variants []lock.Variant) (names []string) {
-	for _, v := range variants {
-		names = append(names, v.Name)
-	}
-	return names
-}
 
 // tagsOf are the tags of the image of a variant.
 func tagsOf(version lock.ImageVersion, v lock.Variant) []registry.Tag {
@@ -366,7 +359,7 @@ func (r *Release) step(ctx context.Context, s *Step) error {
 
 // parts are the parts of a step that are to be done.
 func (r *Release) parts(s *Step, in lock.Inputs) ([]Part, error) {
-	all := namesOf(in.Variants)
+	all := in.VariantNames()
 	for _, name := range r.Variants {
 		if !slices.Contains(all, name) {
 			return nil, fmt.Errorf("release: %s: no variant %q: it has %s", r.path(lockName), name, strings.Join(all, ", "))
@@ -426,7 +419,7 @@ func (r *Release) ready(s *Step) (*lock.Lock, error) {
 		if before.Ahead {
 			continue
 		}
-		for _, part := range before.parts(namesOf(l.Inputs.Variants), l.Inputs.Platforms) {
+		for _, part := range before.parts(l.Inputs.VariantNames(), l.Inputs.Platforms) {
 			if !r.journal.covers(before.Name, part, have, r.repositoriesOf(before.Needs)) {
 				return nil, &OrderError{strings.TrimSuffix(before.Name+" "+part.String(), " "), have[lock.Default], r.Folder}
 			}

@@ -214,7 +214,7 @@ func (r *Release) published(ctx context.Context, l *lock.Lock) (bool, error) {
 	if moves || r.Signer == nil {
 		return !moves, nil
 	}
-	signed, err := r.Signer.Signed(ctx, r.references(l, namesOf(l.Inputs.Variants)...))
+	signed, err := r.Signer.Signed(ctx, r.references(l, l.Inputs.VariantNames()...))
 	if err == nil && !signed {
 		r.say("%s: the tags are in place, and an image is not signed by %s", l.Inputs.ImageVersion(), r.Signer)
 	}
