@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +18,7 @@ func TestDiagnosis(t *testing.T) {
 	c := control(t, env)
 	s := start(t, t.TempDir(), append(env, "TS_AUTHKEY="+testKey, "TS_LOGIN_SERVER="+c.BaseURL()))
 	s.logged(t, `is ready to verify clients`)
-	m := regexp.MustCompile(`--socket=([^"]+)`).FindStringSubmatch(s.log.String())
-	if m == nil {
-		t.Fatal("the log does not name the socket")
-	}
-	v := tailscaled.Verifier{Socket: m[1], Own: true, HasAuthKey: true, DerperVersion: release.Long()}
+	v := tailscaled.Verifier{Socket: socketOf(t, pidOf(t, s, "tailscaled")), Own: true, HasAuthKey: true, DerperVersion: release.Long()}
 	until := func(what string, is func(d tailscaled.Diagnosis) bool) {
 		t.Helper()
 		eventually(t, time.Minute, func() error {

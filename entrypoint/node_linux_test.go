@@ -205,15 +205,12 @@ func startNode(t testing.TB, c *testcontrol.Server, n network, name string) *nod
 // process is the entrypoint.
 func relayNode(t testing.TB, s *started, pid int) *node {
 	t.Helper()
-	m := regexp.MustCompile(`--socket=([^"]+)`).FindStringSubmatch(s.log.String())
-	if m == nil {
-		t.Fatal("the log does not name the socket")
-	}
-	from := "cwd"
-	if filepath.IsAbs(m[1]) {
+	daemon := childOf(t, pid, "tailscaled")
+	socket, from := socketOf(t, daemon), "cwd"
+	if filepath.IsAbs(socket) {
 		from = "root"
 	}
-	socket := filepath.Join(fmt.Sprintf("/proc/%d", pid), from, m[1])
+	socket = filepath.Join(fmt.Sprintf("/proc/%d", daemon), from, socket)
 	return &node{Client: &local.Client{Socket: socket, UseSocketOnly: true}, name: "relay", log: s.log}
 }
 

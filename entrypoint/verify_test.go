@@ -173,13 +173,10 @@ func TestVerification(t *testing.T) {
 		}
 	})
 	t.Run("stop", func(t *testing.T) {
+		socket := socketOf(t, pidOf(t, s, "tailscaled"))
 		s.signal(t, syscall.SIGTERM)
 		s.stops(t, 0)
-		m := regexp.MustCompile(`--socket=([^"]+)`).FindStringSubmatch(s.log.String())
-		if m == nil {
-			t.Fatal("the log does not name the socket")
-		}
-		if _, err := os.Stat(filepath.Dir(m[1])); !os.IsNotExist(err) {
+		if _, err := os.Stat(filepath.Dir(socket)); !os.IsNotExist(err) {
 			t.Errorf("the socket's directory is left behind: %v", err)
 		}
 	})
@@ -212,8 +209,12 @@ func TestRefusedAuthKey(t *testing.T) {
 
 func pidsBelow(t testing.TB, s *started) []int {
 	t.Helper()
+	return childrenOf(s.cmd.Process.Pid)
+}
+
+func childrenOf(pid int) []int {
 	var pids []int
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, path := range tasks {
 		b, _ := os.ReadFile(path)
 		for _, f := range strings.Fields(string(b)) {
@@ -227,13 +228,35 @@ func pidsBelow(t testing.TB, s *started) []int {
 
 func pidOf(t testing.TB, s *started, name string) int {
 	t.Helper()
-	for _, pid := range pidsBelow(t, s) {
+	return childOf(t, s.cmd.Process.Pid, name)
+}
+
+// childOf is the process of a program that another started.
+func childOf(t testing.TB, parent int, name string) int {
+	t.Helper()
+	for _, pid := range childrenOf(parent) {
 		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && filepath.Base(exe) == name {
 			return pid
 		}
 	}
-	t.Fatalf("no %s below process %d", name, s.cmd.Process.Pid)
+	t.Fatalf("no %s below process %d", name, parent)
 	return 0
+}
+
+// socketOf is the socket of a tailscaled, as that process names it.
+func socketOf(t testing.TB, tailscaled int) string {
+	t.Helper()
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", tailscaled))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for arg := range strings.SplitSeq(string(line), "\x00") {
+		if socket, ok := strings.CutPrefix(arg, "--socket="); ok {
+			return socket
+		}
+	}
+	t.Fatalf("the arguments of process %d name no socket: %q", tailscaled, line)
+	return ""
 }
 
 // The mistake it guards: no way to join without an auth key, although there is

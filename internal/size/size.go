@@ -244,3 +244,13 @@ func New(now, against *Image, o Options) *Report {
 	}
 	return r
 }
+
+// Layer is what the layer of a name weighs; nothing if there is none.
+func (i *Image) Layer(name string) Layer {
+	for _, l := range i.Layers {
+		if l.Name == name {
+			return l
+		}
+	}
+	return Layer{}
+}

@@ -76,15 +76,7 @@ func read(t *testing.T, source string) *Image {
 
 func TestRead(t *testing.T) {
 	i := read(t, layout(t, map[string][]byte{"derper": small}))
-	layer := func(name string) (found Layer) {
-		for _, l := range i.Layers {
-			if l.Name == name {
-				found = l
-			}
-		}
-		return found
-	}
-	if len(i.Layers) != 2 || layer("base").OnDisk != 10 || layer("derper").OnDisk != int64(len(small)) || layer("none") != (Layer{}) {
+	if len(i.Layers) != 2 || i.Layer("base").OnDisk != 10 || i.Layer("derper").OnDisk != int64(len(small)) || i.Layer("none") != (Layer{}) {
 		t.Errorf("layers are %+v", i.Layers)
 	}
 	if i.OnDisk != int64(len(small))+10 || i.Bytes != i.Layers[0].Bytes+i.Layers[1].Bytes || i.Layers[0].Bytes == 0 {
