@@ -68,7 +68,7 @@ func main() {
 	case "version":
 		os.Exit(printVersion())
 	case "sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash":
-		logf("%s: there is no shell in this image. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
+		logf("%s: there is no shell in this image; one whose tag ends in debug has one. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
 		os.Exit(127)
 	case "/entrypoint", "entrypoint":
 		logf("%s: is what docker run starts by itself; leave it out", command)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -55,6 +56,14 @@ func runIsolated(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	if err := releasetest.Programs(context.Background(), "..", dir); err != nil {
+		return 1, err
+	}
+	// That of a person's device can connect to others, too.
+	device := filepath.Join(dir, "device")
+	if err := os.Mkdir(device, 0o755); err != nil {
+		return 1, err
+	}
+	if err := releasetest.Programs(context.Background(), "..", device, "outboundproxy"); err != nil {
 		return 1, err
 	}
 	cmd := inNetwork(dir, os.Args[1:]...)

@@ -184,7 +184,7 @@ func startNode(t testing.TB, c *testcontrol.Server, n network, name string) *nod
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(underTest(t, "tailscaled"), "--tun=userspace-networking", "--port=0", "--statedir="+dir, "--socket="+d.Socket, "--config="+file)
+	cmd := exec.Command(underTest(t, "device/tailscaled"), "--tun=userspace-networking", "--port=0", "--statedir="+dir, "--socket="+d.Socket, "--config="+file)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(baseEnv(dir), "TS_LOGS_DIR="+dir), d.log, d.log
 	if err := n.do(cmd.Start); err != nil {
 		t.Fatal(err)

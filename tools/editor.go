@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -87,13 +88,21 @@ func (e *editor) line() (string, error) {
 	return line, err
 }
 
+// word is what is typed of a name, at the end, and special are the characters that a name has
+// a backslash before.
+var (
+	word    = regexp.MustCompile(`(\\.|[^\s;|&<>(=\\])*$`)
+	special = regexp.MustCompile(`[\s;|&<>()$` + "`" + `"'\\*?\[\]#~!{}]`)
+)
+
 // complete completes the name of a file, or of a program in the first word, on Tab.
 func complete(line string, pos int, key rune) (string, int, bool) {
 	if key != '\t' {
 		return "", 0, false
 	}
-	start := strings.LastIndexAny(line[:pos], " \t;|&<>(=") + 1
-	word := line[start:pos]
+	start := word.FindStringIndex(line[:pos])[0]
+	word := line[start:pos] // backslashes mean the same in a pattern
+	folder, _ := filepath.Split(word)
 	patterns := []string{word + "*"}
 	if start == 0 && !strings.Contains(word, "/") {
 		patterns = nil
@@ -105,14 +114,11 @@ func complete(line string, pos int, key rune) (string, int, bool) {
 	for _, pattern := range patterns {
 		names, _ := filepath.Glob(pattern)
 		for _, name := range names {
-			info, err := os.Stat(name)
-			if start == 0 && !strings.Contains(word, "/") {
-				name = filepath.Base(name)
+			typed := folder + special.ReplaceAllString(filepath.Base(name), `\$0`)
+			if info, err := os.Stat(name); err == nil && info.IsDir() {
+				typed += "/"
 			}
-			if err == nil && info.IsDir() {
-				name += "/"
-			}
-			found = append(found, name)
+			found = append(found, typed)
 		}
 	}
 	slices.Sort(found)
@@ -124,6 +130,9 @@ func complete(line string, pos int, key rune) (string, int, bool) {
 		for !strings.HasPrefix(name, common) {
 			common = common[:len(common)-1]
 		}
+	}
+	if len(found) > 1 && strings.HasSuffix(common, `\`) {
+		common = common[:len(common)-1] // what it was before is not common
 	}
 	if len(found) == 1 && !strings.HasSuffix(common, "/") {
 		common += " "

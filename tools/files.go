@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/pflag"
 	"github.com/u-root/u-root/pkg/core"
@@ -47,7 +48,11 @@ func files(args []string) error {
 			command.SetIO(os.Stdin, os.Stdout, os.Stderr)
 		}
 		command.SetLookupEnv(os.LookupEnv)
-		err = errors.Join(err, command.Run(args...))
+		ended := command.Run(args...)
+		if errors.Is(ended, syscall.EXDEV) {
+			ended = moveAcross(args)
+		}
+		err = errors.Join(err, ended)
 	}
 	if errors.Is(err, exec.ErrNotFound) {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
@@ -62,12 +67,27 @@ func files(args []string) error {
 	return err
 }
 
-// runs are the command lines for u-root. Its cp forgets the errors of all sources but the last:
-// it copies one at a time.
+// moveAcross is mv to another file system, with the arguments of one file: a copy, after which
+// the file is gone.
+func moveAcross(args []string) error {
+	names := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.HasPrefix(arg, "-") })
+	if len(names) != 2 {
+		return usageError{errors.New("usage: mv [-nu] FILE… FILE|FOLDER")}
+	}
+	command := cp.New()
+	command.SetIO(os.Stdin, os.Stdout, os.Stderr)
+	if err := command.Run("-r", "-P", "-f", names[0], names[1]); err != nil {
+		return err
+	}
+	return os.RemoveAll(names[0])
+}
+
+// runs are the command lines for u-root. Its cp forgets the errors of all sources but the last,
+// and its mv ends at the first: they get one at a time.
 func runs(name string, args []string) [][]string {
 	flag := func(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-" }
 	operands := slices.DeleteFunc(slices.Clone(args), flag)
-	if name != "cp" || len(operands) < 3 {
+	if name != "cp" && name != "mv" || len(operands) < 3 {
 		return [][]string{args}
 	}
 	flags, to := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return !flag(arg) }), operands[len(operands)-1]

@@ -2,12 +2,20 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
+	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
 func TestMain(m *testing.M) {
@@ -37,6 +45,71 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// TestLinks guards against a tool that the image has no link to.
+func TestLinks(t *testing.T) {
+	if names := slices.Sorted(maps.Keys(tools)); !slices.Equal(slices.Sorted(slices.Values(append(names, "sh"))), lock.Tools) {
+		t.Errorf("the lock's default variants link to %q", lock.Tools)
+	}
+}
+
+// TestMoveAcross guards against a file that is lost, or there twice, after a move to another
+// file system, where a name cannot just be changed.
+func TestMoveAcross(t *testing.T) {
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "moved")
+	if err := os.WriteFile(filepath.Join(from, "file"), []byte("content"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("no-such", filepath.Join(from, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := moveAcross([]string{"-u", from, to}); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(to, "file"))
+	link, linkErr := os.Readlink(filepath.Join(to, "link"))
+	if err != nil || linkErr != nil || string(content) != "content" || link != "no-such" {
+		t.Errorf("moved %q (%v) and a link to %q (%v)", content, err, link, linkErr)
+	}
+	if _, err := os.Lstat(from); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is where it was, too: %v", err)
+	}
+	if err := moveAcross([]string{from, to}); err == nil {
+		t.Error("what is not there was moved")
+	}
+	if _, err := os.Stat(filepath.Join(to, "file")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestComplete guards against a line that Tab makes mean something else.
+func TestComplete(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv("PATH", filepath.Join(dir, "bin"))
+	for _, name := range []string{"a file (1)", "a$b1", "a$b2", "bin/program", "other/x"} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ line, want string }{
+		{`pro`, `program `},
+		{`cat a\ `, `cat a\ file\ \(1\) `},
+		{`cat a\ file\ \(`, `cat a\ file\ \(1\) `},
+		{`cat a`, `cat a`},
+		{`cat a\$`, `cat a\$b`},
+		{`ls>ot`, `ls>other/`},
+		{`ls ./ot`, `ls ./other/`},
+		{`no-such`, `no-such`},
+	} {
+		if got, pos, ok := complete(test.line, len(test.line), '\t'); !ok || got != test.want || pos != len(got) {
+			t.Errorf("%s becomes %s with the cursor at %d, want %s", test.line, got, pos, test.want)
+		}
+	}
 }
 
 // TestSockets reads what a kernel of this machine's byte order prints.

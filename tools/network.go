@@ -20,6 +20,8 @@ import (
 
 // ip shows addresses and routes, and changes none.
 func ip(args []string) error {
+	four, six := slices.Contains(args, "-4"), slices.Contains(args, "-6")
+	wanted := func(a netip.Addr) bool { return four == six || four == a.Is4() }
 	args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return slices.Contains([]string{"-4", "-6", "show", "list"}, arg) })
 	what := "addr"
 	if len(args) > 0 {
@@ -28,15 +30,15 @@ func ip(args []string) error {
 	for _, word := range []string{"address", "link", "route"} {
 		if len(args) < 2 && strings.HasPrefix(word, what) {
 			if word == "route" {
-				return routes()
+				return routes(wanted)
 			}
-			return addresses(word == "link")
+			return addresses(word == "link", wanted)
 		}
 	}
-	return usageError{errors.New("usage: ip [addr | link | route]")}
+	return usageError{errors.New("usage: ip [-4 | -6] [addr | link | route]")}
 }
 
-func addresses(linkOnly bool) error {
+func addresses(linkOnly bool, wanted func(netip.Addr) bool) error {
 	list, err := net.Interfaces()
 	if err != nil {
 		return err
@@ -54,18 +56,24 @@ func addresses(linkOnly bool) error {
 			return err
 		}
 		for _, a := range addresses {
+			prefix, err := netip.ParsePrefix(a.String())
+			if err != nil {
+				return err
+			}
 			family := "inet6"
-			if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Is4() {
+			if prefix.Addr().Is4() {
 				family = "inet"
 			}
-			fmt.Printf("    %s %s\n", family, a)
+			if wanted(prefix.Addr()) {
+				fmt.Printf("    %s %s\n", family, a)
+			}
 		}
 	}
 	return nil
 }
 
 // routes prints the tables of /proc, whose numbers are in hexadecimal.
-func routes() error {
+func routes(wanted func(netip.Addr) bool) error {
 	table, err := os.ReadFile("/proc/net/route")
 	if err != nil {
 		return err
@@ -77,7 +85,9 @@ func routes() error {
 		}
 		mask, _ := address(f[7])
 		ones, _ := net.IPMask(mask.AsSlice()).Size()
-		printRoute(f[0], f[1], ones, f[2], f[6], 10)
+		if wanted(mask) {
+			printRoute(f[0], f[1], ones, f[2], f[6], 10)
+		}
 	}
 	table, _ = os.ReadFile("/proc/net/ipv6_route") // not there without IPv6
 	for line := range strings.Lines(string(table)) {
@@ -86,7 +96,9 @@ func routes() error {
 			continue
 		}
 		ones, _ := strconv.ParseUint(f[1], 16, 8)
-		printRoute(f[9], f[0], int(ones), f[4], f[5], 16)
+		if wanted(netip.IPv6Unspecified()) {
+			printRoute(f[9], f[0], int(ones), f[4], f[5], 16)
+		}
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 var samples = map[string]string{
 	"CHANNEL": "stable", "LOCK": "versions.json", "AGAIN": "false", "VERSION": "v1.104.5",
 	"REPOSITORIES": "docker.io/camllia/derper,ghcr.io/xavieralpha/derper",
-	"REFERENCE":    "docker.io/camllia/derper:latest",
+	"IMAGE":        "docker.io/camllia/derper",
 	"DIGESTS":      `{"default":"sha256:` + strings.Repeat("0", 64) + `"}`,
 	"PLATFORMS":    "linux/amd64,linux/arm64", "VARIANT": "default",
 	"TITLE": "It failed", "JOBS": "stable /",
@@ -78,6 +78,25 @@ func TestWorkflowCommands(t *testing.T) {
 	}
 	if len(list) < 13 {
 		t.Errorf("only %d command lines seen", len(list))
+	}
+}
+
+// TestWorkflowVerifies guards against a variant that nobody rebuilds each week.
+func TestWorkflowVerifies(t *testing.T) {
+	l, err := lock.Read("../../" + lock.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var verified []string
+	for _, c := range workflowCommands(t) {
+		if strings.HasPrefix(c.Where, "verify.yml/") && c.Words[0] == "verify" {
+			verified = c.Words
+		}
+	}
+	for _, v := range l.Inputs.Variants {
+		if ref := samples["IMAGE"] + ":latest" + v.Suffix; !slices.Contains(verified, ref) {
+			t.Errorf("verify.yml runs %q, without %s", verified, ref)
+		}
 	}
 }
 

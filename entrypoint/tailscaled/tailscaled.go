@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/xavieralpha/derper/entrypoint/certificate"
 )
@@ -67,8 +68,9 @@ type Place struct {
 // Choose finds a place. The state goes beside the certificates, which are in a
 // volume. The socket goes to a directory of its own under /tmp, because not
 // every volume takes sockets, or else, when the root is read-only, beside the
-// state. The directory has a fixed name unless another tailscaled took it: an
-// image that has upstream's client links the client's default socket to it.
+// state. The directory has a fixed name, because an image that has upstream's
+// client links the client's default socket to it, unless another process has
+// it: that is a program's as long as it runs.
 func Choose(certDir string) (Place, error) {
 	var p Place
 	state := filepath.Join(certDir, "tailscaled")
@@ -77,8 +79,8 @@ func Choose(certDir string) (Place, error) {
 		p.State = state
 	}
 	dir := filepath.Join(os.TempDir(), "tailscaled")
-	tempErr := os.Mkdir(dir, 0o700)
-	if errors.Is(tempErr, fs.ErrExist) {
+	tempErr := take(dir)
+	if errors.Is(tempErr, errTaken) {
 		dir, tempErr = os.MkdirTemp("", "tailscaled")
 	}
 	if tempErr != nil {
@@ -92,6 +94,27 @@ func Choose(certDir string) (Place, error) {
 		return p, fmt.Errorf("socket path %s is too long; use a shorter CERT_DIR", p.Socket)
 	}
 	return p, nil
+}
+
+var errTaken = errors.New("somebody else has it")
+
+// take makes a directory this process's until it ends, also one that a process of the same
+// user left behind. It is errTaken if it cannot be had.
+func take(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	fd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return errTaken
+	}
+	var is syscall.Stat_t
+	if err := syscall.Fstat(fd, &is); err != nil || int(is.Uid) != os.Geteuid() || is.Mode&0o777 != 0o700 ||
+		syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		syscall.Close(fd) //nolint:errcheck // nothing was written
+		return errTaken
+	}
+	return nil // the lock is held as long as fd is open
 }
 
 // maxSocket is the longest path of a unix socket on Linux.

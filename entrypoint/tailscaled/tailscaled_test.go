@@ -76,8 +76,13 @@ func TestChoose(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	taken := filepath.Join(dir, "taken")
-	if err := os.MkdirAll(filepath.Join(taken, "tailscaled"), 0o700); err != nil {
+	left, open := filepath.Join(dir, "left"), filepath.Join(dir, "open")
+	for d, mode := range map[string]os.FileMode{left: 0o700, open: 0o755} {
+		if err := os.MkdirAll(filepath.Join(d, "tailscaled"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(left, "tailscaled/tailscaled.sock"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -87,7 +92,9 @@ func TestChoose(t *testing.T) {
 		err           string
 	}{
 		{name: "both can be written", certs: filepath.Join(dir, "a"), temp: dir, state: filepath.Join(dir, "a/tailscaled"), socket: filepath.Join(dir, "tailscaled")},
-		{name: "another tailscaled", certs: filepath.Join(dir, "a"), temp: taken, state: filepath.Join(dir, "a/tailscaled"), socket: filepath.Join(taken, "tailscaled*")},
+		{name: "another tailscaled", certs: filepath.Join(dir, "a"), temp: dir, state: filepath.Join(dir, "a/tailscaled"), socket: filepath.Join(dir, "tailscaled*")},
+		{name: "one that was killed", certs: filepath.Join(dir, "a"), temp: left, state: filepath.Join(dir, "a/tailscaled"), socket: filepath.Join(left, "tailscaled")},
+		{name: "a folder of somebody", certs: filepath.Join(dir, "a"), temp: open, state: filepath.Join(dir, "a/tailscaled"), socket: filepath.Join(open, "tailscaled*")},
 		{name: "no volume", certs: filepath.Join(file, "a"), temp: dir, socket: filepath.Join(dir, "tailscaled*")},
 		{name: "read-only root", certs: filepath.Join(dir, "b"), temp: filepath.Join(file, "tmp"), state: filepath.Join(dir, "b/tailscaled"), socket: filepath.Join(dir, "b/tailscaled")},
 		{name: "neither", certs: filepath.Join(file, "a"), temp: filepath.Join(file, "tmp"), err: "no place for tailscaled: "},
@@ -113,6 +120,7 @@ func TestChoose(t *testing.T) {
 			if prefix, isNew := strings.CutSuffix(test.socket, "*"); name != "tailscaled.sock" || !strings.HasPrefix(folder, prefix) || isNew == (folder == prefix) {
 				t.Errorf("socket %s, want one in %s", place.Socket, test.socket)
 			}
+			os.Remove(place.Socket) // as tailscaled does
 			listener, err := net.Listen("unix", place.Socket)
 			if err != nil {
 				t.Fatalf("no socket can be there: %v", err)

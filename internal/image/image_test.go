@@ -23,8 +23,7 @@ import (
 var mtime = time.Date(2026, 8, 19, 19, 7, 43, 0, time.UTC)
 
 func inputs() lock.Inputs {
-	in := lock.Defaults()
-	in.Variants = in.Variants[:1]
+	in, _ := lock.Defaults().Of(lock.Default)
 	in.Tailscale = lock.Tailscale{
 		Version: "v1.102.3",
 		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",

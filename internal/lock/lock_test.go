@@ -29,8 +29,7 @@ func sample() *Lock {
 			Attestation: digest("7"),
 		}
 	}
-	in := Defaults()
-	in.Variants = in.Variants[:1]
+	in, _ := Defaults().Of(Default)
 	in.Programs[1].Features = nil // which change with what is needed
 	in.Tailscale = Tailscale{
 		Version: "v1.102.3",

@@ -77,13 +77,31 @@ type Entry struct {
 
 // Defaults are the inputs of a lock that nobody has written yet, without releases.
 func Defaults() Inputs {
+	const cmd = TailscaleModule + "/cmd/"
 	return Inputs{
-		Source:    DefaultSource,
-		Programs:  []Program{{Package: TailscaleModule + "/cmd/derper"}, {Package: TailscaleModule + "/cmd/tailscaled", Features: names(Kept)}},
+		Source: DefaultSource,
+		Programs: []Program{
+			{Package: cmd + "derper"},
+			{Package: cmd + "derpprobe", In: client},
+			{Package: cmd + "stunc", In: client},
+			{Package: cmd + "tailscale", In: client},
+			{Package: cmd + "tailscaled", Features: names(Kept)},
+			{Package: ToolsPackage},
+		},
 		Variants:  variants(),
 		Platforms: slices.Clone(Known),
 		Format:    Format,
 	}
+}
+
+// client is the layer of upstream's programs for people.
+const client = "client"
+
+// Tools are the names that the program of [ToolsPackage] has in the variant for debugging,
+// besides /bin/sh.
+var Tools = []string{
+	"cat", "chmod", "cp", "date", "df", "env", "find", "grep", "head", "host", "hostname", "id", "ip", "kill", "ls", "mkdir", "mv",
+	"nc", "ps", "rm", "sh", "sleep", "sort", "ss", "tail", "tee", "touch", "wc", "wget", "xargs",
 }
 
 // variants are the images that are made where nobody has said otherwise. Only the owners of
@@ -91,8 +109,17 @@ func Defaults() Inputs {
 func variants() []Variant {
 	const budget = 16_500_000
 	programs := []string{"tailscaled", "derper"}
+	links := []Entry{
+		{Path: "bin/sh", Mode: linkMode, Link: "../usr/local/bin/tools"},
+		// Where upstream's client looks for tailscaled, to where the entrypoint has it.
+		{Path: "var/run/tailscale/tailscaled.sock", Mode: linkMode, Link: "../../../tmp/tailscaled/tailscaled.sock"},
+	}
+	for _, name := range Tools {
+		links = append(links, Entry{Path: "usr/local/bin/" + name, Mode: linkMode, Link: "tools"})
+	}
 	return []Variant{
 		{Name: Default, Programs: programs, Budget: budget},
+		{Name: "debug", Suffix: "-debug", Programs: append(slices.Clone(programs), "derpprobe", "stunc", "tailscale", "tools"), Budget: 36_500_000, Files: links},
 		{Name: "nonroot", Suffix: "-nonroot", Programs: programs, Budget: budget, User: "65532:65532", Files: []Entry{
 			{Path: "root/", Mode: "0755", Owner: 65532},
 			{Path: "root/derper-certs/", Mode: "01777", Owner: 65532},

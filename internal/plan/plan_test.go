@@ -16,8 +16,7 @@ const host = "linux/amd64"
 var platforms = []lock.Platform{"linux/amd64", "linux/arm/v6"}
 
 func inputs() lock.Inputs {
-	in := lock.Defaults()
-	in.Variants = in.Variants[:1]
+	in, _ := lock.Defaults().Of(lock.Default)
 	in.Tailscale = lock.Tailscale{
 		Version: "v1.102.3",
 		Commit:  "53a0d659afa51835dd7a9283873cca44261454f8",

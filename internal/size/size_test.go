@@ -27,8 +27,7 @@ func TestMain(m *testing.M) {
 // layout is one with an image of a layer of text, and one with these programs.
 func layout(t *testing.T, programs map[string][]byte) string {
 	t.Helper()
-	in := lock.Defaults()
-	in.Variants = in.Variants[:1]
+	in, _ := lock.Defaults().Of(lock.Default)
 	in.Tailscale = lock.Tailscale{Version: "v1.102.3", Commit: strings.Repeat("0", 40), Time: time.Unix(1e9, 0).UTC()}
 	in.Platforms = []lock.Platform{"linux/amd64"}
 	layer := func(name string, files ...image.File) *image.Layer {

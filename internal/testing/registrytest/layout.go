@@ -111,8 +111,7 @@ func inputs(version string, platforms []lock.Platform) lock.Inputs {
 	if err != nil {
 		panic(err)
 	}
-	in := lock.Defaults()
-	in.Variants = in.Variants[:1]
+	in, _ := lock.Defaults().Of(lock.Default)
 	in.Revision = v.Revision
 	in.Tailscale = lock.Tailscale{Version: v.Tailscale, Commit: hex.EncodeToString(sum[:20]), Time: time.Unix(1_700_000_000, 0).UTC(), Sum: h1}
 	in.Go = lock.Go{Version: "go1.26.0", Sums: map[string]string{}}

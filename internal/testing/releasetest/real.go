@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -21,9 +23,10 @@ import (
 // Programs puts derper, tailscaled and the entrypoint into the folder dir as the
 // image of the lock in root, the folder of this repository, has them for this
 // machine. They come from the user's own cache, or are compiled, which takes
-// minutes.
-func Programs(ctx context.Context, root, dir string) error {
-	c, built, err := realBuild(ctx, root)
+// minutes. Features are those of tailscaled that the one in the image leaves out,
+// and this one has.
+func Programs(ctx context.Context, root, dir string, features ...string) error {
+	c, built, err := realBuild(ctx, root, features...)
 	if err != nil {
 		return err
 	}
@@ -46,10 +49,14 @@ func Image(ctx context.Context, root string) (img v1.Image, close func(), err er
 	return built.Images[0], func() { c.Close() }, nil
 }
 
-func realBuild(ctx context.Context, root string) (*cache.Cache, *pipeline.Build, error) {
+func realBuild(ctx context.Context, root string, features ...string) (*cache.Cache, *pipeline.Build, error) {
 	l, err := lock.Read(filepath.Join(root, lock.File))
 	if err != nil {
 		return nil, nil, err
+	}
+	for i := range l.Inputs.Programs {
+		p := &l.Inputs.Programs[i]
+		p.Tags = slices.DeleteFunc(p.Tags, func(tag string) bool { return slices.Contains(features, strings.TrimPrefix(tag, "ts_omit_")) })
 	}
 	user, err := os.UserCacheDir()
 	if err != nil {

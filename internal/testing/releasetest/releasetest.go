@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -72,8 +71,9 @@ func New(t testing.TB, root string) *Release {
 		infos:  map[module.Version][]byte{},
 	}
 	// One variant, of programs whose source has no features.
-	r.Inputs.Variants = r.Inputs.Variants[:1]
-	r.Inputs.Programs = slices.Clone(r.Inputs.Programs)
+	if r.Inputs, err = r.Inputs.Of(lock.Default); err != nil {
+		t.Fatal(err)
+	}
 	for i := range r.Inputs.Programs {
 		r.Inputs.Programs[i].Features, r.Inputs.Programs[i].Tags = nil, nil
 	}

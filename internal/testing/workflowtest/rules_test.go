@@ -59,7 +59,7 @@ var policy = &Policy{
 	Cached:    []string{"ci.yml/check", "ci.yml/image", "dagger.yml/build", "publish.yml/update", "weekly.yml/check"},
 	Cancelled: []string{"ci.yml", "dagger.yml"},
 	// Words, some of them "$VARIABLES": nothing that a value could break out of.
-	Run: regexp.MustCompile(`^(go run \./cmd/build|go run \./ci|bash \.ci/[a-z]+|\.ci/[a-z]+)( ([a-zA-Z0-9./_=,-]+|"[a-z/=-]*\$[A-Z]+"))*$`),
+	Run: regexp.MustCompile(`^(go run \./cmd/build|go run \./ci|bash \.ci/[a-z]+|\.ci/[a-z]+)( ([a-zA-Z0-9./_=,-]+|"[a-z/=-]*\$[A-Z]+(:[a-z-]+)?"))*$`),
 }
 
 var dockerHub = []string{"DOCKERHUB_USERNAME", "DOCKERHUB_TOKEN"}
