@@ -68,6 +68,10 @@ func main() {
 	case "version":
 		os.Exit(printVersion())
 	case "sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash":
+		if otherProgram("sh") != "" {
+			logf("%s: the shell of this image is sh", command)
+			os.Exit(127)
+		}
 		logf("%s: there is no shell in this image; one whose tag ends in debug has one. To look into a running relay: docker exec CONTAINER /entrypoint env", command)
 		os.Exit(127)
 	case "/entrypoint", "entrypoint":

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -9,13 +10,18 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/testing/freeport"
 )
 
 func TestMain(m *testing.M) {
@@ -109,6 +115,44 @@ func TestComplete(t *testing.T) {
 		if got, pos, ok := complete(test.line, len(test.line), '\t'); !ok || got != test.want || pos != len(got) {
 			t.Errorf("%s becomes %s with the cursor at %d, want %s", test.line, got, pos, test.want)
 		}
+	}
+}
+
+// TestConnect has nc wait for nc, and each get what the other sends.
+func TestConnect(t *testing.T) {
+	for _, network := range []string{"tcp", "udp"} {
+		t.Run(network, func(t *testing.T) {
+			free, err := freeport.Choose("127.0.0.1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := func(says string, args ...string) (*exec.Cmd, *bytes.Buffer) {
+				if network == "udp" {
+					args = append([]string{"-u", "-w", "1"}, args...)
+				}
+				var out bytes.Buffer
+				cmd := exec.CommandContext(t.Context(), "nc", args...)
+				cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(says), &out, os.Stderr
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				return cmd, &out
+			}
+			waiting, heard := start("hello\n", "-l", "-p", strconv.Itoa(free))
+			for range 50 { // until somebody waits there, and with UDP until it has come
+				caller, answer := start("hi\n", "127.0.0.1", strconv.Itoa(free))
+				if err := caller.Wait(); err == nil {
+					if answer.String() != "hello\n" {
+						t.Errorf("the caller got %q", answer)
+					}
+					break
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			if err := waiting.Wait(); err != nil || heard.String() != "hi\n" {
+				t.Errorf("who waits got %q: %v", heard, err)
+			}
+		})
 	}
 }
 

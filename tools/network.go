@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -22,24 +20,39 @@ import (
 func ip(args []string) error {
 	four, six := slices.Contains(args, "-4"), slices.Contains(args, "-6")
 	wanted := func(a netip.Addr) bool { return four == six || four == a.Is4() }
-	args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return slices.Contains([]string{"-4", "-6", "show", "list"}, arg) })
-	what := "addr"
+	args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return arg == "-4" || arg == "-6" })
+	what, device := "address", ""
 	if len(args) > 0 {
-		what = args[0]
+		what, args = args[0], args[1:]
+	}
+	if len(args) > 0 && (strings.HasPrefix("show", args[0]) || strings.HasPrefix("list", args[0]) || args[0] == "ls") {
+		args = args[1:]
+	}
+	if len(args) > 1 && args[0] == "dev" {
+		args = args[1:]
+	}
+	if len(args) > 0 {
+		device, args = args[0], args[1:]
 	}
 	for _, word := range []string{"address", "link", "route"} {
-		if len(args) < 2 && strings.HasPrefix(word, what) {
+		if len(args) == 0 && strings.HasPrefix(word, what) {
 			if word == "route" {
-				return routes(wanted)
+				return routes(device, wanted)
 			}
-			return addresses(word == "link", wanted)
+			return addresses(device, word == "link", wanted)
 		}
 	}
-	return usageError{errors.New("usage: ip [-4 | -6] [addr | link | route]")}
+	return usageError{errors.New("usage: ip [-4 | -6] [addr | link | route] [[show] [dev] NAME]")}
 }
 
-func addresses(linkOnly bool, wanted func(netip.Addr) bool) error {
+func addresses(device string, linkOnly bool, wanted func(netip.Addr) bool) error {
 	list, err := net.Interfaces()
+	if device != "" {
+		var one *net.Interface
+		if one, err = net.InterfaceByName(device); err == nil {
+			list = []net.Interface{*one}
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -73,7 +86,7 @@ func addresses(linkOnly bool, wanted func(netip.Addr) bool) error {
 }
 
 // routes prints the tables of /proc, whose numbers are in hexadecimal.
-func routes(wanted func(netip.Addr) bool) error {
+func routes(device string, wanted func(netip.Addr) bool) error {
 	table, err := os.ReadFile("/proc/net/route")
 	if err != nil {
 		return err
@@ -85,7 +98,7 @@ func routes(wanted func(netip.Addr) bool) error {
 		}
 		mask, _ := address(f[7])
 		ones, _ := net.IPMask(mask.AsSlice()).Size()
-		if wanted(mask) {
+		if wanted(mask) && (device == "" || device == f[0]) {
 			printRoute(f[0], f[1], ones, f[2], f[6], 10)
 		}
 	}
@@ -96,7 +109,7 @@ func routes(wanted func(netip.Addr) bool) error {
 			continue
 		}
 		ones, _ := strconv.ParseUint(f[1], 16, 8)
-		if wanted(netip.IPv6Unspecified()) {
+		if wanted(netip.IPv6Unspecified()) && (device == "" || device == f[9]) {
 			printRoute(f[9], f[0], int(ones), f[4], f[5], 16)
 		}
 	}
@@ -193,17 +206,21 @@ func ss(args []string) error {
 	flags := new(pflag.FlagSet)
 	tcp := flags.BoolP("tcp", "t", false, "TCP only")
 	udp := flags.BoolP("udp", "u", false, "UDP only")
+	unix := flags.BoolP("unix", "x", false, "Unix sockets, with their paths")
+	four := flags.BoolP("ipv4", "4", false, "IPv4 only")
+	six := flags.BoolP("ipv6", "6", false, "IPv6 only")
 	listening := flags.BoolP("listening", "l", false, "only those that wait for peers")
 	for _, always := range []string{"all", "numeric", "processes"} {
 		flags.BoolP(always, always[:1], true, "as always")
 	}
-	if _, err := parse(flags, args, "[-lntup]", 0, 0); err != nil {
+	if _, err := parse(flags, args, "[-46alnptux]", 0, 0); err != nil {
 		return err
 	}
 	owners := owners()
 	w := table("PROTO", "STATE", "LOCAL", "PEER", "PROCESS")
 	for _, proto := range []string{"tcp", "tcp6", "udp", "udp6"} {
-		if *tcp != *udp && *tcp != strings.HasPrefix(proto, "tcp") {
+		if *tcp != *udp && *tcp != strings.HasPrefix(proto, "tcp") || *unix && !*tcp && !*udp ||
+			*four != *six && *six != strings.HasSuffix(proto, "6") {
 			continue
 		}
 		data, err := os.ReadFile("/proc/net/" + proto)
@@ -220,6 +237,25 @@ func ss(args []string) error {
 		for _, s := range list {
 			if !*listening || s.state == "LISTEN" || s.state == "UNCONN" {
 				row(w, s.proto, s.state, s.local, s.peer, owners[s.inode])
+			}
+		}
+	}
+	if *unix {
+		data, err := os.ReadFile("/proc/net/unix")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			if len(f) < 8 || f[0] == "Num" {
+				continue // of a pair, without a name
+			}
+			state := "ESTAB"
+			if f[3] == "00010000" { // SO_ACCEPTCON, see unix_seq_show in the kernel
+				state = "LISTEN"
+			}
+			if !*listening || state == "LISTEN" {
+				row(w, "unix", state, f[7], "", owners[f[6]])
 			}
 		}
 	}
@@ -241,40 +277,4 @@ func owners() map[string]string {
 		by[strings.TrimSuffix(inode, "]")] = filepath.Base(folder) + "/" + strings.TrimSpace(string(name))
 	}
 	return by
-}
-
-// nc connects a TCP or UDP port with the standard input and output.
-func nc(args []string) error {
-	flags := new(pflag.FlagSet)
-	udp := flags.BoolP("udp", "u", false, "UDP")
-	scan := flags.BoolP("zero", "z", false, "only connect")
-	seconds := flags.IntP("wait", "w", 10, "seconds to wait for a connection")
-	rest, err := parse(flags, args, "[-uz] [-w SECONDS] HOST PORT", 2, 2)
-	if err != nil {
-		return err
-	}
-	if *udp && *scan {
-		return usageError{errors.New("-z with -u says nothing: no answer comes of connecting")}
-	}
-	network := "tcp"
-	if *udp {
-		network = "udp"
-	}
-	conn, err := net.DialTimeout(network, net.JoinHostPort(rest[0], rest[1]), time.Duration(*seconds)*time.Second)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if *scan {
-		fmt.Println(conn.RemoteAddr(), "connected")
-		return nil
-	}
-	go func() {
-		io.Copy(conn, os.Stdin) //nolint:errcheck // the peer says whether it got what it needs
-		if c, ok := conn.(*net.TCPConn); ok {
-			c.CloseWrite() //nolint:errcheck // likewise
-		}
-	}()
-	_, err = io.Copy(os.Stdout, conn)
-	return err
 }

@@ -183,6 +183,8 @@ func TestDiagnoseSocket(t *testing.T) {
 	must(os.Mkdir(at("folder"), 0o700))
 	must(os.Symlink("nowhere/s", at("dangling")))
 	must(os.Symlink("alive", at("link")))
+	t.Setenv("TMPDIR", at("temp"))
+	must(os.Symlink("temp/tailscaled/tailscaled.sock", at("image's")))
 	dead := listen("dead")
 	dead.SetUnlinkOnClose(false)
 	must(dead.Close())
@@ -223,6 +225,7 @@ func TestDiagnoseSocket(t *testing.T) {
 		{"none", url, "VERIFY_CLIENTS=true, but there is no tailscaled at " + at("none"), "to leave verification to VERIFY_CLIENT_URL: VERIFY_CLIENTS=false; or mount"},
 		{"none", own, "tailscaled does not answer: it has not made its socket " + at("none") + " yet", ""},
 		{"dangling", tailscaled.Verifier{}, "VERIFY_CLIENTS=true, but there is no tailscaled at " + at("dangling") + ": it is a link to " + at("nowhere/s") + ", which does not exist here", mount},
+		{"image's", tailscaled.Verifier{}, "VERIFY_CLIENTS=true, but there is no tailscaled at " + at("image's") + ": the host's is not mounted", mount},
 		{"file", tailscaled.Verifier{}, at("file") + " is a file, not a socket", folder},
 		{"folder", tailscaled.Verifier{}, at("folder") + " is a folder, not a socket", folder},
 		{"dead", tailscaled.Verifier{}, "the host's tailscaled does not run: nobody listens at " + at("dead"), "start it on the host: systemctl restart tailscaled"},

@@ -16,7 +16,7 @@ import (
 func (v Verifier) silent(err error) Reason {
 	socket := resolve(v.Socket)
 	info, statErr := os.Stat(socket)
-	folder := filepath.Dir(socket)
+	dir := filepath.Dir(socket)
 	var answer *answerError
 	var op *net.OpError
 	switch {
@@ -25,16 +25,16 @@ func (v Verifier) silent(err error) Reason {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.EAGAIN):
 		// EAGAIN: nobody has taken connections for so long that no more fit.
 		return Reason{fmt.Sprintf("%s at %s does not answer: nothing within %v", v.name(), v.Socket, Patience), v.hintDead()}
-	case v.Own && (gone(folder) || gone(socket)):
+	case v.Own && (gone(dir) || gone(socket)):
 		return Reason{fmt.Sprintf("%s was deleted", v.Socket), "restart the container"}
 	case gone(socket):
 		return Reason{
 			fmt.Sprintf("the host has made %s anew, as when tailscaled is restarted there, and this container still has the old one", v.Socket),
 			"restart this container; to keep it from happening again, mount the folder, not the socket: " + mountFolder,
 		}
-	case gone(folder):
+	case gone(dir):
 		return Reason{
-			fmt.Sprintf("the host has made %s anew, as when tailscaled is upgraded there, and this container still has the old one, without a tailscaled", folder),
+			fmt.Sprintf("the host has made %s anew, as when tailscaled is upgraded there, and this container still has the old one, without a tailscaled", dir),
 			"restart this container; to keep it from happening again, let the host keep the folder: systemctl edit tailscaled, [Service], RuntimeDirectoryPreserve=yes; or mount the folder above it: -v /run:/host/run:ro,rslave -e SOCKET=/host/run/tailscale/tailscaled.sock",
 		}
 	case errors.Is(err, fs.ErrPermission):
@@ -84,6 +84,8 @@ func (v Verifier) missing(socket string) Reason {
 	}
 	_, err := os.Stat(filepath.Dir(socket))
 	switch {
+	case socket == filepath.Join(folder(), socketName): // an image with upstream's client has that link
+		r.What += ": the host's is not mounted"
 	case socket != v.Socket:
 		r.What += ": it is a link to " + socket + ", which does not exist here"
 	case err != nil:
@@ -121,7 +123,7 @@ func (v Verifier) forbidden(socket string) Reason {
 	case do == "enter":
 		r.Hint = fmt.Sprintf("on the host: chmod a+x %s; or run the container as its owner: --user %d:%d", path, owner.Uid, owner.Gid)
 	default:
-		r.Hint = fmt.Sprintf("on the host: chmod a+rw %s; or run the container as its owner: --user %d:%d", path, owner.Uid, owner.Gid)
+		r.Hint = fmt.Sprintf("on the host: chmod a+rw %s; or run the container as its owner: --user %d:%d", v.Socket, owner.Uid, owner.Gid)
 	}
 	return r
 }

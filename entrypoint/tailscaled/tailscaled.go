@@ -78,7 +78,7 @@ func Choose(certDir string) (Place, error) {
 	if stateErr == nil {
 		p.State = state
 	}
-	dir := filepath.Join(os.TempDir(), "tailscaled")
+	dir := folder()
 	tempErr := take(dir)
 	if errors.Is(tempErr, errTaken) {
 		dir, tempErr = os.MkdirTemp("", "tailscaled")
@@ -89,12 +89,17 @@ func Choose(certDir string) (Place, error) {
 		}
 		dir = state
 	}
-	p.Socket = filepath.Join(dir, "tailscaled.sock")
+	p.Socket = filepath.Join(dir, socketName)
 	if len(p.Socket) > maxSocket {
 		return p, fmt.Errorf("socket path %s is too long; use a shorter CERT_DIR", p.Socket)
 	}
 	return p, nil
 }
+
+const socketName = "tailscaled.sock"
+
+// folder is where the socket is, unless it cannot be there.
+func folder() string { return filepath.Join(os.TempDir(), "tailscaled") }
 
 var errTaken = errors.New("somebody else has it")
 
