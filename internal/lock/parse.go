@@ -132,7 +132,7 @@ func (l *Lock) check() error {
 }
 
 // recordAgain is what to do when outputs are not those of the inputs.
-const recordAgain = `remove "outputs" from the lock, and record them again with --update-lock`
+const recordAgain = `remove "outputs" from the lock, and record them again: build --platform all --update-lock`
 
 // check checks what is recorded of a variant.
 func (o *Output) check(at string, in Inputs, want wanting, isDigest func(key, s string)) {
