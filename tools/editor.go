@@ -3,10 +3,13 @@ package main
 import (
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -14,20 +17,20 @@ import (
 // An editor reads lines that somebody types. It asks the terminal for nothing, so any will do.
 type editor struct {
 	prompt   func() string
+	complete func(line string, pos int, key rune) (string, int, bool)
 	keys     *keys
 	cooked   *term.State // the terminal's, for programs
 	terminal *term.Terminal
-	rest     string // of the line that was read last
-	more     bool   // the next line goes on with a statement
-	ended    bool   // by Ctrl-D, or with the terminal
+	more     bool // the next line goes on with a statement
+	ended    bool // by Ctrl-D, or with the terminal
 }
 
-func newEditor(prompt func() string) (*editor, error) {
+func newEditor(prompt func() string, complete func(string, int, rune) (string, int, bool)) (*editor, error) {
 	cooked, err := term.GetState(int(os.Stdin.Fd()))
 	if err != nil {
 		return nil, err
 	}
-	e := &editor{prompt: prompt, keys: &keys{File: os.Stdin}, cooked: cooked}
+	e := &editor{prompt: prompt, complete: complete, keys: &keys{File: os.Stdin}, cooked: cooked}
 	e.renew()
 	return e, nil
 }
@@ -36,26 +39,13 @@ func newEditor(prompt func() string) (*editor, error) {
 func (e *editor) renew() {
 	old := e.terminal
 	e.terminal = term.NewTerminal(e.keys, "")
-	e.terminal.AutoCompleteCallback = complete
+	e.terminal.AutoCompleteCallback = e.complete
 	if old != nil {
 		e.terminal.History = old.History
 	}
 }
 
-// Read reads a line; it is the parser's input.
-func (e *editor) Read(p []byte) (int, error) {
-	if e.rest == "" {
-		line, err := e.line()
-		if err != nil {
-			return 0, err
-		}
-		e.rest = line + "\n"
-	}
-	n := copy(p, e.rest)
-	e.rest = e.rest[n:]
-	return n, nil
-}
-
+// line reads a line.
 func (e *editor) line() (string, error) {
 	fd := int(os.Stdin.Fd())
 	if _, err := term.MakeRaw(fd); err != nil {
@@ -63,9 +53,7 @@ func (e *editor) line() (string, error) {
 		return "", err
 	}
 	defer term.Restore(fd, e.cooked) //nolint:errcheck // a terminal that is gone ends the next line
-	if width, height, err := term.GetSize(fd); err == nil && width > 0 {
-		e.terminal.SetSize(width, height) //nolint:errcheck // it draws what there is
-	}
+	defer fit(e.terminal, fd)()
 	if e.terminal.SetPrompt("> "); !e.more {
 		e.terminal.SetPrompt(e.prompt())
 	}
@@ -88,6 +76,27 @@ func (e *editor) line() (string, error) {
 	return line, err
 }
 
+// fit has a line be as wide as the terminal, now and when that changes, until done is called.
+func fit(terminal *term.Terminal, fd int) (done func()) {
+	resize := func() {
+		if width, height, err := term.GetSize(fd); err == nil && width > 0 {
+			terminal.SetSize(width, height) //nolint:errcheck // it draws what there is
+		}
+	}
+	resize()
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, syscall.SIGWINCH)
+	go func() {
+		for range resized {
+			resize()
+		}
+	}()
+	return func() {
+		signal.Stop(resized)
+		close(resized)
+	}
+}
+
 // word is what is typed of a name, at the end, and special are the characters that a name has
 // a backslash before.
 var (
@@ -95,19 +104,25 @@ var (
 	special = regexp.MustCompile(`[\s;|&<>()$` + "`" + `"'\\*?\[\]#~!{}]`)
 )
 
-// complete completes the name of a file, or of a program in the first word, on Tab.
-func complete(line string, pos int, key rune) (string, int, bool) {
-	if key != '\t' {
-		return "", 0, false
-	}
+// complete completes the name of a file in dir, or of a program of path in the first word.
+func complete(dir, path, line string, pos int) (string, int) {
 	start := word.FindStringIndex(line[:pos])[0]
 	word := line[start:pos] // backslashes mean the same in a pattern
 	folder, _ := filepath.Split(word)
-	patterns := []string{word + "*"}
+	within := func(dir, name string) string {
+		if filepath.IsAbs(name) {
+			return name
+		}
+		return special.ReplaceAllString(dir, `\$0`) + "/" + name
+	}
+	patterns := []string{within(dir, word+"*")}
 	if start == 0 && !strings.Contains(word, "/") {
 		patterns = nil
-		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-			patterns = append(patterns, filepath.Join(dir, word+"*"))
+		for _, programs := range filepath.SplitList(path) {
+			if !filepath.IsAbs(programs) {
+				programs = filepath.Join(dir, programs)
+			}
+			patterns = append(patterns, within(programs, word+"*"))
 		}
 	}
 	var found []string
@@ -123,12 +138,13 @@ func complete(line string, pos int, key rune) (string, int, bool) {
 	}
 	slices.Sort(found)
 	if found = slices.Compact(found); len(found) == 0 {
-		return line, pos, true
+		return line, pos
 	}
 	common := found[0]
 	for _, name := range found[1:] {
 		for !strings.HasPrefix(name, common) {
-			common = common[:len(common)-1]
+			_, size := utf8.DecodeLastRuneInString(common)
+			common = common[:len(common)-size]
 		}
 	}
 	if len(found) > 1 && strings.HasSuffix(common, `\`) {
@@ -137,5 +153,5 @@ func complete(line string, pos int, key rune) (string, int, bool) {
 	if len(found) == 1 && !strings.HasSuffix(common, "/") {
 		common += " "
 	}
-	return line[:start] + common + line[pos:], start + len(common), true
+	return line[:start] + common + line[pos:], start + len(common)
 }

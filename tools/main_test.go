@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"mvdan.cc/sh/v3/interp"
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/testing/freeport"
@@ -92,9 +93,8 @@ func TestMoveAcross(t *testing.T) {
 // TestComplete guards against a line that Tab makes mean something else.
 func TestComplete(t *testing.T) {
 	dir := t.TempDir()
-	t.Chdir(dir)
-	t.Setenv("PATH", filepath.Join(dir, "bin"))
-	for _, name := range []string{"a file (1)", "a$b1", "a$b2", "bin/program", "other/x"} {
+	for _, name := range []string{"a file (1)", "a$b1", "a$b2", "bin/program", "other/x", "ünï", "ünö", "[x]/inner"} {
+		name = filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -102,17 +102,29 @@ func TestComplete(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, test := range []struct{ line, want string }{
-		{`pro`, `program `},
-		{`cat a\ `, `cat a\ file\ \(1\) `},
-		{`cat a\ file\ \(`, `cat a\ file\ \(1\) `},
-		{`cat a`, `cat a`},
-		{`cat a\$`, `cat a\$b`},
-		{`ls>ot`, `ls>other/`},
-		{`ls ./ot`, `ls ./other/`},
-		{`no-such`, `no-such`},
+	runner, err := interp.New(interp.Dir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{runner: runner}
+	for _, test := range []struct{ command, line, want string }{
+		{"PATH=bin", `pro`, `program `},
+		{"", `cat a\ `, `cat a\ file\ \(1\) `},
+		{"", `cat a\ file\ \(`, `cat a\ file\ \(1\) `},
+		{"", `cat a`, `cat a`},
+		{"", `cat a\$`, `cat a\$b`},
+		{"", `ls>ot`, `ls>other/`},
+		{"", `ls ./ot`, `ls ./other/`},
+		{"", `no-such`, `no-such`},
+		{"", `ls ü`, `ls ün`},
+		{"", `ls \[x`, `ls \[x\]/`},
+		{"cd '[x]'; PATH=../bin", `ls in`, `ls inner `},
+		{"", `pro`, `program `},
 	} {
-		if got, pos, ok := complete(test.line, len(test.line), '\t'); !ok || got != test.want || pos != len(got) {
+		if err := s.run(t.Context(), strings.NewReader(test.command), ""); err != nil {
+			t.Fatal(err)
+		}
+		if got, pos, ok := s.complete(test.line, len(test.line), '\t'); !ok || got != test.want || pos != len(got) {
 			t.Errorf("%s becomes %s with the cursor at %d, want %s", test.line, got, pos, test.want)
 		}
 	}

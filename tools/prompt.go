@@ -69,7 +69,7 @@ func (s *session) exec(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 
 // talk is the shell at a terminal.
 func (s *session) talk() error {
-	tty, err := newEditor(s.prompt)
+	tty, err := newEditor(s.prompt, s.complete)
 	if err != nil {
 		return err
 	}
@@ -77,6 +77,7 @@ func (s *session) talk() error {
 	// Of these, the shell ignores what comes meanwhile; programs do not inherit that.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGQUIT, syscall.SIGTSTP)
+	signal.Stop(quits)
 	go func() {
 		for sig := range signals {
 			if sig == os.Interrupt {
@@ -87,7 +88,7 @@ func (s *session) talk() error {
 	for !tty.ended {
 		parser := syntax.NewParser()
 		tty.more = false
-		for statements, err := range parser.InteractiveSeq(tty) {
+		for statements, err := range parseLines(parser, tty.line) {
 			if err != nil {
 				if !tty.ended && !errors.Is(err, errInterrupted) {
 					fmt.Fprintln(os.Stderr, "sh:", err)
@@ -103,18 +104,18 @@ func (s *session) talk() error {
 			}
 		}
 	}
-	return s.run(context.Background(), strings.NewReader("exit"), "sh")
+	return s.exit("exit")
 }
 
-// statements runs a line, until it ends or Ctrl-C ends it.
+// statements runs a line, until it ends or Ctrl-C ends it. Its background jobs go on.
 func (s *session) statements(list []*syntax.Stmt) (exited bool, err error) {
 	ctx, interrupt := context.WithCancel(context.Background())
-	defer interrupt()
 	s.mu.Lock()
 	s.interrupt = interrupt
 	s.code.Store(0)
 	s.mu.Unlock()
 	for _, statement := range list {
+		prepare(statement)
 		err = s.runner.Run(ctx, statement)
 		if ctx.Err() != nil {
 			code := cmp.Or(int(s.code.Load()), interrupted)
@@ -138,13 +139,54 @@ func (s *session) set(code int) {
 	}
 }
 
+// argv0 is a variable that stands for $0, which the interpreter knows only in files.
+const argv0 = "BASH_ARGV0"
+
+// name sets $0 of statements.
+func (s *session) name(name string) error {
+	quoted, err := syntax.Quote(name, syntax.LangBash)
+	if err != nil {
+		return err
+	}
+	file, err := syntax.NewParser().Parse(strings.NewReader(argv0+"="+quoted), "")
+	if err != nil {
+		return err
+	}
+	return s.runner.Run(context.Background(), file.Stmts[0])
+}
+
+// prepare makes a statement use the name that has been set, and has its background jobs read
+// nothing: what is typed, or what the script goes on with, is not for them.
+func prepare(statement *syntax.Stmt) {
+	syntax.Walk(statement, func(node syntax.Node) bool {
+		switch node := node.(type) {
+		case *syntax.ParamExp:
+			if node.Param != nil && node.Param.Value == "0" {
+				node.Param.Value = argv0
+			}
+		case *syntax.Stmt:
+			if node.Background {
+				empty := &syntax.Redirect{Op: syntax.Hdoc, Word: &syntax.Word{Parts: []syntax.WordPart{&syntax.Lit{Value: "END"}}}}
+				node.Redirs = append([]*syntax.Redirect{empty}, node.Redirs...)
+			}
+		}
+		return true
+	})
+}
+
+// complete completes a line on Tab.
+func (s *session) complete(line string, pos int, key rune) (string, int, bool) {
+	if key != '\t' {
+		return "", 0, false
+	}
+	line, pos = complete(s.runner.Dir, s.runner.Vars["PATH"].String(), line, pos)
+	return line, pos, true
+}
+
 // prompt is the prompt of the next line.
 func (s *session) prompt() string {
 	if prompt := s.runner.Vars["PS1"]; prompt.IsSet() {
 		return prompt.String()
-	}
-	if prompt := os.Getenv("PS1"); prompt != "" {
-		return prompt
 	}
 	sign := "$"
 	if os.Geteuid() == 0 {

@@ -3,6 +3,8 @@ package terminal
 import (
 	"os/exec"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Shell expects of a shell what a person at a terminal does. Its prompt is "> ".
@@ -49,6 +51,29 @@ func Shell(t *testing.T, cmd *exec.Cmd) {
 	sh.Type(interrupt, "^C\r\n"+prompt)
 	sh.Type("if tr''ue\r", prompt)
 	sh.Type(interrupt, "^C\r\n"+prompt)
+
+	sh.Type("echo rea''dy; read x; echo ne''ver\r", "ready\r\n")
+	sh.Type("ne''ver"+interrupt, "^C\r\n"+prompt)
+	sh.Type("read -rp 'na''me? ' x; echo \"<$x>\"\r", "name? ")
+	sh.Type("so''me\r", "<so''me>\r\n", prompt)
+
+	// Ctrl-\ ends a program.
+	sh.Type("sh -c 'echo rea\"\"dy; sleep 100'; echo co''de $?\r", "ready\r\n")
+	sh.Type("\x1c", "code 131\r\n", prompt)
+
+	// Background jobs go on when their line has ended, and do not read what is typed.
+	sh.Type("(cat; sleep 0.2; echo la''ter) &\r", "later")
+	sh.Type("echo $0 go''es on\r", "sh goes on\r\n", prompt)
+
+	// Tab after a change of folder, and a terminal that becomes narrower.
+	sh.Type("cd /\r", prompt)
+	sh.Type("echo et\t\r", "etc/\r\n", prompt)
+	sh.Type("echo wi''dth", "wi''dth")
+	if err := unix.IoctlSetWinsize(int(sh.person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 50}); err != nil {
+		t.Fatal(err)
+	}
+	sh.Type("", prompt+"echo wi''dth")
+	sh.Type("\r", "width\r\n", prompt)
 
 	// A shell in the shell.
 	sh.Type("sh\r", prompt)
