@@ -8,55 +8,40 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 
-	"github.com/spf13/pflag"
 	"github.com/u-root/u-root/pkg/core"
 	"github.com/u-root/u-root/pkg/core/cat"
 	"github.com/u-root/u-root/pkg/core/chmod"
 	"github.com/u-root/u-root/pkg/core/cp"
-	"github.com/u-root/u-root/pkg/core/find"
-	"github.com/u-root/u-root/pkg/core/ls"
 	"github.com/u-root/u-root/pkg/core/mkdir"
 	"github.com/u-root/u-root/pkg/core/mv"
 	"github.com/u-root/u-root/pkg/core/touch"
-	"github.com/u-root/u-root/pkg/core/xargs"
 )
 
 // commands are u-root's.
 var commands = map[string]func() core.Command{
-	"cat": cat.New, "chmod": chmod.New, "cp": cp.New, "find": find.New, "ls": ls.New,
-	"mkdir": mkdir.New, "mv": mv.New, "touch": touch.New, "xargs": func() core.Command { return xargs.New() },
+	"cat": cat.New, "chmod": chmod.New, "cp": cp.New,
+	"mkdir": mkdir.New, "mv": mv.New, "touch": touch.New,
 }
 
 // files are the tools for files. Some say that something failed, and end as if it had not.
 func files(args []string) error {
 	name := os.Args[0]
 	errs := &listener{to: os.Stderr}
-	if name == "ls" {
-		args = present(args, errs)
-	}
 	var err error
 	for _, args := range runs(name, args) {
 		command := commands[name]()
 		command.SetIO(os.Stdin, os.Stdout, errs)
-		if name == "xargs" { // what it runs writes there, too, and says with its code how it went
-			command.SetIO(os.Stdin, os.Stdout, os.Stderr)
-		}
 		command.SetLookupEnv(os.LookupEnv)
 		ended := command.Run(args...)
 		if errors.Is(ended, syscall.EXDEV) {
 			ended = moveAcross(args)
 		}
 		err = errors.Join(err, ended)
-	}
-	if errors.Is(err, exec.ErrNotFound) {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-		return status(127)
 	}
 	if slices.Contains(args, "--help") || slices.Contains(args, "-help") {
 		return nil
@@ -103,7 +88,7 @@ func runs(name string, args []string) [][]string {
 
 // remove is rm. With -f, only what is not there is no error.
 func remove(args []string) error {
-	flags := new(pflag.FlagSet)
+	flags := newFlags()
 	recursive := flags.BoolP("recursive", "r", false, "folders, with all that is in them")
 	upper := flags.BoolP("Recursive", "R", false, "as -r")
 	force := flags.BoolP("force", "f", false, "what is not there is no error")
@@ -136,24 +121,6 @@ func remove(args []string) error {
 	return failed
 }
 
-// present leaves files out that are not there, which ls would say on its output.
-func present(args []string, errs io.Writer) []string {
-	left := slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
-		if strings.HasPrefix(arg, "-") {
-			return false
-		}
-		_, err := os.Lstat(arg)
-		if err != nil {
-			fmt.Fprintln(errs, "ls:", err)
-		}
-		return err != nil
-	})
-	if len(left) < len(args) && !slices.ContainsFunc(left, func(arg string) bool { return !strings.HasPrefix(arg, "-") }) {
-		os.Exit(1) // nothing is left of what was asked for
-	}
-	return left
-}
-
 // A listener hands on what a tool says, and notes whether that is more than a question.
 type listener struct {
 	to     io.Writer
@@ -166,7 +133,7 @@ func (l *listener) Write(p []byte) (int, error) {
 }
 
 func tee(args []string) error {
-	flags := new(pflag.FlagSet)
+	flags := newFlags()
 	more := flags.BoolP("append", "a", false, "append to the files")
 	names, err := parse(flags, args, "[-a] [FILE]…", 0, -1)
 	if err != nil {

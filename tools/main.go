@@ -23,7 +23,7 @@ import (
 type tool func(args []string) error
 
 var tools = map[string]tool{
-	"cat": files, "chmod": files, "cp": files, "find": files, "ls": files, "mkdir": files, "mv": files, "rm": remove, "touch": files, "xargs": files,
+	"cat": files, "chmod": files, "cp": files, "find": find, "ls": ls, "mkdir": files, "mv": files, "rm": remove, "touch": files, "xargs": xargs,
 	"grep": grep, "head": head, "sort": sortLines, "tail": tail, "tee": tee, "wc": wc,
 	"date": date, "df": df, "env": env, "hostname": hostname, "id": id, "kill": kill, "ps": ps, "sleep": sleep,
 	"host": host, "ip": ip, "nc": nc, "ss": ss, "wget": wget,
