@@ -41,12 +41,8 @@ func date(args []string) error {
 	}
 	now, format := time.Now(), "+%a %b %e %T %Z %Y"
 	if *at != "" {
-		seconds, err := strconv.ParseInt(strings.TrimPrefix(*at, "@"), 10, 64)
-		if now = time.Unix(seconds, 0); err != nil || (*at)[0] != '@' {
-			if now, err = time.Parse(time.RFC3339, *at); err != nil {
-				return usageError{fmt.Errorf("invalid time %q", *at)}
-			}
-			now = now.Local()
+		if now, err = timeOf(*at); err != nil {
+			return usageError{err}
 		}
 	}
 	if *utc {
@@ -70,6 +66,21 @@ func date(args []string) error {
 	}
 	_, err = fmt.Println(text)
 	return err
+}
+
+// timeOf reads a time: @SECONDS since 1970, or as -Iseconds prints it.
+func timeOf(text string) (time.Time, error) {
+	if number, ok := strings.CutPrefix(text, "@"); ok {
+		if seconds, err := strconv.ParseInt(number, 10, 64); err == nil {
+			return time.Unix(seconds, 0), nil
+		}
+	}
+	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t.Local(), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("invalid time %q", text)
 }
 
 var conversion = regexp.MustCompile(`%(:z|-?[0-9]?.|$)`)

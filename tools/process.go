@@ -254,6 +254,48 @@ func hostname(args []string) error {
 	return err
 }
 
+// which prints where the shell finds programs.
+func which(args []string) error {
+	names, err := parse(newFlags(), args, "PROGRAM…", 1, -1)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err != nil {
+			failed = status(1)
+		} else if _, err := fmt.Println(path); err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+func uname(args []string) error {
+	flags := newFlags()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	all := flags.BoolP("all", "a", false, "all of it")
+	var show []*bool
+	texts := [][]byte{u.Sysname[:], u.Nodename[:], u.Release[:], u.Version[:], u.Machine[:]}
+	for _, f := range [][2]string{{"kernel", "s"}, {"nodename", "n"}, {"release", "r"}, {"version", "v"}, {"machine", "m"}} {
+		show = append(show, flags.BoolP(f[0], f[1], false, "the "+f[0]))
+	}
+	if _, err := parse(flags, args, "[-amnrsv]", 0, 0); err != nil {
+		return err
+	}
+	var words []string
+	for i, text := range texts {
+		if *show[i] || *all || flags.NFlag() == 0 && i == 0 {
+			words = append(words, unix.ByteSliceToString(text))
+		}
+	}
+	_, err := fmt.Println(strings.Join(words, " "))
+	return err
+}
+
 func sleep(args []string) error {
 	if len(args) == 0 {
 		return usageError{errors.New("usage: sleep SECONDS[smhd]…")}

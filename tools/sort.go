@@ -154,3 +154,59 @@ func humanNumber(text string) float64 {
 	}
 	return n
 }
+
+var ranges = regexp.MustCompile(`^([0-9]*)(-?)([0-9]*)$`)
+
+// cut prints some fields, or characters, of each line.
+func cut(args []string) error {
+	flags := newFlags()
+	fields := flags.StringP("fields", "f", "", "these fields: a list of N, N-M, N- and -M")
+	characters := flags.StringP("characters", "c", "", "these characters")
+	separator := flags.StringP("delimiter", "d", "\t", "between fields")
+	only := flags.BoolP("only-delimited", "s", false, "no lines without fields")
+	names, err := parse(flags, args, "-f LIST [-d SEPARATOR] [-s] | -c LIST [FILE]…", 0, -1)
+	if err != nil {
+		return err
+	}
+	var list [][2]int
+	for item := range strings.SplitSeq(*fields+*characters, ",") {
+		parts := ranges.FindStringSubmatch(item)
+		if parts == nil || parts[1]+parts[3] == "" || *fields != "" && *characters != "" || *separator == "" {
+			return usageError{fmt.Errorf("invalid list %q of -f or -c, or no separator", item)}
+		}
+		from, _ := strconv.Atoi(parts[1])
+		to, _ := strconv.Atoi(parts[3])
+		switch {
+		case parts[2] == "":
+			to = from
+		case parts[3] == "":
+			to = math.MaxInt
+		}
+		list = append(list, [2]int{from, to})
+	}
+	out := bufio.NewWriter(os.Stdout)
+	err = each(names, func(_ string, in *os.File) error {
+		return lines(in, func(line []byte) error {
+			between := *separator
+			if *characters != "" {
+				between = ""
+			}
+			words := strings.Split(string(line), between)
+			if between != "" && len(words) == 1 {
+				if !*only {
+					fmt.Fprintf(out, "%s\n", line)
+				}
+				return nil
+			}
+			var shown []string
+			for i, word := range words {
+				if slices.ContainsFunc(list, func(r [2]int) bool { return r[0] <= i+1 && i+1 <= r[1] }) {
+					shown = append(shown, word)
+				}
+			}
+			_, err := fmt.Fprintln(out, strings.Join(shown, between))
+			return err
+		})
+	})
+	return cmp.Or(out.Flush(), err)
+}
