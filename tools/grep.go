@@ -212,7 +212,7 @@ func (s *search) file(name string, in *os.File) error {
 	if *s.list && hits > 0 || *s.without && hits == 0 && err == nil {
 		fmt.Fprintln(s.out, name)
 	}
-	if s.found = s.found || (hits > 0) != *s.without; *s.quiet && hits > 0 {
+	if s.found = s.found || hits > 0; *s.quiet && hits > 0 {
 		return errStop
 	}
 	return err

@@ -149,7 +149,7 @@ func (l *listing) folder(path string, title bool) {
 		for _, f := range files {
 			blocks += f.stat.Blocks
 		}
-		fmt.Fprintln(l.out, "total", blocks/2)
+		fmt.Fprintln(l.out, "total", l.size(blocks/2, 1024))
 	}
 	l.print(files)
 	for _, f := range files {
@@ -173,10 +173,7 @@ func (l *listing) print(files []listed) {
 			row = append(row, strconv.FormatUint(f.stat.Ino, 10))
 		}
 		if *l.long {
-			size := strconv.FormatInt(f.info.Size(), 10)
-			if *l.human {
-				size = units(uint64(f.info.Size()))
-			}
+			size := l.size(f.info.Size(), 1)
 			if f.info.Mode()&fs.ModeDevice != 0 {
 				size = fmt.Sprintf("%d, %d", unix.Major(uint64(f.stat.Rdev)), unix.Minor(uint64(f.stat.Rdev)))
 			}
@@ -202,6 +199,14 @@ func (l *listing) print(files []listed) {
 		}
 		fmt.Fprintln(l.out, row[len(row)-1])
 	}
+}
+
+// size is a size of n units, as the flags ask for.
+func (l *listing) size(n, unit int64) string {
+	if *l.human {
+		return units(uint64(n * unit))
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // name is a file's name, with what -F and -l add to it. What a terminal would obey is not

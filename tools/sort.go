@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -174,9 +175,11 @@ func cut(args []string) error {
 		if parts == nil || parts[1]+parts[3] == "" || *fields != "" && *characters != "" || *separator == "" {
 			return usageError{fmt.Errorf("invalid list %q of -f or -c, or no separator", item)}
 		}
-		from, _ := strconv.Atoi(parts[1])
+		from, _ := strconv.Atoi(cmp.Or(parts[1], "1"))
 		to, _ := strconv.Atoi(parts[3])
 		switch {
+		case from == 0:
+			return usageError{errors.New("the first is 1, not 0")}
 		case parts[2] == "":
 			to = from
 		case parts[3] == "":

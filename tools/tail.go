@@ -64,8 +64,9 @@ func head(args []string) error {
 	if err != nil {
 		return err
 	}
+	title := titled(flags, names)
 	return each(names, func(name string, in *os.File) error {
-		if err := title(flags, names, name); err != nil || a.n == 0 {
+		if err := title(name); err != nil || a.n == 0 {
 			return err
 		}
 		if a.bytes {
@@ -89,12 +90,16 @@ func head(args []string) error {
 	})
 }
 
-// title says which of several files comes.
-func title(flags *pflag.FlagSet, names []string, name string) (err error) {
-	if len(names) > 1 && !flags.Changed("quiet") {
-		_, err = fmt.Printf("==> %s <==\n", name)
+// titled returns what says which of several files comes.
+func titled(flags *pflag.FlagSet, names []string) func(name string) error {
+	before := ""
+	return func(name string) (err error) {
+		if len(names) > 1 && !flags.Changed("quiet") {
+			_, err = fmt.Printf("%s==> %s <==\n", before, name)
+			before = "\n"
+		}
+		return err
 	}
-	return err
 }
 
 func tail(args []string) error {
@@ -105,9 +110,10 @@ func tail(args []string) error {
 	if err != nil {
 		return err
 	}
+	title := titled(flags, names)
 	var followed []*followedFile
 	err = each(names, func(name string, in *os.File) error {
-		if err := title(flags, names, name); err != nil {
+		if err := title(name); err != nil {
 			return err
 		}
 		if err := a.last(in); err != nil || !*follow && !*again {
@@ -127,7 +133,7 @@ func tail(args []string) error {
 	if len(followed) == 0 {
 		return err
 	}
-	return appended(followed, *again, func(name string) error { return title(flags, names, name) })
+	return appended(followed, *again, title)
 }
 
 // last prints the end of a file.

@@ -85,16 +85,14 @@ func xargs(args []string) error {
 		arguments := []string{string(text)}
 		switch {
 		case *null:
-		case *replace != "":
-			arguments[0] = strings.TrimLeft(arguments[0], " \t")
 		default:
 			var err error
-			if arguments, err = unquote(string(text)); err != nil {
+			if arguments, err = unquote(string(text), *replace == ""); err != nil {
 				return err
 			}
 		}
 		if *replace != "" {
-			if arguments[0] == "" {
+			if len(arguments) == 0 {
 				return nil
 			}
 			var line []string
@@ -133,8 +131,9 @@ func xargs(args []string) error {
 	return failed
 }
 
-// unquote are the words of a line, where quotes and backslashes keep blanks.
-func unquote(line string) (words []string, err error) {
+// unquote are the words of a line, where quotes and backslashes keep blanks; or all of it as
+// one, but for the blanks in front.
+func unquote(line string, blanks bool) (words []string, err error) {
 	word, in, quote, escaped := "", false, rune(0), false
 	for _, r := range line {
 		switch {
@@ -148,7 +147,7 @@ func unquote(line string) (words []string, err error) {
 			escaped, in = true, true
 		case r == '\'' || r == '"':
 			quote, in = r, true
-		case unicode.IsSpace(r):
+		case unicode.IsSpace(r) && (blanks || !in):
 			if in {
 				words = append(words, word)
 			}
