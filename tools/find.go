@@ -88,13 +88,14 @@ func find(args []string) error {
 	return cmp.Or(f.out.Flush(), f.failed)
 }
 
-// fail says what is wrong. What vanished meanwhile is not.
+// fail says what is wrong.
 func (f *finder) fail(err error) {
 	f.out.Flush() //nolint:errcheck // the last one says it
 	fmt.Fprintln(os.Stderr, "find:", err)
 	f.failed = status(1)
 }
 
+// vanished reports whether a file is gone. Of a process that ended, /proc says so in other ways.
 func vanished(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL)
 }
@@ -247,10 +248,10 @@ func (f *finder) about(name, word string) (condition, error) {
 	switch name {
 	case "-maxdepth":
 		f.max = int(n)
-		return always, err
+		return always, cmp.Or(err, wrong(sign != ""))
 	case "-mindepth":
 		f.min = int(n)
-		return always, err
+		return always, cmp.Or(err, wrong(sign != ""))
 	case "-type":
 		return func(file *found) bool {
 			kind := modeText(file.info.Mode())[:1]

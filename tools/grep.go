@@ -21,7 +21,7 @@ type search struct {
 
 	max, before, after int
 	re                 *regexp.Regexp
-	names              bool // are printed
+	names, word        bool // names are printed, whole words are searched
 	out                *bufio.Writer
 	found              bool
 	groups             bool // lines with others around them have been printed
@@ -86,12 +86,13 @@ func grep(args []string) error {
 		}
 		if p = "(?:" + p + ")"; *whole {
 			p = "^" + p + "$"
-		} else if *word {
-			p = `\b` + p + `\b`
 		}
 		exprs = append(exprs, p)
 	}
 	expr := strings.Join(exprs, "|")
+	if s.word = *word && !*whole; s.word { // \b would need a letter at the ends of the pattern
+		expr = `(?:^|\W)(` + expr + `)(?:\W|$)`
+	}
 	if *ignoreCase {
 		expr = "(?i)" + expr
 	}
@@ -177,10 +178,8 @@ func (s *search) file(name string, in *os.File) error {
 		}
 		if *s.only {
 			if !*s.invert {
-				for _, text := range s.re.FindAll(line, -1) {
-					if len(text) > 0 {
-						write(n, text, ":")
-					}
+				for _, text := range s.matches(line) {
+					write(n, text, ":")
 				}
 			}
 			return s.out.Flush()
@@ -216,6 +215,17 @@ func (s *search) file(name string, in *os.File) error {
 		return errStop
 	}
 	return err
+}
+
+// matches are the parts of a line that match.
+func (s *search) matches(line []byte) (texts [][]byte) {
+	if !s.word {
+		return slices.DeleteFunc(s.re.FindAll(line, -1), func(text []byte) bool { return len(text) == 0 })
+	}
+	for at := s.re.FindSubmatchIndex(line); at != nil && at[3] > at[2]; at = s.re.FindSubmatchIndex(line) {
+		texts, line = append(texts, line[at[2]:at[3]]), line[at[3]:] // what is between two words belongs to both
+	}
+	return texts
 }
 
 // basic writes a basic regular expression of POSIX, with what GNU's grep has besides, as one

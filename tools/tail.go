@@ -154,7 +154,7 @@ func (a amount) last(in *os.File) error {
 			return err
 		}
 		data, err := io.ReadAll(in)
-		_, failed := os.Stdout.Write(data[max(0, len(data)-int(a.n)):])
+		_, failed := os.Stdout.Write(data[max(0, int64(len(data))-a.n):])
 		return cmp.Or(err, failed)
 	}
 	var last [][]byte
