@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"regexp"
@@ -118,6 +119,9 @@ func tail(args []string) error {
 		}
 		if err := a.last(in); err != nil || !*follow && !*again {
 			return err
+		}
+		if info, err := in.Stat(); err == nil && name == "-" && info.Mode()&fs.ModeNamedPipe != 0 {
+			return nil // nothing is appended to what has ended
 		}
 		followed = append(followed, &followedFile{name, in})
 		return errKeep
