@@ -1,118 +1,172 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 
-	"github.com/spf13/pflag"
-	"github.com/u-root/u-root/pkg/core"
-	"github.com/u-root/u-root/pkg/core/cat"
-	"github.com/u-root/u-root/pkg/core/chmod"
-	"github.com/u-root/u-root/pkg/core/cp"
-	"github.com/u-root/u-root/pkg/core/find"
-	"github.com/u-root/u-root/pkg/core/ls"
-	"github.com/u-root/u-root/pkg/core/mkdir"
-	"github.com/u-root/u-root/pkg/core/mv"
-	"github.com/u-root/u-root/pkg/core/touch"
-	"github.com/u-root/u-root/pkg/core/xargs"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// commands are u-root's.
-var commands = map[string]func() core.Command{
-	"cat": cat.New, "chmod": chmod.New, "cp": cp.New, "find": find.New, "ls": ls.New,
-	"mkdir": mkdir.New, "mv": mv.New, "touch": touch.New, "xargs": func() core.Command { return xargs.New() },
-}
-
-// files are the tools for files. Some say that something failed, and end as if it had not.
-func files(args []string) error {
-	name := os.Args[0]
-	errs := &listener{to: os.Stderr}
-	if name == "ls" {
-		args = present(args, errs)
-	}
-	var err error
-	for _, args := range runs(name, args) {
-		command := commands[name]()
-		command.SetIO(os.Stdin, os.Stdout, errs)
-		if name == "xargs" { // what it runs writes there, too, and says with its code how it went
-			command.SetIO(os.Stdin, os.Stdout, os.Stderr)
-		}
-		command.SetLookupEnv(os.LookupEnv)
-		ended := command.Run(args...)
-		if errors.Is(ended, syscall.EXDEV) {
-			ended = moveAcross(args)
-		}
-		err = errors.Join(err, ended)
-	}
-	if errors.Is(err, exec.ErrNotFound) {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-		return status(127)
-	}
-	if slices.Contains(args, "--help") || slices.Contains(args, "-help") {
-		return nil
-	}
-	if err == nil && errs.failed {
-		err = status(1)
-	}
-	return err
-}
-
-// moveAcross is mv to another file system, with the arguments of one file: a copy, after which
-// the file is gone.
-func moveAcross(args []string) error {
-	names := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.HasPrefix(arg, "-") })
-	if len(names) != 2 {
-		return usageError{errors.New("usage: mv [-nu] FILE… FILE|FOLDER")}
-	}
-	command := cp.New()
-	command.SetIO(os.Stdin, os.Stdout, os.Stderr)
-	if err := command.Run("-r", "-P", "-f", names[0], names[1]); err != nil {
+func mkdir(args []string) error {
+	flags := newFlags()
+	parents := flags.BoolP("parents", "p", false, "folders above, too; one that is there is no error")
+	mode := flags.StringP("mode", "m", "", "its mode, as for chmod")
+	verbose := flags.BoolP("verbose", "v", false, "say what is made")
+	names, err := parse(flags, args, "[-pv] [-m MODE] FOLDER…", 1, -1)
+	if err != nil {
 		return err
 	}
-	return os.RemoveAll(names[0])
+	bits, err := changed(cmp.Or(*mode, "777"), 0o777)
+	if err != nil {
+		return usageError{err}
+	}
+	var failed error
+	for _, name := range names {
+		_, before := os.Stat(name)
+		make := os.Mkdir
+		if *parents {
+			make = os.MkdirAll
+		}
+		err := make(name, 0o777)
+		if err == nil && *mode != "" && before != nil { // whatever the umask
+			err = unix.Chmod(name, bits)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "mkdir:", err)
+			failed = status(1)
+		} else if *verbose && before != nil {
+			fmt.Println("made", name)
+		}
+	}
+	return failed
 }
 
-// runs are the command lines for u-root. Its cp forgets the errors of all sources but the last,
-// and its mv ends at the first: they get one at a time.
-func runs(name string, args []string) [][]string {
-	flag := func(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-" }
-	operands := slices.DeleteFunc(slices.Clone(args), flag)
-	if name != "cp" && name != "mv" || len(operands) < 3 {
-		return [][]string{args}
+func touch(args []string) error {
+	flags := newFlags()
+	access := flags.BoolP("access", "a", false, "only when it was read")
+	modified := flags.BoolP("modified", "m", false, "only when it was written")
+	stay := flags.BoolP("no-create", "c", false, "make no file")
+	at := flags.StringP("date", "d", "", "this time, not now: @SECONDS since 1970, or as date -Iseconds prints it")
+	like := flags.StringP("reference", "r", "", "the time of this file")
+	names, err := parse(flags, args, "[-acm] [-d TIME | -r FILE] FILE…", 1, -1)
+	if err != nil {
+		return err
 	}
-	flags, to := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return !flag(arg) }), operands[len(operands)-1]
-	if fi, err := os.Stat(to); err != nil || !fi.IsDir() {
-		return [][]string{args} // which it refuses
+	now := time.Now()
+	if *at != "" {
+		if now, err = timeOf(*at); err != nil {
+			return usageError{err}
+		}
 	}
-	var list [][]string
-	for _, from := range operands[:len(operands)-1] {
-		list = append(list, slices.Concat(flags, []string{from, to}))
+	if *like != "" {
+		info, err := os.Stat(*like)
+		if err != nil {
+			return err
+		}
+		now = info.ModTime()
 	}
-	return list
+	read, written := now, now // a zero time leaves what is there
+	switch {
+	case *access && !*modified:
+		written = time.Time{}
+	case *modified && !*access:
+		read = time.Time{}
+	}
+	var failed error
+	for _, name := range names {
+		_, err := os.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			if *stay {
+				continue
+			}
+			var f *os.File
+			if f, err = os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o666); err == nil {
+				err = f.Close()
+			}
+		}
+		if err == nil {
+			err = os.Chtimes(name, read, written)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "touch:", err)
+			failed = status(1)
+		}
+	}
+	return failed
+}
+
+func cat(args []string) error {
+	flags := newFlags()
+	number := flags.BoolP("number", "n", false, "with the number of each line")
+	flags.BoolP("unbuffered", "u", false, "at once, as always")
+	names, err := parse(flags, args, "[-nu] [FILE]…", 0, -1)
+	if err != nil {
+		return err
+	}
+	n := 0
+	return each(names, func(_ string, in *os.File) error {
+		if !*number {
+			_, err := io.Copy(os.Stdout, in)
+			return err
+		}
+		out := bufio.NewWriter(os.Stdout)
+		err := lines(in, func(line []byte) error {
+			n++
+			_, err := fmt.Fprintf(out, "%6d\t%s\n", n, line)
+			return err
+		})
+		return cmp.Or(err, out.Flush())
+	})
+}
+
+// readlink prints what links lead to.
+func readlink(args []string) error {
+	flags := newFlags()
+	real := flags.BoolP("canonicalize", "f", false, "the path without any link")
+	names, err := parse(flags, args, "[-f] FILE…", 1, -1)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, name := range names {
+		to, err := "", error(nil)
+		if *real {
+			if to, err = filepath.Abs(name); err == nil {
+				to, err = filepath.EvalSymlinks(to)
+			}
+		} else {
+			to, err = os.Readlink(name)
+		}
+		if err != nil {
+			failed = status(1)
+		} else if _, err := fmt.Println(to); err != nil {
+			return err
+		}
+	}
+	return failed
 }
 
 // remove is rm. With -f, only what is not there is no error.
 func remove(args []string) error {
-	flags := new(pflag.FlagSet)
+	flags := newFlags()
 	recursive := flags.BoolP("recursive", "r", false, "folders, with all that is in them")
 	upper := flags.BoolP("Recursive", "R", false, "as -r")
 	force := flags.BoolP("force", "f", false, "what is not there is no error")
-	names, err := parse(flags, args, "[-rf] FILE…", 0, -1)
+	verbose := flags.BoolP("verbose", "v", false, "say what is removed")
+	names, err := parse(flags, args, "[-rfv] FILE…", 0, -1)
 	if err != nil {
 		return err
 	}
 	if len(names) == 0 && !*force {
-		return usageError{errors.New("usage: rm [-rf] FILE…")}
+		return usageError{errors.New("usage: rm [-rfv] FILE…")}
 	}
 	var failed error
 	for _, name := range names {
@@ -131,42 +185,15 @@ func remove(args []string) error {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "rm:", err)
 			failed = status(1)
+		} else if *verbose {
+			fmt.Println("removed", name)
 		}
 	}
 	return failed
 }
 
-// present leaves files out that are not there, which ls would say on its output.
-func present(args []string, errs io.Writer) []string {
-	left := slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
-		if strings.HasPrefix(arg, "-") {
-			return false
-		}
-		_, err := os.Lstat(arg)
-		if err != nil {
-			fmt.Fprintln(errs, "ls:", err)
-		}
-		return err != nil
-	})
-	if len(left) < len(args) && !slices.ContainsFunc(left, func(arg string) bool { return !strings.HasPrefix(arg, "-") }) {
-		os.Exit(1) // nothing is left of what was asked for
-	}
-	return left
-}
-
-// A listener hands on what a tool says, and notes whether that is more than a question.
-type listener struct {
-	to     io.Writer
-	failed bool
-}
-
-func (l *listener) Write(p []byte) (int, error) {
-	l.failed = l.failed || !bytes.HasSuffix(p, []byte("? "))
-	return l.to.Write(p)
-}
-
 func tee(args []string) error {
-	flags := new(pflag.FlagSet)
+	flags := newFlags()
 	more := flags.BoolP("append", "a", false, "append to the files")
 	names, err := parse(flags, args, "[-a] [FILE]…", 0, -1)
 	if err != nil {

@@ -1,7 +1,6 @@
 // Tools is the shell and the tools of the variant for debugging: one program, and links to it
-// that name the tools. Libraries do most of the work: the shell is mvdan.cc/sh, its line editor
-// golang.org/x/term, most tools for files are u-root's. The rest is here, as far as debugging a
-// relay needs it.
+// that name the tools. The shell is mvdan.cc/sh, its line editor golang.org/x/term. The rest is
+// here, as far as debugging a relay needs it.
 //
 // It promises the exit codes that POSIX has, and not all flags.
 package main
@@ -23,9 +22,9 @@ import (
 type tool func(args []string) error
 
 var tools = map[string]tool{
-	"cat": files, "chmod": files, "cp": files, "find": files, "ls": files, "mkdir": files, "mv": files, "rm": remove, "touch": files, "xargs": files,
-	"grep": grep, "head": head, "sort": sortLines, "tail": tail, "tee": tee, "wc": wc,
-	"date": date, "df": df, "env": env, "hostname": hostname, "id": id, "kill": kill, "ps": ps, "sleep": sleep,
+	"cat": cat, "chmod": chmod, "cp": cp, "find": find, "ls": ls, "mkdir": mkdir, "mv": mv, "readlink": readlink, "rm": remove, "touch": touch,
+	"cut": cut, "grep": grep, "head": head, "sort": sortLines, "tail": tail, "tee": tee, "wc": wc, "xargs": xargs,
+	"date": date, "df": df, "env": env, "hostname": hostname, "id": id, "kill": kill, "ps": ps, "sleep": sleep, "uname": uname, "which": which,
 	"host": host, "ip": ip, "nc": nc, "ss": ss, "wget": wget,
 }
 

@@ -71,7 +71,7 @@ func TestMoveAcross(t *testing.T) {
 	if err := os.Symlink("no-such", filepath.Join(from, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if err := moveAcross([]string{"-u", from, to}); err != nil {
+	if err := moveAcross(from, to); err != nil {
 		t.Fatal(err)
 	}
 	content, err := os.ReadFile(filepath.Join(to, "file"))
@@ -82,7 +82,7 @@ func TestMoveAcross(t *testing.T) {
 	if _, err := os.Lstat(from); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("it is where it was, too: %v", err)
 	}
-	if err := moveAcross([]string{from, to}); err == nil {
+	if err := moveAcross(from, to); err == nil {
 		t.Error("what is not there was moved")
 	}
 	if _, err := os.Stat(filepath.Join(to, "file")); err != nil {

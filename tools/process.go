@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,7 +15,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,10 +54,7 @@ func processes() (list []process, err error) {
 			case "PPid":
 				p.parent, _ = strconv.Atoi(words[0])
 			case "Uid":
-				p.user = words[0]
-				if u, err := user.LookupId(words[0]); err == nil {
-					p.user = u.Username
-				}
+				p.user = userName(words[0])
 			case "VmRSS":
 				p.memory, _ = strconv.Atoi(words[0])
 			}
@@ -73,16 +68,46 @@ func processes() (list []process, err error) {
 	return list, err
 }
 
+// ps prints all processes, whatever of the usual flags asks for them, or those of -p.
 func ps(args []string) error {
+	var of []string
+	for len(args) > 0 {
+		switch arg := args[0]; {
+		case slices.Contains([]string{"a", "ax", "aux", "-A", "-a", "-e", "-f", "-ef", "-eF", "-x", "-ax", "-aux"}, arg):
+		case strings.HasPrefix(arg, "-p") || strings.HasPrefix(arg, "--pid="):
+			list := strings.TrimPrefix(strings.TrimPrefix(arg, "--pid="), "-p")
+			if list == "" && len(args) > 1 {
+				args, list = args[1:], args[1]
+			}
+			of = append(of, strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })...)
+			if list == "" {
+				return usageError{errors.New("-p: no number of a process")}
+			}
+		default:
+			return usageError{fmt.Errorf("%s is not known; usage: ps [aux | -ef] [-p PID[,PID]…]", arg)}
+		}
+		args = args[1:]
+	}
+	for _, pid := range of {
+		if _, err := strconv.ParseUint(pid, 10, 31); err != nil {
+			return usageError{fmt.Errorf("invalid number %q", pid)}
+		}
+	}
 	list, err := processes()
 	if err != nil {
 		return err
+	}
+	if len(of) > 0 {
+		list = slices.DeleteFunc(list, func(p process) bool { return !slices.Contains(of, strconv.Itoa(p.pid)) })
 	}
 	w := table("PID", "PPID", "USER", "STATE", "RSS KiB", "COMMAND")
 	for _, p := range list {
 		row(w, p.pid, p.parent, p.user, p.state, p.memory, p.command)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || len(list) > 0 {
+		return err
+	}
+	return status(1) // no process has that number
 }
 
 // table is a table with columns.
@@ -144,38 +169,39 @@ func kill(args []string) error {
 }
 
 func id(args []string) error {
-	flags := new(pflag.FlagSet)
+	flags := newFlags()
 	group := flags.BoolP("group", "g", false, "the group")
 	only := flags.BoolP("user", "u", false, "the user")
+	all := flags.BoolP("groups", "G", false, "the numbers of all groups")
 	names := flags.BoolP("name", "n", false, "with -g or -u: its name")
-	if _, err := parse(flags, args, "[-gnu]", 0, 0); err != nil {
+	if _, err := parse(flags, args, "[-Ggnu]", 0, 0); err != nil {
 		return err
 	}
-	name := func(id int, of string) string {
-		if u, err := user.LookupId(strconv.Itoa(id)); err == nil && of == "user" {
-			return u.Username
-		}
-		if g, err := user.LookupGroupId(strconv.Itoa(id)); err == nil && of == "group" {
-			return g.Name
-		}
-		return strconv.Itoa(id)
-	}
-	uid, gid := os.Geteuid(), os.Getegid()
+	uid, gid := strconv.Itoa(os.Geteuid()), strconv.Itoa(os.Getegid())
+	text := ""
 	switch {
 	case *only && *names:
-		fmt.Println(name(uid, "user"))
+		text = userName(uid)
 	case *only:
-		fmt.Println(uid)
+		text = uid
 	case *group && *names:
-		fmt.Println(name(gid, "group"))
+		text = groupName(gid)
 	case *group:
-		fmt.Println(gid)
+		text = gid
 	default:
 		groups, err := os.Getgroups()
-		fmt.Printf("uid=%d(%s) gid=%d(%s) groups=%s\n", uid, name(uid, "user"), gid, name(gid, "group"), strings.Trim(fmt.Sprint(groups), "[]"))
-		return err
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(groups, os.Getegid()) {
+			groups = append([]int{os.Getegid()}, groups...)
+		}
+		if text = strings.Trim(fmt.Sprint(groups), "[]"); !*all {
+			text = fmt.Sprintf("uid=%s(%s) gid=%s(%s) groups=%s", uid, userName(uid), gid, groupName(gid), text)
+		}
 	}
-	return nil
+	_, err := fmt.Println(text)
+	return err
 }
 
 // env prints the environment, or runs a program with some of it changed.
@@ -196,7 +222,9 @@ func env(args []string) error {
 		args = args[1:]
 	}
 	for _, variable := range os.Environ() {
-		fmt.Println(variable)
+		if _, err := fmt.Println(variable); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -215,8 +243,56 @@ func execute(args []string) error {
 }
 
 func hostname(args []string) error {
+	if _, err := parse(newFlags(), args, "(it is not changed)", 0, 0); err != nil {
+		return err
+	}
 	name, err := os.Hostname()
-	fmt.Println(name)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Println(name)
+	return err
+}
+
+// which prints where the shell finds programs.
+func which(args []string) error {
+	names, err := parse(newFlags(), args, "PROGRAM…", 1, -1)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err != nil {
+			failed = status(1)
+		} else if _, err := fmt.Println(path); err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+func uname(args []string) error {
+	flags := newFlags()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	all := flags.BoolP("all", "a", false, "all of it")
+	var show []*bool
+	texts := [][]byte{u.Sysname[:], u.Nodename[:], u.Release[:], u.Version[:], u.Machine[:]}
+	for _, f := range [][2]string{{"kernel", "s"}, {"nodename", "n"}, {"release", "r"}, {"version", "v"}, {"machine", "m"}} {
+		show = append(show, flags.BoolP(f[0], f[1], false, "the "+f[0]))
+	}
+	if _, err := parse(flags, args, "[-amnrsv]", 0, 0); err != nil {
+		return err
+	}
+	var words []string
+	for i, text := range texts {
+		if *show[i] || *all || flags.NFlag() == 0 && i == 0 {
+			words = append(words, unix.ByteSliceToString(text))
+		}
+	}
+	_, err := fmt.Println(strings.Join(words, " "))
 	return err
 }
 
@@ -243,56 +319,13 @@ func sleep(args []string) error {
 	return nil
 }
 
-// layouts are the conversions of date, as layouts of package time.
-var layouts = map[byte]string{
-	'Y': "2006", 'y': "06", 'm': "01", 'd': "02", 'e': "_2", 'j': "002", 'H': "15", 'I': "03", 'M': "04", 'S': "05", 'p': "PM",
-	'Z': "MST", 'z': "-0700", 'F': "2006-01-02", 'T': "15:04:05", 'D': "01/02/06", 'a': "Mon", 'A': "Monday", 'b': "Jan", 'B': "January",
-}
-
-func date(args []string) error {
-	flags := new(pflag.FlagSet)
-	utc := flags.BoolP("utc", "u", false, "in UTC")
-	rest, err := parse(flags, args, "[-u] [+FORMAT]", 0, 1)
-	if err != nil {
-		return err
-	}
-	now, format := time.Now(), "+%a %b %e %T %Z %Y"
-	if *utc {
-		now = now.UTC()
-	}
-	if len(rest) > 0 {
-		format = rest[0]
-	}
-	format, ok := strings.CutPrefix(format, "+")
-	if !ok {
-		return usageError{fmt.Errorf("a format begins with +, and the clock is not set: %q", rest[0])}
-	}
-	for ; format != ""; format = format[1:] {
-		if format[0] != '%' || len(format) == 1 {
-			fmt.Print(format[:1])
-			continue
-		}
-		format = format[1:]
-		switch layout := layouts[format[0]]; {
-		case format[0] == 's':
-			fmt.Print(now.Unix())
-		case format[0] == 'N':
-			fmt.Printf("%09d", now.Nanosecond())
-		case layout != "":
-			fmt.Print(now.Format(layout))
-		default: // %%
-			fmt.Print(format[:1])
-		}
-	}
-	fmt.Println()
-	return nil
-}
-
 func df(args []string) error {
-	flags := new(pflag.FlagSet)
+	flags := newFlags()
 	human := flags.BoolP("human-readable", "h", false, "in units that are easy to read, not in KiB")
 	inodes := flags.BoolP("inodes", "i", false, "inodes in place of bytes")
-	names, err := parse(flags, args, "[-hi] [FILE]…", 0, -1)
+	kinds := flags.BoolP("print-type", "T", false, "the kinds of the file systems, too")
+	flags.BoolP("kibibytes", "k", false, "in KiB, as always")
+	names, err := parse(flags, args, "[-hikT] [FILE]…", 0, -1)
 	if err != nil {
 		return err
 	}
@@ -300,11 +333,11 @@ func df(args []string) error {
 	if err != nil {
 		return err
 	}
-	of := map[string]string{} // what is mounted, by folder
+	of, kindOf := map[string]string{}, map[string]string{} // what is mounted, by folder
 	var folders []string
 	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 1 {
-			if of[f[1]] = f[0]; !slices.Contains(folders, f[1]) {
+		if f := strings.Fields(line); len(f) > 2 {
+			if of[f[1]], kindOf[f[1]] = f[0], f[2]; !slices.Contains(folders, f[1]) {
 				folders = append(folders, f[1])
 			}
 		}
@@ -313,7 +346,11 @@ func df(args []string) error {
 	if all {
 		names = folders
 	}
-	w := table("FILESYSTEM", "SIZE", "USED", "FREE", "USE%", "MOUNTED ON")
+	first := "FILESYSTEM"
+	if *kinds {
+		first += "\tTYPE"
+	}
+	w := table(first, "SIZE", "USED", "FREE", "USE%", "MOUNTED ON")
 	var failed error
 	for _, name := range names {
 		var s unix.Statfs_t
@@ -344,7 +381,11 @@ func df(args []string) error {
 			return strconv.FormatUint(n*unit/1024, 10)
 		}
 		at := mountOf(name, folders)
-		row(w, of[at], size(total), size(total-free), size(left), fmt.Sprintf("%d%%", (total-free)*100/total), at)
+		from := of[at]
+		if *kinds {
+			from += "\t" + kindOf[at]
+		}
+		row(w, from, size(total), size(total-free), size(left), fmt.Sprintf("%d%%", (total-free)*100/total), at)
 	}
 	return errors.Join(failed, w.Flush())
 }

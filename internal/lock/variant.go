@@ -100,8 +100,8 @@ const client = "client"
 // Tools are the names that the program of [ToolsPackage] has in the variant for debugging,
 // besides /bin/sh.
 var Tools = []string{
-	"cat", "chmod", "cp", "date", "df", "env", "find", "grep", "head", "host", "hostname", "id", "ip", "kill", "ls", "mkdir", "mv",
-	"nc", "ps", "rm", "sh", "sleep", "sort", "ss", "tail", "tee", "touch", "wc", "wget", "xargs",
+	"cat", "chmod", "cp", "cut", "date", "df", "env", "find", "grep", "head", "host", "hostname", "id", "ip", "kill", "ls", "mkdir", "mv",
+	"nc", "ps", "readlink", "rm", "sh", "sleep", "sort", "ss", "tail", "tee", "touch", "uname", "wc", "wget", "which", "xargs",
 }
 
 // variants are the images that are made where nobody has said otherwise. Only the owners of
