@@ -37,6 +37,7 @@ func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 type usageError struct{ error }
 
 func main() {
+	quitQuietly()
 	name, args := filepath.Base(os.Args[0]), os.Args[1:]
 	if name == "tools" && len(args) > 0 {
 		name, args = args[0], args[1:]

@@ -343,7 +343,7 @@ func poll(file *os.File, events int16, timeout int) int16 {
 // other programs, but not the shell at a terminal.
 var quits = make(chan os.Signal, 1)
 
-func init() {
+func quitQuietly() {
 	signal.Notify(quits, syscall.SIGQUIT)
 	go func() {
 		<-quits

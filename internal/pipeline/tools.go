@@ -17,9 +17,7 @@ import (
 // go.mod are left out when they are compiled, so that none of those is needed, or moves their
 // key.
 var toolsModules = []string{
-	"github.com/dustin/go-humanize",
 	"github.com/spf13/pflag",
-	"github.com/u-root/u-root",
 	"golang.org/x/sys",
 	"golang.org/x/term",
 	"mvdan.cc/sh/v3",
