@@ -164,3 +164,61 @@ func unquote(line string, blanks bool) (words []string, err error) {
 	}
 	return words, nil
 }
+
+// exec runs a command for each file, or, up to a +, for many.
+func (f *finder) exec() condition {
+	var words []string
+	for {
+		word := f.next("the ; or {} + of -exec")
+		if f.err != nil {
+			return nil
+		}
+		if word == ";" {
+			break
+		}
+		if words = append(words, word); word == "+" && len(words) > 2 && words[len(words)-2] == "{}" {
+			return f.execMany(words[:len(words)-2])
+		}
+	}
+	if len(words) == 0 {
+		f.err = errors.New("-exec has no command")
+	}
+	return func(file *found) bool {
+		var line []string
+		for _, word := range words {
+			line = append(line, strings.ReplaceAll(word, "{}", file.path))
+		}
+		return f.run(line) == nil
+	}
+}
+
+func (f *finder) execMany(words []string) condition {
+	var paths []string
+	size := 0
+	run := func() {
+		if len(paths) > 0 && f.run(slices.Concat(words, paths)) != nil {
+			f.failed = status(1)
+		}
+		paths, size = nil, 0
+	}
+	f.atEnd = append(f.atEnd, run)
+	return func(file *found) bool {
+		paths = append(paths, file.path)
+		if size += len(file.path) + 1; size > argumentBytes {
+			run()
+		}
+		return true
+	}
+}
+
+// run runs a command. That one fails is an answer; that it cannot be run is an error.
+func (f *finder) run(line []string) error {
+	f.out.Flush() //nolint:errcheck // the last one says it
+	cmd := command(line)
+	cmd.Stdin = os.Stdin
+	err := cmd.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		f.fail(err)
+	}
+	return err
+}
