@@ -60,6 +60,7 @@ compact JSON.`,
 	}
 	in.registerLock(c)
 	in.registerVariants(c, lock.Default)
+	c.Flags().Lookup("variant").Usage = "the `variant` of the image"
 	in.registerPlatforms(c, "host", "in the lock")
 	out := newPrinter(e, c)
 	c.RunE = func(*cobra.Command, []string) error {

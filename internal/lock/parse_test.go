@@ -81,6 +81,7 @@ func TestParseRefuses(t *testing.T) {
 		{"program outside of its module", replace("tailscale.com/cmd/derper", "tailscale.com/../derper"), []string{"inputs.programs[0].package"}},
 		{"programs out of order", replace("tailscale.com/cmd/derper", "tailscale.com/cmd/tailscaled"), []string{"inputs.programs[1].package", "sorted"}},
 		{"tags out of order", replace(`"tailscale.com/cmd/derper"`, `"tailscale.com/cmd/derper", "buildTags": ["b", "a"]`), []string{"inputs.programs[0].buildTags", "sorted"}},
+		{"kept and left out", replace(`"tailscale.com/cmd/derper"`, `"tailscale.com/cmd/derper", "features": ["ssh"], "buildTags": ["ts_omit_ssh"]`), []string{"inputs.programs[0].features", "ssh", "build update"}},
 		{"no tag", replace(`"tailscale.com/cmd/derper"`, `"tailscale.com/cmd/derper", "buildTags": ["a,b"]`), []string{"inputs.programs[0].buildTags", "a,b"}},
 		{"features out of order", replace(`"tailscale.com/cmd/derper"`, `"tailscale.com/cmd/derper", "features": ["ssh", "health"]`), []string{"inputs.programs[0].features", "sorted"}},
 		{"no feature", replace(`"tailscale.com/cmd/derper"`, `"tailscale.com/cmd/derper", "features": ["ts-omit"]`), []string{"inputs.programs[0].features", `"ts-omit" is no feature`}},

@@ -260,6 +260,7 @@ func (in Inputs) checkPrograms(want wanting) {
 			key+".package", "%s is out of order: programs are sorted by their names, each once", p.Name())
 		for _, f := range p.Features {
 			want(feature.MatchString(f), key+".features", "%q is no feature", f)
+			want(!slices.Contains(p.Tags, "ts_omit_"+f), key+".features", "%s is among them, and buildTags leave it out: build update sets buildTags", f)
 		}
 		want(p.Features == nil || len(p.Features) > 0, key+".features", "is empty: leave it out")
 		want(slices.IsSorted(p.Features) && len(slices.Compact(slices.Clone(p.Features))) == len(p.Features), key+".features", "are not sorted, each once")
