@@ -170,7 +170,7 @@ func TestRelease(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout.String()), &result); err != nil {
 		t.Fatal(err)
 	}
-	if !result.Published || len(result.Repositories) != 2 || strings.Join(result.Tags, " ") != "1.102.3-r1 1.102.3 v1.102.3 1.102 latest 1.102.3-r1-nonroot 1.102.3-nonroot v1.102.3-nonroot 1.102-nonroot latest-nonroot nonroot" {
+	if !result.Published || len(result.Repositories) != 2 || strings.Join(result.Tags, " ") != "1.102.3-r1 1.102.3 v1.102.3 1.102 latest 1.102.3-r1-debug 1.102.3-debug v1.102.3-debug 1.102-debug latest-debug debug 1.102.3-r1-nonroot 1.102.3-nonroot v1.102.3-nonroot 1.102-nonroot latest-nonroot nonroot" {
 		t.Errorf("result: %s", &stdout)
 	}
 	notes, err := os.ReadFile(result.Notes)

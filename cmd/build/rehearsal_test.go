@@ -138,7 +138,15 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.github = githubtest.New(t, map[string]string{lock.File: string(content), "README.md": "rehearsal\n"})
+	// Without a lock of its own the channel would have the default variants, whose tools take
+	// minutes to compile for all platforms.
+	unstable := *stable
+	unstable.Inputs.Platforms = slices.Clone(lock.Known)
+	more, err := unstable.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.github = githubtest.New(t, map[string]string{lock.File: string(content), lock.Unstable.File(): string(more), "README.md": "rehearsal\n"})
 	s.github.Hook(func(request string) { s.seen("github", request) })
 	s.sigstore = sigstoretest.New(t, "https://git.example.com/"+githubtest.Repository+"/.github/workflows/sign.yml@refs/heads/main")
 	for name, r := range map[string]*registrytest.Proxy{"one": s.one, "two": s.two} {
