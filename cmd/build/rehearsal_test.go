@@ -661,7 +661,8 @@ func (s *stage) otherIndex(file string) {
 // TestRehearsal carries out releases as publish.yml does, step by step on machines of
 // their own, against a module proxy, git repositories, registries, a GitHub and a
 // Sigstore on loopback: from nothing published, through a new release, to nothing new.
-// Then each step fails in its own way and is killed, and the next run finishes.
+// Then each step fails in its own way and is killed, and the next run finishes. Steps that
+// leave nothing behind with others are killed each week only.
 func TestRehearsal(t *testing.T) {
 	need.Minutes(t, "a year of releases")
 	s := newStage(t)
@@ -688,10 +689,13 @@ func TestRehearsal(t *testing.T) {
 	var table strings.Builder
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(rows, "STEP\tFAULT\tPUBLISHED\tTHE NEXT RUN")
-	for i := range s.faults("") {
+	for i, f := range s.faults("") {
+		if writes := slices.Contains([]string{"push", "sign", "tag", "record"}, f.step); f.kill != nil && !writes && !need.HasAWeek(t) {
+			continue
+		}
 		version := fmt.Sprintf("v1.106.%d", i+1)
 		s.next(version)
-		f := s.faults(version)[i]
+		f = s.faults(version)[i]
 		began := time.Now()
 		fmt.Fprintf(rows, "%s\t%s\t%s\treleased %s\n", f.step, f.name, s.failAt(f, version), version)
 		t.Logf("%s: %s: %v", f.step, f.name, time.Since(began).Round(time.Second))

@@ -61,11 +61,17 @@ func Minutes(t testing.TB, what string) {
 	}
 }
 
+// HasAWeek reports whether Variable has the value Weekly.
+func HasAWeek(t testing.TB) bool {
+	t.Helper()
+	return level(t) == Weekly
+}
+
 // AWeek skips a test that is not worth its time with each change, what says of which work,
 // unless Variable has the value Weekly.
 func AWeek(t testing.TB, what string) {
 	t.Helper()
-	if level(t) != Weekly {
+	if !HasAWeek(t) {
 		t.Skipf("needs much time (%s): set %s=%s, as .ci/weekly does", what, Variable, Weekly)
 	}
 }
