@@ -26,7 +26,7 @@ func TestOrder(t *testing.T) {
 	for _, pp := range p.Platforms {
 		derper, _ := pp.Compiled(plan.Derper)
 		tailscaled, _ := pp.Compiled(plan.Tailscaled)
-		if after[derper] != nil || after[tailscaled] != derper || after[pp.Entrypoint] != derper {
+		if after[derper] != nil || after[tailscaled] != derper || after[pp.Entrypoint] != tailscaled {
 			t.Errorf("%s: derper after %v, tailscaled after %v, entrypoint after %v", pp.Platform, after[derper], after[tailscaled], after[pp.Entrypoint])
 		}
 		if string(pp.Platform) == Host && after[p.Roots] != derper {

@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -188,6 +187,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Actio
 	// A few go commands at a time. Everything else has one slot for each core.
 	compile, work := make(chan struct{}, toolchain.ThisMachine().Commands), make(chan struct{}, runtime.GOMAXPROCS(0))
 	made := map[string]chan struct{}{} // of those that run: nobody waits for others
+	turns := map[*plan.Action]turn{}
 	for _, a := range p.Actions() {
 		if only != nil && !slices.Contains(only, a) {
 			continue
@@ -196,6 +196,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Actio
 			return nil, fmt.Errorf("%s: another action has its key", a.ID())
 		}
 		made[a.Result()] = make(chan struct{})
+		turns[a] = newTurn()
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	after := order(p)
@@ -204,16 +205,16 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Actio
 			return
 		}
 		g.Go(func() error {
-			await := slices.Collect(maps.Values(a.Inputs))
-			if before := after[a]; before != nil {
-				await = append(await, before.Result())
+			await := []<-chan struct{}{turns[after[a]].over}
+			for _, result := range a.Inputs {
+				await = append(await, made[result])
 			}
-			for _, result := range await {
-				if made[result] == nil {
-					continue // not made by an action
+			for _, event := range await {
+				if event == nil {
+					continue // not of an action that runs
 				}
 				select {
-				case <-made[result]:
+				case <-event:
 				case <-gctx.Done():
 					return gctx.Err()
 				}
@@ -221,6 +222,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Actio
 			if err := b.do(gctx, a, slots, run); err != nil {
 				return cmp.Or(gctx.Err(), fmt.Errorf("%s: %w", a.ID(), err))
 			}
+			turns[a].end()
 			close(made[a.Result()])
 			return nil
 		})
@@ -228,7 +230,7 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Actio
 	start(p.Roots, compile, b.roots)
 	for _, pp := range p.Platforms {
 		for _, a := range pp.Compile {
-			start(a, compile, b.compilePrograms)
+			start(a, compile, b.compilePrograms(turns[a].end))
 		}
 		start(pp.Entrypoint, compile, b.compileEntrypoint)
 		for _, a := range pp.Layers {

@@ -174,37 +174,47 @@ func (b *Builder) source(ctx context.Context, compile *plan.Action) (*toolchain.
 	return b.sources[from], nil
 }
 
-// compilePrograms makes the programs of a layer.
-func (b *Builder) compilePrograms(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
-	source, err := b.source(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	packages, err := b.fetch(ctx, source, a, work)
-	if err != nil {
-		return nil, err
-	}
-	if _, tailscales := a.Inputs[lock.TailscaleModule+"@"+b.Inputs.Tailscale.Version]; tailscales {
-		b.tagsSeen.Do(func() { b.sayUnknownTags(source) })
-	}
-	task := b.Display.Start(a.ID(), "packages")
-	defer func() { task.End(err) }()
-	task.Set(0, int64(packages))
-	programs, err := source.Install(ctx, a.Env, a.Args, work, func(line string) {
-		if !strings.Contains(line, " ") {
-			task.Step()
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range a.Outputs {
-		// Only what the lock pins may have been linked.
-		if _, err := source.Linked(programs[name]); err != nil {
+// compilePrograms makes the programs of a layer. compiled is called when nothing is left but
+// to compile the main packages and to link.
+func (b *Builder) compilePrograms(compiled func()) runner {
+	return func(ctx context.Context, a *plan.Action, work string) (_ *cache.Result, err error) {
+		source, err := b.source(ctx, a)
+		if err != nil {
 			return nil, err
 		}
+		packages, err := b.fetch(ctx, source, a, work)
+		if err != nil {
+			return nil, err
+		}
+		if _, tailscales := a.Inputs[lock.TailscaleModule+"@"+b.Inputs.Tailscale.Version]; tailscales {
+			b.tagsSeen.Do(func() { b.sayUnknownTags(source) })
+		}
+		task := b.Display.Start(a.ID(), "packages")
+		defer func() { task.End(err) }()
+		task.Set(0, int64(packages))
+		mains := len(a.Outputs)
+		programs, err := source.Install(ctx, a.Env, a.Args, work, func(line string) {
+			if strings.Contains(line, " ") {
+				return
+			}
+			task.Step()
+			if slices.ContainsFunc(a.Args, func(arg string) bool { return strings.HasPrefix(arg, line+"@") }) {
+				if mains--; mains == 0 {
+					compiled()
+				}
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range a.Outputs {
+			// Only what the lock pins may have been linked.
+			if _, err := source.Linked(programs[name]); err != nil {
+				return nil, err
+			}
+		}
+		return b.keep(a, programs)
 	}
-	return b.keep(a, programs)
 }
 
 // sayUnknownTags says which build tags of the lock leave nothing out of the release,
