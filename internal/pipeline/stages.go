@@ -182,6 +182,7 @@ func (b *Builder) compilePrograms(compiled func()) runner {
 		if err != nil {
 			return nil, err
 		}
+		go attest.Ready() // not at the end, when there is nothing else to do
 		packages, err := b.fetch(ctx, source, a, work)
 		if err != nil {
 			return nil, err
