@@ -26,10 +26,10 @@ func TestOrder(t *testing.T) {
 	for _, pp := range p.Platforms {
 		derper, _ := pp.Compiled(plan.Derper)
 		tailscaled, _ := pp.Compiled(plan.Tailscaled)
-		if after[derper] != nil || after[tailscaled] != derper || after[pp.Entrypoint] != tailscaled {
-			t.Errorf("%s: derper after %v, tailscaled after %v, entrypoint after %v", pp.Platform, after[derper], after[tailscaled], after[pp.Entrypoint])
+		if after[tailscaled] != nil || after[derper] != tailscaled || after[pp.Entrypoint] != derper {
+			t.Errorf("%s: tailscaled after %v, derper after %v, entrypoint after %v", pp.Platform, after[tailscaled], after[derper], after[pp.Entrypoint])
 		}
-		if string(pp.Platform) == Host && after[p.Roots] != derper {
+		if string(pp.Platform) == Host && after[p.Roots] != tailscaled {
 			t.Errorf("roots after %v", after[p.Roots])
 		}
 	}
