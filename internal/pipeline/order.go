@@ -10,8 +10,8 @@ import (
 // order says after which other action one is to run, though it takes nothing from it. What
 // is compiled for a platform is compiled in turn, because programs have most of their
 // packages in common, and two go commands at once would both compile those that neither
-// has compiled yet: so what no build tag touches is compiled once. The linker of a large
-// program uses one core; what comes next has the other one, and the smallest is the last.
+// has compiled yet. So what no build tag touches is compiled once. The linker of a large
+// program uses one core, and what comes next has the others. The smallest program is last.
 func order(p *plan.Plan) map[*plan.Action]*plan.Action {
 	after := map[*plan.Action]*plan.Action{}
 	for _, pp := range p.Platforms {
@@ -26,8 +26,8 @@ func order(p *plan.Plan) map[*plan.Action]*plan.Action {
 	return after
 }
 
-// A turn is over before its action is done: when that compiles no more packages which
-// another one has, too, and only links.
+// A turn is an action's, to compile. It is over before the action is done, when all packages
+// that others may need as well are compiled, and what is left is to link.
 type turn struct {
 	over <-chan struct{}
 	end  func() // may be called again
