@@ -14,7 +14,7 @@ import (
 // TestProgram guards against a program that an empty container cannot run, and against
 // one with something of this machine in it, which an engine would have to be sent anew.
 func TestProgram(t *testing.T) {
-	need.Minutes(t, "the build program compiled with other flags")
+	need.AWeek(t, "the build program compiled with other flags")
 	t.Setenv("GOFLAGS", "-tags=x -race")
 	t.Setenv("CGO_ENABLED", "1")
 	t.Setenv("GOAMD64", "v3")

@@ -20,8 +20,9 @@ import (
 // TestEditsMoveKeys guards that a cache never gives what the code as it is would not make:
 // a program that is compiled with another line, in any package that decides bytes, has
 // other keys for what that decides; and with a line in another package it has the same.
+// Each week all lines are changed, otherwise one of those that move the same keys.
 func TestEditsMoveKeys(t *testing.T) {
-	need.Minutes(t, "this program compiled 21 times")
+	need.Minutes(t, "this program compiled again and again")
 	const (
 		compiled = "roots compile entrypoint base tailscaled derper own attestation"
 		layers   = "layers attestation"
@@ -66,7 +67,7 @@ func TestEditsMoveKeys(t *testing.T) {
 	var table strings.Builder
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(rows, "FILE\tLINE\tKEYS THAT MOVED")
-	edited := map[string]bool{}
+	edited, done := map[string]bool{}, map[string]bool{}
 	for _, e := range edits {
 		edited[filepath.Dir(e.file)] = true
 		edited[e.file] = true
@@ -78,6 +79,10 @@ func TestEditsMoveKeys(t *testing.T) {
 		if strings.Count(string(content), e.line) == 0 {
 			t.Fatalf("%s has no %q: the test edits nothing", e.file, e.line)
 		}
+		if done[e.moves] && !need.HasAWeek(t) {
+			continue
+		}
+		done[e.moves] = true
 		after := keysOf(t, lockFile, name, strings.Replace(string(content), e.line, e.other, 1))
 		var moved []string
 		for _, id := range slices.Sorted(maps.Keys(before)) {

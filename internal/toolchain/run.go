@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,7 +53,7 @@ func (t *Toolchain) places(c command) []string {
 		return append(env,
 			// GOPROXY=off would refuse pkg@version: the go command asks the
 			// proxy whether the module is deprecated.
-			"GOPROXY=file://"+filepath.ToSlash(filepath.Join(t.modCache(), "cache", "download")),
+			"GOPROXY="+fileURL(filepath.Join(t.modCache(), "cache", "download")),
 			// What is in the module cache was verified when it was fetched, and
 			// is again, against go.sum, before each compile.
 			"GOSUMDB=off",
@@ -68,6 +69,12 @@ func (t *Toolchain) places(c command) []string {
 		}
 	}
 	return env
+}
+
+// fileURL is a folder as GOPROXY takes it, where a comma or a bar ends a URL.
+func fileURL(dir string) string {
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(dir)}
+	return strings.NewReplacer(",", "%2C", "|", "%7C").Replace(u.String())
 }
 
 func (t *Toolchain) modCache() string { return filepath.Join(t.dir, "mod") }

@@ -7,6 +7,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -340,8 +342,32 @@ func ShareInto(t testing.TB, dir string) {
 		if err := os.MkdirAll(shared, 0o755); err != nil {
 			t.Fatal(err)
 		}
+		if sub == "toolchain" && !sameDisk(t, dir, filepath.Dir(shared)) { // a toolchain is moved there when it is whole
+			shared = filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-%d", os.Getuid()), sub)
+			if err := os.MkdirAll(shared, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := os.Symlink(shared, filepath.Join(dir, sub)); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// sameDisk reports whether what is in one folder can be moved to the other.
+func sameDisk(t testing.TB, from, to string) bool {
+	t.Helper()
+	f, err := os.CreateTemp(from, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	defer os.Remove(f.Name())
+	there := filepath.Join(to, filepath.Base(f.Name()))
+	defer os.Remove(there)
+	err = os.Rename(f.Name(), there)
+	if err != nil && !errors.Is(err, syscall.EXDEV) {
+		t.Fatal(err)
+	}
+	return err == nil
 }
