@@ -59,7 +59,11 @@ func Install(ctx context.Context, client *modproxy.Client, g lock.Go, host, dir 
 	if !errors.Is(err, fs.ErrNotExist) {
 		warn("%v: fetched again", err)
 	}
-	err = cache.RemoveAll(t.root)
+	// A lock that is wrong loses no toolchain that another one names.
+	err = client.Check(ctx, m, t.sum)
+	if err == nil {
+		err = cache.RemoveAll(t.root)
+	}
 	if err == nil {
 		err = client.Fetch(ctx, m, t.sum, t.root, progress)
 	}

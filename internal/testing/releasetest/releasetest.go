@@ -7,7 +7,6 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -19,7 +18,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -333,41 +331,13 @@ func ShareInto(t testing.TB, dir string) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	user, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, sub := range []string{"toolchain", "go-build"} {
-		shared := filepath.Join(user, "derper-test", sub)
-		if err := os.MkdirAll(shared, 0o755); err != nil {
-			t.Fatal(err)
+	for sub, shared := range map[string]func() (string, error){"toolchain": sharedToolchain, "go-build": sharedPackages} {
+		folder, err := shared()
+		if err == nil {
+			err = os.Symlink(folder, filepath.Join(dir, sub))
 		}
-		if sub == "toolchain" && !sameDisk(t, dir, filepath.Dir(shared)) { // a toolchain is moved there when it is whole
-			shared = filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-%d", os.Getuid()), sub)
-			if err := os.MkdirAll(shared, 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := os.Symlink(shared, filepath.Join(dir, sub)); err != nil {
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-}
-
-// sameDisk reports whether what is in one folder can be moved to the other.
-func sameDisk(t testing.TB, from, to string) bool {
-	t.Helper()
-	f, err := os.CreateTemp(from, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	defer os.Remove(f.Name())
-	there := filepath.Join(to, filepath.Base(f.Name()))
-	defer os.Remove(there)
-	err = os.Rename(f.Name(), there)
-	if err != nil && !errors.Is(err, syscall.EXDEV) {
-		t.Fatal(err)
-	}
-	return err == nil
 }
