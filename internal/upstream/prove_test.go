@@ -530,7 +530,9 @@ func TestHostileServer(t *testing.T) {
 			}))
 			t.Cleanup(front.Close)
 			w.source.Repository = front.URL + "/upstream.git"
-			w.source.Modules.Patience = time.Second
+			if test.name == "nothing" { // others answer, however slowly on a busy machine
+				w.source.Modules.Patience = time.Second
+			}
 			if err := w.refused(Wish{Channel: lock.Stable}, test.want); !errors.Is(err, ErrRepository) {
 				t.Errorf("%v", err)
 			}
