@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/pipeline"
@@ -275,7 +276,12 @@ func TestCancelled(t *testing.T) {
 // error that does not say which. The toolchain is the real one.
 func TestSource(t *testing.T) {
 	r := releasetest.New(t, "../..")
-	dir := releasetest.CacheDir(t)
+	dir := filepath.Join(t.TempDir(), "a, b|c%2C") // GOPROXY is a list of URLs
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	releasetest.ShareInto(t, dir)
+	t.Cleanup(func() { cache.RemoveAll(dir) })
 	tool, err := toolchain.Install(t.Context(), newClient(t, r, dir), r.Inputs.Go, pipeline.Host, dir, nil, t.Logf)
 	if err != nil {
 		t.Fatal(err)

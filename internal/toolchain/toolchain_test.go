@@ -112,6 +112,21 @@ func TestInstallRepairs(t *testing.T) {
 	}
 }
 
+// TestInstallKeeps guards a toolchain that others use against a lock with another sum, which
+// nobody knows.
+func TestInstallKeeps(t *testing.T) {
+	w := newWorld(t)
+	root := w.installed().Root()
+	before := files(t, w.dir, "toolchain")
+	w.tool.Sums[pipeline.Host] = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	if _, err := w.install(); !errors.As(err, new(*modproxy.SumError)) {
+		t.Errorf("%v, not a SumError", err)
+	}
+	if after := files(t, w.dir, "toolchain"); len(before) == 0 || !slices.Equal(before, after) {
+		t.Errorf("%s had %q, and now %q", root, before, after)
+	}
+}
+
 // TestInstallRefuses guards against a toolchain that is not the one that the lock names:
 // nothing of it may be left, and the error says who expected what.
 func TestInstallRefuses(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 
 	"github.com/gofrs/flock"
 
@@ -34,6 +35,14 @@ var sharedToolchain = sync.OnceValues(func() (dir string, err error) {
 	dir = filepath.Join(os.TempDir(), fmt.Sprintf("derper-test-%d", os.Getuid()))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
+	}
+	// Its name is known to everybody, and programs in it are run.
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", err
+	}
+	if of, ok := info.Sys().(*syscall.Stat_t); !ok || int(of.Uid) != os.Getuid() || !info.IsDir() || info.Mode()&0o022 != 0 {
+		return "", fmt.Errorf("%s is another user's, or others may write to it: remove it, or set TMPDIR", dir)
 	}
 	name, err := lockFile()
 	if err != nil {
