@@ -40,7 +40,7 @@ var tools embed.FS
 // They need modules of this module's go.mod.
 func ToolsSource() fs.FS { return withoutTests{tools} }
 
-//go:embed derper.go internal/attest/*.go internal/image/*.go internal/lock/*.go
+//go:embed derper.go internal/attest/*.go internal/flags/*.go internal/image/*.go internal/lock/*.go
 //go:embed internal/pipeline/*.go internal/plan/*.go internal/roots/*.go internal/roots/*/*.go internal/toolchain/*.go
 var code embed.FS
 

@@ -75,7 +75,7 @@ does what build image does: lock → plan → fetch → compile → assemble →
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.PersistentFlags().BoolVarP(&e.quiet, "quiet", "q", false, "show no progress: only the result, warnings and errors")
 	root.AddCommand(newImage(&e), newTest(&e), newVerify(&e), newProbe(&e), newPush(&e), newSign(&e), newVerifySignature(&e),
-		newAttest(&e), newRelease(&e), newUpdate(&e), newGitHub(&e), newPlan(&e), newSize(&e), newCache(&e), newVersion(&e), cli.NewCompletion("build"))
+		newAttest(&e), newRelease(&e), newUpdate(&e), newGitHub(&e), newPlan(&e), newSize(&e), newScan(&e), newCache(&e), newVersion(&e), cli.NewCompletion("build"))
 	return root
 }
 

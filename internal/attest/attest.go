@@ -43,6 +43,8 @@ const (
 	SLSA = "https://slsa.dev/provenance/v1"
 	// SPDX is an SBOM.
 	SPDX = "https://spdx.dev/Document"
+	// VEX is an OpenVEX document, as cosign names its type.
+	VEX = "https://openvex.dev/ns"
 )
 
 // Types are what a signed image has on its index and on each of its manifests.
@@ -281,6 +283,13 @@ func (s *Set) Statements() ([]Statement, error) {
 		}
 	}
 	return append(list, Statement{SLSA, s.Provenance, s.Subjects}), nil
+}
+
+// About is a statement of one of Types or of VEX, attached to each of the subjects that it is
+// about. The predicate is JSON.
+func About(typ string, predicate []byte, in lock.Inputs, about ...Subject) (Statement, error) {
+	payload, err := statement(typ, json.RawMessage(predicate), in, about...)
+	return Statement{typ, payload, about}, err
 }
 
 // inToto is an in-toto statement, v1.

@@ -28,9 +28,9 @@ type command struct {
 	line func(string)
 }
 
-// places is the part of the environment that says where things are. With it, a
-// command's environment is complete: nothing is inherited, but for what a fetch
-// needs to reach the network.
+// places is the part of the environment that says where things are. With it and the
+// limits of the machine, a command's environment is complete: nothing is inherited, but
+// for what a fetch needs to reach the network.
 func (t *Toolchain) places(c command) []string {
 	env := []string{
 		"PATH=" + filepath.Join(t.root, "bin"),
@@ -48,7 +48,6 @@ func (t *Toolchain) places(c command) []string {
 		// version control system is ever asked.
 		"GOPRIVATE=", "GONOPROXY=", "GONOSUMDB=", "GOINSECURE=", "GOVCS=*:off",
 	}
-	env = append(env, ThisMachine().env()...)
 	if !c.net {
 		return append(env,
 			// GOPROXY=off would refuse pkg@version: the go command asks the
@@ -60,6 +59,11 @@ func (t *Toolchain) places(c command) []string {
 		)
 	}
 	env = append(env, "GOSUMDB="+cmp.Or(t.client.SumDB, "sum.golang.org"), "GOPROXY="+t.client.Proxies)
+	return append(env, network()...)
+}
+
+// network is what this program's environment says of the way to the network.
+func network() (env []string) {
 	for _, name := range []string{
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 		"SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -84,11 +88,12 @@ func (t *Toolchain) modCache() string { return filepath.Join(t.dir, "mod") }
 func (t *Toolchain) run(ctx context.Context, c command) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(t.root, "bin", "go"), c.args[1:]...)
 	cmd.Dir = cmp.Or(c.dir, c.work)
-	cmd.Env = slices.Concat(c.env, t.places(c))
+	cmd.Env = slices.Concat(c.env, t.places(c), ThisMachine().env())
 	return wait(ctx, cmd, strings.Join(c.args[:2], " "), c.line)
 }
 
-// wait runs cmd in a process group of its own, so that compilers end with it.
+// wait runs cmd in a process group of its own, so that compilers end with it. Its standard
+// output is handed on as lines, too, unless it goes elsewhere.
 func wait(ctx context.Context, cmd *exec.Cmd, name string, line func(string)) error {
 	// The command dies with the thread that starts it, so that one must not end before:
 	// go.dev/issue/27505.
@@ -98,7 +103,10 @@ func wait(ctx context.Context, cmd *exec.Cmd, name string, line func(string)) er
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	r, w := io.Pipe()
-	cmd.Stdout, cmd.Stderr = w, w
+	cmd.Stderr = w
+	if cmd.Stdout == nil {
+		cmd.Stdout = w
+	}
 	said := make(chan []string)
 	go func() { said <- scan(r, line) }()
 	err := cmd.Run()
