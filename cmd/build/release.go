@@ -43,7 +43,7 @@ type releaseOptions struct {
 	step                                *release.Step
 	stepName, channel, source, withdraw string
 	unsigned, onGitHub                  bool
-	branch                              string
+	branch, built                       string
 }
 
 const releaseText = `{{if .Withdrawn}}nothing to do: {{.Version}} was withdrawn
@@ -103,6 +103,7 @@ func newRelease(e *env) *cobra.Command {
 	f.StringVar(&o.Folder, "folder", "release", "`folder` of the release")
 	f.BoolVar(&o.onGitHub, "github", false, "record the release on GitHub: commit the lock, make the release; needs GITHUB_TOKEN")
 	f.StringVar(&o.branch, "branch", e.getenv("GITHUB_REF_NAME"), "the `branch` that has the lock, for --github (default the workflow's)")
+	o.built = e.getenv("GITHUB_SHA")
 	f.Lookup("branch").DefValue = "" // which is said already
 	f.BoolVar(&o.Retag, "retag", false, "let tags that move, such as latest, go back to an older version")
 	f.BoolVar(&o.Again, "again", false, "run all steps, even if the release is published")
@@ -246,7 +247,7 @@ func (o *releaseOptions) prepare(ctx context.Context) error {
 		if err != nil {
 			return explain(err, hints{{as[*release.SourceError], "set inputs.source to that, and record what comes out: " + updateLock(o.LockFile)}})
 		}
-		o.Recorder = release.GitHubRecorder{Client: client, LockFile: o.LockFile, Branch: o.branch}
+		o.Recorder = release.GitHubRecorder{Client: client, LockFile: o.LockFile, Branch: o.branch, Built: o.built}
 	} else {
 		o.Recorder = release.LocalRecorder{Release: &o.Release}
 	}

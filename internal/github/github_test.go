@@ -49,7 +49,7 @@ func (w *world) writes() (n int) {
 }
 
 func lockChange() Change {
-	return Change{Branch: "main", Path: lockFile, Old: []byte("old\n"), New: []byte("new\n"), Message: "lock: v1.2.3"}
+	return Change{Branch: "main", Files: []File{{lockFile, []byte("old\n"), []byte("new\n")}}, Message: "lock: v1.2.3"}
 }
 
 func TestCommit(t *testing.T) {
@@ -68,18 +68,51 @@ func TestCommit(t *testing.T) {
 	if again != commit || len(commit) != 40 {
 		t.Errorf("commit %q, then %q", commit, again)
 	}
-	if w.writes() != 1 {
+	if w.writes() != 3 { // a tree, a commit, the branch
 		t.Errorf("requests %q", w.server.Requests())
+	}
+}
+
+// What was built is the parent of the commit, whatever the branch has become, and nothing of
+// that is lost.
+func TestCommitOnParent(t *testing.T) {
+	w := newWorld(t)
+	built, err := w.client.LastCommit(t.Context(), "main", lockFile)
+	w.no(err)
+	w.no(w.server.Push(map[string]string{"README.md": "theirs\n", "new.md": "new\n"}))
+	change := lockChange()
+	change.Parent = built
+	change.Files = append(change.Files, File{Path: "docs/variables.md", New: []byte("page\n")})
+	commit, err := w.client.Commit(t.Context(), change)
+	w.no(err)
+	for path, want := range map[string]string{lockFile: "new\n", "README.md": "theirs\n", "new.md": "new\n", "docs/variables.md": "page\n"} {
+		if got := w.server.File(path); got != want {
+			t.Errorf("main has %q in %s", got, path)
+		}
+	}
+	for path, want := range map[string]string{lockFile: "new\n", "README.md": "readme\n", "docs/variables.md": "page\n"} {
+		if got, err := w.server.FileAt(commit, path); err != nil || got != want {
+			t.Errorf("the commit has %q in %s: %v", got, path, err)
+		}
+	}
+	if _, err := w.server.FileAt(commit, "new.md"); err == nil {
+		t.Error("the commit has what came later")
+	}
+	writes := w.writes()
+	again, err := w.client.Commit(t.Context(), change)
+	w.no(err)
+	if again != commit || w.writes() != writes {
+		t.Errorf("commit %s, then %s, with %d more requests", commit, again, w.writes()-writes)
 	}
 }
 
 // A lock of a channel that was never released is a new file.
 func TestCommitNewFile(t *testing.T) {
 	w := newWorld(t)
-	c := Change{Branch: "main", Path: "locks/versions unstable.json", New: []byte("new\n"), Message: "lock"}
+	c := Change{Branch: "main", Files: []File{{Path: "locks/versions unstable.json", New: []byte("new\n")}}, Message: "lock"}
 	_, err := w.client.Commit(t.Context(), c)
 	w.no(err)
-	if got := w.server.File(c.Path); got != "new\n" {
+	if got := w.server.File(c.Files[0].Path); got != "new\n" {
 		t.Errorf("main has %q", got)
 	}
 }
@@ -90,8 +123,8 @@ func TestCommitRefusesWhatSomebodyElseChanged(t *testing.T) {
 		theirs map[string]string
 	}{
 		"changed":  {lockChange(), map[string]string{lockFile: "theirs\n"}},
-		"new":      {Change{Branch: "main", Path: "new.json", New: []byte("ours"), Message: "m"}, map[string]string{"new.json": "theirs"}},
-		"vanished": {Change{Branch: "main", Path: "gone.json", Old: []byte("old"), New: []byte("new"), Message: "m"}, nil},
+		"new":      {Change{Branch: "main", Files: []File{{Path: "new.json", New: []byte("ours")}}, Message: "m"}, map[string]string{"new.json": "theirs"}},
+		"vanished": {Change{Branch: "main", Files: []File{{"gone.json", []byte("old"), []byte("new")}}, Message: "m"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

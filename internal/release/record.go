@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -57,8 +58,36 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 	if err := atomicfile.Write(r.path(notesName), b.Bytes()); err != nil {
 		return err
 	}
+	pages, err := r.pages(ctx, l)
+	if err != nil {
+		return err
+	}
 	l.Published = &lock.Published{Revision: l.Inputs.Revision, Index: l.Indexes()}
-	return r.Recorder.Record(ctx, l, b.String())
+	return r.Recorder.Record(ctx, l, pages, b.String())
+}
+
+// pages are the pages of the repository that are about the newest stable release.
+func (r *Release) pages(ctx context.Context, l *lock.Lock) (map[string][]byte, error) {
+	if lock.ChannelOf(l.Inputs.Tailscale.Version) != lock.Stable {
+		return nil, nil
+	}
+	repository, err := r.Registry.Open(ctx, r.Repositories[0], registry.Pull)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := v1.NewHash(l.Output().Platforms[0].Manifest)
+	if err != nil {
+		return nil, err
+	}
+	img, err := image.ImageOf(ctx, repository, v1.Descriptor{Digest: digest, MediaType: types.OCIManifestSchema1})
+	if err != nil {
+		return nil, err
+	}
+	list, err := flags.Of(ctx, img)
+	if errors.Is(err, flags.ErrNone) {
+		return nil, nil // an image without derper
+	}
+	return map[string][]byte{flags.PageFile: flags.Page(list)}, err
 }
 
 // before are the digests of what was released before, by variant: what the tag that always
@@ -113,16 +142,31 @@ func (f LocalRecorder) Recorded(_ context.Context, l *lock.Lock) (bool, error) {
 	return noNotes == nil && f.journal.covers("record", Part{}, digestsOf(l), f.Repositories) && there.Published != nil && maps.Equal(there.Published.Index, l.Indexes()), nil
 }
 
-// Record replaces the lock, unless somebody else changed it since the release began.
-func (f LocalRecorder) Record(_ context.Context, l *lock.Lock, _ string) error {
+// Record replaces the lock, unless somebody else changed it since the release began, and the
+// pages that are beside it.
+func (f LocalRecorder) Record(_ context.Context, l *lock.Lock, pages map[string][]byte, _ string) error {
 	have, next, err := contents(f.LockFile, l)
-	if err != nil || bytes.Equal(have, next) {
+	if err != nil {
 		return err
 	}
-	if f.journal.entries["update"].Base != digestOf(have) {
-		return fmt.Errorf("%s: %w", f.LockFile, github.ErrChanged)
+	if !bytes.Equal(have, next) {
+		if f.journal.entries["update"].Base != digestOf(have) {
+			return fmt.Errorf("%s: %w", f.LockFile, github.ErrChanged)
+		}
+		if err := l.Write(f.LockFile); err != nil {
+			return err
+		}
 	}
-	return l.Write(f.LockFile)
+	for path, content := range pages {
+		name := filepath.Join(filepath.Dir(f.LockFile), filepath.FromSlash(path))
+		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+			continue // no checkout
+		}
+		if err := atomicfile.Write(name, content); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Withdraw writes the lock in which the version is marked.
@@ -135,8 +179,8 @@ func (f LocalRecorder) Withdraw(_ context.Context, l *lock.Lock, _ string, _ []s
 type GitHubRecorder struct {
 	*github.Client
 	// LockFile is the lock of the checkout, as a path in the repository; Branch is
-	// the branch to commit to.
-	LockFile, Branch string
+	// the branch to commit to, and Built the commit that was built.
+	LockFile, Branch, Built string
 }
 
 // Recorded reports whether there is a release of the image's version that names its
@@ -145,11 +189,12 @@ func (g GitHubRecorder) Recorded(ctx context.Context, l *lock.Lock) (bool, error
 	return g.Released(ctx, l.Inputs.Version(), l.Output().Index)
 }
 
-// Record commits the lock, unless somebody else changed it since the checkout, and
-// makes the release at the commit.
-func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, notes string) error {
+// Record commits the lock and the pages, unless somebody else changed them since the
+// checkout, and makes the release at the commit. Its parent is the commit that was built: so
+// the release's git tag leads to the source of what made the image.
+func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, pages map[string][]byte, notes string) error {
 	version := l.Inputs.ImageVersion()
-	commit, err := g.commit(ctx, l, fmt.Sprintf("lock: tailscale %s\n\n%s", version, l.Output().Index))
+	commit, err := g.commit(ctx, l, g.Built, pages, fmt.Sprintf("lock: tailscale %s\n\n%s", version, l.Output().Index))
 	if err != nil {
 		return err
 	}
@@ -159,14 +204,23 @@ func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, notes string) 
 	return err
 }
 
-func (g GitHubRecorder) commit(ctx context.Context, l *lock.Lock, message string) (string, error) {
+func (g GitHubRecorder) commit(ctx context.Context, l *lock.Lock, parent string, pages map[string][]byte, message string) (string, error) {
 	old, next, err := contents(g.LockFile, l)
 	if err != nil {
 		return "", err
 	}
-	return g.Commit(ctx, github.Change{
-		Branch: g.Branch, Path: filepath.ToSlash(filepath.Clean(g.LockFile)), Old: old, New: next, Message: message,
-	})
+	change := github.Change{
+		Branch: g.Branch, Parent: parent, Message: message,
+		Files: []github.File{{Path: filepath.ToSlash(filepath.Clean(g.LockFile)), Old: old, New: next}},
+	}
+	for path, content := range pages {
+		old, err := os.ReadFile(filepath.FromSlash(path))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		change.Files = append(change.Files, github.File{Path: path, Old: old, New: content})
+	}
+	return g.Commit(ctx, change)
 }
 
 // contents are what a lock's file has now, nil for no file, and what it is to have.
@@ -182,7 +236,7 @@ func contents(file string, l *lock.Lock) (have, next []byte, err error) {
 
 // Withdraw commits the lock in which the version is marked, and marks the releases.
 func (g GitHubRecorder) Withdraw(ctx context.Context, l *lock.Lock, version string, tags []string) error {
-	if _, err := g.commit(ctx, l, "lock: tailscale "+version+" is withdrawn"); err != nil {
+	if _, err := g.commit(ctx, l, "", nil, "lock: tailscale "+version+" is withdrawn"); err != nil {
 		return err
 	}
 	for _, tag := range tags {

@@ -90,8 +90,9 @@ type Signer interface {
 type Recorder interface {
 	// Recorded reports whether the release of the lock's outputs is written down.
 	Recorded(ctx context.Context, l *lock.Lock) (bool, error)
-	// Record writes the release down: the lock and the notes.
-	Record(ctx context.Context, l *lock.Lock, notes string) error
+	// Record writes the release down: the lock, pages of the repository by their paths, and the
+	// notes.
+	Record(ctx context.Context, l *lock.Lock, pages map[string][]byte, notes string) error
 	// Withdraw writes down that a version is withdrawn, as l has it: the images that have
 	// these tags.
 	Withdraw(ctx context.Context, l *lock.Lock, version string, tags []string) error

@@ -281,7 +281,7 @@ func TestRecorderOnGitHub(t *testing.T) {
 	server := githubtest.New(t, map[string]string{lock.File: string(content)})
 	_, l = locked(t, nil)
 	t.Chdir(filepath.Dir(name))
-	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main"}
+	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main", ""}
 	recorded := func(want bool) {
 		t.Helper()
 		if got, err := g.Recorded(t.Context(), l); got != want || err != nil {
@@ -289,8 +289,9 @@ func TestRecorderOnGitHub(t *testing.T) {
 		}
 	}
 	recorded(false)
+	pages := map[string][]byte{"docs/variables.md": []byte("page\n")}
 	for range 2 { // the second time it is all there
-		if err := g.Record(t.Context(), l, "what is new\n"); err != nil {
+		if err := g.Record(t.Context(), l, pages, "what is new\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -302,6 +303,9 @@ func TestRecorderOnGitHub(t *testing.T) {
 	if got := server.File(lock.File); got != string(want) {
 		t.Errorf("main has another lock:\n%s", got)
 	}
+	if got := server.File("docs/variables.md"); got != "page\n" {
+		t.Errorf("main has another page: %q", got)
+	}
 	if got := server.Commits(); len(got) != 2 || got[0] != "lock: tailscale "+l.Inputs.Version() {
 		t.Errorf("commits %q", got)
 	}
@@ -310,9 +314,16 @@ func TestRecorderOnGitHub(t *testing.T) {
 		t.Errorf("releases %+v", r)
 	}
 
+	// The next checkout has the page.
+	if err := os.MkdirAll("docs", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("docs/variables.md", pages["docs/variables.md"], 0o644); err != nil {
+		t.Fatal(err)
+	}
 	// The unstable channel's first: there is no such lock yet.
 	l.Inputs.Tailscale.Version, g.LockFile = "v1.105.7", lock.Unstable.File()
-	if err := g.Record(t.Context(), l, "what is new\n"); err != nil {
+	if err := g.Record(t.Context(), l, pages, "what is new\n"); err != nil {
 		t.Fatal(err)
 	}
 	if r := server.Releases(); len(r) != 2 || r[1].Tag != "1.105.7-r"+fmt.Sprint(l.Inputs.Revision) || !r[1].Prerelease || r[1].Latest {
@@ -327,7 +338,7 @@ func TestRecorderOnGitHub(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.LockFile, l.Inputs.Tailscale.Version = lock.File, "v1.104.0"
-	if err := g.Record(t.Context(), l, ""); !errors.Is(err, github.ErrChanged) || !strings.Contains(err.Error(), "versions.json on main: somebody else changed it") {
+	if err := g.Record(t.Context(), l, pages, ""); !errors.Is(err, github.ErrChanged) || !strings.Contains(err.Error(), "versions.json on main: somebody else changed it") {
 		t.Errorf("%v", err)
 	}
 	if server.File(lock.File) != "theirs" || len(server.Releases()) != 2 {
@@ -349,7 +360,7 @@ func TestLocalRecorder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := r.Recorder.Record(t.Context(), l, ""); err != nil {
+		if err := r.Recorder.Record(t.Context(), l, nil, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -365,7 +376,7 @@ func TestLocalRecorder(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Withdrawn = nil
-	if err := r.Recorder.Record(t.Context(), l, ""); !errors.Is(err, github.ErrChanged) {
+	if err := r.Recorder.Record(t.Context(), l, nil, ""); !errors.Is(err, github.ErrChanged) {
 		t.Errorf("%v", err)
 	}
 }

@@ -3,11 +3,15 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"go/version"
 	"reflect"
 	"slices"
+	"time"
 
+	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
 
+	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
@@ -25,12 +29,11 @@ type Wish struct {
 type Update struct {
 	// Old and New are the inputs before and after, equal when nothing is new.
 	Old, New lock.Inputs
-	// Pending are newer Go and newer CA roots for the release that the lock has
-	// already. They alone make nothing new: a release's tag, once published, stays
-	// where it is. To wish for the lock's own version takes them.
+	// Pending are newer CA roots that wait: those of the lock are not old enough for a
+	// revision of their own. To wish for the lock's own version takes them.
 	Pending []Change
 	// Flags are what changed in derper's command line.
-	Flags []FlagChange
+	Flags []flags.Change
 	// Features are what changed in the features that programs are built without.
 	Features []FeatureChange
 }
@@ -147,7 +150,11 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 		err = agree(proven, have.Tailscale)
 	case old != nil:
 		before = locked
-		u.Flags, err = r.flagChanges(locked, version)
+		// Whatever the source says of flags, the release is what it is.
+		var unread error
+		if u.Flags, unread = r.flagChanges(locked, version); unread != nil {
+			s.Warn("what changed is not known: %v", unread)
+		}
 	case locked != "":
 		s.Warn("%s: the git repository has no tag of this name at commit %s: derper's flags are not compared, nor are upstream's features", locked, have.Tailscale.Commit)
 	}
@@ -178,8 +185,9 @@ func (r *releases) choose(locked string, w Wish) (string, error) {
 	return v, nil
 }
 
-// same is the update to the release that the lock has already. Its tag must be
-// where it was.
+// same is the update to the release that the lock has already: a newer patch of its Go, and
+// newer CA roots with it, or alone when those of the lock are [rootsAge] old. Its tag must be
+// where it was. Nothing becomes older.
 func (s *Source) same(ctx context.Context, r *releases, have lock.Inputs) (*Update, error) {
 	t := have.Tailscale
 	switch commit, tagged := r.tags[t.Version]; {
@@ -192,5 +200,43 @@ func (s *Source) same(ctx context.Context, r *releases, have lock.Inputs) (*Upda
 	if err != nil {
 		return nil, err
 	}
-	return &Update{Old: have, New: have, Pending: changes(have, newer)}, nil
+	next := have
+	if version.Compare(newer.Go.Version, have.Go.Version) > 0 {
+		next.Go = newer.Go // each patch may heal something
+	}
+	newer.Go = next.Go
+	if newer.Roots != have.Roots {
+		dated, err := s.dated(ctx, have.Roots)
+		if err != nil {
+			return nil, err
+		}
+		if next.Go.Version != have.Go.Version || !s.now().Before(dated.Add(rootsAge)) {
+			next.Roots = newer.Roots
+		}
+	}
+	return &Update{Old: have, New: next, Pending: changes(next, newer)}, nil
+}
+
+// rootsAge is how old CA roots get before newer ones are worth a revision: they change every
+// few weeks, and few of these changes matter within a month.
+const rootsAge = 30 * 24 * time.Hour
+
+// dated is when a version of the CA roots was made.
+func (s *Source) dated(ctx context.Context, roots lock.Module) (time.Time, error) {
+	if module.IsPseudoVersion(roots.Version) {
+		return module.PseudoVersionTime(roots.Version)
+	}
+	info, err := s.Modules.Info(ctx, module.Version{Path: lock.RootsModule, Version: roots.Version})
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.Time, nil
+}
+
+// now is the day that the age of CA roots counts from.
+func (s *Source) now() time.Time {
+	if s.Now.IsZero() {
+		return time.Now()
+	}
+	return s.Now
 }

@@ -12,6 +12,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -84,25 +87,45 @@ func TestNewUnstable(t *testing.T) {
 	}
 }
 
-// Newer Go and roots are no reason to make an image of the same release again, but
-// they are told, and who asks for the release by name gets them.
-func TestNothingNew(t *testing.T) {
+// A newer patch of Go is a revision, and takes newer roots along; newer roots alone are one
+// when those of the lock are old, and wait until then. Who asks for the release by name gets
+// them. Nothing becomes older.
+func TestRevision(t *testing.T) {
 	w := newWorld(t)
-	u := w.update(Wish{Channel: lock.Stable})
-	if u.IsNew() || len(u.Pending) != 0 {
-		t.Errorf("there is something new: %+v, %+v", u.Changes(), u.Pending)
+	have := w.Inputs
+	made, err := module.PseudoVersionTime(have.Roots.Version)
+	if err != nil {
+		t.Fatal(err)
 	}
+	young, old := made.Add(29*24*time.Hour), made.Add(30*24*time.Hour)
+	golang, roots := Change{"go", have.Go.Version, "go1.26.9"}, Change{"roots", have.Roots.Version, newRoots}
+	expect := func(what string, now time.Time, changes, pending []Change) {
+		t.Helper()
+		w.source.Now = now
+		u := w.update(Wish{Channel: lock.Stable})
+		if !slices.Equal(u.Changes(), changes) || !slices.Equal(u.Pending, pending) || u.IsNew() != (changes != nil) {
+			t.Errorf("%s: changes %+v, pending %+v", what, u.Changes(), u.Pending)
+		}
+	}
+	expect("nothing", old, nil, nil)
+	w.addRoots(oldRoots)
+	w.AddToolchain("go1.26.7", lock.Hosts...)
+	w.AddToolchain("go1.27.1", lock.Hosts...)
+	expect("older ones", old, nil, nil)
 	w.addRoots(newRoots)
+	expect("newer roots", young, nil, []Change{roots})
+	expect("newer roots, and old ones", old, []Change{roots}, nil)
 	w.AddToolchain("go1.26.9", lock.Hosts...)
-	u = w.update(Wish{Channel: lock.Stable})
-	want := []Change{{"go", w.Inputs.Go.Version, "go1.26.9"}, {"roots", w.Inputs.Roots.Version, newRoots}}
-	if u.IsNew() || !slices.Equal(u.Pending, want) {
-		t.Errorf("pending is %+v, new %+v", u.Pending, u.Changes())
+	expect("a newer Go", young, []Change{golang, roots}, nil)
+
+	w.source.Now = young
+	w.Inputs.Go.Version = "go1.26.9"
+	if u := w.update(Wish{Channel: lock.Stable, Version: w.Inputs.Tailscale.Version}); !slices.Equal(u.Changes(), []Change{roots}) {
+		t.Errorf("by name: %+v", u.Changes())
 	}
-	u = w.update(Wish{Channel: lock.Stable, Version: w.Inputs.Tailscale.Version})
-	if !u.IsNew() || !slices.Equal(u.Changes(), want) {
-		t.Errorf("new is %+v", u.Changes())
-	}
+	// Not even where upstream goes back to an older Go.
+	w.Inputs.Go.Version = "go1.28.1"
+	expect("a Go of another minor version", young, nil, []Change{roots})
 }
 
 func TestRetracted(t *testing.T) {
@@ -307,15 +330,14 @@ func TestFlags(t *testing.T) {
 		got = append(got, f.String())
 	}
 	want := []string{
-		`-a has another default: ":443" → ":444": see to ADDR in entrypoint/setting`,
-		`-by-func is new (func) and the entrypoint does not know it: add it to entrypoint/setting`,
-		`-by-value is new (value) and the entrypoint does not know it: add it to entrypoint/setting`,
-		`-by-var is new (bool, default true) and the entrypoint does not know it: add it to entrypoint/setting`,
-		`-dev is gone: remove DEV from entrypoint/setting`,
-		`-http-port is new (int, default 80), the entrypoint knows it as HTTP_PORT`,
-		`-new-flag is new (duration, default 5 * time.Second) and the entrypoint does not know it: add it to entrypoint/setting`,
-		`-tcp-user-timeout has another type: duration → string: see to TCP_USER_TIMEOUT in entrypoint/setting`,
-		`-tcp-user-timeout has another default: 15 * time.Second → "15s": see to TCP_USER_TIMEOUT in entrypoint/setting`,
+		`-a (ADDR) has another default: :443 → :444`,
+		`-by-func is new (value): BY_FUNC`,
+		`-by-value is new (value, default computed): BY_VALUE`,
+		`-by-var is new (bool, default true): BY_VAR`,
+		`-dev is gone (bool, default false): a relay for which DEV is set does not start`,
+		`-http-port is new (int, default 80): HTTP_PORT`,
+		`-new-flag is new (duration, default 5s): NEW_FLAG`,
+		`-tcp-user-timeout (TCP_USER_TIMEOUT) has another type: duration → string`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("flags are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -64,6 +64,12 @@ func (s *Server) history(from *object.Commit, path string) (list []*object.Commi
 	}
 	for c := from; c != nil; {
 		parent, err := c.Parent(0)
+		// git log leaves out a merge that has the file as another of its parents, and goes on there.
+		for n := 1; err == nil && path != "" && n < c.NumParents(); n++ {
+			if other, oerr := c.Parent(n); oerr == nil && at(other) == at(c) && at(parent) != at(c) {
+				parent = other
+			}
+		}
 		if errors.Is(err, object.ErrParentNotFound) {
 			parent, err = nil, nil
 		}
@@ -88,22 +94,27 @@ func (s *Server) addTag(name string, commit plumbing.Hash) error {
 	return err
 }
 
+func newCommit(message string, tree plumbing.Hash, parents ...plumbing.Hash) *object.Commit {
+	c := &object.Commit{Message: message, Author: object.Signature{Name: "github", Email: "noreply@example.com", When: time.Unix(1767225600, 0).UTC()}, TreeHash: tree, ParentHashes: parents}
+	c.Committer = c.Author
+	return c
+}
+
 // commit commits files to main and returns the commit.
 func (s *Server) commit(files map[string]string, message string) (string, error) {
-	c := &object.Commit{Message: message, Author: object.Signature{Name: "github", Email: "noreply@example.com", When: time.Unix(1767225600, 0).UTC()}}
-	c.Committer = c.Author
+	var parents []plumbing.Hash
 	var old *object.Tree
 	if head, err := s.head(); err == nil {
-		c.ParentHashes = []plumbing.Hash{head.Hash}
+		parents = []plumbing.Hash{head.Hash}
 		if old, err = head.Tree(); err != nil {
 			return "", err
 		}
 	}
-	var err error
-	if c.TreeHash, err = s.tree(old, files); err != nil {
+	tree, err := s.tree(old, files)
+	if err != nil {
 		return "", err
 	}
-	h, err := s.store(c)
+	h, err := s.store(newCommit(message, tree, parents...))
 	if err == nil {
 		err = s.repository.Storer.SetReference(plumbing.NewHashReference(mainBranch, h))
 	}

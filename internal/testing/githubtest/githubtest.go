@@ -196,7 +196,7 @@ func (s *Server) may(token string, req *http.Request, what string) bool {
 	if token == Token {
 		return true
 	}
-	scope := map[string]string{"contents": "contents", "commits": "contents", "releases": "contents", "issues": "issues", "actions": "actions"}[what]
+	scope := map[string]string{"contents": "contents", "commits": "contents", "git": "contents", "releases": "contents", "issues": "issues", "actions": "actions"}[what]
 	right := s.grants[token][scope]
 	return right == "write" || right == "read" && req.Method == http.MethodGet
 }
@@ -309,6 +309,8 @@ func (s *Server) route(w http.ResponseWriter, req *http.Request) {
 		status, result = s.contents(req, rest)
 	case "commits":
 		status, result = s.listCommits(req)
+	case "git":
+		status, result = s.serveGit(req, rest)
 	case "issues":
 		status, result = s.serveIssues(req, rest)
 	case "releases":

@@ -1,56 +1,112 @@
 package githubtest
 
 import (
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// contents reads and writes files.
+// contents says which files there are.
 // Source: https://docs.github.com/en/rest/repos/contents.
 func (s *Server) contents(req *http.Request, path string) (int, any) {
-	object := func() string {
-		f := s.file(path)
-		if f == nil {
-			return ""
-		}
-		return f.Hash.String()
+	c, err := s.resolve(req.URL.Query().Get("ref"))
+	if err != nil || req.Method != http.MethodGet {
+		return http.StatusNotFound, message("Not Found")
 	}
-	there := object()
-	switch req.Method {
-	case http.MethodGet:
-		if req.URL.Query().Get("ref") != "main" || there == "" {
+	f, err := c.File(path)
+	if err != nil {
+		return http.StatusNotFound, message("Not Found")
+	}
+	return http.StatusOK, map[string]any{"type": "file", "path": path, "sha": f.Hash.String()}
+}
+
+// serveGit makes trees and commits, and moves the branch.
+// Source: https://docs.github.com/en/rest/git.
+func (s *Server) serveGit(req *http.Request, rest string) (int, any) {
+	sha := func(status int, h plumbing.Hash, err error) (int, any) {
+		if err != nil {
+			return http.StatusUnprocessableEntity, message(err.Error())
+		}
+		return status, map[string]string{"sha": h.String()}
+	}
+	switch what, name, _ := strings.Cut(rest, "/"); req.Method + " " + what {
+	case "GET ref", "PATCH refs":
+		head, err := s.head()
+		if err != nil || name != "heads/main" {
 			return http.StatusNotFound, message("Not Found")
 		}
-		return http.StatusOK, map[string]any{"type": "file", "path": path, "sha": there}
-	case http.MethodPut:
-		var body struct{ Message, Content, SHA, Branch string }
+		if req.Method == http.MethodPatch {
+			var body struct {
+				SHA   string
+				Force bool
+			}
+			if err := decode(req, &body); err != nil {
+				return http.StatusBadRequest, message(err.Error())
+			}
+			next, err := s.resolve(body.SHA)
+			if err != nil {
+				return http.StatusUnprocessableEntity, message("Object does not exist")
+			}
+			if forward, err := head.IsAncestor(next); err != nil || !forward && !body.Force {
+				return http.StatusUnprocessableEntity, message("Update is not a fast forward")
+			}
+			if err := s.repository.Storer.SetReference(plumbing.NewHashReference(mainBranch, next.Hash)); err != nil {
+				return http.StatusInternalServerError, message(err.Error())
+			}
+			head = next
+		}
+		return http.StatusOK, map[string]any{"ref": "refs/heads/main", "object": map[string]string{"type": "commit", "sha": head.Hash.String()}}
+	case "GET commits":
+		c, err := s.resolve(name)
+		if err != nil {
+			return http.StatusNotFound, message("Not Found")
+		}
+		return http.StatusOK, map[string]any{"sha": c.Hash.String(), "tree": map[string]string{"sha": c.TreeHash.String()}}
+	case "POST trees":
+		var body struct {
+			Base string                                       `json:"base_tree"`
+			Tree []struct{ Path, Mode, Type, Content string } `json:"tree"`
+		}
 		if err := decode(req, &body); err != nil {
 			return http.StatusBadRequest, message(err.Error())
 		}
-		content, err := base64.StdEncoding.DecodeString(body.Content)
-		switch {
-		case err != nil || body.Message == "":
-			return invalid("invalid")
-		case body.Branch != "main":
-			return http.StatusNotFound, message("Branch " + body.Branch + " not found")
-		case there != "" && body.SHA == "":
-			return http.StatusUnprocessableEntity, message(`Invalid request. "sha" wasn't supplied.`)
-		case there != body.SHA:
-			return http.StatusConflict, message(path + " does not match " + body.SHA)
-		}
-		commit, err := s.commit(map[string]string{path: string(content)}, body.Message)
+		base, err := s.repository.TreeObject(plumbing.NewHash(body.Base))
 		if err != nil {
-			return http.StatusInternalServerError, message(err.Error())
+			return http.StatusUnprocessableEntity, message("base_tree does not exist")
 		}
-		status := http.StatusOK
-		if there == "" {
-			status = http.StatusCreated
+		files := map[string]string{}
+		for _, e := range body.Tree {
+			if e.Mode != "100644" || e.Type != "blob" || e.Path == "" {
+				return invalid("invalid")
+			}
+			files[e.Path] = e.Content
 		}
-		return status, map[string]any{"content": map[string]string{"sha": object()}, "commit": map[string]string{"sha": commit}}
+		h, err := s.tree(base, files)
+		return sha(http.StatusCreated, h, err)
+	case "POST commits":
+		var body struct {
+			Message, Tree string
+			Parents       []string
+		}
+		if err := decode(req, &body); err != nil {
+			return http.StatusBadRequest, message(err.Error())
+		}
+		if body.Message == "" {
+			return invalid("missing_field")
+		}
+		var parents []plumbing.Hash
+		for _, p := range body.Parents {
+			if _, err := s.resolve(p); err != nil {
+				return http.StatusUnprocessableEntity, message("Parent SHA does not exist")
+			}
+			parents = append(parents, plumbing.NewHash(p))
+		}
+		h, err := s.store(newCommit(body.Message, plumbing.NewHash(body.Tree), parents...))
+		return sha(http.StatusCreated, h, err)
 	}
 	return http.StatusNotFound, message("Not Found")
 }
