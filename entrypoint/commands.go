@@ -57,8 +57,12 @@ func ask(command string, args []string) int {
 
 // fromEnvironment answers a command where no relay runs.
 func fromEnvironment(command string, args []string) localapi.Answer {
+	table, ok := variables()
+	if !ok {
+		return localapi.Answer{Code: 1}
+	}
 	machine, _ := os.Hostname() // then none equals it
-	set, problems := setting.Read(os.Environ(), args, machine)
+	set, problems := table.Read(os.Environ(), args, machine)
 	r := relay.New(set)
 	a := note(command, "no relay runs in this container; this is what a start with these settings gives")
 	if command == "env" {
@@ -109,7 +113,7 @@ func complaints(problems []setting.Problem) (a localapi.Answer) {
 func envAnswer(r relay.Relay, problems []setting.Problem) localapi.Answer {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	for _, v := range setting.Table() {
+	for _, v := range r.Table().Variables() {
 		val := r.Value(v.Name)
 		fmt.Fprintf(w, "%s=%s\t%s\n", v.Name, val.Shown(), val.Source())
 	}

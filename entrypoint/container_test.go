@@ -29,10 +29,11 @@ root=$1 volume=$2 uid=$3 mode=$4 bin=$5; shift 5
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 none $root
 cd $root
-mkdir -p proc dev/shm tmp usr/local/bin root/derper-certs
+mkdir -p proc dev/shm tmp usr/local/bin usr/share/derper root/derper-certs
 chmod 1777 tmp
 cp $bin/entrypoint entrypoint
 cp $bin/derper $bin/tailscaled usr/local/bin/
+cp $bin/flags.json usr/share/derper/
 touch dev/null; mount --bind /dev/null dev/null
 mount -t tmpfs -o mode=1777 none dev/shm
 mount --bind $volume root/derper-certs

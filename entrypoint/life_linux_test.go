@@ -25,18 +25,20 @@ import (
 func withDerper(t *testing.T, script string) string {
 	t.Helper()
 	dir := t.TempDir()
-	b, err := os.ReadFile(entrypointBinary(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "entrypoint")
-	if err := os.WriteFile(path, b, 0o755); err != nil {
-		t.Fatal(err)
+	entrypointBinary(t)
+	for _, name := range []string{"entrypoint", "flags.json"} {
+		b, err := os.ReadFile(filepath.Join(binDir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "derper"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return filepath.Join(dir, "entrypoint")
 }
 
 // The mistake it guards: a container that goes on without a derper, or starts one again and

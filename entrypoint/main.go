@@ -62,7 +62,7 @@ func main() {
 	case "":
 		os.Exit(run(args))
 	case "help":
-		usage()
+		os.Exit(usage())
 	case "env", "healthcheck", "derpmap", "renew":
 		os.Exit(ask(command, args))
 	case "version":
@@ -97,16 +97,35 @@ func line(format string, args ...any) string {
 	return strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "\n  ") + "\n"
 }
 
-// program finds derper or tailscaled: next to the entrypoint, for use outside
-// of the image, or else where the image has it.
-func program(name string) string {
+// program finds derper or tailscaled.
+func program(name string) string { return placed("/usr/local/bin/" + name) }
+
+// placed finds a file of the image: next to the entrypoint, for use outside of the image, or
+// else where the image has it.
+func placed(name string) string {
 	if self, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(self), name)
+		beside := filepath.Join(filepath.Dir(self), filepath.Base(name))
 		if fi, err := os.Stat(beside); err == nil && fi.Mode().IsRegular() {
 			return beside
 		}
 	}
-	return "/usr/local/bin/" + name
+	return name
+}
+
+// variables are those that the image understands. It logs what keeps it from knowing them.
+func variables() (table *setting.Table, ok bool) {
+	name := placed(setting.File)
+	data, err := os.ReadFile(name)
+	if err == nil {
+		var release setting.Release
+		if release, err = setting.ParseRelease(data); err == nil {
+			return release.Table(), true
+		}
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	logf("derper's flags: %v", err)
+	hint("the image is damaged: pull it again")
+	return nil, false
 }
 
 // otherProgram is the path of a program that is to run in place of the entrypoint, "" if the
@@ -135,7 +154,11 @@ func become(path string, args, environ []string) int {
 	return 126
 }
 
-func usage() {
+func usage() int {
+	table, ok := variables()
+	if !ok {
+		return 1
+	}
 	fmt.Print(`usage: docker run IMAGE [flags for derper]
        docker run IMAGE PROGRAM [arguments]
        docker exec CONTAINER /entrypoint healthcheck|env|derpmap|renew|version
@@ -166,5 +189,6 @@ reached at all.
 
 variables, and the derper flags that they stand for; a flag given as argument
 wins over the variable; an empty value means unset
-` + setting.Usage())
+` + table.Usage())
+	return 0
 }

@@ -94,7 +94,7 @@ type holder struct{ *started }
 // start [arguments]: starts the entrypoint with the script's environment.
 func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	var env []string
-	for _, v := range setting.Table() {
+	for _, v := range setting.Known().Variables() {
 		for _, name := range []string{v.Name, v.FileName(), v.Alias} {
 			if text := ts.Getenv(name); name != "" && text != "" {
 				env = append(env, name+"="+text)

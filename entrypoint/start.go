@@ -10,16 +10,19 @@ import (
 	"github.com/xavieralpha/derper/entrypoint/certificate"
 	"github.com/xavieralpha/derper/entrypoint/check"
 	"github.com/xavieralpha/derper/entrypoint/relay"
-	"github.com/xavieralpha/derper/entrypoint/setting"
 )
 
 // run starts the relay and returns only to end the program.
 func run(args []string) int {
+	table, ok := variables()
+	if !ok {
+		return 1
+	}
 	environ := os.Environ()
 	machine, _ := os.Hostname() // then none equals it
-	set, problems := setting.Read(environ, args, machine)
+	set, problems := table.Read(environ, args, machine)
 	if set.Bool("VERSION_FLAG") {
-		return become(program("derper"), []string{"-version"}, setting.Environ(environ))
+		return become(program("derper"), []string{"-version"}, table.Environ(environ))
 	}
 	r := relay.New(set)
 	if r.Manual() {
@@ -29,7 +32,7 @@ func run(args []string) int {
 	}
 	mounts, _ := os.ReadFile("/proc/self/mountinfo") // without it one warning is missing
 	found := check.Relay(r, check.System{Environ: environ, Tailscaled: program("tailscaled"), Mounts: mounts, Now: time.Now()})
-	for _, w := range append(setting.Misspelt(environ), found.Warnings...) {
+	for _, w := range append(table.Misspelt(environ), found.Warnings...) {
 		logf("warning: %v", w)
 	}
 	problems = append(problems, found.Problems...)
@@ -48,7 +51,7 @@ func run(args []string) int {
 		logf("certificate: %v", err)
 		return 1
 	}
-	l := launch{relay: r, environ: setting.Environ(environ)}
+	l := launch{relay: r, environ: table.Environ(environ)}
 	if err := l.chooseKey(); err != nil {
 		logf("node key: %v", err)
 		return 1

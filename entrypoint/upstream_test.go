@@ -1,128 +1,14 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
 )
-
-// A derperFlag is a flag as `derper -h` prints it.
-type derperFlag struct{ name, kind, def string }
-
-var (
-	flagLine    = regexp.MustCompile(`^  -(\S+)(?: (\S+))?$`)
-	defaultText = regexp.MustCompile(`\(default ("?)(.*?)"?\)$`)
-)
-
-// derperFlags parses what `derper -h` prints. Package flag prints a flag in
-// one line, its usage and default in the next.
-func derperFlags(t *testing.T, usage string) map[string]derperFlag {
-	t.Helper()
-	flags := make(map[string]derperFlag)
-	lines := strings.Split(usage, "\n")
-	for i, line := range lines {
-		m := flagLine.FindStringSubmatch(line)
-		if m == nil || i+1 == len(lines) {
-			continue
-		}
-		f := derperFlag{name: m[1], kind: m[2]}
-		if d := defaultText.FindStringSubmatch(lines[i+1]); d != nil {
-			f.def = d[2]
-		}
-		flags[f.name] = f
-	}
-	if len(flags) < 30 {
-		t.Fatalf("found %d flags only; has the form of `derper -h` changed?\n%s", len(flags), usage)
-	}
-	return flags
-}
-
-// kindOf is how package flag names the type of a variable.
-func kindOf(v setting.Variable) string {
-	switch v.Type {
-	case setting.Bool:
-		return ""
-	case setting.Port, setting.HTTPPort, setting.Count:
-		return "int"
-	case setting.Rate:
-		return "float"
-	case setting.Span:
-		return "duration"
-	}
-	return "string"
-}
-
-// compareFlags says what must be done to make the table complete again.
-func compareFlags(flags map[string]derperFlag) (todo []string) {
-	for _, v := range setting.Table() {
-		if v.Flag == "" {
-			continue
-		}
-		f, ok := flags[v.Flag]
-		if !ok {
-			todo = append(todo, fmt.Sprintf("derper has no -%s any more: remove %s from the table", v.Flag, v.Name))
-			continue
-		}
-		// A word in backquotes within the usage stands in for the type.
-		if kind := f.kind; kind != kindOf(v) && !(v.Flag == "unpublished-bootstrap-dns-names" && kind == "0") {
-			todo = append(todo, fmt.Sprintf("-%s is a %q now, not a %q: change the type of %s", v.Flag, kind, kindOf(v), v.Name))
-		}
-		want := v.Derper
-		if want == "false" || want == "0" { // package flag prints no zero values
-			want = ""
-		}
-		if f.def != want {
-			todo = append(todo, fmt.Sprintf("-%s has the default %q now, not %q: change Derper of %s", v.Flag, f.def, want, v.Name))
-		}
-	}
-	for name, f := range flags {
-		if _, ok := setting.ByFlag(name); !ok {
-			variable := strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-			todo = append(todo, fmt.Sprintf("derper has a new flag: add to the table {Name: %q, Flag: %q, Default: %q, Derper: %[3]q, Type: the one for %q, Help: …}",
-				variable, name, f.def, f.kind))
-		}
-	}
-	return todo
-}
-
-// The mistake it guards: a flag that upstream adds, drops or changes, and that
-// the table has not.
-func TestTableMatchesDerper(t *testing.T) {
-	cmd := exec.Command(derperBinary(t), "-h")
-	cmd.Env = []string{"HOME=$HOME"}
-	out, _ := cmd.CombinedOutput() // exit code 0 or 2, depending on the Go version
-	flags := derperFlags(t, string(out))
-	for _, todo := range compareFlags(flags) {
-		t.Error(todo)
-	}
-
-	// The test itself can fail: each kind of change is found.
-	changed := make(map[string]derperFlag)
-	for name, f := range flags {
-		changed[name] = f
-	}
-	delete(changed, "ace")
-	changed["new-flag"] = derperFlag{"new-flag", "duration", "5s"}
-	changed["http-port"] = derperFlag{"http-port", "string", "80"}
-	changed["tcp-user-timeout"] = derperFlag{"tcp-user-timeout", "duration", "16s"}
-	todo := strings.Join(compareFlags(changed), "\n")
-	for _, want := range []string{
-		"derper has no -ace any more: remove ACE",
-		`add to the table {Name: "NEW_FLAG", Flag: "new-flag", Default: "5s"`,
-		`-http-port is a "string" now, not a "int": change the type of HTTP_PORT`,
-		`-tcp-user-timeout has the default "16s" now, not "15s": change Derper of TCP_USER_TIMEOUT`,
-	} {
-		if !strings.Contains(todo, want) {
-			t.Errorf("a change goes unnoticed: %q is not in\n%s", want, todo)
-		}
-	}
-}
 
 // TestDerperTakesTheFlags gives derper itself the flags of several settings.
 // With -version it parses them and ends.
@@ -132,7 +18,7 @@ func TestDerperTakesTheFlags(t *testing.T) {
 		{"ACCEPT_CONNECTION_LIMIT=1e3", "ACCEPT_CONNECTION_BURST=5", "TCP_WRITE_TIMEOUT=0", "HTTP_PORT=-1", "DEV=1", "ACE=T"},
 		{"ADDR=[::1]:443", "HOSTNAME=::1", "MESH_WITH=a.example.com, b.example.com/10.0.0.1", "FLAGHOME=blank"},
 	} {
-		set, problems := setting.Read(env, nil, "")
+		set, problems := setting.Known().Read(env, nil, "")
 		if len(problems) > 0 {
 			t.Fatalf("%v: %v", env, problems)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/upstream"
@@ -28,7 +29,7 @@ type updateResult struct {
 	Channel  lock.Channel             `json:"channel"`
 	Changes  []upstream.Change        `json:"changes"`
 	Compare  string                   `json:"compare,omitempty"`
-	Flags    []upstream.FlagChange    `json:"flags"`
+	Flags    []flags.Change           `json:"flags"`
 	Features []upstream.FeatureChange `json:"features"`
 	Pending  []upstream.Change        `json:"pending"`
 	Warnings []string                 `json:"warnings"`

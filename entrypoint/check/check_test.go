@@ -94,7 +94,7 @@ func TestRelay(t *testing.T) {
 	} {
 		t.Run(test.env, func(t *testing.T) {
 			env := append(strings.Fields(test.env), free(t)...) // the first one counts
-			set, problems := setting.Read(env, nil, "")
+			set, problems := setting.Known().Read(env, nil, "")
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}
@@ -124,7 +124,7 @@ func expect(t *testing.T, what string, got []setting.Problem, want string) {
 
 // The mistake it guards: two messages about one mistake.
 func TestBadValuesOnce(t *testing.T) {
-	set, problems := setting.Read(append([]string{"CERT_MODE=x", "ADDR=y", "MESH_PSK=z", "HOSTNAME=-"}, free(t)...), nil, "")
+	set, problems := setting.Known().Read(append([]string{"CERT_MODE=x", "ADDR=y", "MESH_PSK=z", "HOSTNAME=-"}, free(t)...), nil, "")
 	if len(problems) != 4 {
 		t.Fatalf("got %v", problems)
 	}

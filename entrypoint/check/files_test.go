@@ -19,7 +19,7 @@ import (
 // report is what is found with these settings on top of those of a relay that could start.
 func report(t *testing.T, now time.Time, env ...string) Report {
 	t.Helper()
-	set, problems := setting.Read(append(env, free(t)...), nil, "")
+	set, problems := setting.Known().Read(append(env, free(t)...), nil, "")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -179,7 +179,7 @@ func TestVolume(t *testing.T) {
 		{root + tmpfs, "letsencrypt", true}, {root + volume + tmpfs, "letsencrypt", true}, {root + other, "letsencrypt", true},
 		{root, "manual", false}, {"", "letsencrypt", false},
 	} {
-		set, _ := setting.Read([]string{"CERT_MODE=" + test.mode, "CERT_DIR=/root/derper-certs"}, nil, "")
+		set, _ := setting.Known().Read([]string{"CERT_MODE=" + test.mode, "CERT_DIR=/root/derper-certs"}, nil, "")
 		c := &checker{Relay: relay.New(set), System: System{Mounts: []byte(test.mounts)}}
 		if c.volume(); len(c.Warnings) > 0 != test.warned {
 			t.Errorf("%s with\n%s: %v", test.mode, test.mounts, c.Warnings)

@@ -17,7 +17,7 @@ import (
 
 func of(t *testing.T, env ...string) Relay {
 	t.Helper()
-	set, problems := setting.Read(env, nil, "")
+	set, problems := setting.Known().Read(env, nil, "")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}

@@ -8,7 +8,7 @@ import (
 
 // parseArgs reads arguments for derper the way package flag does: -name=value,
 // -name value, --name; a bool needs no value. It returns texts by variable.
-func parseArgs(args []string) (map[string]string, []Problem) {
+func (t *Table) parseArgs(args []string) (map[string]string, []Problem) {
 	given := make(map[string]string)
 	var problems []Problem
 	for len(args) > 0 {
@@ -21,10 +21,12 @@ func parseArgs(args []string) (map[string]string, []Problem) {
 			continue
 		}
 		name, text, hasText := strings.Cut(name, "=")
-		v, ok := ByFlag(name)
+		v, ok := t.ByFlag(name)
 		if !ok {
 			what := "derper has no such flag; --help lists all"
-			if near := nearestFlag(name); near != "" {
+			if _, off := find(t.off, func(v Variable) bool { return v.Flag == name }); off {
+				what = t.lacks(name)
+			} else if near := t.nearestFlag(name); near != "" {
 				what = fmt.Sprintf("derper has no such flag; did you mean -%s?", near)
 			}
 			problems = append(problems, Problem{Name: "-" + name, What: what})

@@ -37,7 +37,7 @@ func TestArguments(t *testing.T) {
 		{"start -a=:1", "ADDR", ":1", "start: is neither a flag nor a command"}, // and what follows counts
 	} {
 		t.Run(test.args, func(t *testing.T) {
-			set, problems := Read(nil, strings.Split(test.args, " "), "")
+			set, problems := Known().Read(nil, strings.Split(test.args, " "), "")
 			var said []string
 			for _, p := range problems {
 				said = append(said, p.Error())
@@ -55,8 +55,8 @@ func TestArguments(t *testing.T) {
 // The mistake it guards: a variable that --help does not have, and a secret whose file
 // nobody knows of.
 func TestHelpHasAll(t *testing.T) {
-	usage := Usage()
-	for _, v := range Table() {
+	usage := Known().Usage()
+	for _, v := range Known().Variables() {
 		entry := "  " + v.Name
 		if v.Secret {
 			entry += ", " + v.FileName()
@@ -91,17 +91,17 @@ func TestHostname(t *testing.T) {
 		{"DERP_HOSTNAME=3f2a", "3f2a", "3f2a", "environment DERP_HOSTNAME"},
 		{"HOSTNAME=3f2a", "", "3f2a", "environment"},
 	} {
-		set, problems := Read(strings.Split(test.env, "|"), nil, test.machine)
+		set, problems := Known().Read(strings.Split(test.env, "|"), nil, test.machine)
 		val := set.Value("HOSTNAME")
 		if len(problems) > 0 || val.Text != test.want || val.Source() != test.source {
 			t.Errorf("%s on %s: %q from %q, %v", test.env, test.machine, val.Text, val.Source(), problems)
 		}
 	}
-	set, problems := Read([]string{"DERP_HOSTNAME=a..b"}, nil, "")
+	set, problems := Known().Read([]string{"DERP_HOSTNAME=a..b"}, nil, "")
 	if len(problems) != 1 || problems[0].Name != "DERP_HOSTNAME" || !set.Value("HOSTNAME").Bad {
 		t.Errorf("a bad second name: %v", problems)
 	}
-	set, _ = Read([]string{"DERP_HOSTNAME=a.b"}, []string{"-hostname=c.d"}, "")
+	set, _ = Known().Read([]string{"DERP_HOSTNAME=a.b"}, []string{"-hostname=c.d"}, "")
 	if val := set.Value("HOSTNAME"); val.Text != "c.d" || val.Source() != "argument" {
 		t.Errorf("an argument gives %q from %q", val.Text, val.Source())
 	}
@@ -109,7 +109,7 @@ func TestHostname(t *testing.T) {
 
 // The mistake it guards: what C programs and derper read is another value than ours.
 func TestTwice(t *testing.T) {
-	set, _ := Read([]string{"STUN_PORT=5", "STUN_PORT=6"}, nil, "")
+	set, _ := Known().Read([]string{"STUN_PORT=5", "STUN_PORT=6"}, nil, "")
 	if got := set.Get("STUN_PORT"); got != "5" {
 		t.Errorf("of two equal variables, %s counts", got)
 	}
@@ -117,18 +117,18 @@ func TestTwice(t *testing.T) {
 
 // The mistake it guards: what surrounds a value in files and lists is taken for a part of it.
 func TestMisplaced(t *testing.T) {
-	for _, v := range Table() {
+	for _, v := range Known().Variables() {
 		for text, want := range map[string]string{
 			`"x"`:              "remove the quotes",
 			"\ufeffx":          "byte order mark",
 			v.Name + "=x":      "begins with the variable's own name",
 			v.FileName() + "=": "begins with the variable's own name",
 		} {
-			if _, problems := Read([]string{v.Name + "=" + text}, nil, ""); len(problems) != 1 || !strings.Contains(problems[0].What, want) {
+			if _, problems := Known().Read([]string{v.Name + "=" + text}, nil, ""); len(problems) != 1 || !strings.Contains(problems[0].What, want) {
 				t.Errorf("%s=%s: %v, want %q", v.Name, text, problems, want)
 			}
 		}
-		_, problems := Read([]string{v.Name + "=/run/secrets/x"}, nil, "")
+		_, problems := Known().Read([]string{v.Name + "=/run/secrets/x"}, nil, "")
 		if fine := v.Type == Path || v.Name == "SECRETS_PREFIX"; fine != (len(problems) == 0) {
 			t.Errorf("%s is a path: %v", v.Name, problems)
 		}
@@ -140,7 +140,7 @@ func TestMisplaced(t *testing.T) {
 
 // The mistake it guards: a flag that seems to be switched off by the word behind it.
 func TestSeparateBool(t *testing.T) {
-	set, problems := Read(nil, []string{"-verify-clients", "false", "-stun-port", "5"}, "")
+	set, problems := Known().Read(nil, []string{"-verify-clients", "false", "-stun-port", "5"}, "")
 	if len(problems) != 1 || !strings.Contains(problems[0].Error(), "-verify-clients: write -verify-clients=false") || set.Get("STUN_PORT") != "5" {
 		t.Errorf("%v", problems)
 	}
@@ -155,12 +155,12 @@ func TestShown(t *testing.T) {
 		{"TS_AUTHKEY=", ""},
 	} {
 		name, _, _ := strings.Cut(test.env, "=")
-		set, _ := Read([]string{test.env}, nil, "")
+		set, _ := Known().Read([]string{test.env}, nil, "")
 		if got := set.Value(name).Shown(); got != test.want {
 			t.Errorf("%s is shown as %q, want %q", test.env, got, test.want)
 		}
 	}
-	set, problems := Read([]string{"VERIFY_CLIENT_URL=http//user:password@%zz"}, nil, "")
+	set, problems := Known().Read([]string{"VERIFY_CLIENT_URL=http//user:password@%zz"}, nil, "")
 	if len(problems) != 1 || strings.Contains(problems[0].Error(), "password") || set.Value("VERIFY_CLIENT_URL").Shown() != "(no URL)" {
 		t.Errorf("what is no URL: %v, shown as %q", problems, set.Value("VERIFY_CLIENT_URL").Shown())
 	}
@@ -168,7 +168,7 @@ func TestShown(t *testing.T) {
 
 // The mistake it guards: a change to a set that shows in the one that it was made of.
 func TestWith(t *testing.T) {
-	set, problems := Read([]string{"STUN_PORT=5", "RUN_STUN=true", "TCP_WRITE_TIMEOUT=90s"}, nil, "")
+	set, problems := Known().Read([]string{"STUN_PORT=5", "RUN_STUN=true", "TCP_WRITE_TIMEOUT=90s"}, nil, "")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}

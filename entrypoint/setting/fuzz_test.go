@@ -16,7 +16,7 @@ func FuzzRead(f *testing.F) {
 	f.Add("FLAGHOME=http://%zz\x00VERIFY_CLIENT_URL=https://a:b@c\x00DEV=\"1\"", "-home\x00\xff")
 	f.Add("MESH_PSK=/run/secret\x00PEER_RELAY_ENDPOINTS=203.0.113.7:1,[2001:db8::7]:2\x00ACME_EAB_KEY=AA\x00CERT_MODE=gcp", "")
 	variables := map[string]Variable{}
-	for _, v := range Table() {
+	for _, v := range Known().Variables() {
 		for _, name := range v.names() {
 			variables[name] = v
 		}
@@ -30,7 +30,7 @@ func FuzzRead(f *testing.F) {
 		if args != "" {
 			arguments = strings.Split(args, "\x00")
 		}
-		set, problems := Read(environ, arguments, "")
+		set, problems := Known().Read(environ, arguments, "")
 		for _, p := range problems {
 			v, known := variables[p.Name]
 			if p.What == "" || !known && !slices.ContainsFunc(arguments, func(arg string) bool { return strings.Contains(arg, strings.TrimLeft(p.Name, "-")) }) {
@@ -50,7 +50,7 @@ func FuzzRead(f *testing.F) {
 		if fs.NArg() > 0 {
 			t.Errorf("derper takes %q for no flags", fs.Args())
 		}
-		again, problems := Read(nil, set.Flags(), "")
+		again, problems := Known().Read(nil, set.Flags(), "")
 		if len(problems) > 0 || !slices.Equal(again.Flags(), set.Flags()) {
 			t.Errorf("%q is read again as %q, %v", set.Flags(), again.Flags(), problems)
 		}
@@ -67,10 +67,10 @@ func FuzzMisspelt(f *testing.F) {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		for _, p := range Misspelt([]string{name + "=x"}) {
+		for _, p := range Known().Misspelt([]string{name + "=x"}) {
 			_, near, _ := strings.Cut(p.What, "did you mean ")
 			near = strings.TrimSuffix(strings.TrimSuffix(near, "?"), "_FILE")
-			if _, ok := Lookup(near); !ok && near != "DERP_HOSTNAME" {
+			if _, ok := Known().Lookup(near); !ok && near != "DERP_HOSTNAME" {
 				t.Errorf("%q: %v", name, p)
 			}
 		}

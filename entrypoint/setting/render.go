@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// Markdown is the table for README.md.
-func Markdown() string {
+// Markdown is the table for docs/variables.md.
+func (t *Table) Markdown() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | derper flag | meaning |\n|---|---|---|---|\n")
-	for _, v := range table {
+	for _, v := range t.rows {
 		name, flag, def := "`"+v.Name+"`", "", ""
 		if v.Secret {
 			name += ", `" + v.FileName() + "`"
@@ -23,15 +23,15 @@ func Markdown() string {
 		if v.Default != "" {
 			def = "`" + v.Default + "`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, flag, v.Help)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, flag, strings.ReplaceAll(v.Help, "|", "\\|"))
 	}
 	return b.String()
 }
 
 // Usage is the table for --help.
-func Usage() string {
+func (t *Table) Usage() string {
 	var b strings.Builder
-	for _, v := range table {
+	for _, v := range t.rows {
 		name := v.Name
 		if v.Secret {
 			name += ", " + v.FileName()

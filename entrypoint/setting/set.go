@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -45,10 +46,14 @@ func (val Value) Source() string {
 	return strings.Join(words, " ")
 }
 
-// A Set holds the effective value of every variable of the table.
+// A Set holds the effective value of every variable of a table.
 type Set struct {
+	table  *Table
 	values map[string]Value
 }
+
+// Table is the table that the set is of.
+func (s Set) Table() *Table { return s.table }
 
 // A Problem is one thing that is wrong with one variable. It never holds the
 // value of a secret.
@@ -73,7 +78,10 @@ const maxSecret = 64 << 10
 // arguments for derper, which win. Runtimes set HOSTNAME to the machine's own host name,
 // in which case it says nothing. Read returns every problem of single values, and a Set
 // that can be used in any case.
-func Read(environ, args []string, machine string) (Set, []Problem) {
+//
+// A variable whose flag the release lacks has the default that it had, which derper never
+// gets; setting it to anything else is a problem.
+func (t *Table) Read(environ, args []string, machine string) (Set, []Problem) {
 	env := make(map[string]string, len(environ))
 	for _, kv := range environ {
 		name, text, ok := strings.Cut(kv, "=")
@@ -81,9 +89,17 @@ func Read(environ, args []string, machine string) (Set, []Problem) {
 			env[name] = strings.TrimSpace(text)
 		}
 	}
-	given, problems := parseArgs(args)
-	set := Set{values: make(map[string]Value, len(table))}
-	for _, v := range table {
+	given, problems := t.parseArgs(args)
+	set := Set{table: t, values: make(map[string]Value, len(t.rows)+len(t.off))}
+	for _, v := range t.off {
+		set.values[v.Name] = Value{Variable: v, Text: v.Default, Origin: FromDefault}
+		for _, name := range append(v.names(), v.FileName()) {
+			if text := env[name]; text != "" && text != v.Default && (name != v.FileName() || v.Secret) && !(name == "HOSTNAME" && text == machine) {
+				problems = append(problems, Problem{Name: name, What: t.lacks(v.Flag)})
+			}
+		}
+	}
+	for _, v := range t.rows {
 		val := Value{Variable: v, Origin: FromDefault}
 		for _, name := range v.names() {
 			switch text := env[name]; {
@@ -118,6 +134,11 @@ func Read(environ, args []string, machine string) (Set, []Problem) {
 		set.values[v.Name] = val
 	}
 	return set, problems
+}
+
+// lacks says that the release has no such flag.
+func (t *Table) lacks(flag string) string {
+	return fmt.Sprintf("derper %s has no -%s: leave it out, or take an image of a release that has it", t.release, flag)
 }
 
 func (val *Value) readFile(path string) []Problem {
@@ -230,17 +251,19 @@ func (s Set) With(name, text, note string) Set {
 	val := s.Value(name)
 	val.Text, val.Note = text, note
 	values[name] = val
-	return Set{values: values}
+	return Set{table: s.table, values: values}
 }
 
 // Flags returns derper's arguments. All flags that have a value are there,
 // even where derper's default is the same: a process list then shows what
-// counts, and the health check reads it from there.
+// counts, and the health check reads it from there. Of a flag that nobody knows, derper gets
+// only what was set.
 func (s Set) Flags() []string {
 	var flags []string
-	for _, v := range table {
-		if text := s.values[v.Name].Text; v.Flag != "" && text != "" {
-			flags = append(flags, "-"+v.Flag+"="+text)
+	for _, v := range s.table.rows {
+		val := s.values[v.Name]
+		if v.Flag != "" && val.Text != "" && !(v.rule && val.Origin == FromDefault) {
+			flags = append(flags, "-"+v.Flag+"="+val.Text)
 		}
 	}
 	return flags
@@ -248,14 +271,10 @@ func (s Set) Flags() []string {
 
 // Environ returns the environment for derper and tailscaled: the given one
 // without the secrets, so that they show neither in /proc nor in a crash dump.
-func Environ(environ []string) []string {
-	var kept []string
-	for _, kv := range environ {
+func (t *Table) Environ(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		if v, ok := Lookup(name); ok && v.Secret {
-			continue
-		}
-		kept = append(kept, kv)
-	}
-	return kept
+		_, secret := find(slices.Concat(t.rows, t.off), func(v Variable) bool { return v.Secret && v.Name == name })
+		return secret
+	})
 }

@@ -2,9 +2,10 @@
 // the one place where they become values.
 //
 // The table maps variable, derper flag, type, default and help. The flags that
-// derper gets, --help, the table in README.md and the tests all follow from it.
-// A test compares it with `derper -h`, so a flag that upstream adds, drops or
-// changes cannot go unnoticed. The defaults are here and nowhere else: those in
+// derper gets, --help, docs/variables.md and the tests all follow from it. It has
+// two sources: what a person wrote here of the flags that are known, and which
+// flags the derper in the image has, which the build reads from its source and
+// puts beside it, see [Release]. The defaults are here and nowhere else: those in
 // an image's environment would outlive the image, in a container that is made
 // anew with the settings of the old one.
 //
@@ -35,6 +36,15 @@ const (
 	Hex64                 // 64 hexadecimal digits
 	Base64                // base64, as derper reads an EAB key
 	Endpoints             // ip:port or [ip]:port, comma-separated
+	NameList              // names of any kind, comma-separated
+
+	// What package flag takes, for flags that nobody wrote a row for.
+
+	Whole    // a whole number that fits derper's int or int64
+	Unsigned // a whole number, 0 or more
+	Float    // a number
+	Length   // a duration
+	Any      // anything, a path too
 )
 
 // A Variable is one row of the table.
@@ -44,16 +54,12 @@ type Variable struct {
 	Flag    string // of derper, without dash; empty when the variable is the entrypoint's own
 	Type    Type
 	Default string // of the image
-	Derper  string // derper's own default, as `derper -h` prints it; $HOME stands for the home directory
 	Seed    bool   // the seed image camllia/derper has it, with this default
 	Secret  bool   // never printed; NAME_FILE names a file to read it from
 	Help    string
-}
-
-// Table returns the variables in the order in which they are documented. The
-// slice is the caller's.
-func Table() []Variable {
-	return append([]Variable(nil), table...)
+	kind    Kind // of the flag, in the release
+	rule    bool // nobody wrote a row for the flag: it has a name and a type by rule
+	other   bool // the flag is of another kind than the row, and the type by rule
 }
 
 // derper's names for its own ports. They are also the ones of a DERP map that
@@ -67,22 +73,23 @@ const (
 // and the seed's everywhere.
 const unlimited = "9223372036854775807"
 
-var table = []Variable{
-	{Name: "HOSTNAME", Alias: "DERP_HOSTNAME", Flag: "hostname", Type: Host, Default: "127.0.0.1", Derper: "derp.tailscale.com", Seed: true,
+// rows are what a person wrote, in the order in which they are documented.
+var rows = []Variable{
+	{Name: "HOSTNAME", Alias: "DERP_HOSTNAME", Flag: "hostname", Type: Host, Default: "127.0.0.1", Seed: true,
 		Help: "DNS name or IP address under which clients reach this relay; the certificate is for it. The container's own name, to which runtimes set it, counts as unset"},
-	{Name: "ADDR", Flag: "a", Type: Address, Default: ":443", Derper: ":443", Seed: true,
+	{Name: "ADDR", Flag: "a", Type: Address, Default: ":443", Seed: true,
 		Help: "address for HTTPS, as `:port`, `ip:port` or `[ip]:port`; STUN and HTTP bind to the same IP"},
-	{Name: "HTTP_PORT", Flag: "http-port", Type: HTTPPort, Default: "80", Derper: "80", Seed: true,
+	{Name: "HTTP_PORT", Flag: "http-port", Type: HTTPPort, Default: "80", Seed: true,
 		Help: "port for HTTP, used for captive portal checks and ACME; -1 switches it off, and clients ask Tailscale's servers instead"},
-	{Name: "STUN_PORT", Flag: "stun-port", Type: Port, Default: "3478", Derper: "3478", Seed: true,
+	{Name: "STUN_PORT", Flag: "stun-port", Type: Port, Default: "3478", Seed: true,
 		Help: "UDP port for STUN"},
-	{Name: "RUN_STUN", Flag: "stun", Type: Bool, Default: "true", Derper: "true", Seed: true,
+	{Name: "RUN_STUN", Flag: "stun", Type: Bool, Default: "true", Seed: true,
 		Help: "run the STUN server"},
-	{Name: "RUN_DERP", Flag: "derp", Type: Bool, Default: "true", Derper: "true", Seed: true,
+	{Name: "RUN_DERP", Flag: "derp", Type: Bool, Default: "true", Seed: true,
 		Help: "run the DERP server; false only for a relay that is being retired"},
-	{Name: "CERT_MODE", Flag: "certmode", Type: CertMode, Default: "manual", Derper: "letsencrypt", Seed: true,
+	{Name: "CERT_MODE", Flag: "certmode", Type: CertMode, Default: "manual", Seed: true,
 		Help: "where the certificate comes from: `manual`, `letsencrypt` or `gcp`"},
-	{Name: "CERT_DIR", Flag: "certdir", Type: Path, Default: "derper-certs", Derper: "$HOME/.cache/tailscale/derper-certs", Seed: true,
+	{Name: "CERT_DIR", Flag: "certdir", Type: Path, Default: "derper-certs", Seed: true,
 		Help: "directory for certificates, and for the node key and tailscaled's state; keep it in a volume"},
 	{Name: "ACME_EMAIL", Flag: "acme-email", Type: Text,
 		Help: "contact address for the ACME account; gcp requires it"},
@@ -90,9 +97,9 @@ var table = []Variable{
 		Help: "ACME external account binding: key ID; gcp requires it"},
 	{Name: "ACME_EAB_KEY", Flag: "acme-eab-key", Type: Base64, Secret: true,
 		Help: "ACME external account binding: HMAC key in base64; gcp requires it. derper takes it as an argument only, so the process list shows it"},
-	{Name: "ACME_IP_CERTS", Flag: "acme-ip-certs", Type: Bool, Default: "false", Derper: "false",
+	{Name: "ACME_IP_CERTS", Flag: "acme-ip-certs", Type: Bool, Default: "false",
 		Help: "get Let's Encrypt certificates for the relay's IP addresses; needs CERT_MODE=letsencrypt and port 80"},
-	{Name: "VERIFY_CLIENTS", Flag: "verify-clients", Type: Bool, Default: "true", Derper: "false", Seed: true,
+	{Name: "VERIFY_CLIENTS", Flag: "verify-clients", Type: Bool, Default: "true", Seed: true,
 		Help: "let in only nodes that a tailscaled knows: the host's, or the one in this image (TS_AUTHKEY)"},
 	{Name: "VERIFY_NODES", Type: Path,
 		Help: "file with the node keys to let in, one `nodekey:…` a line, read again when it changes; takes the place of VERIFY_CLIENTS unless that is set"},
@@ -114,8 +121,10 @@ var table = []Variable{
 		Help: "address for `/metrics` (Prometheus), `/livez` and `/readyz`, as `:port`, `ip:port` or `[ip]:port`; empty means none"},
 	{Name: "VERIFY_CLIENT_URL", Flag: "verify-client-url", Type: URL, Seed: true,
 		Help: "admission controller that is asked about each client, besides a tailscaled unless VERIFY_CLIENTS=false"},
-	{Name: "VERIFY_FAIL_OPEN", Flag: "verify-client-url-fail-open", Type: Bool, Default: "true", Derper: "true", Seed: true,
+	{Name: "VERIFY_FAIL_OPEN", Flag: "verify-client-url-fail-open", Type: Bool, Default: "true", Seed: true,
 		Help: "let clients in while VERIFY_CLIENT_URL cannot be reached; an answer that is an error, like 502, keeps them out all the same"},
+	{Name: "DISALLOW_APP_NAMES", Flag: "disallow-app-names", Type: NameList,
+		Help: "names of programs to keep out, comma-separated, as clients give them; relays of the mesh are let in all the same"},
 	{Name: "CONFIG_PATH", Flag: "c", Type: Path, Seed: true,
 		Help: "file with the relay's node key; empty means /var/lib/derper/derper.key if that exists, else derper_node.json in CERT_DIR"},
 	{Name: "MESH_PSK", Type: Hex64, Secret: true,
@@ -126,9 +135,9 @@ var table = []Variable{
 		Help: "relays to mesh with, comma-separated; `host/dial-host` dials another name"},
 	{Name: "SECRETS_URL", Flag: "secrets-url", Type: URL, Seed: true,
 		Help: "setec server to get the mesh key from"},
-	{Name: "SECRETS_PREFIX", Flag: "secrets-path-prefix", Type: Text, Default: "prod/derp", Derper: "prod/derp", Seed: true,
+	{Name: "SECRETS_PREFIX", Flag: "secrets-path-prefix", Type: Text, Default: "prod/derp", Seed: true,
 		Help: "prefix of the mesh key's name in setec"},
-	{Name: "SECRETS_CACHEDIR", Flag: "secrets-cache-dir", Type: Path, Default: "derper-secrets", Derper: "$HOME/.cache/derper-secrets", Seed: true,
+	{Name: "SECRETS_CACHEDIR", Flag: "secrets-cache-dir", Type: Path, Default: "derper-secrets", Seed: true,
 		Help: "file to cache setec secrets in, whatever the flag is called"},
 	{Name: "BOOTSTRAP_DNS", Flag: "bootstrap-dns-names", Type: HostList, Seed: true,
 		Help: "names to serve at /bootstrap-dns, comma-separated"},
@@ -138,32 +147,22 @@ var table = []Variable{
 		Help: "root page: empty for derper's own, `blank`, or a URL to redirect to"},
 	{Name: "RATE_CONFIG", Flag: "rate-config", Type: Path,
 		Help: "JSON file with rate limits per client; derper reads it again on SIGHUP"},
-	{Name: "ACCEPT_CONNECTION_LIMIT", Flag: "accept-connection-limit", Type: Rate, Default: "+Inf", Derper: "+Inf", Seed: true,
+	{Name: "ACCEPT_CONNECTION_LIMIT", Flag: "accept-connection-limit", Type: Rate, Default: "+Inf", Seed: true,
 		Help: "new connections accepted per second. The first one above it ends derper, and all connections with it: the entrypoint starts it again"},
-	{Name: "ACCEPT_CONNECTION_BURST", Flag: "accept-connection-burst", Type: Count, Default: unlimited, Derper: unlimited, Seed: true,
+	{Name: "ACCEPT_CONNECTION_BURST", Flag: "accept-connection-burst", Type: Count, Default: unlimited, Seed: true,
 		Help: "new connections accepted at once before the limit counts; with this default it never does"},
-	{Name: "TCP_KEEPALIVE_TIME", Flag: "tcp-keepalive-time", Type: Span, Default: "10m0s", Derper: "10m0s", Seed: true,
+	{Name: "TCP_KEEPALIVE_TIME", Flag: "tcp-keepalive-time", Type: Span, Default: "10m0s", Seed: true,
 		Help: "TCP keep-alive interval"},
-	{Name: "TCP_USER_TIMEOUT", Flag: "tcp-user-timeout", Type: Span, Default: "15s", Derper: "15s", Seed: true,
+	{Name: "TCP_USER_TIMEOUT", Flag: "tcp-user-timeout", Type: Span, Default: "15s", Seed: true,
 		Help: "TCP user timeout"},
-	{Name: "TCP_WRITE_TIMEOUT", Flag: "tcp-write-timeout", Type: Span, Default: "2s", Derper: "2s", Seed: true,
+	{Name: "TCP_WRITE_TIMEOUT", Flag: "tcp-write-timeout", Type: Span, Default: "2s", Seed: true,
 		Help: "timeout for a write to a client; 0 means none"},
-	{Name: "ACE", Flag: "ace", Type: Bool, Default: "false", Derper: "false",
+	{Name: "ACE", Flag: "ace", Type: Bool, Default: "false",
 		Help: "run the embedded ACE server (experimental upstream)"},
-	{Name: "DEV", Flag: "dev", Type: Bool, Default: "false", Derper: "false", Seed: true,
+	{Name: "DEV", Flag: "dev", Type: Bool, Default: "false", Seed: true,
 		Help: "development mode: port 3340 whatever ADDR says, and a new node key at each start"},
-	{Name: "VERSION_FLAG", Flag: "version", Type: Bool, Default: "false", Derper: "false", Seed: true,
+	{Name: "VERSION_FLAG", Flag: "version", Type: Bool, Default: "false", Seed: true,
 		Help: "print derper's version and end"},
-}
-
-// Lookup returns the row with the given variable name.
-func Lookup(name string) (Variable, bool) {
-	for _, v := range table {
-		if v.Name == name {
-			return v, true
-		}
-	}
-	return Variable{}, false
 }
 
 // names are all variables that set this one, the one that wins first.
@@ -172,16 +171,6 @@ func (v Variable) names() []string {
 		return []string{v.Alias, v.Name}
 	}
 	return []string{v.Name}
-}
-
-// ByFlag returns the row with the given derper flag.
-func ByFlag(flag string) (Variable, bool) {
-	for _, v := range table {
-		if v.Flag == flag && flag != "" {
-			return v, true
-		}
-	}
-	return Variable{}, false
 }
 
 // FileName is the variable that names a file to read a secret from, in the

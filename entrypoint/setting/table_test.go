@@ -11,8 +11,6 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "rewrite the table in README.md")
-
 // The mistake it guards: a default that is not the seed's, which would change
 // what a container does for somebody who only changes the image's name.
 func TestSeedVariables(t *testing.T) {
@@ -27,7 +25,7 @@ func TestSeedVariables(t *testing.T) {
 		"TCP_WRITE_TIMEOUT=2s",
 	}
 	var got []string
-	for _, v := range Table() {
+	for _, v := range Known().Variables() {
 		if v.Seed {
 			got = append(got, v.Name+"="+v.Default)
 		}
@@ -39,8 +37,8 @@ func TestSeedVariables(t *testing.T) {
 	}
 	// What the seed's environment sets means the same as setting nothing, as
 	// in a container that keeps that environment and has our image.
-	with, problems := Read(seed, nil, "")
-	without, _ := Read(nil, nil, "")
+	with, problems := Known().Read(seed, nil, "")
+	without, _ := Known().Read(nil, nil, "")
 	if !slices.Equal(with.Flags(), without.Flags()) || len(problems) > 0 {
 		t.Errorf("the seed's environment gives %q, none gives %q (%v)", with.Flags(), without.Flags(), problems)
 	}
@@ -113,6 +111,10 @@ var values = map[Type]struct{ valid, invalid map[string]string }{
 		map[string]string{"203.0.113.7:40000": "203.0.113.7:40000", "203.0.113.7:1, [2001:db8::7]:2": "203.0.113.7:1,[2001:db8::7]:2"},
 		map[string]string{"203.0.113.7": "is none", "derp.example.com:1": "is none", "0.0.0.0:1": "is none", "127.0.0.1:1": "is none", "203.0.113.7:0": "is none", "[fe80::1%eth0]:1": "is none"},
 	},
+	NameList: {
+		map[string]string{"a": "a", " magicsock, x y ": "magicsock,x y"},
+		map[string]string{"a,,b": "one of them is empty", "a,": "one of them is empty"},
+	},
 	Base64: {
 		map[string]string{"c2VjcmV0": "c2VjcmV0", "_-8": "_-8", "+/8=": "+/8="},
 		map[string]string{"no base64!": "use base64"},
@@ -122,14 +124,14 @@ var values = map[Type]struct{ valid, invalid map[string]string }{
 // The mistake it guards: a value that the entrypoint lets through and derper
 // refuses, or one that is lost on its way to derper.
 func TestValues(t *testing.T) {
-	for _, v := range Table() {
+	for _, v := range Known().Variables() {
 		cases, ok := values[v.Type]
 		if !ok {
 			t.Fatalf("no values for the type of %s", v.Name)
 		}
 		for text, want := range cases.valid {
 			t.Run(v.Name+"/valid/"+text, func(t *testing.T) {
-				set, problems := Read([]string{v.Name + "=" + text}, nil, "")
+				set, problems := Known().Read([]string{v.Name + "=" + text}, nil, "")
 				if len(problems) > 0 {
 					t.Fatalf("is refused: %v", problems)
 				}
@@ -140,7 +142,7 @@ func TestValues(t *testing.T) {
 				if v.Flag == "" {
 					return
 				}
-				set, problems = Read([]string{v.Name + "=" + v.Default}, []string{"--" + v.Flag + "=" + text}, "")
+				set, problems = Known().Read([]string{v.Name + "=" + v.Default}, []string{"--" + v.Flag + "=" + text}, "")
 				if len(problems) > 0 || set.Get(v.Name) != want || set.Value(v.Name).Origin != FromArgument {
 					t.Fatalf("as argument: %v, %q from %s", problems, set.Get(v.Name), set.Value(v.Name).Origin)
 				}
@@ -154,7 +156,7 @@ func TestValues(t *testing.T) {
 					}
 					want = "use at most"
 				}
-				set, problems := Read([]string{v.Name + "=" + text}, nil, "")
+				set, problems := Known().Read([]string{v.Name + "=" + text}, nil, "")
 				if len(problems) != 1 || !strings.Contains(problems[0].Error(), want) {
 					t.Fatalf("got %v, want one problem with %q", problems, want)
 				}
@@ -171,7 +173,7 @@ func TestValues(t *testing.T) {
 			})
 		}
 		for _, text := range []string{"", "  "} {
-			set, problems := Read([]string{v.Name + "=" + text}, nil, "")
+			set, problems := Known().Read([]string{v.Name + "=" + text}, nil, "")
 			want := v.Default
 			if want == burst && maxInt < 1<<62 {
 				want = "" // does not fit an int here, and means no limit
@@ -211,13 +213,13 @@ func TestSecretFiles(t *testing.T) {
 		return path
 	}
 	good := write("good", "  tskey-1\n")
-	for _, v := range Table() {
-		_, problems := Read([]string{v.FileName() + "=" + good}, nil, "")
+	for _, v := range Known().Variables() {
+		_, problems := Known().Read([]string{v.FileName() + "=" + good}, nil, "")
 		if !v.Secret && len(problems) > 0 {
 			t.Errorf("%s is no variable, but: %v", v.FileName(), problems)
 		}
 	}
-	set, problems := Read([]string{"TS_AUTHKEY_FILE=" + good}, nil, "")
+	set, problems := Known().Read([]string{"TS_AUTHKEY_FILE=" + good}, nil, "")
 	if len(problems) > 0 || set.Get("TS_AUTHKEY") != "tskey-1" || set.Value("TS_AUTHKEY").Shown() != "(secret)" {
 		t.Errorf("%v, %q, shown as %q", problems, set.Get("TS_AUTHKEY"), set.Value("TS_AUTHKEY").Shown())
 	}
@@ -230,12 +232,12 @@ func TestSecretFiles(t *testing.T) {
 		"TS_AUTHKEY_FILE=" + write("large", strings.Repeat("a", 1<<17)): "larger than 64 KiB",
 		"MESH_PSK_FILE=" + good:                                         "MESH_PSK_FILE=\"" + good + "\": use 64 hexadecimal digits",
 	} {
-		_, problems := Read(strings.Split(env, "|"), nil, "")
+		_, problems := Known().Read(strings.Split(env, "|"), nil, "")
 		if len(problems) != 1 || !strings.Contains(problems[0].Error(), want) {
 			t.Errorf("%s: got %v, want one problem with %q", env, problems, want)
 		}
 	}
-	kept := Environ([]string{"TS_AUTHKEY=x", "MESH_PSK=x", "ACME_EAB_KEY=x", "TS_AUTHKEY_FILE=/f", "DERP_DEBUG_LOGS=true"})
+	kept := Known().Environ([]string{"TS_AUTHKEY=x", "MESH_PSK=x", "ACME_EAB_KEY=x", "TS_AUTHKEY_FILE=/f", "DERP_DEBUG_LOGS=true"})
 	if want := []string{"TS_AUTHKEY_FILE=/f", "DERP_DEBUG_LOGS=true"}; !slices.Equal(kept, want) {
 		t.Errorf("derper's environment is %q, want %q", kept, want)
 	}
@@ -256,7 +258,7 @@ func TestMisspelt(t *testing.T) {
 		"MESH_PSK_FILE": "", "ADDR": "", "LC_ALL": "", "TERM": "", "TS_NO_LOGS_NO_SUPPORT": "", "": "", "A": "",
 	} {
 		got := ""
-		if found := Misspelt([]string{name + "=x"}); len(found) > 0 {
+		if found := Known().Misspelt([]string{name + "=x"}); len(found) > 0 {
 			got = strings.TrimSuffix(strings.TrimPrefix(found[0].What, "has no effect; did you mean "), "?")
 		}
 		if got != want {
@@ -265,26 +267,21 @@ func TestMisspelt(t *testing.T) {
 	}
 }
 
-// TestREADME keeps the table in README.md equal to the table in the code.
+// TestREADME keeps the rows of the README equal to those of the table.
 func TestREADME(t *testing.T) {
-	const path, begin, end = "../../README.md", "<!-- variables:begin -->\n", "<!-- variables:end -->"
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, ok := strings.Cut(string(b), begin)
-	old, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("README.md lacks the lines %s and %s", strings.TrimSpace(begin), end)
+	_, rest, ok := strings.Cut(string(b), "<!-- variables:begin -->\n")
+	rows, _, ok2 := strings.Cut(rest, "<!-- variables:end -->")
+	if !ok || !ok2 || strings.Count(rows, "\n") < 10 {
+		t.Fatal("README.md has no table of variables")
 	}
-	if old == Markdown() {
-		return
-	}
-	if !*update {
-		t.Fatal("the table in README.md is not that of the code; run: go test ./entrypoint/... -run README -update")
-	}
-	if err := os.WriteFile(path, []byte(before+begin+Markdown()+end+after), 0o644); err != nil {
-		t.Fatal(err)
+	for row := range strings.Lines(rows) {
+		if !strings.Contains(Known().Markdown(), row) {
+			t.Errorf("the table has another row than README.md:\n%s", row)
+		}
 	}
 }
 
@@ -292,7 +289,7 @@ func TestREADME(t *testing.T) {
 func derperFlagSet() *flag.FlagSet {
 	fs := flag.NewFlagSet("derper", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	for _, v := range Table() {
+	for _, v := range Known().Variables() {
 		if v.Flag == "" {
 			continue
 		}

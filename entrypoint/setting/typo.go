@@ -2,6 +2,7 @@ package setting
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -9,11 +10,11 @@ import (
 // Misspelt finds variables in an environment that look like one of the table
 // and are none, and those of other images of derper. They would be silently
 // without effect.
-func Misspelt(environ []string) []Problem {
+func (t *Table) Misspelt(environ []string) []Problem {
 	var found []Problem
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
-		if near := nearestVariable(name); near != "" {
+		if near := t.nearestVariable(name); near != "" {
 			found = append(found, Problem{Name: name, What: fmt.Sprintf("has no effect; did you mean %s?", near)})
 		}
 	}
@@ -43,15 +44,12 @@ var foreign = map[string]string{
 }
 
 // nearestVariable returns the name that was probably meant, or "".
-func nearestVariable(name string) string {
+func (t *Table) nearestVariable(name string) string {
 	if known[name] || name == "" {
 		return ""
 	}
-	if ours := foreign[name]; ours != "" {
-		return ours
-	}
 	var names []string
-	for _, v := range table {
+	for _, v := range t.rows {
 		names = append(names, v.names()...)
 		if v.Secret {
 			names = append(names, v.FileName())
@@ -61,6 +59,14 @@ func nearestVariable(name string) string {
 		if n == name {
 			return ""
 		}
+	}
+	for _, v := range t.off {
+		if slices.Contains(v.names(), name) {
+			return "" // Read says what is wrong with it
+		}
+	}
+	if ours := foreign[name]; ours != "" {
+		return ours
 	}
 	squeezed := squeeze(name)
 	best, bestDistance := "", 3
@@ -73,16 +79,16 @@ func nearestVariable(name string) string {
 		}
 	}
 	if best == "" {
-		if v, ok := ByFlag(strings.ToLower(strings.ReplaceAll(name, "_", "-"))); ok && len(v.Flag) > 4 {
+		if v, ok := t.ByFlag(strings.ToLower(strings.ReplaceAll(name, "_", "-"))); ok && len(v.Flag) > 4 {
 			return v.Name
 		}
 	}
 	return best
 }
 
-func nearestFlag(name string) string {
+func (t *Table) nearestFlag(name string) string {
 	best, bestDistance := "", 3
-	for _, v := range table {
+	for _, v := range t.rows {
 		if strings.EqualFold(strings.ReplaceAll(name, "_", "-"), v.Flag) || squeeze(name) == squeeze(v.Name) {
 			return v.Flag
 		}

@@ -79,6 +79,10 @@ func (v Variable) parse(text string) (string, error) {
 			return "", errors.New("use 64 hexadecimal digits, for example from: openssl rand -hex 32")
 		}
 		return text, nil
+	case NameList:
+		return parseNames(text)
+	case Whole, Unsigned, Float, Length:
+		return v.parseGeneric(text)
 	case Base64:
 		_, raw := base64.RawURLEncoding.DecodeString(text)
 		_, std := base64.StdEncoding.DecodeString(text)
@@ -102,9 +106,11 @@ func (v Variable) misplaced(text string) error {
 		return errors.New("begins with the variable's own name; leave only the value")
 	case v.Type == Path || !path:
 		return nil
+	case v.Type == Any && !v.Secret:
+		return nil
 	case v.Secret:
 		return fmt.Errorf("is a path, and the secret itself must stand here; set %s to the path", v.FileName())
-	case v.Type == Text && v.Name != "SECRETS_PREFIX":
+	case v.Type == NameList || v.Type == Text && v.Name != "SECRETS_PREFIX":
 		return errors.New("is a path, and the value itself must stand here")
 	}
 	return nil
@@ -150,6 +156,38 @@ func (v Variable) parseSpan(text string) (string, error) {
 		return "", fmt.Errorf("use at most %v; the kernel takes no more", maxUserTimeout)
 	case v.Flag == "tcp-keepalive-time" && d > maxKeepAlive:
 		return "", fmt.Errorf("use at most %v; the kernel takes no more", maxKeepAlive)
+	}
+	return d.String(), nil
+}
+
+// parseGeneric takes what package flag does.
+func (v Variable) parseGeneric(text string) (string, error) {
+	bits := 64
+	if v.kind == KindInt || v.kind == KindUint {
+		bits = strconv.IntSize
+	}
+	switch v.Type {
+	case Whole:
+		n, err := strconv.ParseInt(text, 0, bits)
+		if err != nil {
+			return "", errors.New("use a whole number")
+		}
+		return strconv.FormatInt(n, 10), nil
+	case Unsigned:
+		n, err := strconv.ParseUint(text, 0, bits)
+		if err != nil {
+			return "", errors.New("use a whole number, 0 or more")
+		}
+		return strconv.FormatUint(n, 10), nil
+	case Float:
+		if _, err := strconv.ParseFloat(text, 64); err != nil {
+			return "", errors.New("use a number")
+		}
+		return text, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return "", errors.New("use a duration with a unit, like 90s or 10m")
 	}
 	return d.String(), nil
 }
@@ -255,6 +293,17 @@ func parseHosts(text string, pairs bool) (string, error) {
 		hosts = append(hosts, item)
 	}
 	return strings.Join(hosts, ","), nil
+}
+
+// parseNames drops the blanks around the names, which derper would take as part of them.
+func parseNames(text string) (string, error) {
+	names := strings.Split(text, ",")
+	for i, name := range names {
+		if names[i] = strings.TrimSpace(name); names[i] == "" {
+			return "", errors.New("use names separated by commas; one of them is empty")
+		}
+	}
+	return strings.Join(names, ","), nil
 }
 
 func checkURL(text string) error {

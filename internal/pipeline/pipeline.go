@@ -232,6 +232,9 @@ func (b *Builder) carryOut(ctx context.Context, p *plan.Plan, only []*plan.Actio
 		for _, a := range pp.Compile {
 			start(a, compile, b.compilePrograms(turns[a].end))
 		}
+		if pp.Flags != nil {
+			start(pp.Flags, work, b.flags(pp))
+		}
 		start(pp.Entrypoint, compile, b.compileEntrypoint)
 		for _, a := range pp.Layers {
 			start(a, work, b.layer(p.Roots, pp))

@@ -133,7 +133,7 @@ func testFirst(t *testing.T, w *world) {
 	if err != nil || w.first.Output.Index != index.String() {
 		t.Errorf("the index is %s, the record has %s; %v", index, w.first.Output.Index, err)
 	}
-	all := append([]string{"roots"}, ofEach("compile tailscaled", "compile derper", "entrypoint", "layer base", "layer tailscaled", "layer derper", "layer entrypoint", "attestation")...)
+	all := append([]string{"roots"}, ofEach("compile tailscaled", "compile derper", "entrypoint", "flags", "layer base", "layer tailscaled", "layer derper", "layer entrypoint", "attestation")...)
 	if got := ran(w.first); !slices.Equal(got, all) {
 		t.Errorf("a first build ran %q, want %q", got, all)
 	}
@@ -167,8 +167,8 @@ func testFirst(t *testing.T, w *world) {
 		if figures.Platform != p || figures.Manifest != record.Manifest || figures.Compressed != pull || figures.Uncompressed <= pull {
 			t.Errorf("%s: figures %+v, want the manifest %s and %d bytes", p, figures, record.Manifest, pull)
 		}
-		if len(figures.Built) != 8 || figures.Cached != nil || figures.Seconds <= 0 {
-			t.Errorf("%s: figures %+v, want 8 actions that were built", p, figures)
+		if len(figures.Built) != 9 || figures.Cached != nil || figures.Seconds <= 0 {
+			t.Errorf("%s: figures %+v, want 9 actions that were built", p, figures)
 		}
 	}
 }
@@ -191,7 +191,7 @@ func testUnchanged(t *testing.T, w *world) {
 		t.Errorf("it made %+v, first %+v", got.Output, w.first.Output)
 	}
 	for _, f := range got.Figures {
-		if f.Built != nil || len(f.Cached) != 8 || f.Seconds != 0 {
+		if f.Built != nil || len(f.Cached) != 9 || f.Seconds != 0 {
 			t.Errorf("figures: %+v", f)
 		}
 	}
@@ -243,7 +243,7 @@ func testChanged(t *testing.T, w *world) {
 				in.Programs = slices.Clone(in.Programs)
 				in.Programs[0].Tags = []string{"small"}
 			},
-			ran: ofEach("compile derper", "layer derper", "attestation"),
+			ran: ofEach("compile derper", "flags", "layer derper", "layer entrypoint", "attestation"),
 			why: map[string]string{"compile derper linux/amd64": "command changed: +-tags=small", "layer derper linux/amd64": "input programs changed: "},
 		},
 	} {
@@ -585,7 +585,7 @@ func testAfter(t *testing.T, w *world) {
 	}
 	for i, want := range [][]string{nil, {"layer derper"}} {
 		f := twice.Figures[i]
-		if !slices.Equal(f.Built, want) || len(f.Built)+len(f.Cached) != 8 || (f.Seconds > 0) != (want != nil) {
+		if !slices.Equal(f.Built, want) || len(f.Built)+len(f.Cached) != 9 || (f.Seconds > 0) != (want != nil) {
 			t.Errorf("%s: %+v, want built %q", f.Platform, f, want)
 		}
 	}

@@ -25,6 +25,7 @@ var neutral = map[string]string{
 	"internal/progress":                     "is for people",
 	"internal/retry":                        "tries again",
 	"internal/stall":                        "gives up",
+	"internal/vex":                          "says what is known of what was built",
 	"github.com/KimMachineGun/automemlimit": "says how much memory there is",
 	"github.com/go-json-experiment/json":    "reads the lock",
 	"golang.org/x/sync":                     "waits",
@@ -34,7 +35,7 @@ var neutral = map[string]string{
 // they decide what others make.
 var apart = map[string][]string{
 	// Names, versions and sums of the lock are in the action; variables are in the config.
-	"roots": {"internal/lock"}, "compile": {"internal/lock"}, "compile-own": {"internal/lock"}, "entrypoint": {"internal/lock"},
+	"roots": {"internal/lock"}, "compile": {"internal/lock"}, "compile-own": {"internal/lock"}, "entrypoint": {"internal/lock"}, "flags": {"internal/lock"},
 	"layer": {"internal/lock", "entrypoint/setting"},
 }
 

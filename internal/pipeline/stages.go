@@ -16,6 +16,7 @@ import (
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper"
+	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/ctxio"
@@ -36,6 +37,9 @@ func (b *Builder) layer(bundle *plan.Action, pp *plan.PlatformPlan) runner {
 			files, err = b.base(ctx, bundle)
 		case plan.Entrypoint:
 			files = []image.File{b.file(ctx, "entrypoint", 0o755, pp.Entrypoint, a.Name)}
+			if pp.Flags != nil {
+				files = append(files, b.file(ctx, strings.TrimPrefix(setting.File, "/"), 0o644, pp.Flags, plan.Flags))
+			}
 		case plan.Files:
 			files, err = image.Entries(b.Inputs.Variant().Files)
 		default:
@@ -153,12 +157,17 @@ func (b *Builder) prepare(ctx context.Context) (_ *toolchain.Toolchain, err erro
 // source is the source of the programs that an action compiles, verified in this run as far
 // as it was fetched.
 func (b *Builder) source(ctx context.Context, compile *plan.Action) (*toolchain.Source, error) {
+	i := slices.IndexFunc(b.Inputs.Programs, func(p lock.Program) bool { return p.Layer() == compile.Name })
+	return b.sourceOf(ctx, b.Inputs.Programs[i])
+}
+
+// sourceOf is the source of a program.
+func (b *Builder) sourceOf(ctx context.Context, p lock.Program) (*toolchain.Source, error) {
 	tool, err := b.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(b.Inputs.Programs, func(p lock.Program) bool { return p.Layer() == compile.Name })
-	from := b.Inputs.SourceOf(b.Inputs.Programs[i])
+	from := b.Inputs.SourceOf(p)
 	b.toolMu.Lock()
 	defer b.toolMu.Unlock()
 	if b.sources[from] == nil && from.Own() {

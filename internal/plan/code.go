@@ -34,6 +34,7 @@ var Code = map[string][]string{
 	"roots":       {"internal/pipeline", toolchainCode, "internal/roots"},
 	"compile":     {"internal/pipeline", toolchainCode},
 	"entrypoint":  {"internal/pipeline", toolchainCode, "derper.go", "entrypoint"},
+	"flags":       {"internal/pipeline", toolchainCode, "internal/flags", "entrypoint", CompiledBy},
 	"compile-own": {"internal/pipeline", toolchainCode, "derper.go", Tools},
 	"layer":       {"internal/pipeline", "internal/image", "derper.go", compress, CompiledBy},
 	"attestation": {"internal/pipeline", "internal/attest", "internal/image", "internal/lock", "internal/plan", "derper.go", "entrypoint", compress, "github.com/google/go-containerregistry", "github.com/google/licensecheck", "github.com/spdx/tools-golang", modules, CompiledBy},

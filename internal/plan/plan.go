@@ -19,7 +19,7 @@ import (
 
 // An Action is one step: what to run, on which inputs, with which settings.
 type Action struct {
-	// Kind is what is done: roots, compile, compile-own, entrypoint, layer or attestation.
+	// Kind is what is done: roots, compile, compile-own, flags, entrypoint, layer or attestation.
 	Kind string `json:"kind"`
 	// Name tells actions of a kind apart, as the layer's name.
 	Name string `json:"name,omitempty"`
@@ -73,8 +73,10 @@ type Plan struct {
 type PlatformPlan struct {
 	Platform lock.Platform `json:"platform"`
 	// Compile has an action for the programs of each layer.
-	Compile    []*Action `json:"compile"`
-	Entrypoint *Action   `json:"entrypoint"`
+	Compile []*Action `json:"compile"`
+	// Flags reads derper's flags; nil for an image without derper.
+	Flags      *Action `json:"flags,omitempty"`
+	Entrypoint *Action `json:"entrypoint"`
 	// Layers are lowest first.
 	Layers []*Action `json:"layers"`
 	// Attestation states what the layers hold, and how they were made.
@@ -92,7 +94,11 @@ func (p *Plan) Actions() []*Action {
 
 // Actions lists the platform's actions in an order in which they can run.
 func (p *PlatformPlan) Actions() []*Action {
-	return slices.Concat(p.Programs(), p.Layers, []*Action{p.Attestation})
+	list := p.Programs()
+	if p.Flags != nil {
+		list = append(list, p.Flags)
+	}
+	return slices.Concat(list, p.Layers, []*Action{p.Attestation})
 }
 
 // Programs lists the actions that make programs.
@@ -112,6 +118,7 @@ const (
 	Entrypoint = "entrypoint"
 	Base       = "base"
 	Files      = "files"
+	Flags      = "flags.json"
 	SBOM       = "sbom.json"
 	Provenance = "provenance.json"
 )
@@ -187,6 +194,11 @@ func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host stri
 			}
 			compile := action(kind, programs[0].Layer(), platform, inputs)
 			pp.Compile = append(pp.Compile, toolchain(compile, env, InstallArgs(in, programs...), names...))
+			if kind == "compile" && slices.Contains(names, Derper) {
+				// The program says which modules it is made of, and so where its source is.
+				pp.Flags = action("flags", "", platform, map[string]string{"programs": compile.Result(), "version": in.Tailscale.Short()})
+				pp.Flags.Outputs = []string{Flags}
+			}
 		}
 		// No build ID: it depends on the go line of the go.mod, which is the
 		// toolchain's here and this module's in a checkout. No HTTP/2: it asks derper and
@@ -204,6 +216,9 @@ func build(in lock.Inputs, sources Sources, platforms []lock.Platform, host stri
 				layer.Inputs[licence] = sources[licence]
 			case Entrypoint:
 				layer.Inputs["program"] = pp.Entrypoint.Result()
+				if pp.Flags != nil {
+					layer.Inputs["flags"] = pp.Flags.Result()
+				}
 			case Files:
 				layer.Inputs["files"] = digestOf(in.Variant().Files)
 			default:

@@ -69,16 +69,18 @@ func TestGoldenKeys(t *testing.T) {
 		"compile derper linux/arm/v6":     "b39da9c96a05cb2fd321f7fe955607a1a6fdcc562f978f816ec4db4991c9c755",
 		"compile tailscaled linux/amd64":  "36e2522e27717e4148feae5d975165b4989c5b0aa22ac34b1bd6c8f6ac7d442e",
 		"compile tailscaled linux/arm/v6": "5063f494c9b4cb86de0052273333703e5e304422f83521a2f6a874a1b6a88fab",
-		"attestation linux/amd64":         "93c202e86a3797968c21f33646f61abe4c4c981f221085fb529aad63427475c9",
-		"attestation linux/arm/v6":        "51ff4b1c9ef08aa2bc22d1f8fc98298def7bc6d7c1482e334cf3558b3a6ca83b",
+		"attestation linux/amd64":         "a506bb6f4d165c339b23e5d874a8471f352dff40e11b0ce3552dbf032968335e",
+		"attestation linux/arm/v6":        "8a0e16fb478bedaf3eb804794c1959c185f371e41301b557a01099ccced46dd2",
 		"entrypoint linux/amd64":          "a5f8064216ae01b871ea826b30b5ff2e30fc17d7977ffd70d2e9ca3bf581037d",
 		"entrypoint linux/arm/v6":         "2dba6f86a8489cc902671083ae69b4e116c221a3b46fc645f69f38faf057336d",
+		"flags linux/amd64":               "0ba870a8a39b8960d24a09ca5382a62bcb9201e6cc14b4f2b6aa81e9df70529e",
+		"flags linux/arm/v6":              "605d9bd1784c89feefbfd24312e7533b003a7beef3b0fb0332afb9af3e457fdd",
 		"layer base linux/amd64":          "062b79c6f13c32d12cfb5cce4c73adc7449491393453bc908ce0ad5b9debe509",
 		"layer base linux/arm/v6":         "d6d8d16dde16575a1802d5d4b83112e8e4a30b0ffc10bf5fa12c9c6e69e61123",
 		"layer derper linux/amd64":        "3497d4d06da09be81b336b6410a5bd094e5a56ea5ebebaac2be71ec950b986c9",
 		"layer derper linux/arm/v6":       "ac11325d580ae85348566c4c7027350c20b45fa81003b46df7da82663b40e344",
-		"layer entrypoint linux/amd64":    "36d84d93849c49f33260adfeca49ce17bfcc79bf4f73e757b0e8705d9c289c54",
-		"layer entrypoint linux/arm/v6":   "df5388701f293d04ddf684c8d2bdc29ffe37ce583005ce425f0549ffb7a1d6a8",
+		"layer entrypoint linux/amd64":    "43add5acb954819d137e26ca075e69568ea89969d5e03e0ed94940e74e950519",
+		"layer entrypoint linux/arm/v6":   "175a24572ba46221d67726da2b2fd25e603f8b258943c355777cb8a025537f83",
 		"layer tailscaled linux/amd64":    "1e54f3d94b519dc393795ec23dd7a3730316d5430dcfff9165fa45ee032762db",
 		"layer tailscaled linux/arm/v6":   "e7b749a58df4780e5dddfdbd583dba73e19f7f8fffcc4f07d540544254d026eb",
 		"roots":                           "9dca9e0c60ff8b8720b1e5fee1ce7ad23bafcd3c31affa4bdd7e07c953093e0a",
@@ -130,11 +132,11 @@ func TestInputsMoveKeys(t *testing.T) {
 	const (
 		compile, small, entrypoint         = "compile derper", "compile tailscaled", "entrypoint"
 		base, tailscaled, derper, ownLayer = "layer base", "layer tailscaled", "layer derper", "layer entrypoint"
-		attestation                        = "attestation"
+		attestation, flags                 = "attestation", "flags"
 		moved, none, roots                 = "h1:moved", "", "roots"
 		everything, sep                    = "*", ", "
 	)
-	programs := strings.Join([]string{compile, small, tailscaled, derper, attestation}, sep)
+	programs := strings.Join([]string{compile, small, tailscaled, derper, flags, ownLayer, attestation}, sep)
 	layers := strings.Join([]string{base, tailscaled, derper, ownLayer, attestation}, sep)
 	type test struct {
 		change func(*lock.Inputs, Sources)
@@ -154,7 +156,7 @@ func TestInputsMoveKeys(t *testing.T) {
 			attestation},
 		"Roots.Version": {func(in *lock.Inputs, _ Sources) { in.Roots.Version = "v0.2.0" }, roots + sep + base + sep + attestation},
 		"Roots.Sum":     {func(in *lock.Inputs, _ Sources) { in.Roots.Sum = moved }, roots + sep + base + sep + attestation},
-		"Programs":      {func(in *lock.Inputs, _ Sources) { in.Programs[0].Package = "tailscale.com/other/derper" }, compile + sep + derper + sep + attestation},
+		"Programs":      {func(in *lock.Inputs, _ Sources) { in.Programs[0].Package = "tailscale.com/other/derper" }, compile + sep + derper + sep + flags + sep + ownLayer + sep + attestation},
 		"Modules": {func(in *lock.Inputs, _ Sources) {
 			in.Modules = []lock.Source{{Path: "example.com/tools", Module: lock.Module{Version: "v1.0.0", Sum: moved}}}
 			in.Programs = append(in.Programs, lock.Program{Package: "example.com/tools/sh"})
@@ -183,10 +185,11 @@ func TestInputsMoveKeys(t *testing.T) {
 		"internal/lock":                          attestation,
 		"internal/plan":                          attestation,
 		"derper.go":                              layers + sep + entrypoint,
-		"entrypoint":                             entrypoint + sep + ownLayer + sep + attestation,
+		"entrypoint":                             entrypoint + sep + flags + sep + ownLayer + sep + attestation,
+		"internal/flags":                         flags + sep + ownLayer + sep + attestation,
 		"LICENSE":                                base + sep + attestation,
 		Tools:                                    none, // of the program that TestOwnProgram adds
-		"go":                                     layers,
+		"go":                                     layers + sep + flags,
 		"github.com/klauspost/compress":          layers,
 		"github.com/google/go-containerregistry": attestation,
 		"github.com/google/licensecheck":         attestation,
@@ -247,7 +250,7 @@ func TestHost(t *testing.T) {
 	here, there := newPlan(t, inputs(), sources(), host), newPlan(t, inputs(), sources(), "darwin/arm64")
 	for i, a := range here.Actions() {
 		b := there.Actions()[i]
-		if a.Kind == "layer" || a.Kind == "roots" || a.Kind == "attestation" {
+		if a.Kind == "layer" || a.Kind == "roots" || a.Kind == "attestation" || a.Kind == "flags" {
 			continue // of what the others make; runs where the build does
 		}
 		if !reflect.DeepEqual(a.Env, b.Env) || !reflect.DeepEqual(a.Args, b.Args) {

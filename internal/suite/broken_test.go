@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/need"
@@ -176,7 +175,7 @@ var unseen = []string{
 func TestEachVariableCanFail(t *testing.T) {
 	need.Minutes(t, "testing spoiled images")
 	native(t)
-	for _, v := range setting.Table() {
+	for _, v := range theFlags(t).Table().Variables() {
 		if v.Flag == "" {
 			continue // tailscaled's: see above
 		}

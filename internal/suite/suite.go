@@ -26,7 +26,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"tailscale.com/net/netns"
 
+	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/probe"
 )
@@ -47,9 +49,10 @@ func (c Case) rows() []string {
 	return c.Rows
 }
 
-// Cases are all cases in the order in which they run.
-func Cases() []Case {
-	return slices.Concat(probeCases, lifeCases, healthCases, tableCases(), verifyCases, networkCases)
+// Cases are all cases for an image whose derper has the flags of a release, in the order in
+// which they run.
+func Cases(r setting.Release) []Case {
+	return slices.Concat(probeCases, lifeCases, healthCases, tableCases(r.Table()), flagCases(r), verifyCases, networkCases)
 }
 
 // A Config says what to test, and how.
@@ -105,7 +108,11 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 	if foreign {
 		cfg.Timeout, cfg.patience = 3*cfg.Timeout, 3*cfg.patience
 	}
-	chosen, total := choose(cfg.Run, foreign)
+	flags, err := flags.Of(ctx, cfg.Image)
+	if err != nil {
+		return nil, fmt.Errorf("derper's flags: %w", err)
+	}
+	chosen, total := choose(Cases(flags), cfg.Run, foreign)
 	if total == 0 {
 		return nil, fmt.Errorf("no case for %s matches %q", platform, cfg.Run)
 	}
@@ -135,8 +142,8 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 }
 
 // choose returns the cases that have a matching row, and the number of these rows.
-func choose(re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
-	for _, c := range Cases() {
+func choose(cases []Case, re *regexp.Regexp, foreign bool) (chosen []Case, rows int) {
+	for _, c := range cases {
 		n := 0
 		for _, name := range c.rows() {
 			if re.MatchString(name) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/probe"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
@@ -53,6 +54,16 @@ func theImage(t testing.TB) v1.Image {
 		t.Fatal(err)
 	}
 	return img
+}
+
+// theFlags are those of the derper in it.
+func theFlags(t testing.TB) setting.Release {
+	t.Helper()
+	r, err := flags.Of(t.Context(), theImage(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // TestNative tests the image of the lock: all of it.
@@ -96,7 +107,7 @@ func testImage(t *testing.T, runner container.Runner) {
 	if err := WriteJUnit(&junit, "test", []*Results{r}); err != nil || !strings.Contains(junit.String(), `name="`+r.Platform+" default with "+r.Runner+`"`) {
 		t.Error(err)
 	}
-	for _, v := range setting.Table() {
+	for _, v := range theFlags(t).Table().Variables() {
 		if _, ok := r.Find(rowOf(v.Name)); !ok {
 			t.Errorf("no row for %s", v.Name)
 		}
@@ -106,7 +117,7 @@ func testImage(t *testing.T, runner container.Runner) {
 // TestNames guards --run and the reports against two rows of one name.
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
-	for _, c := range Cases() {
+	for _, c := range Cases(setting.KnownRelease()) {
 		for _, name := range c.rows() {
 			if seen[name] {
 				t.Errorf("two rows are called %s", name)

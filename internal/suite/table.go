@@ -37,6 +37,7 @@ type scenario struct {
 	up      string           // what the log says when it is there; empty is a healthy relay
 	prepare func(*trial)
 	effects []effect
+	table   *setting.Table
 }
 
 // trial is a scenario under way.
@@ -50,12 +51,16 @@ type trial struct {
 	nodes func() []*tailcfg.Node // of the tailnet, if it has one
 }
 
-// tableCases are the scenarios, with a row for each variable of the entrypoint's table. One that no scenario knows is a
-// row that fails.
-func tableCases() []Case {
+// tableCases are the scenarios, with a row for each variable of the entrypoint's table that somebody wrote. One that no
+// scenario knows is a row that fails.
+func tableCases(table *setting.Table) []Case {
 	var cases []Case
 	known := map[string]bool{}
 	for _, s := range scenarios {
+		s = s.in(table)
+		if len(s.effects) == 0 {
+			continue
+		}
 		c := Case{Name: "variables/" + s.name, run: s.run}
 		for _, e := range s.effects {
 			c.Rows = append(c.Rows, rowOf(e.name))
@@ -63,14 +68,25 @@ func tableCases() []Case {
 		}
 		cases = append(cases, c)
 	}
-	for _, v := range setting.Table() {
-		if !known[v.Name] {
+	for _, v := range table.Variables() {
+		if !known[v.Name] && !v.ByRule() {
 			cases = append(cases, Case{Name: rowOf(v.Name), run: func(context.Context, *bed) {
 				fail("the table has it, and the suite does not know what it does: add it to a scenario in internal/suite")
 			}})
 		}
 	}
 	return cases
+}
+
+// in is the scenario without what the release lacks, or has as something else.
+func (s scenario) in(table *setting.Table) scenario {
+	s.table = table
+	s.effects = slices.DeleteFunc(slices.Clone(s.effects), func(e effect) bool { return !table.IsKnown(e.name) })
+	s.env = slices.DeleteFunc(slices.Clone(s.env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return !table.IsKnown(name)
+	})
+	return s
 }
 
 func rowOf(variable string) string { return "variable/" + variable }
@@ -107,7 +123,7 @@ func (s scenario) run(ctx context.Context, b *bed) {
 	}
 	for _, e := range s.effects {
 		b.results[rowOf(e.name)] = probe.Caught(func() {
-			e.flag(args)
+			e.flag(s.table, args)
 			if e.see != nil {
 				e.see(ctx, t)
 			}
@@ -116,8 +132,8 @@ func (s scenario) run(ctx context.Context, b *bed) {
 }
 
 // flag expects the variable's flag in derper's command line, if it has one.
-func (e effect) flag(args []string) {
-	v, ok := setting.Lookup(e.name)
+func (e effect) flag(table *setting.Table, args []string) {
+	v, ok := table.Lookup(e.name)
 	switch {
 	case !ok:
 		fail("the table no longer has it: remove it from the scenarios in internal/suite")
@@ -167,6 +183,7 @@ var scenarios = []scenario{
 					fail("the relay limits clients to %v bytes a second, wants 1234567", n)
 				}
 			}},
+			{name: "DISALLOW_APP_NAMES", value: "nobody,else"},
 			{name: "TCP_KEEPALIVE_TIME", value: "7m0s"},
 			{name: "TCP_USER_TIMEOUT", value: "9s"},
 			{name: "TCP_WRITE_TIMEOUT", value: "3s"},

@@ -11,6 +11,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
@@ -33,6 +34,8 @@ type Source struct {
 	Repository string
 	// Warn gets what a maintainer should know and what is no error.
 	Warn func(format string, args ...any)
+	// Now is the time by which CA roots are old; the zero time is the clock's.
+	Now time.Time
 }
 
 // CompareURL is the page that shows what changed between two releases.

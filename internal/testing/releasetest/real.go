@@ -13,14 +13,16 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/cache"
+	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/progress"
 )
 
-// Programs puts derper, tailscaled and the entrypoint into the folder dir as the
+// Programs puts derper with its list of flags, tailscaled and the entrypoint into the folder dir as the
 // image of the lock in root, the folder of this repository, has them for this
 // machine. They come from the user's own cache, or are compiled, which takes
 // minutes. Features are those of tailscaled that the one in the image leaves out,
@@ -36,7 +38,11 @@ func Programs(ctx context.Context, root, dir string, features ...string) error {
 			return fmt.Errorf("%s: %w", b.Name, err)
 		}
 	}
-	return nil
+	list, err := flags.Of(ctx, built.Images[0])
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, filepath.Base(setting.File)), list.Bytes(), 0o644)
 }
 
 // Image is the image of the lock in root for this machine, from the user's own
