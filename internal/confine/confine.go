@@ -25,10 +25,11 @@ type Command struct {
 	Program string // the path of its file
 	Args    []string
 	Env     []string
-	// Dir is where it runs, and the one folder that it may write to, with all below.
+	// Dir is where it runs. It may write to that folder, with all below.
 	Dir string
-	// Read are other files and folders that it may read, and run.
-	Read []string
+	// Read are other files and folders that it may read, and run; Write are others that it
+	// may also write to.
+	Read, Write []string
 	// Limit is how long it may take.
 	Limit time.Duration
 }

@@ -49,7 +49,7 @@ func refusesNamespaces(err error) bool {
 const (
 	readFiles = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
 	ofAFile   = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE
-	version1  = 1<<13 - 1
+	version2  = unix.LANDLOCK_ACCESS_FS_REFER<<1 - 1 // and all that were there before
 	connect   = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 )
 
@@ -57,13 +57,10 @@ const (
 // whether it could: there are kernels without Landlock.
 func (c Command) restrict() (bool, error) {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
+	if errno != 0 || version < 2 { // the first refuses to move files between folders
 		return false, nil
 	}
-	all := uint64(version1)
-	if version >= 2 {
-		all |= unix.LANDLOCK_ACCESS_FS_REFER
-	}
+	all := uint64(version2)
 	if version >= 3 {
 		all |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
 	}
@@ -83,6 +80,9 @@ func (c Command) restrict() (bool, error) {
 	allowed := map[string]uint64{c.Dir: all, "/proc": readFiles, "/sys": readFiles, "/dev/null": ofAFile}
 	for _, name := range append([]string{c.Program}, c.Read...) {
 		allowed[name] = readFiles
+	}
+	for _, name := range c.Write {
+		allowed[name] = all
 	}
 	for name, rights := range allowed {
 		if err := allow(int(set), name, rights&all); err != nil {
