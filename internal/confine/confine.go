@@ -104,5 +104,5 @@ func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	lines := strings.Split(string(bytes.TrimSpace(t.kept)), "\n")
-	return strings.Join(lines[max(0, len(lines)-3):], "\n\t")
+	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }

@@ -54,7 +54,9 @@ func (r Revision) String() string {
 }
 
 // Mod is its module.
-func (r Revision) Mod() module.Version { return module.Version{Path: derper.Module, Version: r.Version} }
+func (r Revision) Mod() module.Version {
+	return module.Version{Path: derper.Module, Version: r.Version}
+}
 
 // Find finds the revision that made the image of a version. The error is [ErrUnknown] if there
 // is none, as for the image of a fork.

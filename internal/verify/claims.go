@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -71,7 +73,7 @@ func (f *found) claims() (lock.Inputs, error) {
 		},
 		image.LabelVersion: func(s string) error {
 			v, err := lock.ParseImageVersion(s)
-			in.Revision = v.Revision
+			f.version, in.Revision = v, v.Revision
 			return err
 		},
 		image.LabelFormat: func(s string) (err error) { in.Format, err = strconv.Atoi(s); return err },
@@ -196,8 +198,43 @@ func (j *job) remake(ctx context.Context) error {
 			commit.Result, commit.Rebuilt, commit.Note = Pass, n.commit, n.by+" names the same"
 		}
 	}
-	j.subject.Inputs = slices.Concat(made, []Check{c, commit, j.source(), j.variant()}, proof, j.againstLock())
+	j.subject.Inputs = slices.Concat(made, j.version(), []Check{c, commit, j.source(), j.variant()}, proof, j.againstLock())
 	return nil
+}
+
+// tagged matches the tags of a release, with what those of a variant end in.
+var tagged = regexp.MustCompile(`^v?([0-9]+\.[0-9]+)(\.[0-9]+)?(-r[0-9]+)?(-[a-z].*)?$`)
+
+// version checks that the image is of the version that it claims, and of the one that its tag
+// names: an older image is as genuine as the newest. There is no check when it is.
+func (j *job) version() (list []Check) {
+	claimed, is := j.found.version, j.inputs.ImageVersion()
+	fail := func(format string, args ...any) {
+		list = append(list, Check{Level: LevelInput, Name: "version", Result: Fail, Image: claimed.String(), Note: fmt.Sprintf(format, args...)})
+	}
+	if claimed != is {
+		fail("the image claims to be %s, and to be made of tailscale %s", claimed, is.Tailscale)
+	}
+	if !j.found.opened.Tag {
+		return list
+	}
+	_, tag, err := registry.Split(j.subject.Ref)
+	m := tagged.FindStringSubmatch(tag)
+	if err != nil || m == nil {
+		return list
+	}
+	short := strings.TrimPrefix(claimed.Tailscale, "v")
+	wants, has := m[1], short[:max(0, strings.LastIndex(short, "."))]
+	if m[2] != "" {
+		wants, has = m[1]+m[2], short
+	}
+	if m[3] != "" {
+		wants, has = wants+m[3], has+fmt.Sprintf("-r%d", claimed.Revision)
+	}
+	if wants != has {
+		fail("the tag is %s, and the image claims to be %s: another release is under this name", diff.Printable(tag), claimed)
+	}
+	return list
 }
 
 // variant checks what an image claims of itself that no public log knows: that it is a
@@ -313,46 +350,10 @@ func (j *job) againstLock() []Check {
 		return nil
 	}
 	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
-	var wrong, other []string
-	have, made := j.Lock.Inputs, attest.Modules(j.inputs, lock.Hosts...)
-	mine, unknown := have.Of(j.inputs.Variant().Name)
-	for _, m := range attest.Modules(have, lock.Hosts...) {
-		i := slices.IndexFunc(made, func(o attest.Module) bool { return o.Version == m.Version })
-		if i >= 0 && m.Sum != made[i].Sum {
-			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.Sum, made[i].Sum))
-		}
-	}
-	for _, d := range [][3]string{
-		{"Go", have.Go.Version, j.inputs.Go.Version},
-		{"CA roots", have.Roots.Version, j.inputs.Roots.Version},
-		{"revision", strconv.Itoa(have.Revision), strconv.Itoa(j.inputs.Revision)},
-		{"format", strconv.Itoa(have.Format), strconv.Itoa(j.inputs.Format)},
-		{"source", have.Source, j.inputs.Source},
-	} {
-		if d[1] != d[2] {
-			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
-		}
-	}
-	if unknown == nil && j.sameRelease() {
-		// What the lock says of this very revision contradicts another claim.
-		for _, d := range [][2]string{
-			{asJSON(mine.Image().Programs), asJSON(j.inputs.Programs)},
-			{asJSON(mine.Image().Variant()), asJSON(j.inputs.Variant())},
-			{asJSON(claimsOf(mine).Modules), asJSON(claimsOf(j.inputs).Modules)},
-		} {
-			text := fmt.Sprintf("the lock has %s, the image claims %s", d[0], diff.Printable(d[1]))
-			switch {
-			case d[0] == d[1]:
-			case have.Revision == j.inputs.Revision && have.Format == j.inputs.Format:
-				wrong = append(wrong, text)
-			default:
-				other = append(other, text)
-			}
-		}
-	}
+	wrong, other := disagree(j.Lock.Inputs, j.inputs)
 	switch {
 	case !j.sameRelease():
-		c.Note = "names another release, " + have.Tailscale.Version
+		c.Note = "names another release, " + j.Lock.Inputs.Tailscale.Version
 	case len(wrong) > 0:
 		c.Result, c.Note, c.Details = Fail, wrong[0], wrong
 	case len(other) > 0:
@@ -361,4 +362,46 @@ func (j *job) againstLock() []Check {
 		c.Result, c.Note = Pass, "names the same inputs with the same sums"
 	}
 	return []Check{c}
+}
+
+// disagree says what the inputs of a lock and those of an image have otherwise: what
+// contradicts, and what may be another state of the lock.
+func disagree(have, in lock.Inputs) (wrong, other []string) {
+	made := attest.Modules(in, lock.Hosts...)
+	mine, unknown := have.Of(in.Variant().Name)
+	for _, m := range attest.Modules(have, lock.Hosts...) {
+		i := slices.IndexFunc(made, func(o attest.Module) bool { return o.Version == m.Version })
+		if i >= 0 && m.Sum != made[i].Sum {
+			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.Sum, made[i].Sum))
+		}
+	}
+	for _, d := range [][3]string{
+		{"Go", have.Go.Version, in.Go.Version},
+		{"CA roots", have.Roots.Version, in.Roots.Version},
+		{"revision", strconv.Itoa(have.Revision), strconv.Itoa(in.Revision)},
+		{"format", strconv.Itoa(have.Format), strconv.Itoa(in.Format)},
+		{"source", have.Source, in.Source},
+	} {
+		if d[1] != d[2] {
+			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
+		}
+	}
+	if unknown == nil && have.Tailscale.Version == in.Tailscale.Version {
+		// What the lock says of this very revision contradicts another claim.
+		for _, d := range [][2]string{
+			{asJSON(mine.Image().Programs), asJSON(in.Programs)},
+			{asJSON(mine.Image().Variant()), asJSON(in.Variant())},
+			{asJSON(claimsOf(mine).Modules), asJSON(claimsOf(in).Modules)},
+		} {
+			text := fmt.Sprintf("the lock has %s, the image claims %s", d[0], diff.Printable(d[1]))
+			switch {
+			case d[0] == d[1]:
+			case have.Revision == in.Revision && have.Format == in.Format:
+				wrong = append(wrong, text)
+			default:
+				other = append(other, text)
+			}
+		}
+	}
+	return wrong, other
 }
