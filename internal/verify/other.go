@@ -89,9 +89,11 @@ func (j *job) others(ctx context.Context) error {
 	if err != nil {
 		return j.unknown(fmt.Errorf("%s: %w", r, err))
 	}
+	before := *s
 	s.Builder, s.Platforms, s.Index = b, nil, nil
 	if err := j.compare(ctx, built, func(int) {}); err != nil {
-		return j.unknown(err)
+		*s = before
+		return j.unknown(fmt.Errorf("%s: its layout: %w", r, err))
 	}
 	j.conclude(ctx)
 	return nil

@@ -48,6 +48,7 @@ type Release struct {
 	mu       sync.Mutex
 	answer   func(w http.ResponseWriter, req *http.Request) bool
 	git      http.Handler // has the repository, if there is one
+	project  *Project     // this project, if it is served
 	infos    map[module.Version][]byte
 	zips     map[module.Version][]byte
 	mods     map[module.Version][]byte
@@ -250,10 +251,12 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	ext := filepath.Ext(file)
 	m := module.Version{Path: path, Version: strings.TrimSuffix(file, ext)}
 	r.mu.Lock()
-	archive, mod, info := r.zips[m], r.mods[m], r.infos[m]
+	archive, mod, info, project := r.zips[m], r.mods[m], r.infos[m], r.project
 	_, known := r.sums[m]
 	r.mu.Unlock()
 	switch {
+	case ok && !known && project != nil:
+		project.serve(w, req)
 	case !ok || !known:
 		http.NotFound(w, req)
 	case ext == ".info" && info != nil:
