@@ -127,7 +127,7 @@ func (h *history) verify(want int, args ...string) (s *verify.Subject, stderr st
 	cmd.Env = append(os.Environ(), "GOPROXY="+h.release.Proxy, testSumDB+"="+h.release.SumDB)
 	err := cmd.Run()
 	if code := cmd.ProcessState.ExitCode(); code != want {
-		h.Errorf("verify %v: exit code %d, want %d (%v)\n%s%s", args, code, want, err, &out, &errs)
+		h.Errorf("verify %v: exit code %d, want %d (%v)\n%s", args, code, want, err, &errs)
 	}
 	var report verify.Report
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil || len(report.Subjects) != 1 {
@@ -206,7 +206,7 @@ func TestOlderReleases(t *testing.T) {
 	})
 	t.Run("an older image under the name of a newer one", func(t *testing.T) {
 		s, _ := h.verify(cli.ExitOK, h.ref(versions[1]))
-		other := h.ref("1.999.0")
+		other := h.ref("1.998.0")
 		ref, err := name.NewTag(other)
 		if err == nil {
 			var from name.Digest
@@ -220,7 +220,7 @@ func TestOlderReleases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, _ := h.verify(cli.ExitDiffers, other); s.Builder != nil || len(s.Explanations) == 0 || !strings.Contains(s.Explanations[0].Text, "the tag is 1.999.0, and the image claims to be "+versions[1]) {
+		if s, _ := h.verify(cli.ExitDiffers, other); s.Builder != nil || len(s.Explanations) == 0 || !strings.Contains(s.Explanations[0].Text, "the tag is 1.998.0, and the image claims to be "+versions[1]) {
 			t.Errorf("%s: %+v", s.Verdict, s.Explanations)
 		}
 	})

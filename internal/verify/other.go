@@ -232,9 +232,13 @@ func (s *Subject) otherwise() (names []string) {
 	return names
 }
 
-// removeTemporary removes what was made for other revisions' programs.
-func (j *job) removeTemporary() {
-	for _, dir := range j.temporary {
-		_ = cache.RemoveAll(dir) // what stays is removed with the cache, or when it is opened again
+// discard removes what another revision's program has made.
+func (j *job) discard() {
+	for _, c := range j.opened {
+		c.Close()
 	}
+	for _, dir := range j.temporary {
+		_ = cache.RemoveAll(dir) // what stays is removed when the cache is opened again
+	}
+	j.opened, j.temporary = nil, nil
 }

@@ -112,6 +112,7 @@ func (v *Verifier) References(ctx context.Context, refs []string) (*Report, erro
 			if err := j.do(ctx, j.verify); err != nil {
 				return nil, err
 			}
+			j.discard()
 		}
 		if v.Fresh {
 			if err := v.drop(jobs[i+1:]); err != nil {
@@ -167,10 +168,7 @@ type job struct {
 }
 
 func (j *job) close() {
-	for _, c := range j.opened {
-		c.Close()
-	}
-	j.removeTemporary()
+	j.discard()
 	if j.found != nil && j.found.opened.Files != nil {
 		j.found.opened.Files.Close()
 	}

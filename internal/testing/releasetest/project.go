@@ -1,6 +1,7 @@
 package releasetest
 
 import (
+	"archive/zip"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	modzip "golang.org/x/mod/zip"
 
 	"github.com/xavieralpha/derper"
+	"github.com/xavieralpha/derper/internal/lock"
 )
 
 // A Project is a git repository with this project's source. The release's module proxy has
@@ -36,9 +38,14 @@ type Project struct {
 }
 
 // NewProject makes the repository, with one commit of the source in root. Its program asks the
-// release's checksum database: the real one knows nothing of the release.
+// release's checksum database: the real one knows nothing of the release. The release gets other
+// versions: the program itself needs the real modules of those that it has.
 func NewProject(t testing.TB, r *Release, root string) *Project {
 	t.Helper()
+	r.Inputs.Tailscale.Version = "v1.999.0"
+	r.Inputs.Tailscale.Sum = r.rename(t, lock.TailscaleModule, r.Inputs.Tailscale.Version)
+	r.Inputs.Roots.Version = "v0.0.0-20260101000000-0123456789ab"
+	r.Inputs.Roots.Sum = r.rename(t, lock.RootsModule, r.Inputs.Roots.Version)
 	p := &Project{Dir: filepath.Join(t.TempDir(), "project"), release: r}
 	m := module.Version{Path: derper.Module, Version: "v0.0.0"}
 	archive := filepath.Join(t.TempDir(), "source.zip")
@@ -210,4 +217,37 @@ func (p *Project) publish(t testing.TB) {
 	goMod := files["go.mod"]
 	delete(files, "go.mod")
 	p.release.Add(t, version(commit), goMod, files)
+}
+
+// rename gives the only version of a module another name, and returns its sum.
+func (r *Release) rename(t testing.TB, path, name string) (sum string) {
+	t.Helper()
+	r.mu.Lock()
+	var old module.Version
+	for m := range r.zips {
+		if m.Path == path {
+			old = m
+		}
+	}
+	data, goMod := r.zips[old], r.mods[old]
+	delete(r.zips, old)
+	delete(r.mods, old)
+	delete(r.sums, old)
+	r.mu.Unlock()
+	archive, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, f := range archive.File {
+		content, err := fs.ReadFile(archive, f.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[strings.TrimPrefix(f.Name, old.String()+"/")] = string(content)
+	}
+	delete(files, "go.mod")
+	m := module.Version{Path: path, Version: name}
+	r.Add(t, m, string(goMod), files)
+	return r.sums[m]
 }
