@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
-	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
@@ -200,41 +198,6 @@ func (j *job) remake(ctx context.Context) error {
 	}
 	j.subject.Inputs = slices.Concat(made, j.version(), []Check{c, commit, j.source(), j.variant()}, proof, j.againstLock())
 	return nil
-}
-
-// tagged matches the tags of a release, with what those of a variant end in.
-var tagged = regexp.MustCompile(`^v?([0-9]+\.[0-9]+)(\.[0-9]+)?(-r[0-9]+)?(-[a-z].*)?$`)
-
-// version checks that the image is of the version that it claims, and of the one that its tag
-// names: an older image is as genuine as the newest. There is no check when it is.
-func (j *job) version() (list []Check) {
-	claimed, is := j.found.version, j.inputs.ImageVersion()
-	fail := func(format string, args ...any) {
-		list = append(list, Check{Level: LevelInput, Name: "version", Result: Fail, Image: claimed.String(), Note: fmt.Sprintf(format, args...)})
-	}
-	if claimed != is {
-		fail("the image claims to be %s, and to be made of tailscale %s", claimed, is.Tailscale)
-	}
-	if !j.found.opened.Tag {
-		return list
-	}
-	_, tag, err := registry.Split(j.subject.Ref)
-	m := tagged.FindStringSubmatch(tag)
-	if err != nil || m == nil {
-		return list
-	}
-	short := strings.TrimPrefix(claimed.Tailscale, "v")
-	wants, has := m[1], short[:max(0, strings.LastIndex(short, "."))]
-	if m[2] != "" {
-		wants, has = m[1]+m[2], short
-	}
-	if m[3] != "" {
-		wants, has = wants+m[3], has+fmt.Sprintf("-r%d", claimed.Revision)
-	}
-	if wants != has {
-		fail("the tag is %s, and the image claims to be %s: another release is under this name", diff.Printable(tag), claimed)
-	}
-	return list
 }
 
 // variant checks what an image claims of itself that no public log knows: that it is a

@@ -3,6 +3,7 @@ package releasetest
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -33,7 +34,8 @@ type Project struct {
 	Origin bool
 
 	release *Release
-	modules fs.FS // what the source needs, as far as it is on this machine
+	needs   map[string]bool // modules of go.sum, as the protocol names their versions
+	modules fs.FS           // what is on this machine of them
 	commits int
 }
 
@@ -46,7 +48,7 @@ func NewProject(t testing.TB, r *Release, root string) *Project {
 	r.Inputs.Tailscale.Sum = r.rename(t, lock.TailscaleModule, r.Inputs.Tailscale.Version)
 	r.Inputs.Roots.Version = "v0.0.0-20260101000000-0123456789ab"
 	r.Inputs.Roots.Sum = r.rename(t, lock.RootsModule, r.Inputs.Roots.Version)
-	p := &Project{Dir: filepath.Join(t.TempDir(), "project"), release: r}
+	p := &Project{Dir: filepath.Join(t.TempDir(), "project"), release: r, needs: map[string]bool{}}
 	m := module.Version{Path: derper.Module, Version: "v0.0.0"}
 	archive := filepath.Join(t.TempDir(), "source.zip")
 	var b bytes.Buffer
@@ -79,6 +81,15 @@ func NewProject(t testing.TB, r *Release, root string) *Project {
 		t.Fatal(err)
 	}
 	p.modules = os.DirFS(filepath.Join(strings.TrimSpace(string(out)), "cache", "download"))
+	for line := range strings.Lines(string(derper.GoSum)) {
+		f := strings.Fields(line)
+		path, perr := module.EscapePath(f[0])
+		v, verr := module.EscapeVersion(strings.TrimSuffix(f[1], "/go.mod"))
+		if err := cmp.Or(perr, verr); err != nil {
+			t.Fatal(err)
+		}
+		p.needs[path+"/@v/"+v] = true
+	}
 	p.Edit(t, "cmd/build/env.go", "return env{", fmt.Sprintf("return env{sumDB: %q, ", r.SumDB))
 	p.Commit(t, "source")
 	r.mu.Lock()
@@ -156,6 +167,10 @@ func (p *Project) Untag(t testing.TB, name string) {
 func (p *Project) serve(w http.ResponseWriter, req *http.Request) {
 	name, ours := strings.CutPrefix(req.URL.Path, "/"+derper.Module+"/@v/")
 	if !ours {
+		if file := strings.TrimPrefix(req.URL.Path, "/"); !p.needs[strings.TrimSuffix(file, filepath.Ext(file))] {
+			http.NotFound(w, req)
+			return
+		}
 		if _, err := fs.Stat(p.modules, strings.TrimPrefix(req.URL.Path, "/")); err == nil {
 			http.ServeFileFS(w, req, p.modules, strings.TrimPrefix(req.URL.Path, "/"))
 			return
