@@ -117,7 +117,9 @@ var (
 	}
 )
 
-func newStage(t *testing.T) *stage {
+// newStage is a stage whose channel stable begins with the inputs that edit makes of those of
+// a rehearsal.
+func newStage(t *testing.T, edit ...func(*stage, *lock.Inputs)) *stage {
 	s := &stage{
 		T:        t,
 		upstream: releasetest.NewRepository(t, releasetest.New(t, "../..")),
@@ -134,6 +136,9 @@ func newStage(t *testing.T) *stage {
 	stable.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
 	stable.Inputs.Source = "https://git.example.com/" + githubtest.Repository
 	stable.Inputs.Programs, stable.Inputs.Variants = stagedPrograms, stagedVariants
+	for _, f := range edit {
+		f(s, &stable.Inputs)
+	}
 	content, err := stable.Bytes()
 	if err != nil {
 		t.Fatal(err)
@@ -263,7 +268,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 	if w.repositories == nil {
 		w.repositories = s.repositories()
 	}
-	artifacts := s.TempDir()
+	artifacts, sha := s.TempDir(), s.github.Revision("main")
 	repositories := []string{"--to", strings.Join(w.repositories, ",")}
 	var digests []string
 	var variants, compiling []string // outputs of the job update
@@ -310,7 +315,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			// A cache that is named is trusted, so that each machine need not compile the
 			// standard library.
 			args := append([]string{"release", "--step", step.Name, "--cache", filepath.Join(home, ".cache", "derper")}, part...)
-			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"))
+			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"), "GITHUB_SHA="+sha)
 			if step.Name == "update" {
 				args = append(args, "--update", "--channel", string(w.channel), "--lock", w.channel.File(), "--github", fmt.Sprintf("--again=%v", w.again))
 			}
