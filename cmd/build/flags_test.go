@@ -1,16 +1,20 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/mod/module"
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/features"
 	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -135,7 +139,17 @@ func TestUpstreamReleases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, version := range []string{"v1.96.5", "v1.98.10", "v1.100.0", "v1.102.3", "v1.102.5"} {
+	for _, release := range []struct {
+		version string
+		keep    []string // features without which its tailscaled does not compile
+		lacks   []string // rows of the suite about what its tailscaled cannot do yet
+	}{
+		{"v1.96.5", []string{"clientmetrics"}, []string{"variable/PEER_RELAY_PORT", "variable/PEER_RELAY_ENDPOINTS"}},
+		{"v1.98.10", nil, []string{"variable/PEER_RELAY_PORT", "variable/PEER_RELAY_ENDPOINTS"}},
+		{"v1.100.0", nil, []string{"variable/PEER_RELAY_PORT", "variable/PEER_RELAY_ENDPOINTS"}},
+		{"v1.102.5", nil, nil},
+	} {
+		version := release.version
 		t.Run(version, func(t *testing.T) {
 			inputs := inputs
 			modules := &modproxy.Client{Proxies: os.Getenv("GOPROXY"), Dir: t.TempDir(), Temp: t.TempDir()}
@@ -148,10 +162,37 @@ func TestUpstreamReleases(t *testing.T) {
 			if inputs.Tailscale.Sum, err = modules.Sum(t.Context(), m); err != nil {
 				t.Fatal(err)
 			}
-			img := builtAndTested(t, inputs, "")
+			inputs.Programs = taggedFor(t, modules, m, inputs, release.keep)
+			img := builtAndTested(t, inputs, "", release.lacks...)
 			t.Logf("%d flags; against the lock's release: %v", len(img.Flags), flags.Changes(img, realRelease(t)))
 		})
 	}
+}
+
+// taggedFor are the programs of a lock with the build tags that they have at a release, by its
+// own list of features, as build update chooses them.
+func taggedFor(t *testing.T, modules *modproxy.Client, m module.Version, in lock.Inputs, keep []string) []lock.Program {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "source")
+	t.Cleanup(func() { cache.RemoveAll(dir) })
+	if err := modules.Fetch(t.Context(), m, in.Tailscale.Sum, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(features.File)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := features.Parse(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs := slices.Clone(in.Programs)
+	for i, p := range programs {
+		if p.Features != nil {
+			programs[i].Tags = table.Tags(slices.Concat(p.Features, keep))
+		}
+	}
+	return programs
 }
 
 // realRelease are the flags of the lock's release.
@@ -165,8 +206,9 @@ func realRelease(t *testing.T) setting.Release {
 }
 
 // builtAndTested builds the image of these inputs for this machine with a cache of its own,
-// whose compiled packages are the user's, and lets the suite test it.
-func builtAndTested(t *testing.T, inputs lock.Inputs, sumDB string) setting.Release {
+// whose compiled packages are the user's, and lets the suite test it: it must fail in the rows
+// that are named, and in no others.
+func builtAndTested(t *testing.T, inputs lock.Inputs, sumDB string, failing ...string) setting.Release {
 	t.Helper()
 	inputs.Platforms = []lock.Platform{"linux/" + lock.Platform(runtime.GOARCH)}
 	dir := t.TempDir()
@@ -176,16 +218,31 @@ func builtAndTested(t *testing.T, inputs lock.Inputs, sumDB string) setting.Rele
 	}
 	e := standard()
 	e.sumDB = sumDB
-	do := func(args ...string) {
-		t.Helper()
-		var out, errs strings.Builder
-		if code := e.program().Run(t.Context(), args, &out, &errs); code != cli.ExitOK {
-			t.Fatalf("build %s: exit code %d\n%s%s", strings.Join(args, " "), code, out.String(), errs.String())
+	var out, errs strings.Builder
+	if code := e.program().Run(t.Context(), []string{"--lock", file, "--cache", releasetest.UserCacheDir(t), "--output", dist}, &out, &errs); code != cli.ExitOK {
+		t.Fatalf("build: exit code %d\n%s", code, errs.String())
+	}
+	aloneWithContainers(t)
+	out.Reset()
+	errs.Reset()
+	code := e.program().Run(t.Context(), []string{"test", "--json", dist}, &out, &errs)
+	var result struct {
+		Platforms []struct {
+			Cases []struct{ Name, Result string }
 		}
 	}
-	do("--lock", file, "--cache", releasetest.UserCacheDir(t), "--output", dist)
-	aloneWithContainers(t)
-	do("test", dist)
+	if err := json.Unmarshal([]byte(out.String()), &result); err != nil || len(result.Platforms) != 1 {
+		t.Fatalf("build test: exit code %d, %v\n%s", code, err, errs.String())
+	}
+	var failed []string
+	for _, c := range result.Platforms[0].Cases {
+		if c.Result == "fail" {
+			failed = append(failed, c.Name)
+		}
+	}
+	if slices.Sort(failed); !slices.Equal(failed, slices.Sorted(slices.Values(failing))) {
+		t.Fatalf("build test: %q failed, not %q\n%s", failed, failing, errs.String())
+	}
 	return flagsIn(t, dist)
 }
 

@@ -156,6 +156,7 @@ func join(c *testcontrol.Server, k key.NodePrivate) {
 		ID: 99, StableID: "n99", Name: "known.example.", User: 99,
 		Key: k.Public(), Machine: key.NewMachine().Public(), DiscoKey: key.NewDisco().Public(),
 		MachineAuthorized: true, Addresses: []netip.Prefix{addr}, AllowedIPs: []netip.Prefix{addr},
+		Hostinfo: (&tailcfg.Hostinfo{Hostname: "known"}).View(), // without one, tailscaled 1.98 cannot say who it is
 	})
 }
 
