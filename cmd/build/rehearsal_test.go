@@ -154,6 +154,8 @@ func newStage(t *testing.T, edit ...func(*stage, *lock.Inputs)) *stage {
 	s.github = githubtest.New(t, map[string]string{lock.File: string(content), lock.Unstable.File(): string(more), "README.md": "rehearsal\n"})
 	s.github.Hook(func(request string) { s.seen("github", request) })
 	s.sigstore = sigstoretest.New(t, "https://git.example.com/"+githubtest.Repository+"/.github/workflows/sign.yml@refs/heads/main")
+	s.one.Immutable(registrytest.RevisionTags, registrytest.Immutabilities["Docker Hub"])
+	s.two.Immutable(registrytest.RevisionTags, registrytest.Immutabilities["ECR"])
 	for name, r := range map[string]*registrytest.Proxy{"one": s.one, "two": s.two} {
 		r.Hook(func(q registrytest.Request) {
 			if isWrite(q) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
 )
@@ -108,6 +109,9 @@ func (f *signFlags) sign(ctx context.Context, img *sign.Image, lockFile string) 
 		return nil, err
 	}
 	statements, err := set.Statements()
+	if err == nil && f.documents != "" {
+		_, err = writeSet(set, delivery.LayoutOf(f.documents, set.Variant()))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}

@@ -20,6 +20,8 @@ type signFlags struct {
 	key     string
 	keyless bool
 	signer  *sign.Signer // once it was made
+	// documents is a folder that also gets what is attached, as files; "" for none.
+	documents string
 }
 
 func (f *signFlags) register(c *cobra.Command) {

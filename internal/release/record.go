@@ -175,12 +175,14 @@ func (f LocalRecorder) Withdraw(_ context.Context, l *lock.Lock, _ string, _ []s
 }
 
 // A GitHubRecorder writes a release down on GitHub: a commit of the lock, then a
-// release whose notes name the index.
+// release whose notes name the index, with its files.
 type GitHubRecorder struct {
 	*github.Client
 	// LockFile is the lock of the checkout, as a path in the repository; Branch is
 	// the branch to commit to, and Built the commit that was built.
 	LockFile, Branch, Built string
+	// Folder is the folder of the release, with the files to keep with it.
+	Folder string
 }
 
 // Recorded reports whether there is a release of the image's version that names its
@@ -198,8 +200,13 @@ func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, pages map[stri
 	if err != nil {
 		return err
 	}
+	assets, err := Assets(g.Folder, l)
+	if err != nil {
+		return err
+	}
 	_, err = g.Release(ctx, github.ReleaseNotes{
 		Tag: version.String(), Commit: commit, Notes: notes, Index: l.Output().Index, Prerelease: lock.ChannelOf(version.Tailscale) == lock.Unstable,
+		Assets: assets,
 	})
 	return err
 }

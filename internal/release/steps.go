@@ -106,7 +106,11 @@ func (r *Release) test(ctx context.Context, l *lock.Lock, parts []Part) error {
 		if platforms == nil {
 			continue
 		}
-		if err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(testName+"-"+v.Name+".xml")); err != nil {
+		report := testName + "-" + v.Name
+		if r.Platforms != nil { // other machines have the others
+			report += "-" + platforms[0].Slug()
+		}
+		if err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(report+".xml")); err != nil {
 			return err
 		}
 	}

@@ -110,7 +110,7 @@ func TestOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A journal that comes from elsewhere skips nothing.
-	if want := 2*len(l.Inputs.Platforms) + 2; len(*used) != want || (*used)[1] != "test dist linux/amd64 test-default.xml" || (*used)[want-len(l.Inputs.Platforms)] != "test dist-nonroot linux/amd64 test-nonroot.xml" {
+	if want := 2*len(l.Inputs.Platforms) + 2; len(*used) != want || (*used)[1] != "test dist linux/amd64 test-default-linux-amd64.xml" || (*used)[want-len(l.Inputs.Platforms)] != "test dist-nonroot linux/amd64 test-nonroot.xml" {
 		t.Errorf("build, one platform, all platforms, the other variant: %q", *used)
 	}
 	r.Variants = []string{"debug"}
@@ -281,7 +281,7 @@ func TestRecorderOnGitHub(t *testing.T) {
 	server := githubtest.New(t, map[string]string{lock.File: string(content)})
 	_, l = locked(t, nil)
 	t.Chdir(filepath.Dir(name))
-	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main", ""}
+	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main", "", "release"}
 	recorded := func(want bool) {
 		t.Helper()
 		if got, err := g.Recorded(t.Context(), l); got != want || err != nil {

@@ -79,7 +79,10 @@ const (
 	layoutName   = "dist" // and, of other variants, their suffixes
 	journalName  = "journal"
 	notesName    = "notes.md"
-	testName     = "test" // and a variant
+	testName     = "test" // and a variant, and a platform for the report of some
+	// DocumentsName is the folder with what is attested, as files, and of other variants
+	// their suffixes.
+	DocumentsName = "attestations"
 )
 
 // Steps are the steps of a release, in their order.
