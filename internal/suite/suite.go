@@ -132,7 +132,11 @@ func Run(ctx context.Context, cfg Config) (_ *Results, err error) {
 			err = fmt.Errorf("clean up: %w", rerr)
 		}
 	}()
-	r := &Results{Platform: platform.String(), Variant: image.VariantOf(file.Config.Labels), Runner: cfg.Runner.String(), Time: time.Now()}
+	digest, err := cfg.Image.Digest()
+	if err != nil {
+		return nil, err
+	}
+	r := &Results{Platform: platform.String(), Digest: digest.String(), Variant: image.VariantOf(file.Config.Labels), Runner: cfg.Runner.String(), Time: time.Now()}
 	for _, c := range chosen {
 		for _, row := range runCase(ctx, cfg, c, foreign) {
 			if !cfg.Run.MatchString(row.Name) {
