@@ -112,7 +112,7 @@ func (r *Release) test(ctx context.Context, l *lock.Lock, parts []Part) error {
 		if r.Platforms != nil { // other machines have the others
 			report += "-" + platforms[0].Slug()
 		}
-		tests, err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(report+\".xml\"))
+		tests, err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(report+".xml"))
 		if err != nil {
 			return err
 		}
