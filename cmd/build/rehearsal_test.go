@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
@@ -65,10 +66,10 @@ func rehearse(e *env) {
 	real := e.tools
 	e.tools = func(o *releaseOptions) release.Tools {
 		t := real(o)
-		t.Test = func(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
+		t.Test = func(ctx context.Context, layout string, platforms []lock.Platform, report string) (tests []attest.Tests, err error) {
 			switch os.Getenv(testTests) {
 			case "fail":
-				return errors.New("a case failed")
+				return nil, errors.New("a case failed")
 			case "kill":
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			}
@@ -77,10 +78,15 @@ func rehearse(e *env) {
 				wanted = append(wanted, v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()})
 			}
 			images, err := container.Open(ctx, layout, nil, wanted...)
-			for _, img := range images {
-				err = errors.Join(err, suite.Ours(img))
+			for i, img := range images {
+				digest, derr := img.Digest()
+				err = errors.Join(err, derr, suite.Ours(img))
+				tests = append(tests, attest.Tests{
+					Digest: digest.String(), Platform: platforms[i], Passed: []string{"whole"},
+					TestedBy: attest.TestedBy{Runner: "native", Host: "linux/amd64", Version: "v0.0.0"},
+				})
 			}
-			return errors.Join(err, os.WriteFile(report, []byte("<testsuites/>"), 0o644))
+			return tests, errors.Join(err, os.WriteFile(report, []byte("<testsuites/>"), 0o644))
 		}
 		return t
 	}
@@ -117,7 +123,9 @@ var (
 	}
 )
 
-func newStage(t *testing.T) *stage {
+// newStage is a stage whose channel stable begins with the inputs that edit makes of those of
+// a rehearsal.
+func newStage(t *testing.T, edit ...func(*stage, *lock.Inputs)) *stage {
 	s := &stage{
 		T:        t,
 		upstream: releasetest.NewRepository(t, releasetest.New(t, "../..")),
@@ -134,6 +142,9 @@ func newStage(t *testing.T) *stage {
 	stable.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
 	stable.Inputs.Source = "https://git.example.com/" + githubtest.Repository
 	stable.Inputs.Programs, stable.Inputs.Variants = stagedPrograms, stagedVariants
+	for _, f := range edit {
+		f(s, &stable.Inputs)
+	}
 	content, err := stable.Bytes()
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +277,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 	if w.repositories == nil {
 		w.repositories = s.repositories()
 	}
-	artifacts := s.TempDir()
+	artifacts, sha := s.TempDir(), s.github.Revision("main")
 	repositories := []string{"--to", strings.Join(w.repositories, ",")}
 	var digests []string
 	var variants, compiling []string // outputs of the job update
@@ -313,7 +324,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			// A cache that is named is trusted, so that each machine need not compile the
 			// standard library.
 			args := append([]string{"release", "--step", step.Name, "--cache", filepath.Join(home, ".cache", "derper")}, part...)
-			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"))
+			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"), "GITHUB_SHA="+sha)
 			if step.Name == "update" {
 				args = append(args, "--update", "--channel", string(w.channel), "--lock", w.channel.File(), "--github", fmt.Sprintf("--again=%v", w.again))
 			}
@@ -547,7 +558,7 @@ func (s *stage) isReleased(version string) {
 func (s *stage) isSigned(ref string) {
 	s.Helper()
 	var out, errs strings.Builder
-	if code := run(s.Context(), []string{"verify-signature", "--trusted-root", s.sigstore.TrustedRoot, "--issuer", sigstoretest.Issuer,
+	if code := run(s.Context(), []string{"verify-signature", "--tests", "--trusted-root", s.sigstore.TrustedRoot, "--issuer", sigstoretest.Issuer,
 		"--identity", s.sigstore.Identity, ref}, &out, &errs); code != cli.ExitOK {
 		s.Errorf("%s: signatures: exit code %d: %s", ref, code, errs.String())
 	}

@@ -50,7 +50,7 @@ func (w *world) writes() (n int) {
 }
 
 func lockChange() Change {
-	return Change{Branch: "main", Files: []File{{lockFile, []byte("old\n"), []byte("new\n")}}, Message: "lock: v1.2.3"}
+	return Change{Branch: "main", Files: []File{{Path: lockFile, Old: []byte("old\n"), New: []byte("new\n")}}, Message: "lock: v1.2.3"}
 }
 
 func TestCommit(t *testing.T) {
@@ -80,10 +80,10 @@ func TestCommitOnParent(t *testing.T) {
 	w := newWorld(t)
 	built, err := w.client.LastCommit(t.Context(), "main", lockFile)
 	w.no(err)
-	w.no(w.server.Push(map[string]string{"README.md": "theirs\n", "new.md": "new\n"}))
+	w.no(w.server.Push(map[string]string{"README.md": "theirs\n", "new.md": "new\n", "docs/variables.md": "another page\n"}))
 	change := lockChange()
 	change.Parent = built
-	change.Files = append(change.Files, File{Path: "docs/variables.md", New: []byte("page\n")})
+	change.Files = append(change.Files, File{Path: "docs/variables.md", New: []byte("page\n"), Replace: true})
 	commit, err := w.client.Commit(t.Context(), change)
 	w.no(err)
 	for path, want := range map[string]string{lockFile: "new\n", "README.md": "theirs\n", "new.md": "new\n", "docs/variables.md": "page\n"} {
@@ -125,7 +125,7 @@ func TestCommitRefusesWhatSomebodyElseChanged(t *testing.T) {
 	}{
 		"changed":  {lockChange(), map[string]string{lockFile: "theirs\n"}},
 		"new":      {Change{Branch: "main", Files: []File{{Path: "new.json", New: []byte("ours")}}, Message: "m"}, map[string]string{"new.json": "theirs"}},
-		"vanished": {Change{Branch: "main", Files: []File{{"gone.json", []byte("old"), []byte("new")}}, Message: "m"}, nil},
+		"vanished": {Change{Branch: "main", Files: []File{{Path: "gone.json", Old: []byte("old"), New: []byte("new")}}, Message: "m"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

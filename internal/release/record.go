@@ -191,8 +191,8 @@ func (g GitHubRecorder) Recorded(ctx context.Context, l *lock.Lock) (bool, error
 	return g.Released(ctx, l.Inputs.Version(), l.Output().Index)
 }
 
-// Record commits the lock and the pages, unless somebody else changed them since the
-// checkout, and makes the release at the commit. Its parent is the commit that was built: so
+// Record commits the lock, unless somebody else changed it since the checkout, and the pages,
+// and makes the release at the commit. Its parent is the commit that was built: so
 // the release's git tag leads to the source of what made the image.
 func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, pages map[string][]byte, notes string) error {
 	version := l.Inputs.ImageVersion()
@@ -221,11 +221,7 @@ func (g GitHubRecorder) commit(ctx context.Context, l *lock.Lock, parent string,
 		Files: []github.File{{Path: filepath.ToSlash(filepath.Clean(g.LockFile)), Old: old, New: next}},
 	}
 	for path, content := range pages {
-		old, err := os.ReadFile(filepath.FromSlash(path))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		change.Files = append(change.Files, github.File{Path: path, Old: old, New: content})
+		change.Files = append(change.Files, github.File{Path: path, New: content, Replace: true})
 	}
 	return g.Commit(ctx, change)
 }

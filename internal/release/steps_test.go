@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -50,11 +51,12 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 				return use("compile " + strings.Join(variants, "+"))
 			},
 			Build: func(context.Context, string, string, string) error { return use("build") },
-			Test: func(_ context.Context, layout string, p []lock.Platform, report string) error {
+			Test: func(_ context.Context, layout string, p []lock.Platform, report string) (tests []attest.Tests, err error) {
 				for _, p := range p {
 					use("test " + filepath.Base(layout) + " " + string(p) + " " + filepath.Base(report))
+					tests = append(tests, attest.Tests{Platform: p, Digest: filepath.Base(layout), Passed: []string{"whole"}})
 				}
-				return nil
+				return tests, nil
 			},
 			Verify: func(_ context.Context, _ *lock.Lock, refs []string) error {
 				for _, ref := range refs {
@@ -314,13 +316,6 @@ func TestRecorderOnGitHub(t *testing.T) {
 		t.Errorf("releases %+v", r)
 	}
 
-	// The next checkout has the page.
-	if err := os.MkdirAll("docs", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile("docs/variables.md", pages["docs/variables.md"], 0o644); err != nil {
-		t.Fatal(err)
-	}
 	// The unstable channel's first: there is no such lock yet.
 	l.Inputs.Tailscale.Version, g.LockFile = "v1.105.7", lock.Unstable.File()
 	if err := g.Record(t.Context(), l, pages, "what is new\n"); err != nil {

@@ -99,7 +99,7 @@ var Steps = []*Step{
 		Needs: Layout | Images | Push, run: (*Release).push},
 	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
 		Needs: Sources | Images | Pull, variants: true, once: true, run: (*Release).verify},
-	{Name: "sign", Does: "sign the images and attest what they are made of, in all repositories",
+	{Name: "sign", Does: "sign the images, attest contents and tests, in all repositories",
 		Needs: Layout | Images | Push | Identity, run: (*Release).sign},
 	{Name: "tag", Does: "move the tags of all variants, in all repositories",
 		Needs: Layout | Images | Push, run: (*Release).tag},

@@ -264,6 +264,18 @@ func (s *Server) FileAt(commit, path string) (string, error) {
 	return f.Contents()
 }
 
+// Revision is the hash of the commit that a branch, a tag or an expression such as tag^ means,
+// "" for none.
+func (s *Server) Revision(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.resolve(name)
+	if err != nil {
+		return ""
+	}
+	return c.Hash.String()
+}
+
 // Commits are the subjects of main's commits, newest first.
 func (s *Server) Commits() (subjects []string) {
 	s.mu.Lock()
