@@ -55,9 +55,9 @@ it.
 With --source, the release is also proven from upstream's git repository: that
 its tag names the commit, and that the commit's tree is the module. With
 --attest, what was found is signed and attached to the image in its registry;
-with --require N, N of the rebuilders that you name must have done so. Who may not
-write to the image's repository attaches it with --attest-to to the same digest
-in another.
+with --require N, N of the rebuilders that you name must have done so. Whoever
+may not write to the image's repository attaches it to the same digest in
+another one, with --attest-to.
 
 Exit code 0 says that everything asked for was verified, 3 that something
 differs, 1 that it could not be found out.`,
