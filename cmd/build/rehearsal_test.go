@@ -37,6 +37,7 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
+	"github.com/xavieralpha/derper/internal/verify"
 )
 
 // Variables by which the program of a rehearsal learns where things are, and what
@@ -45,6 +46,7 @@ const (
 	testUpstream = "DERPER_TEST_UPSTREAM" // tailscale's git repository
 	testSigstore = "DERPER_TEST_SIGSTORE" // trusted root and signing config
 	testTests    = "DERPER_TEST_TESTS"    // "fail" or "kill"
+	testShared   = "DERPER_TEST_SHARED"   // a cache whose toolchain and compiled packages verify has
 )
 
 // rehearse makes this program the one that a rehearsal runs. It differs from the real
@@ -62,6 +64,22 @@ func rehearse(e *env) {
 			f.root, f.config, _ = strings.Cut(os.Getenv(testSigstore), string(os.PathListSeparator))
 		}
 		return openSigstore(ctx, f)
+	}
+	if shared := os.Getenv(testShared); shared != "" {
+		e.scratch = func() (dir string, remove func() error, err error) {
+			dir, remove, err = verify.Scratch()
+			var c *cache.Cache
+			if err == nil {
+				c, err = cache.Open(dir)
+			}
+			if err == nil {
+				err = c.Close()
+				for _, sub := range []string{"toolchain", "go-build"} {
+					err = errors.Join(err, os.Symlink(filepath.Join(shared, sub), filepath.Join(dir, sub)))
+				}
+			}
+			return dir, remove, err
+		}
 	}
 	real := e.tools
 	e.tools = func(o *releaseOptions) release.Tools {

@@ -18,7 +18,7 @@ import (
 
 // realTools are what does the work of a release: this program's other commands.
 func (o *releaseOptions) realTools() release.Tools {
-	return release.Tools{Update: o.updateLock, Compile: o.compilePrograms, Build: o.buildImages, Test: o.testImage, Verify: o.verifyImage}
+	return release.Tools{Update: o.updateLock, Compile: o.compilePrograms, Build: o.buildImages, Test: o.testImage, Verify: o.verifyImage, Confirmed: o.confirmed}
 }
 
 // updateLock is the step update: the lock that follows on base.

@@ -124,9 +124,18 @@ func (e *env) openTrust(ctx context.Context, t trustFlags) (*sign.Trust, error) 
 	if err != nil {
 		return nil, fmt.Errorf("--key: %w", err)
 	}
-	public, err := sign.ParsePublicKey(data)
+	trust, err := trustPEM(data)
 	if err != nil {
 		return nil, cli.Failed(fmt.Errorf("--key %s: %w", t.key, err), "it is for the public key, as cosign.pub")
+	}
+	return trust, nil
+}
+
+// trustPEM trusts a public key.
+func trustPEM(key []byte) (*sign.Trust, error) {
+	public, err := sign.ParsePublicKey(key)
+	if err != nil {
+		return nil, err
 	}
 	return sign.TrustKey(public)
 }

@@ -72,7 +72,7 @@ func (t *Tests) check() error {
 		return errors.New("no case ran")
 	case !testRunner.MatchString(t.Runner):
 		return fmt.Errorf("%q is no runner", t.Runner)
-	case !testWord.MatchString(t.Host), !testWord.MatchString("v"+t.Version): // which a program may lack
+	case !testWord.MatchString(t.Host), !testWord.MatchString("v" + t.Version): // which a program may lack
 		return fmt.Errorf("host %q, version %q: expected one word each", t.Host, t.Version)
 	}
 	return nil

@@ -42,6 +42,7 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 		}
 		n.Variants = append(n.Variants, note)
 	}
+	r.confirmed(ctx, l, n)
 	command := r.journal.entries["sign"].Command
 	if r.Signer != nil {
 		command = r.Signer.Command()
@@ -64,6 +65,24 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 	}
 	l.Published = &lock.Published{Revision: l.Inputs.Revision, Index: l.Indexes()}
 	return r.Recorder.Record(ctx, l, pages, b.String())
+}
+
+// confirmed looks which rebuilders attest the images. A release does not wait for any, nor
+// fail for want of their word.
+func (r *Release) confirmed(ctx context.Context, l *lock.Lock, n *Notes) {
+	if r.Tools.Confirmed == nil {
+		return
+	}
+	n.Confirmed = map[string][]string{}
+	for _, v := range n.Variants {
+		names, known, err := r.Tools.Confirmed(ctx, r.Repositories[0]+"@"+v.Image.Digest, l.Inputs.Platforms)
+		if err != nil {
+			r.say("the notes name no rebuilders: %v", err)
+			n.Known, n.Confirmed = 0, nil
+			return
+		}
+		n.Known, n.Confirmed[v.Name] = known, names
+	}
 }
 
 // pages are the pages of the repository that are about the newest stable release.

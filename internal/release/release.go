@@ -71,6 +71,9 @@ type Tools struct {
 	Test func(ctx context.Context, layout string, platforms []lock.Platform, report string) ([]attest.Tests, error)
 	// Verify rebuilds the images that references name.
 	Verify func(ctx context.Context, l *lock.Lock, references []string) error
+	// Confirmed is who of the rebuilders known, by name, attests that the image that a
+	// reference names is what they rebuilt, for these platforms.
+	Confirmed func(ctx context.Context, reference string, platforms []lock.Platform) (names []string, known int, err error)
 }
 
 // A Signer signs images.

@@ -169,6 +169,77 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// testSigner is a signer that notes the results of tests that it gets.
+type testSigner struct {
+	Signer
+	signed map[string][]attest.Tests // by layout
+}
+
+func (*testSigner) String() string  { return "key" }
+func (*testSigner) Command() string { return "build verify-signature" }
+
+func (s *testSigner) Sign(_ context.Context, _, layout string, tests []attest.Tests, _ []string) error {
+	s.signed[filepath.Base(layout)] = tests
+	return nil
+}
+
+// TestResultsAreSigned guards that what machines found that test, each some platforms, is what
+// is signed, of each variant its own, and that nothing is signed that has none.
+func TestResultsAreSigned(t *testing.T) {
+	name, l := locked(t, secondVariant)
+	r, _ := fake(t, name)
+	signer := &testSigner{signed: map[string][]attest.Tests{}}
+	run := func(step string) error {
+		r.Signer = nil
+		if step == "sign" {
+			r.Signer = signer
+		}
+		_, err := r.Run(t.Context(), Named(step))
+		return err
+	}
+	must := func(step string) {
+		t.Helper()
+		if err := run(step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must("update")
+	must("build")
+	for _, variant := range l.Inputs.VariantNames() {
+		for _, platforms := range [][]lock.Platform{l.Inputs.Platforms[:1], l.Inputs.Platforms[1:]} {
+			r.Variants, r.Platforms = []string{variant}, platforms
+			must("test")
+		}
+	}
+	r.Variants, r.Platforms = nil, nil
+	if err := r.journal.put("push", Part{}, entry{Images: digestsOf(l), Repositories: r.Repositories}); err != nil {
+		t.Fatal(err)
+	}
+	must("verify")
+	must("sign")
+	for _, v := range l.Inputs.Variants {
+		layout := layoutName + v.Suffix
+		var platforms []lock.Platform
+		for _, found := range signer.signed[layout] {
+			platforms = append(platforms, found.Platform)
+			if found.Digest != layout || !slices.Equal(found.Passed, []string{"whole"}) {
+				t.Errorf("%s: signed: %+v", layout, found)
+			}
+		}
+		if !slices.Equal(platforms, l.Inputs.Platforms) {
+			t.Errorf("%s: results of %q are signed, not of %q", layout, platforms, l.Inputs.Platforms)
+		}
+	}
+	clear(signer.signed)
+	part := Part{lock.Default, l.Inputs.Platforms[1]}
+	if err := r.journal.put("test", part, entry{Images: digestsOf(l)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("sign"); err == nil || !strings.Contains(err.Error(), "no results of the step test for "+part.String()) || len(signer.signed) > 0 {
+		t.Errorf("no results of %s: %v, signed %v", part, err, signer.signed)
+	}
+}
+
 // references are the images of a lock in the repository of fake, each after what.
 func references(what string, l *lock.Lock) (refs []string) {
 	for _, v := range l.Inputs.Variants {
