@@ -18,7 +18,7 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/hostile"
 )
 
-var rewriteTable = flag.Bool("table", false, "let TestAttacks write docs/attacks.md")
+var rewriteTable = flag.Bool("table", false, "let TestAttacks and TestVariablesPage write their pages")
 
 const attacksFile = "../../docs/attacks.md"
 

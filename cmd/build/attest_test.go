@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
@@ -99,6 +100,24 @@ func TestAttestScripts(t *testing.T) {
 				l, err := lock.Read(ts.MkAbs(lock.File))
 				ts.Check(err)
 				ts.Setenv(args[0], l.Output().Index)
+			},
+			// results FILE [DIGEST] writes results of tests of all platforms of the lock, as build
+			// test does, the first of which are of another digest if one is given.
+			"results": func(ts *testscript.TestScript, _ bool, args []string) {
+				l, err := lock.Read(ts.MkAbs(lock.File))
+				ts.Check(err)
+				var list []attest.Tests
+				for _, p := range l.Output().Platforms {
+					list = append(list, attest.Tests{
+						Digest: p.Manifest, Platform: p.Platform, Passed: []string{"versions", "probe/ipv4"},
+						TestedBy: attest.TestedBy{Runner: "native", Host: "linux/amd64", Version: "v0.0.1"},
+					})
+				}
+				list[0].Skipped = []string{"probe/ipv6"}
+				if len(args) > 1 {
+					list[0].Digest = args[1]
+				}
+				ts.Check(writeTests(ts.MkAbs(args[0]), list))
 			},
 			// nosecret looks through all that the last command has said.
 			"nosecret": func(ts *testscript.TestScript, _ bool, _ []string) {

@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/mod/module"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
@@ -36,6 +37,7 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
+	"github.com/xavieralpha/derper/internal/verify"
 )
 
 // Variables by which the program of a rehearsal learns where things are, and what
@@ -44,6 +46,7 @@ const (
 	testUpstream = "DERPER_TEST_UPSTREAM" // tailscale's git repository
 	testSigstore = "DERPER_TEST_SIGSTORE" // trusted root and signing config
 	testTests    = "DERPER_TEST_TESTS"    // "fail" or "kill"
+	testShared   = "DERPER_TEST_SHARED"   // a cache whose toolchain and compiled packages verify has
 )
 
 // rehearse makes this program the one that a rehearsal runs. It differs from the real
@@ -62,13 +65,29 @@ func rehearse(e *env) {
 		}
 		return openSigstore(ctx, f)
 	}
+	if shared := os.Getenv(testShared); shared != "" {
+		e.scratch = func() (dir string, remove func() error, err error) {
+			dir, remove, err = verify.Scratch()
+			var c *cache.Cache
+			if err == nil {
+				c, err = cache.Open(dir)
+			}
+			if err == nil {
+				err = c.Close()
+				for _, sub := range []string{"toolchain", "go-build"} {
+					err = errors.Join(err, os.Symlink(filepath.Join(shared, sub), filepath.Join(dir, sub)))
+				}
+			}
+			return dir, remove, err
+		}
+	}
 	real := e.tools
 	e.tools = func(o *releaseOptions) release.Tools {
 		t := real(o)
-		t.Test = func(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
+		t.Test = func(ctx context.Context, layout string, platforms []lock.Platform, report string) (tests []attest.Tests, err error) {
 			switch os.Getenv(testTests) {
 			case "fail":
-				return errors.New("a case failed")
+				return nil, errors.New("a case failed")
 			case "kill":
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			}
@@ -77,10 +96,15 @@ func rehearse(e *env) {
 				wanted = append(wanted, v1.Platform{OS: p.OS(), Architecture: p.Arch(), Variant: p.Variant()})
 			}
 			images, err := container.Open(ctx, layout, nil, wanted...)
-			for _, img := range images {
-				err = errors.Join(err, suite.Ours(img))
+			for i, img := range images {
+				digest, derr := img.Digest()
+				err = errors.Join(err, derr, suite.Ours(img))
+				tests = append(tests, attest.Tests{
+					Digest: digest.String(), Platform: platforms[i], Passed: []string{"whole"},
+					TestedBy: attest.TestedBy{Runner: "native", Host: "linux/amd64", Version: "v0.0.0"},
+				})
 			}
-			return err
+			return tests, errors.Join(err, os.WriteFile(report, []byte("<testsuites/>"), 0o644))
 		}
 		return t
 	}
@@ -117,7 +141,9 @@ var (
 	}
 )
 
-func newStage(t *testing.T) *stage {
+// newStage is a stage whose channel stable begins with the inputs that edit makes of those of
+// a rehearsal.
+func newStage(t *testing.T, edit ...func(*stage, *lock.Inputs)) *stage {
 	s := &stage{
 		T:        t,
 		upstream: releasetest.NewRepository(t, releasetest.New(t, "../..")),
@@ -134,6 +160,9 @@ func newStage(t *testing.T) *stage {
 	stable.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
 	stable.Inputs.Source = "https://git.example.com/" + githubtest.Repository
 	stable.Inputs.Programs, stable.Inputs.Variants = stagedPrograms, stagedVariants
+	for _, f := range edit {
+		f(s, &stable.Inputs)
+	}
 	content, err := stable.Bytes()
 	if err != nil {
 		t.Fatal(err)
@@ -147,8 +176,11 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	s.github = githubtest.New(t, map[string]string{lock.File: string(content), lock.Unstable.File(): string(more), "README.md": "rehearsal\n"})
+	s.github.Immutable()
 	s.github.Hook(func(request string) { s.seen("github", request) })
 	s.sigstore = sigstoretest.New(t, "https://git.example.com/"+githubtest.Repository+"/.github/workflows/sign.yml@refs/heads/main")
+	s.one.Immutable(registrytest.RevisionTags, registrytest.Immutabilities["Docker Hub"])
+	s.two.Immutable(registrytest.RevisionTags, registrytest.Immutabilities["ECR"])
 	for name, r := range map[string]*registrytest.Proxy{"one": s.one, "two": s.two} {
 		r.Hook(func(q registrytest.Request) {
 			if isWrite(q) {
@@ -263,7 +295,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 	if w.repositories == nil {
 		w.repositories = s.repositories()
 	}
-	artifacts := s.TempDir()
+	artifacts, sha := s.TempDir(), s.github.Revision("main")
 	repositories := []string{"--to", strings.Join(w.repositories, ",")}
 	var digests []string
 	var variants, compiling []string // outputs of the job update
@@ -310,7 +342,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			// A cache that is named is trusted, so that each machine need not compile the
 			// standard library.
 			args := append([]string{"release", "--step", step.Name, "--cache", filepath.Join(home, ".cache", "derper")}, part...)
-			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"))
+			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"), "GITHUB_SHA="+sha)
 			if step.Name == "update" {
 				args = append(args, "--update", "--channel", string(w.channel), "--lock", w.channel.File(), "--github", fmt.Sprintf("--again=%v", w.again))
 			}
@@ -512,6 +544,21 @@ func (s *stage) isReleased(version string) {
 	if found.Prerelease || !found.Latest || !strings.Contains(found.Body, l.Output().Index) || !strings.Contains(found.Body, "/sign.yml@refs/heads/main") {
 		s.Errorf("GitHub's release: %+v", found)
 	}
+	if drafts := s.github.Drafts(); len(drafts) > 0 {
+		s.Errorf("GitHub has drafts: %+v", drafts)
+	}
+	var assets []string
+	for _, a := range found.Assets {
+		assets = append(assets, a.Name)
+		if a.Name == lock.File && a.Content != s.github.File(lock.File) {
+			s.Errorf("the release's lock is another one than main's")
+		}
+	}
+	for _, want := range []string{lock.File, "test-default-linux-arm64.xml", "provenance.json", "index.spdx.json", "nonroot-linux-amd64.spdx.json", "debug-provenance.json"} {
+		if !slices.Contains(assets, want) {
+			s.Errorf("the release has the files %q, and not %s", assets, want)
+		}
+	}
 	at, err := s.github.FileAt(found.Commit, lock.File)
 	if err != nil || at != s.github.File(lock.File) {
 		s.Errorf("the release's commit %s has another lock: %v", found.Commit, err)
@@ -529,7 +576,7 @@ func (s *stage) isReleased(version string) {
 func (s *stage) isSigned(ref string) {
 	s.Helper()
 	var out, errs strings.Builder
-	if code := run(s.Context(), []string{"verify-signature", "--trusted-root", s.sigstore.TrustedRoot, "--issuer", sigstoretest.Issuer,
+	if code := run(s.Context(), []string{"verify-signature", "--tests", "--trusted-root", s.sigstore.TrustedRoot, "--issuer", sigstoretest.Issuer,
 		"--identity", s.sigstore.Identity, ref}, &out, &errs); code != cli.ExitOK {
 		s.Errorf("%s: signatures: exit code %d: %s", ref, code, errs.String())
 	}
@@ -642,7 +689,7 @@ func (s *stage) faults(version string) []fault {
 			}
 		}, code: cli.ExitFailed, says: "somebody else changed it", tags: true},
 		{step: "record", name: "GitHub refuses", begin: refuseGitHub, code: cli.ExitFailed, says: "403 Forbidden", tags: true},
-		{step: "record", name: "killed", kill: contains("github", "PUT"), code: -1, tags: true}, // the lock is committed
+		{step: "record", name: "killed", kill: contains("github", "/assets"), code: -1, tags: true}, // the lock is committed, and the release is a draft
 	}
 }
 
@@ -884,7 +931,7 @@ func (s *stage) withdraw() {
 			s.Errorf("withdrawn: %s is %s, not %s", tag, digest, want)
 		}
 	}
-	if r := s.github.Releases(); !strings.HasPrefix(r[len(r)-1].Body, "**Withdrawn.**") || !r[len(r)-1].Prerelease {
+	if r := s.github.Releases(); !strings.HasPrefix(r[len(r)-1].Body, "**Withdrawn.**") {
 		s.Errorf("GitHub's release: %+v", r[len(r)-1])
 	}
 	s.isQuiet(lock.Stable)

@@ -247,7 +247,7 @@ func (o *releaseOptions) prepare(ctx context.Context) error {
 		if err != nil {
 			return explain(err, hints{{as[*release.SourceError], "set inputs.source to that, and record what comes out: " + updateLock(o.LockFile)}})
 		}
-		o.Recorder = release.GitHubRecorder{Client: client, LockFile: o.LockFile, Branch: o.branch, Built: o.built}
+		o.Recorder = release.GitHubRecorder{Client: client, LockFile: o.LockFile, Branch: o.branch, Built: o.built, Folder: o.Folder}
 	} else {
 		o.Recorder = release.LocalRecorder{Release: &o.Release}
 	}
@@ -257,6 +257,7 @@ func (o *releaseOptions) prepare(ctx context.Context) error {
 				return err
 			}
 		}
+		o.documents = filepath.Join(o.Folder, release.DocumentsName)
 		o.Signer = &o.signFlags
 	}
 	return nil

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/sign"
 )
@@ -29,6 +31,7 @@ signed by {{.Signer}}
 func newSign(e *env) *cobra.Command {
 	var in inputFlags
 	var to []string
+	var tests string
 	f := signFlags{env: e}
 	c := &cobra.Command{
 		Use:   "sign [flags] LAYOUT|REPOSITORY@DIGEST ...",
@@ -39,6 +42,8 @@ arguments are OCI layouts that were pushed, by paths that begin with ./, ../ or
 /, or references with digests. Only what the lock records is signed: the index,
 and each image in it. What is there already is left as it is. Nothing but the
 digest counts: no tag is read or moved. Credentials are those of build push.
+With --tests, what build test found is attached, too, to the very digests that
+it tested; results of any other digest are refused.
 
 With --key it signs with a private key in PEM, cosign's encrypted ones or plain
 ones, ECDSA P-256 or Ed25519; the password comes from COSIGN_PASSWORD or is
@@ -52,6 +57,7 @@ public log.`,
 	in.registerLock(c)
 	registerTo(c, &to, "to attach to", "that of the reference; for a layout "+publishedIn)
 	f.register(c)
+	c.Flags().StringVar(&tests, "tests", "", "also attach the test results in `file`, which build test --results wrote, to the images that were tested")
 	out := newPrinter(e, c)
 	c.PreRunE = func(c *cobra.Command, _ []string) error {
 		switch {
@@ -76,10 +82,14 @@ public log.`,
 				return err
 			}
 		}
+		tested, err := readTests(tests, images)
+		if err != nil {
+			return fmt.Errorf("sign: %w", err)
+		}
 		results := make([]*signResult, len(images))
 		for i, img := range images {
 			var err error
-			if results[i], err = f.sign(ctx, img, in.lockFile); err != nil {
+			if results[i], err = f.sign(ctx, img, in.lockFile, tested[i]); err != nil {
 				return err
 			}
 		}
@@ -97,8 +107,8 @@ func (f *signFlags) open(ctx context.Context, source string, to []string) (*sign
 	return img, err
 }
 
-// sign signs one image.
-func (f *signFlags) sign(ctx context.Context, img *sign.Image, lockFile string) (*signResult, error) {
+// sign signs one image, and the results of its tests.
+func (f *signFlags) sign(ctx context.Context, img *sign.Image, lockFile string, tests []attest.Tests) (*signResult, error) {
 	var run attest.Run
 	if f.keyless {
 		run = f.attestedRun()
@@ -108,9 +118,19 @@ func (f *signFlags) sign(ctx context.Context, img *sign.Image, lockFile string) 
 		return nil, err
 	}
 	statements, err := set.Statements()
+	if err == nil && f.documents != "" {
+		_, err = writeSet(set, delivery.LayoutOf(f.documents, set.Variant()))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
+	results, err := set.TestStatements(tests)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	// Before the last of those by which an image counts as signed: a run that was stopped is
+	// done again.
+	statements = slices.Insert(statements, len(statements)-1, results...)
 	display := f.display()
 	defer display.Close()
 	task := display.Start("sign "+img.Source, "statements")

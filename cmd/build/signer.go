@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/sign"
 )
@@ -20,6 +21,8 @@ type signFlags struct {
 	key     string
 	keyless bool
 	signer  *sign.Signer // once it was made
+	// documents is a folder that also gets what is attached, as files; "" for none.
+	documents string
 }
 
 func (f *signFlags) register(c *cobra.Command) {
@@ -50,7 +53,7 @@ func (f *signFlags) String() string  { return f.signer.Trust.String() }
 func (f *signFlags) Command() string { return "build verify-signature " + f.signer.Trust.Flags() }
 
 // Sign is the step sign of a release.
-func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, repositories []string) error {
+func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, tests []attest.Tests, repositories []string) error {
 	if err := f.makeSigner(ctx); err != nil {
 		return err
 	}
@@ -58,7 +61,7 @@ func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, repositor
 	if err != nil {
 		return err
 	}
-	_, err = f.sign(ctx, img, lockFile)
+	_, err = f.sign(ctx, img, lockFile, tests)
 	return err
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/suite"
+	"github.com/xavieralpha/derper/internal/verify"
 )
 
 // runners run images.
@@ -27,6 +28,7 @@ var runners = []string{"native", "docker"}
 // testOptions are the flags of build test.
 type testOptions struct {
 	runner, junit, run string
+	results            string
 	timeout            time.Duration
 }
 
@@ -58,6 +60,7 @@ an image that you do not trust in a virtual machine.`,
 	f.StringVar(&o.runner, "runner", "native", "`what` runs the image: native or docker")
 	cli.Offer(c, "runner", runners...)
 	f.StringVar(&o.junit, "junit", "", "also write the result to `file`, in JUnit's form")
+	f.StringVar(&o.results, "results", "", "also write what passed, on which digest, to `file`, for build sign --tests")
 	f.StringVar(&o.run, "run", "", "test only what matches this regular `expression`, such as probe/")
 	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "`time` for a case; another platform than this machine's gets three times as long")
 	out := newPrinter(e, c)
@@ -120,6 +123,9 @@ func (e *env) test(ctx context.Context, o testOptions, source string, platforms 
 	if err == nil && o.junit != "" {
 		var junit bytes.Buffer
 		err = errors.Join(suite.WriteJUnit(&junit, source, report.Platforms), atomicfile.Write(o.junit, junit.Bytes()))
+	}
+	if err == nil && o.results != "" {
+		err = writeTests(o.results, report.Tests(verify.ThisProgram().Version))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("test: %w", err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -17,7 +18,7 @@ import (
 
 // realTools are what does the work of a release: this program's other commands.
 func (o *releaseOptions) realTools() release.Tools {
-	return release.Tools{Update: o.updateLock, Compile: o.compilePrograms, Build: o.buildImages, Test: o.testImage, Verify: o.verifyImage}
+	return release.Tools{Update: o.updateLock, Compile: o.compilePrograms, Build: o.buildImages, Test: o.testImage, Verify: o.verifyImage, Confirmed: o.confirmed}
 }
 
 // updateLock is the step update: the lock that follows on base.
@@ -73,12 +74,15 @@ func (o *releaseOptions) buildImages(ctx context.Context, lockFile, compiled, la
 }
 
 // testImage is the step test.
-func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) error {
-	_, err := o.test(ctx, testOptions{runner: o.Runner, junit: report, timeout: 2 * time.Minute}, layout, platforms, io.Discard)
+func (o *releaseOptions) testImage(ctx context.Context, layout string, platforms []lock.Platform, report string) ([]attest.Tests, error) {
+	found, err := o.test(ctx, testOptions{runner: o.Runner, junit: report, timeout: 2 * time.Minute}, layout, platforms, io.Discard)
 	if coded, ok := errors.AsType[*cli.Error](err); ok && strings.HasPrefix(coded.Hint, "the log ") {
 		coded.Hint = "nothing was pushed; the log of each failed case is above, and " + report + " has all cases"
 	}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	return found.Tests(verify.ThisProgram().Version), nil
 }
 
 // verifyImage is the step verify: everything that the registries serve is read, and

@@ -27,12 +27,14 @@ import (
 // verifyOptions are the flags of build verify.
 type verifyOptions struct {
 	inputFlags
-	html, source, attest string
-	trustCache, prove    bool
-	thisProgram          bool
-	builder              string
-	require              int
-	rebuilders           []string
+	html, source      string
+	attest, attestTo  string
+	trustCache, prove bool
+	thisProgram       bool
+	builder           string
+	require           int
+	rebuilders        []string
+	rebuilderFolder   string
 }
 
 // newVerify is build verify. The report goes to stdout, as text or as JSON.
@@ -63,7 +65,9 @@ checkout of it at the commit that built.
 With --source, the release is also proven from upstream's git repository: that
 its tag names the commit, and that the commit's tree is the module. With
 --attest, what was found is signed and attached to the image in its registry;
-with --require N, N of the rebuilders that you name must have done so.
+with --require N, N of the rebuilders that you name must have done so. Whoever
+may not write to the image's repository attaches it to the same digest in
+another one, with --attest-to.
 
 Exit code 0 says that everything asked for was verified, 3 that something
 differs, 1 that it could not be found out.`,
@@ -85,8 +89,10 @@ differs, 1 that it could not be found out.`,
 	f.BoolVar(&o.thisProgram, "this-program", false, "compare with what this program makes, and with nothing else")
 	f.StringVar(&o.builder, "builder", "", "the `folder` of a checkout whose program builds what this one makes otherwise, for the image of a fork")
 	f.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in with the word keyless, and attach it to the image")
+	f.StringVar(&o.attestTo, "attest-to", "", "attach it to the digest in this `repository`, which need not have the image (default that of the image)")
 	f.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
 	f.StringArrayVar(&o.rebuilders, "rebuilder", nil, "trust this rebuilder: the `file` of a public key, or IDENTITY,ISSUER[,REPOSITORY]; may be repeated")
+	f.StringVar(&o.rebuilderFolder, "rebuilders", "", "trust the rebuilders in this `folder`, such as rebuilders in this project's repository")
 	out := newPrinter(e, c)
 	c.PreRunE = func(_ *cobra.Command, refs []string) error { return o.check(refs) }
 	c.RunE = func(c *cobra.Command, refs []string) error { return e.runVerify(c.Context(), &o, refs, out) }
@@ -129,10 +135,10 @@ func (e *env) runVerify(ctx context.Context, o *verifyOptions, refs []string, ou
 			return cli.Usage("--html: %w", err)
 		}
 	}
-	if v.Keychain, err = e.imageKeychain(refs); err != nil {
+	if v.Rebuilders, err = e.openRebuilders(ctx, o); err != nil {
 		return err
 	}
-	if v.Rebuilders, err = e.openRebuilders(ctx, o); err != nil {
+	if v.Keychain, err = e.imageKeychain(append(placesOf(v.Rebuilders, o.attestTo), refs...)); err != nil {
 		return err
 	}
 	signs := signFlags{env: e, key: o.attest, keyless: o.attest == "keyless"}
@@ -158,7 +164,7 @@ func (e *env) runVerify(ctx context.Context, o *verifyOptions, refs []string, ou
 	}
 	err = errors.Join(report.WriteText(&text), e.workflow().AddSummary(github.Fenced(text.String())), write(e.stdout))
 	if err == nil && o.attest != "" {
-		err = verify.Attest(ctx, report, signs.signer, &registry.Client{Keychain: v.Keychain}, func(format string, args ...any) {
+		err = verify.Attest(ctx, report, signs.signer, &registry.Client{Keychain: v.Keychain}, o.attestTo, func(format string, args ...any) {
 			fmt.Fprintf(e.stderr, format+"\n", args...)
 		})
 	}
@@ -177,9 +183,11 @@ func (o *verifyOptions) check(refs []string) error {
 		return cli.Usage("--cache names what --trust-cache trusts: give both, or none")
 	case o.attest != "" && o.trustCache:
 		return cli.Usage("--attest says that the image was rebuilt from nothing: it cannot be had with --trust-cache")
-	case o.require < 0, (o.require > 0) != (len(o.rebuilders) > 0):
-		return cli.Usage("--require and --rebuilder belong together: how many, and of whom")
-	case o.require > len(o.rebuilders):
+	case o.attest == "" && o.attestTo != "":
+		return cli.Usage("--attest-to says where what --attest signs is attached: give both")
+	case o.require < 0, (o.require > 0) != (len(o.rebuilders) > 0 || o.rebuilderFolder != ""):
+		return cli.Usage("--require and --rebuilder or --rebuilders belong together: how many, and of whom")
+	case o.require > len(o.rebuilders) && o.rebuilderFolder == "":
 		return cli.Usage("--require %d: %d named with --rebuilder", o.require, len(o.rebuilders))
 	case slices.Contains(o.rebuilders, ""):
 		return cli.Usage("--rebuilder names nobody")
@@ -189,6 +197,11 @@ func (o *verifyOptions) check(refs []string) error {
 		return cli.Usage("--this-program and --builder are about an image: name it; the lock is of this program's revision")
 	case len(refs) == 0 && (o.attest != "" || o.require > 0):
 		return cli.Usage("--attest and --require are about an image in a registry: name it")
+	}
+	if o.attestTo != "" {
+		if err := registry.CheckName(o.attestTo); err != nil {
+			return cli.Usage("--attest-to: %w", err)
+		}
 	}
 	return nil
 }
@@ -221,27 +234,6 @@ func (e *env) verify(ctx context.Context, o *verifyOptions, v *verify.Verifier, 
 		err = fmt.Errorf("%s: %w", o.lockFile, err)
 	}
 	return report, err
-}
-
-// openRebuilders is whom the flags trust to have rebuilt an image.
-func (e *env) openRebuilders(ctx context.Context, o *verifyOptions) (verify.Rebuilders, error) {
-	r := verify.Rebuilders{Require: o.require}
-	for _, word := range o.rebuilders {
-		t := trustFlags{key: word}
-		if identity, rest, ok := strings.Cut(word, ","); ok && !registry.IsPath(word) {
-			issuer, repository, _ := strings.Cut(rest, ",")
-			t = trustFlags{identity: identity, issuer: issuer, repository: repository}
-		}
-		trust, err := e.openTrust(ctx, t)
-		if err != nil {
-			return r, fmt.Errorf("verify: --rebuilder %s: %w", word, err)
-		}
-		if slices.ContainsFunc(r.Trust, trust.Overlaps) {
-			return r, cli.Usage("--rebuilder %s: is named twice", word)
-		}
-		r.Trust = append(r.Trust, trust)
-	}
-	return r, nil
 }
 
 // imageKeychain has the credentials for those of these images that are in a registry.

@@ -24,24 +24,35 @@ PLATFORM	DIGEST	SIGNATURE	PROVENANCE	SBOM
 {{with .Variant}}variant {{.}}
 {{end}}{{end}}`
 
+const testResultsText = `{{with .Cases}}
+PLATFORM	TESTS	PASSED	SKIPPED	FAILED	TESTED BY
+{{range $.Subjects}}{{$platform := .Platform}}{{range .Tests}}{{$platform}}	{{.Result}}	{{len .Passed}}	{{len .Skipped}}	{{len .Failed}}	build {{.Version}} {{.Runner}} on {{.Host}}
+{{end}}{{end}}
+CASE	PASSED ON	SKIPPED ON	FAILED ON
+{{range .}}{{.Name}}	{{.Passed}}	{{.Skipped}}	{{.Failed}}
+{{end}}{{end}}`
+
 // trustFlags say whose signatures count.
 type trustFlags struct{ key, identity, issuer, repository, root string }
 
 func newVerifySignature(e *env) *cobra.Command {
 	var t trustFlags
+	var tests bool
 	c := &cobra.Command{
 		Use:   "verify-signature [flags] REF",
 		Short: "verify the signatures of an image in a registry",
 		Long: `verify-signature verifies that the index of an image in a registry and each
 image in it has a signature, SLSA provenance and an SPDX SBOM, and who signed
 them: a key, or an identity that an issuer vouched for. Exit code 1 says that
-something is missing, or is by somebody else.
+something is missing, or is by somebody else. With --tests, each image must also
+have results of tests, signed by the same, in which no case failed; they are
+shown.
 
 Anybody's workflow on GitHub can call another repository's, and then signs with
 a certificate for that one. So the run must have been one of the identity's own
 repository, on its branch, or of the one that --signer-repository names.`,
 		Example: `  build verify-signature --key cosign.pub registry.example.com/derper:1.102.3
-  build verify-signature camllia/derper:1.102.3 \
+  build verify-signature --tests camllia/derper:1.102.3 \
     --issuer https://token.actions.githubusercontent.com \
     --identity https://github.com/xavieralpha/derper/.github/workflows/sign.yml@refs/heads/main`,
 		Args: cli.One("images"),
@@ -52,6 +63,7 @@ repository, on its branch, or of the one that --signer-repository names.`,
 	f.StringVar(&t.issuer, "issuer", "", "`URL` of who vouches for the identity")
 	f.StringVar(&t.repository, "signer-repository", "", "`URL` of the repository whose run must have signed it, or URL@REF (default that of the identity)")
 	f.StringVar(&t.root, "trusted-root", "", "trusted root `file` of another Sigstore than the public one")
+	f.BoolVar(&tests, "tests", false, "also verify that each image was tested, and show the results")
 	out := newPrinter(e, c)
 	c.PreRunE = func(_ *cobra.Command, args []string) error {
 		if t.key == "" && (t.identity == "" || t.issuer == "") || t.key != "" && (t.identity != "" || t.issuer != "" || t.repository != "" || t.root != "") {
@@ -68,8 +80,15 @@ repository, on its branch, or of the one that --signer-repository names.`,
 			return fmt.Errorf("verify-signature: %w", err)
 		}
 		report, err := e.checkSignatures(c.Context(), args[0], trust)
+		text := verifySignatureText
+		if tests && (err == nil || errors.Is(err, sign.ErrUnverified)) {
+			text += testResultsText
+			if terr := report.RequireTests(); terr != nil && err == nil {
+				err = fmt.Errorf("verify-signature: %w", terr)
+			}
+		}
 		if err == nil || errors.Is(err, sign.ErrUnverified) {
-			if perr := out.print(report, verifySignatureText); perr != nil {
+			if perr := out.print(report, text); perr != nil {
 				return perr
 			}
 		}
@@ -105,9 +124,18 @@ func (e *env) openTrust(ctx context.Context, t trustFlags) (*sign.Trust, error) 
 	if err != nil {
 		return nil, fmt.Errorf("--key: %w", err)
 	}
-	public, err := sign.ParsePublicKey(data)
+	trust, err := trustPEM(data)
 	if err != nil {
 		return nil, cli.Failed(fmt.Errorf("--key %s: %w", t.key, err), "it is for the public key, as cosign.pub")
+	}
+	return trust, nil
+}
+
+// trustPEM trusts a public key.
+func trustPEM(key []byte) (*sign.Trust, error) {
+	public, err := sign.ParsePublicKey(key)
+	if err != nil {
+		return nil, err
 	}
 	return sign.TrustKey(public)
 }

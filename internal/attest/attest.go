@@ -306,6 +306,8 @@ type resource struct {
 	Name   string            `json:"name,omitempty"`
 	URI    string            `json:"uri,omitempty"`
 	Digest map[string]string `json:"digest,omitempty"`
+
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 func statement(typ string, predicate any, in lock.Inputs, about ...Subject) ([]byte, error) {

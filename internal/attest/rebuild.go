@@ -8,7 +8,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 )
 
-// TestResult is the type of what somebody found who rebuilt an image.
+// TestResult is the type of what somebody found who rebuilt an image, or tested it.
 // Source: https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md.
 const TestResult = "https://in-toto.io/attestation/test-result/v0.1"
 
@@ -31,35 +31,67 @@ type Rebuild struct {
 // rebuildTest begins the names of the tests in the predicate.
 const rebuildTest = "rebuild "
 
+// Outcomes of a test result.
+const passed, failed = "PASSED", "FAILED"
+
+// program begins the URI of this project's program, before its version.
+const program = lock.DefaultSource + "/cmd/build@"
+
+// testResult is the predicate. Skipped is this project's: the specification lets readers
+// ignore what they do not know.
 type testResult struct {
 	Result        string     `json:"result"` // PASSED, WARNED or FAILED
 	Configuration []resource `json:"configuration"`
 	Passed        []string   `json:"passedTests"`
 	Warned        []string   `json:"warnedTests"`
 	Failed        []string   `json:"failedTests"`
+	Skipped       []string   `json:"skippedTests,omitempty"`
+}
+
+// newResult is the result of tests of a kind, which begins their names.
+func newResult(kind string, pass, skip, fail []string) testResult {
+	prefixed := func(names []string) []string {
+		tests := make([]string, len(names)) // not null in JSON
+		for i, name := range names {
+			tests[i] = kind + name
+		}
+		return tests
+	}
+	p := testResult{Result: passed, Passed: prefixed(pass), Warned: []string{}, Failed: prefixed(fail), Skipped: prefixed(skip)}
+	if len(fail) > 0 {
+		p.Result = failed
+	}
+	return p
+}
+
+// of are the names of the tests of a kind.
+func (p *testResult) of(kind string) (pass, skip, fail []string, err error) {
+	read := func(tests []string) (names []string) {
+		for _, t := range tests {
+			if name, ok := strings.CutPrefix(t, kind); ok && name != "" {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	pass, skip, fail = read(p.Passed), read(p.Skipped), read(p.Failed)
+	if (p.Result == passed) != (len(fail) == 0) {
+		err = errors.New("its result is not that of its tests")
+	}
+	return pass, skip, fail, err
 }
 
 // Statement is the in-toto statement about the digests that were compared; the first
 // is what the signature is attached to.
 func (r Rebuild) Statement(about ...Subject) (Statement, error) {
-	prefixed := func(names []string) []string {
-		tests := make([]string, len(names)) // not null in JSON
-		for i, name := range names {
-			tests[i] = rebuildTest + name
-		}
-		return tests
-	}
-	p := testResult{Result: "PASSED", Passed: prefixed(r.Passed), Warned: []string{}, Failed: prefixed(r.Failed)}
-	if len(r.Failed) > 0 {
-		p.Result = "FAILED"
-	}
+	p := newResult(rebuildTest, r.Passed, nil, r.Failed)
 	modules, err := resources(Modules(r.Inputs, r.Host))
 	if err != nil {
 		return Statement{}, fmt.Errorf("attest: %w", err)
 	}
-	p.Configuration = append(modules, resource{Name: "verifier", URI: lock.DefaultSource + "/cmd/build@" + r.Version})
+	p.Configuration = append(modules, resource{Name: "verifier", URI: program + r.Version})
 	if r.Builder != "" {
-		p.Configuration = append(p.Configuration, resource{Name: "builder", URI: lock.DefaultSource + "/cmd/build@" + r.Builder})
+		p.Configuration = append(p.Configuration, resource{Name: "builder", URI: program + r.Builder})
 	}
 	data, err := statement(TestResult, p, r.Inputs, about...)
 	return Statement{Type: TestResult, Payload: data, Subjects: about[:1]}, err
@@ -72,17 +104,8 @@ func ParseRebuild(statement []byte) (passed, failed []string, err error) {
 	if err := parse(statement, TestResult, &p); err != nil {
 		return nil, nil, fmt.Errorf("attest: rebuild: %w", err)
 	}
-	read := func(tests []string) (names []string) {
-		for _, t := range tests {
-			if name, ok := strings.CutPrefix(t, rebuildTest); ok && name != "" {
-				names = append(names, name)
-			}
-		}
-		return names
-	}
-	passed, failed = read(p.Passed), read(p.Failed)
-	if (p.Result == "PASSED") != (len(failed) == 0) {
-		return nil, nil, errors.New("attest: rebuild: its result is not that of its tests")
+	if passed, _, failed, err = p.of(rebuildTest); err != nil {
+		return nil, nil, fmt.Errorf("attest: rebuild: %w", err)
 	}
 	return passed, failed, nil
 }

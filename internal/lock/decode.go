@@ -14,10 +14,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// decode reads a document into what it is a document of, and refuses what encoding/json lets pass: keys
+// Decode reads a document into what it is a document of, and refuses what encoding/json lets pass: keys
 // that are unknown, repeat or differ in case, null, and a second document. Its errors
 // have the line and column of the piece at fault, and its key.
-func decode(data []byte, document any) error {
+func Decode(data []byte, document any) error {
 	err := json.Unmarshal(data, document, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(refuseNull)))
 	var syntax *jsontext.SyntacticError
 	var semantic *json.SemanticError

@@ -38,7 +38,7 @@ func Parse(data []byte) (*Lock, error) {
 		return nil, otherSchema(schema) // whose keys are not known
 	}
 	l := new(Lock)
-	if err := decode(data, l); err != nil {
+	if err := Decode(data, l); err != nil {
 		return nil, err
 	}
 	if err := l.check(); err != nil {

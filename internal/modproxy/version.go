@@ -109,6 +109,15 @@ func (c *Client) Resolve(ctx context.Context, path, name string) (*Info, error) 
 	return info, nil
 }
 
+// Serves asks whether a proxy gives out the zip of a version, and leaves it there. The error is
+// nil if it does; [NotServed] tells whether it was its answer.
+func (c *Client) Serves(ctx context.Context, m module.Version) error {
+	if err := c.read(ctx, m, ".zip", func(*body) error { return nil }); err != nil {
+		return fmt.Errorf("%s: %w", m, err)
+	}
+	return nil
+}
+
 // GoMod fetches a version's go.mod. It must be the one that the checksum database
 // knows, else the error is a [*SumError].
 func (c *Client) GoMod(ctx context.Context, m module.Version) ([]byte, error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/atomicfile"
+	"github.com/xavieralpha/derper/internal/attest"
 )
 
 // A journal says which steps were done, and for what: a file for each step, so that
@@ -28,6 +29,8 @@ type entry struct {
 	Program string `json:"program"`
 	With    string `json:"with,omitempty"`
 	Command string `json:"command,omitempty"`
+	// Tests are the results of the step test, of this part.
+	Tests []attest.Tests `json:"tests,omitempty"`
 	// Base is the digest of the lock that the step update started from, Changes what
 	// it found for the notes.
 	Base    string   `json:"base,omitempty"`

@@ -87,6 +87,10 @@ type Notes struct {
 	Changes []string
 	// Verify has commands that check signature and attestations; may be empty.
 	Verify []string
+	// Known is how many rebuilders are known; Confirmed, by variant, are the names of those
+	// who attest that they rebuilt the image.
+	Known     int
+	Confirmed map[string][]string
 }
 
 // A Variant is what the notes are about a variant.
@@ -102,6 +106,16 @@ type Variant struct {
 // Write writes the notes in Markdown. The same notes give the same bytes.
 func (n *Notes) Write(w io.Writer) error {
 	return notesTemplate.Execute(w, n)
+}
+
+// Alone reports whether nobody but those who release it has attested a rebuild.
+func (n *Notes) Alone() bool {
+	for _, names := range n.Confirmed {
+		if len(names) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Default is the first variant. All variants are made of the same inputs.
@@ -166,6 +180,8 @@ Index ` + "`{{.Image.Digest}}`" + `, tags {{range $i, $tag := .Tags}}{{if $i}}, 
 {{range .Image.Platforms}}| {{.Platform}} | {{size .Bytes}} |{{if $v.Before}} {{$v.Change .}} |{{end}} ` + "`{{.Manifest}}`" + ` |
 {{end}}{{range .Gone}}
 No longer there: {{.Platform}}
+{{end}}{{with $.Known}}{{$by := index $.Confirmed $v.Name}}
+{{len $by}} of {{.}} known rebuilders confirmed this image{{range $i, $name := $by}}{{if $i}},{{else}}:{{end}} {{$name}}{{end}}.
 {{end}}
 {{end}}## Verify
 
@@ -174,7 +190,9 @@ Build it yourself and compare:
 ` + "```sh" + `
 {{range .Variants}}go run github.com/xavieralpha/derper/cmd/build@main verify {{index $.Repositories 0}}@{{.Image.Digest}}
 {{end}}` + "```" + `
-{{if .Verify}}
+{{if .Alone}}
+Nobody else has confirmed it yet. How to: https://github.com/xavieralpha/derper/blob/main/docs/rebuilders.md
+{{end}}{{if .Verify}}
 Who made it, and of what:
 
 ` + "```sh" + `

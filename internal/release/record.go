@@ -42,6 +42,7 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 		}
 		n.Variants = append(n.Variants, note)
 	}
+	r.confirmed(ctx, l, n)
 	command := r.journal.entries["sign"].Command
 	if r.Signer != nil {
 		command = r.Signer.Command()
@@ -64,6 +65,24 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 	}
 	l.Published = &lock.Published{Revision: l.Inputs.Revision, Index: l.Indexes()}
 	return r.Recorder.Record(ctx, l, pages, b.String())
+}
+
+// confirmed looks which rebuilders attest the images. A release does not wait for any, nor
+// fail for want of their word.
+func (r *Release) confirmed(ctx context.Context, l *lock.Lock, n *Notes) {
+	if r.Tools.Confirmed == nil {
+		return
+	}
+	n.Confirmed = map[string][]string{}
+	for _, v := range n.Variants {
+		names, known, err := r.Tools.Confirmed(ctx, r.Repositories[0]+"@"+v.Image.Digest, l.Inputs.Platforms)
+		if err != nil {
+			r.say("the notes name no rebuilders: %v", err)
+			n.Known, n.Confirmed = 0, nil
+			return
+		}
+		n.Known, n.Confirmed[v.Name] = known, names
+	}
 }
 
 // pages are the pages of the repository that are about the newest stable release.
@@ -175,12 +194,14 @@ func (f LocalRecorder) Withdraw(_ context.Context, l *lock.Lock, _ string, _ []s
 }
 
 // A GitHubRecorder writes a release down on GitHub: a commit of the lock, then a
-// release whose notes name the index.
+// release whose notes name the index, with its files.
 type GitHubRecorder struct {
 	*github.Client
 	// LockFile is the lock of the checkout, as a path in the repository; Branch is
 	// the branch to commit to, and Built the commit that was built.
 	LockFile, Branch, Built string
+	// Folder is the folder of the release, with the files to keep with it.
+	Folder string
 }
 
 // Recorded reports whether there is a release of the image's version that names its
@@ -189,8 +210,8 @@ func (g GitHubRecorder) Recorded(ctx context.Context, l *lock.Lock) (bool, error
 	return g.Released(ctx, l.Inputs.Version(), l.Output().Index)
 }
 
-// Record commits the lock and the pages, unless somebody else changed them since the
-// checkout, and makes the release at the commit. Its parent is the commit that was built: so
+// Record commits the lock, unless somebody else changed it since the checkout, and the pages,
+// and makes the release at the commit. Its parent is the commit that was built: so
 // the release's git tag leads to the source of what made the image.
 func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, pages map[string][]byte, notes string) error {
 	version := l.Inputs.ImageVersion()
@@ -198,8 +219,13 @@ func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, pages map[stri
 	if err != nil {
 		return err
 	}
+	assets, err := Assets(g.Folder, l)
+	if err != nil {
+		return err
+	}
 	_, err = g.Release(ctx, github.ReleaseNotes{
 		Tag: version.String(), Commit: commit, Notes: notes, Index: l.Output().Index, Prerelease: lock.ChannelOf(version.Tailscale) == lock.Unstable,
+		Assets: assets,
 	})
 	return err
 }
@@ -214,11 +240,7 @@ func (g GitHubRecorder) commit(ctx context.Context, l *lock.Lock, parent string,
 		Files: []github.File{{Path: filepath.ToSlash(filepath.Clean(g.LockFile)), Old: old, New: next}},
 	}
 	for path, content := range pages {
-		old, err := os.ReadFile(filepath.FromSlash(path))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		change.Files = append(change.Files, github.File{Path: path, Old: old, New: content})
+		change.Files = append(change.Files, github.File{Path: path, New: content, Replace: true})
 	}
 	return g.Commit(ctx, change)
 }

@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -65,20 +66,24 @@ type Tools struct {
 	// folder compiled, if that is there; the default variant into layout. It records what
 	// came out in a lock that has no outputs.
 	Build func(ctx context.Context, lockFile, compiled, layout string) error
-	// Test tests the images of a variant, for these platforms. It writes a report in JUnit's
-	// form.
-	Test func(ctx context.Context, layout string, platforms []lock.Platform, report string) error
+	// Test tests the images of a variant, for these platforms, and returns what came out for
+	// each. It writes a report in JUnit's form.
+	Test func(ctx context.Context, layout string, platforms []lock.Platform, report string) ([]attest.Tests, error)
 	// Verify rebuilds the images that references name.
 	Verify func(ctx context.Context, l *lock.Lock, references []string) error
+	// Confirmed is who of the rebuilders known, by name, attests that the image that a
+	// reference names is what they rebuilt, for these platforms.
+	Confirmed func(ctx context.Context, reference string, platforms []lock.Platform) (names []string, known int, err error)
 }
 
 // A Signer signs images.
 type Signer interface {
 	// String names the key or the identity.
 	String() string
-	// Sign signs what is in layout and attests what it is made of, in the
-	// repositories. What is signed already stays as it is.
-	Sign(ctx context.Context, lockFile, layout string, repositories []string) error
+	// Sign signs what is in layout and attests what it is made of and how it was tested, in
+	// the repositories. What is signed already stays as it is. Results of what is not in
+	// layout are refused.
+	Sign(ctx context.Context, lockFile, layout string, tests []attest.Tests, repositories []string) error
 	// Signed reports whether that was done for everything that references name.
 	Signed(ctx context.Context, references []string) (bool, error)
 	// Command is how anybody checks it, but for the reference. It is valid after
@@ -131,7 +136,8 @@ type Release struct {
 	Quiet bool
 
 	journal journal
-	whole   bool // all steps run on this machine
+	whole   bool                    // all steps run on this machine
+	tested  map[Part][]attest.Tests // by the step test, for the journal
 }
 
 // A Result is what became of a release.
@@ -387,6 +393,7 @@ func (r *Release) carryOut(ctx context.Context, s *Step, parts []Part) error {
 	if s.Name != "update" && !s.Ahead { // the one has more to say, of the other nothing depends
 		e := r.entry(s.Needs)
 		for _, part := range parts {
+			e.Tests = r.tested[part]
 			if err := r.journal.put(s.Name, part, e); err != nil {
 				return err
 			}

@@ -97,6 +97,21 @@ func TestNotes(t *testing.T) {
 		t.Log(text)
 	}
 
+	const become = "docs/rebuilders.md\n"
+	if !strings.Contains(text, become) || strings.Contains(text, "known rebuilders") {
+		t.Errorf("nobody is known as a rebuilder:\n%s", text)
+	}
+	n.Known, n.Confirmed = 3, map[string][]string{lock.Default: {"alice", "bob"}}
+	b.Reset()
+	if err := n.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"2 of 3 known rebuilders confirmed this image: alice, bob.\n", "0 of 3 known rebuilders confirmed this image.\n"} {
+		if !strings.Contains(b.String(), want) || strings.Contains(b.String(), become) {
+			t.Errorf("the notes have no %q, or say that nobody did:\n%s", want, b.String())
+		}
+	}
+
 	// The first release has nothing to compare with.
 	n.Variants[0].Before = nil
 	b.Reset()

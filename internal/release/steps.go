@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/delivery"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -96,6 +97,7 @@ func variantsOf(parts []Part) (names []string) {
 
 // test tests the variants one after the other, each on all its platforms.
 func (r *Release) test(ctx context.Context, l *lock.Lock, parts []Part) error {
+	r.tested = map[Part][]attest.Tests{}
 	for _, v := range l.Inputs.Variants {
 		var platforms []lock.Platform
 		for _, p := range parts {
@@ -106,11 +108,34 @@ func (r *Release) test(ctx context.Context, l *lock.Lock, parts []Part) error {
 		if platforms == nil {
 			continue
 		}
-		if err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(testName+"-"+v.Name+".xml")); err != nil {
+		report := testName + "-" + v.Name
+		if r.Platforms != nil { // other machines have the others
+			report += "-" + platforms[0].Slug()
+		}
+		tests, err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(report+".xml"))
+		if err != nil {
 			return err
+		}
+		for _, t := range tests {
+			part := Part{v.Name, t.Platform}
+			r.tested[part] = append(r.tested[part], t)
 		}
 	}
 	return nil
+}
+
+// results are what the step test found for a variant, as the journal has it: it may come from
+// other machines, and whoever signs looks that it is of the images at hand.
+func (r *Release) results(in lock.Inputs, variant string) (tests []attest.Tests, err error) {
+	for _, p := range in.Platforms {
+		part := Part{variant, p}
+		found := r.journal.entries[entryName("test", part)].Tests
+		if len(found) == 0 {
+			return nil, fmt.Errorf("%s: the journal has no results of the step test for %s: run it again", r.Folder, part)
+		}
+		tests = append(tests, found...)
+	}
+	return tests, nil
 }
 
 func (r *Release) push(ctx context.Context, l *lock.Lock, _ []Part) error {
@@ -188,7 +213,11 @@ func (r *Release) sign(ctx context.Context, l *lock.Lock, _ []Part) error {
 		return nil
 	}
 	for _, v := range l.Inputs.Variants {
-		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), r.Repositories); err != nil {
+		tests, err := r.results(l.Inputs, v.Name)
+		if err != nil {
+			return err
+		}
+		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), tests, r.Repositories); err != nil {
 			return err
 		}
 	}

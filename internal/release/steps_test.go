@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/github"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/lock"
@@ -50,11 +51,12 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 				return use("compile " + strings.Join(variants, "+"))
 			},
 			Build: func(context.Context, string, string, string) error { return use("build") },
-			Test: func(_ context.Context, layout string, p []lock.Platform, report string) error {
+			Test: func(_ context.Context, layout string, p []lock.Platform, report string) (tests []attest.Tests, err error) {
 				for _, p := range p {
 					use("test " + filepath.Base(layout) + " " + string(p) + " " + filepath.Base(report))
+					tests = append(tests, attest.Tests{Platform: p, Digest: filepath.Base(layout), Passed: []string{"whole"}})
 				}
-				return nil
+				return tests, nil
 			},
 			Verify: func(_ context.Context, _ *lock.Lock, refs []string) error {
 				for _, ref := range refs {
@@ -110,7 +112,7 @@ func TestOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A journal that comes from elsewhere skips nothing.
-	if want := 2*len(l.Inputs.Platforms) + 2; len(*used) != want || (*used)[1] != "test dist linux/amd64 test-default.xml" || (*used)[want-len(l.Inputs.Platforms)] != "test dist-nonroot linux/amd64 test-nonroot.xml" {
+	if want := 2*len(l.Inputs.Platforms) + 2; len(*used) != want || (*used)[1] != "test dist linux/amd64 test-default-linux-amd64.xml" || (*used)[want-len(l.Inputs.Platforms)] != "test dist-nonroot linux/amd64 test-nonroot.xml" {
 		t.Errorf("build, one platform, all platforms, the other variant: %q", *used)
 	}
 	r.Variants = []string{"debug"}
@@ -164,6 +166,77 @@ func TestOrder(t *testing.T) {
 	}
 	if err := run("push"); !errors.As(err, &order) || order.Step != "build" {
 		t.Errorf("another lock: %v", err)
+	}
+}
+
+// testSigner is a signer that notes the results of tests that it gets.
+type testSigner struct {
+	Signer
+	signed map[string][]attest.Tests // by layout
+}
+
+func (*testSigner) String() string  { return "key" }
+func (*testSigner) Command() string { return "build verify-signature" }
+
+func (s *testSigner) Sign(_ context.Context, _, layout string, tests []attest.Tests, _ []string) error {
+	s.signed[filepath.Base(layout)] = tests
+	return nil
+}
+
+// TestResultsAreSigned guards that what machines found that test, each some platforms, is what
+// is signed, of each variant its own, and that nothing is signed that has none.
+func TestResultsAreSigned(t *testing.T) {
+	name, l := locked(t, secondVariant)
+	r, _ := fake(t, name)
+	signer := &testSigner{signed: map[string][]attest.Tests{}}
+	run := func(step string) error {
+		r.Signer = nil
+		if step == "sign" {
+			r.Signer = signer
+		}
+		_, err := r.Run(t.Context(), Named(step))
+		return err
+	}
+	must := func(step string) {
+		t.Helper()
+		if err := run(step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must("update")
+	must("build")
+	for _, variant := range l.Inputs.VariantNames() {
+		for _, platforms := range [][]lock.Platform{l.Inputs.Platforms[:1], l.Inputs.Platforms[1:]} {
+			r.Variants, r.Platforms = []string{variant}, platforms
+			must("test")
+		}
+	}
+	r.Variants, r.Platforms = nil, nil
+	if err := r.journal.put("push", Part{}, entry{Images: digestsOf(l), Repositories: r.Repositories}); err != nil {
+		t.Fatal(err)
+	}
+	must("verify")
+	must("sign")
+	for _, v := range l.Inputs.Variants {
+		layout := layoutName + v.Suffix
+		var platforms []lock.Platform
+		for _, found := range signer.signed[layout] {
+			platforms = append(platforms, found.Platform)
+			if found.Digest != layout || !slices.Equal(found.Passed, []string{"whole"}) {
+				t.Errorf("%s: signed: %+v", layout, found)
+			}
+		}
+		if !slices.Equal(platforms, l.Inputs.Platforms) {
+			t.Errorf("%s: results of %q are signed, not of %q", layout, platforms, l.Inputs.Platforms)
+		}
+	}
+	clear(signer.signed)
+	part := Part{lock.Default, l.Inputs.Platforms[1]}
+	if err := r.journal.put("test", part, entry{Images: digestsOf(l)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("sign"); err == nil || !strings.Contains(err.Error(), "no results of the step test for "+part.String()) || len(signer.signed) > 0 {
+		t.Errorf("no results of %s: %v, signed %v", part, err, signer.signed)
 	}
 }
 
@@ -281,7 +354,7 @@ func TestRecorderOnGitHub(t *testing.T) {
 	server := githubtest.New(t, map[string]string{lock.File: string(content)})
 	_, l = locked(t, nil)
 	t.Chdir(filepath.Dir(name))
-	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main", ""}
+	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main", "", "release"}
 	recorded := func(want bool) {
 		t.Helper()
 		if got, err := g.Recorded(t.Context(), l); got != want || err != nil {
@@ -314,13 +387,6 @@ func TestRecorderOnGitHub(t *testing.T) {
 		t.Errorf("releases %+v", r)
 	}
 
-	// The next checkout has the page.
-	if err := os.MkdirAll("docs", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile("docs/variables.md", pages["docs/variables.md"], 0o644); err != nil {
-		t.Fatal(err)
-	}
 	// The unstable channel's first: there is no such lock yet.
 	l.Inputs.Tailscale.Version, g.LockFile = "v1.105.7", lock.Unstable.File()
 	if err := g.Record(t.Context(), l, pages, "what is new\n"); err != nil {

@@ -79,7 +79,10 @@ const (
 	layoutName   = "dist" // and, of other variants, their suffixes
 	journalName  = "journal"
 	notesName    = "notes.md"
-	testName     = "test" // and a variant
+	testName     = "test" // and a variant, and a platform for the report of some
+	// DocumentsName is the folder with what is attested, as files, and of other variants
+	// their suffixes.
+	DocumentsName = "attestations"
 )
 
 // Steps are the steps of a release, in their order.
@@ -96,7 +99,7 @@ var Steps = []*Step{
 		Needs: Layout | Images | Push, run: (*Release).push},
 	{Name: "verify", Does: "rebuild what the repositories serve, and compare",
 		Needs: Sources | Images | Pull, variants: true, once: true, run: (*Release).verify},
-	{Name: "sign", Does: "sign the images and attest what they are made of, in all repositories",
+	{Name: "sign", Does: "sign the images, attest contents and tests, in all repositories",
 		Needs: Layout | Images | Push | Identity, run: (*Release).sign},
 	{Name: "tag", Does: "move the tags of all variants, in all repositories",
 		Needs: Layout | Images | Push, run: (*Release).tag},

@@ -36,6 +36,21 @@ var ErrNotThere = errors.New("is not in the repository")
 // bundle that one repository has and another has not is copied. A run after one that was
 // interrupted does what that left.
 func Attach(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
+	index := statements[0].Subjects[0].Descriptor.Digest
+	for _, r := range repositories {
+		if has, err := r.Has(ctx, index); err != nil {
+			return nil, err
+		} else if !has {
+			return nil, fmt.Errorf("%s: %s: %w", r, index, ErrNotThere)
+		}
+	}
+	return AttachElsewhere(ctx, statements, signer, repositories, step)
+}
+
+// AttachElsewhere is Attach in repositories that need not have what the statements are about:
+// registries accept what refers to a digest that they do not have.
+// Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-manifests-with-subject.
+func AttachElsewhere(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
 	total, done := 0, 0
 	advance := func(count *int) {
 		*count++
@@ -46,12 +61,6 @@ func Attach(ctx context.Context, statements []attest.Statement, signer *Signer, 
 	known := make([]map[v1.Hash][][]byte, len(repositories)) // bundles by what they are about
 	for i, r := range repositories {
 		results[i].Repository, known[i] = r.String(), map[v1.Hash][][]byte{}
-		index := statements[0].Subjects[0].Descriptor.Digest
-		if has, err := r.Has(ctx, index); err != nil {
-			return nil, err
-		} else if !has {
-			return nil, fmt.Errorf("%s: %s: %w", r, index, ErrNotThere)
-		}
 		for _, s := range statements {
 			total += len(s.Subjects)
 			for _, subject := range s.Subjects {

@@ -23,6 +23,11 @@ type Checked struct {
 	Verified map[string]*Verified `json:"verified"`
 	// Problems says, for each of [attest.Types] that could not, why.
 	Problems map[string]string `json:"problems,omitempty"`
+	// Tests are the results of tests of the image: see [Report.RequireTests].
+	Tests []attest.Tests `json:"tests,omitempty"`
+
+	tests   []attest.Tests
+	refused []string // why results of tests do not count
 }
 
 // ErrUnverified says that something that should be signed is not, or not by whom it
@@ -51,10 +56,13 @@ func Check(ctx context.Context, r *registry.Repository, index v1.ImageIndex, tru
 			v, err := trust.Verify(b, digest)
 			if refused, ok := errors.AsType[*RefusedError](err); ok {
 				reasons[refused.Type] = append(reasons[refused.Type], refused.Why)
+			} else if err == nil && v.Type == attest.TestResult {
+				c.addTests(v.Statement)
 			} else if err == nil && c.Verified[v.Type] == nil {
 				c.Verified[v.Type] = v
 			}
 		}
+		c.refused = append(c.refused, reasons[attest.TestResult]...)
 		for _, typ := range attest.Types {
 			if c.Verified[typ] == nil {
 				slices.Sort(reasons[typ])

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -121,14 +122,14 @@ func CheckReference(ctx context.Context, client *registry.Client, ref string, tr
 func (*Report) Types() []string { return attest.Types }
 
 // kinds are what people call the types of statements.
-var kinds = map[string]string{attest.Signature: "signature", attest.SLSA: "provenance", attest.SPDX: "SBOM"}
+var kinds = map[string]string{attest.Signature: "signature", attest.SLSA: "provenance", attest.SPDX: "SBOM", attest.TestResult: "test results"}
 
 // Reasons are why statements are refused: many for the same reason, which is said once.
 func (r *Report) Reasons() (lines []string) {
 	var reasons []string
 	about := map[string][]string{}
 	for _, s := range r.Subjects {
-		for _, typ := range attest.Types {
+		for _, typ := range append(slices.Clone(attest.Types), attest.TestResult) {
 			if why := s.Problems[typ]; why != "" {
 				if about[why] == nil {
 					reasons = append(reasons, why)

@@ -5,11 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/probe"
 	"github.com/xavieralpha/derper/internal/progress"
 )
@@ -66,4 +69,27 @@ func RunAll(ctx context.Context, cfg Config, source string, images []v1.Image, t
 		}
 	}
 	return report, nil
+}
+
+// Tests are the results as they are attested, by a version of this project's program.
+func (r *Report) Tests(version string) []attest.Tests {
+	list := []attest.Tests{} // not null in JSON
+	for _, p := range r.Platforms {
+		t := attest.Tests{
+			Digest: p.Digest, Platform: lock.Platform(p.Platform),
+			TestedBy: attest.TestedBy{Runner: p.Runner, Host: runtime.GOOS + "/" + runtime.GOARCH, Version: version},
+		}
+		for _, row := range p.Rows {
+			switch row.Result {
+			case probe.Pass:
+				t.Passed = append(t.Passed, row.Name)
+			case probe.Skip:
+				t.Skipped = append(t.Skipped, row.Name)
+			case probe.Fail:
+				t.Failed = append(t.Failed, row.Name)
+			}
+		}
+		list = append(list, t)
+	}
+	return list
 }

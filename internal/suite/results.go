@@ -23,6 +23,7 @@ type Rows = probe.Checks
 // it.
 type Results struct {
 	Platform string        `json:"platform"`
+	Digest   string        `json:"digest"`  // of the image's manifest
 	Variant  string        `json:"variant"` // as the image says, such as default
 	Runner   string        `json:"runner"`
 	Time     time.Time     `json:"time"` // when the first case began

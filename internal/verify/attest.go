@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -25,19 +26,24 @@ func Scratch() (dir string, remove func() error, err error) {
 	return dir, func() error { return cache.RemoveAll(dir) }, nil
 }
 
-// Attest signs what a report found and attaches it to the images in their registries. say
-// is called with what became of each.
-func Attest(ctx context.Context, r *Report, signer *sign.Signer, client *registry.Client, say func(format string, args ...any)) error {
+// Attest signs what a report found and attaches it to the images in their registries, or to
+// their digests in the repository to, which need not have them; "" for none. say is called
+// with what became of each.
+func Attest(ctx context.Context, r *Report, signer *sign.Signer, client *registry.Client, to string, say func(format string, args ...any)) error {
 	for _, s := range r.Subjects {
 		if s.Statement == nil {
 			say("%s: not attested: it is in no registry, or could not be verified", s.Ref)
 			continue
 		}
-		repository, err := client.Open(ctx, s.Ref, registry.Push)
+		attach := sign.Attach
+		if to != "" {
+			attach = sign.AttachElsewhere
+		}
+		repository, err := client.Open(ctx, cmp.Or(to, s.Ref), registry.Push)
 		if err != nil {
 			return fmt.Errorf("attest: %w", err)
 		}
-		done, err := sign.Attach(ctx, []attest.Statement{*s.Statement}, signer, []*registry.Repository{repository}, func(int, int) {})
+		done, err := attach(ctx, []attest.Statement{*s.Statement}, signer, []*registry.Repository{repository}, func(int, int) {})
 		if err != nil {
 			return fmt.Errorf("attest %s: %w", s.Ref, err)
 		}
@@ -45,7 +51,12 @@ func Attest(ctx context.Context, r *Report, signer *sign.Signer, client *registr
 		if done[0].Attached == 0 {
 			what = "was there already, attached to"
 		}
-		say("%s: attestation by %s %s %s", s.Ref, signer.Trust, what, s.Digest)
+		if to != "" {
+			what += " " + repository.String() + "@" + s.Digest
+		} else {
+			what += " " + s.Digest
+		}
+		say("%s: attestation by %s %s", s.Ref, signer.Trust, what)
 	}
 	return nil
 }

@@ -28,7 +28,24 @@ type Rebuilders struct {
 	// Require is the least number of those in Trust who must attest that the image is
 	// what they rebuilt, on all platforms that are to be verified.
 	Require int
-	Trust   []*sign.Trust
+	Trust   []Rebuilder
+}
+
+// A Rebuilder is somebody who rebuilds images.
+type Rebuilder struct {
+	*sign.Trust
+	// Name is what people call the rebuilder, "" for nobody whom they know.
+	Name string
+	// Repository is where the attestations are if the rebuilder may not attach them to the
+	// image itself: on the same digest, in a repository that need not have the image.
+	Repository string
+}
+
+func (r Rebuilder) String() string {
+	if r.Name != "" {
+		return r.Name + " (" + r.Trust.String() + ")"
+	}
+	return r.Trust.String()
 }
 
 // rebuilders looks who has attested an image. It comes before the rebuild: what is
@@ -41,17 +58,16 @@ func (j *job) rebuilders(ctx context.Context) error {
 	if j.found.opened.Repository == nil {
 		return fmt.Errorf("%w: it is in no registry, so nothing is attached to it", ErrRebuilders)
 	}
-	bundles, err := sign.Bundles(ctx, j.found.opened.Repository, j.found.opened.Entries[0].Digest)
-	if err != nil {
-		return fmt.Errorf("attestations: %w", registry.Explain(ctx, err))
+	var err error
+	client := &registry.Client{Keychain: j.Keychain}
+	if j.subject.Rebuilders, err = r.ask(ctx, client, j.found.opened.Repository, j.found.opened.Entries[0].Digest, j.wanted()); err != nil {
+		return err
 	}
 	var lacking []string
-	for _, trust := range r.Trust {
-		c := j.rebuilder(bundles, trust)
+	for _, c := range j.subject.Rebuilders {
 		if c.Result != Pass {
 			lacking = append(lacking, c.Name+" "+c.Note)
 		}
-		j.subject.Rebuilders = append(j.subject.Rebuilders, c)
 	}
 	if count := len(r.Trust) - len(lacking); count < r.Require {
 		return fmt.Errorf("%w: %d of those trusted, %d are required: %s", ErrRebuilders, count, r.Require, strings.Join(lacking, "; "))
@@ -59,18 +75,67 @@ func (j *job) rebuilders(ctx context.Context) error {
 	return nil
 }
 
-// rebuilder looks what one of those who are trusted has attested. One attestation must be
-// of all platforms, and then no lesser one takes anything away; one that found a
+// ask looks what each has attested of an index, for these platforms.
+func (r Rebuilders) ask(ctx context.Context, client *registry.Client, repository *registry.Repository, digest v1.Hash, platforms []lock.Platform) (checks []Check, err error) {
+	bundles, err := sign.Bundles(ctx, repository, digest)
+	if err != nil {
+		return nil, fmt.Errorf("attestations: %w", registry.Explain(ctx, err))
+	}
+	for _, by := range r.Trust {
+		all := bundles
+		var unread error
+		if by.Repository != "" {
+			var theirs [][]byte
+			own, err := client.Open(ctx, by.Repository, registry.Pull)
+			if err == nil {
+				theirs, err = sign.Bundles(ctx, own, digest)
+			}
+			unread, all = err, append(slices.Clone(bundles), theirs...)
+		}
+		c := by.attested(all, digest, platforms)
+		if unread != nil && c.Result == Skip {
+			c.Note = "could not be asked: " + diff.Printable(registry.Explain(ctx, unread).Error())
+		}
+		checks = append(checks, c)
+	}
+	return checks, ctx.Err()
+}
+
+// Confirmed are the names of those who attest that what a reference with a digest names is
+// what they rebuilt, on all of these platforms.
+func (r Rebuilders) Confirmed(ctx context.Context, client *registry.Client, ref string, platforms []lock.Platform) (names []string, err error) {
+	repository, err := client.Open(ctx, ref, registry.Pull)
+	var top v1.Descriptor
+	if err == nil {
+		top, err = repository.Resolve(ctx)
+	}
+	var checks []Check
+	if err == nil {
+		checks, err = r.ask(ctx, client, repository, top.Digest, platforms)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range checks {
+		if c.Result == Pass {
+			names = append(names, r.Trust[i].Name)
+		}
+	}
+	return names, nil
+}
+
+// attested looks what one of those who are trusted has attested of an index. One attestation
+// must be of all platforms, and then no lesser one takes anything away; one that found a
 // difference does.
-func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
-	c := Check{Level: LevelRebuilder, Name: trust.String(), Result: Skip, Note: "has attested nothing"}
+func (r Rebuilder) attested(bundles [][]byte, digest v1.Hash, platforms []lock.Platform) Check {
+	c := Check{Level: LevelRebuilder, Name: r.String(), Result: Skip, Note: "has attested nothing"}
 	note := func(s string) {
 		if c.Result != Pass {
 			c.Note = s
 		}
 	}
 	for _, b := range bundles {
-		v, err := trust.Verify(b, j.found.opened.Entries[0].Digest)
+		v, err := r.Verify(b, digest)
 		if err != nil {
 			// Attestations of others also end here: they did not sign with this key. Two
 			// get a note: what this one signed about another image, and what others signed
@@ -94,7 +159,7 @@ func (j *job) rebuilder(bundles [][]byte, trust *sign.Trust) Check {
 			c.Result, c.Note = Fail, "attests that what it rebuilt differs on "+diff.Printable(strings.Join(failed, ", "))
 			return c
 		default:
-			lacks := slices.DeleteFunc(j.wanted(), func(p lock.Platform) bool { return slices.Contains(passed, string(p)) })
+			lacks := slices.DeleteFunc(slices.Clone(platforms), func(p lock.Platform) bool { return slices.Contains(passed, string(p)) })
 			if len(lacks) > 0 {
 				note("attests a rebuild, but not of " + list(lacks))
 				continue

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,7 +64,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		v := f.verifier(t)
 		v.Rebuilders = Rebuilders{Require: n}
 		for _, s := range by {
-			v.Rebuilders.Trust = append(v.Rebuilders.Trust, s.Trust)
+			v.Rebuilders.Trust = append(v.Rebuilders.Trust, Rebuilder{Trust: s.Trust})
 		}
 		return f.run(t, v, ref)
 	}
@@ -91,7 +92,7 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		wantError(t, require(t, ref, 1, alice), ErrRebuilders, "attests a rebuild, but not of linux/arm64")
 		v := f.verifier(t)
 		v.Platforms = f.platforms[:1]
-		v.Rebuilders = Rebuilders{Require: 1, Trust: []*sign.Trust{alice.Trust}}
+		v.Rebuilders = Rebuilders{Require: 1, Trust: []Rebuilder{{Trust: alice.Trust}}}
 		wantVerified(t, f.run(t, v, ref))
 	})
 	t.Run("an attestation of another image", func(t *testing.T) {
@@ -142,6 +143,42 @@ func testRebuilders(t *testing.T, f *fixture, server *registrytest.Registry) {
 		attach(t, ref, eve, attest.Statement{Type: attest.SLSA, Payload: []byte(payload), Subjects: []attest.Subject{{Descriptor: descriptor(t, index, top)}}})
 		wantFirst(t, f.verify(t, ref), LevelBinary, "made by another revision of this project",
 			"names commit "+commit, "of which the signature was not verified", "cmd/build@"+commit+" verify "+ref)
+	})
+	t.Run("attached elsewhere", func(t *testing.T) {
+		// Carol may not write to the image's repository, and hers does not have the image.
+		ref, carol := push(t, "ours", f.index), newSigner(t)
+		v := f.verifier(t)
+		v.Fresh = true
+		report, err := v.References(t.Context(), []string{ref})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"attached to", "was there already"} {
+			var said string
+			say := func(format string, args ...any) { said = fmt.Sprintf(format, args...) }
+			if err := Attest(t.Context(), report, carol, new(registry.Client), server.Repository("carol"), say); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(said, want) || !strings.Contains(said, "/carol@sha256:") {
+				t.Errorf("said %q, want %q", said, want)
+			}
+		}
+		wantError(t, require(t, ref, 1, carol), ErrRebuilders, "has attested nothing")
+		who := Rebuilder{carol.Trust, "carol", server.Repository("carol")}
+		v = f.verifier(t)
+		v.Rebuilders = Rebuilders{1, []Rebuilder{who, {alice.Trust, "alice", "127.0.0.1:1/nowhere"}}}
+		s := f.run(t, v, ref)
+		wantVerified(t, s)
+		if c := s.Rebuilders; c[0].Name != "carol ("+carol.Trust.String()+")" || c[0].Result != Pass || c[1].Result != Skip || !strings.Contains(c[1].Note, "could not be asked: ") {
+			t.Errorf("rebuilders: %+v", c)
+		}
+		if names, err := v.Rebuilders.Confirmed(t.Context(), new(registry.Client), ref, f.platforms); err != nil || !slices.Equal(names, []string{"carol"}) {
+			t.Errorf("confirmed by %q, %v", names, err)
+		}
+		// In that place, too, only what she signed counts.
+		who.Trust = bob.Trust
+		v.Rebuilders = Rebuilders{1, []Rebuilder{who}}
+		wantError(t, f.run(t, v, ref), ErrRebuilders, "carol (key ")
 	})
 	t.Run("not in a registry", func(t *testing.T) {
 		wantError(t, require(t, f.layoutOf(t, f.index), 1, alice), ErrRebuilders, "it is in no registry")
@@ -259,8 +296,8 @@ func TestRebuilderSays(t *testing.T) {
 		{"none", nil, Skip, "has attested nothing"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			j := &job{Verifier: &Verifier{}, found: &found{opened: &registry.Image{Entries: []v1.Descriptor{top}}}, expected: []lock.Platform{"linux/amd64", "linux/arm64"}}
-			if c := j.rebuilder(test.bundles, alice.Trust); c.Result != test.result || c.Note != test.note {
+			c := Rebuilder{Trust: alice.Trust}.attested(test.bundles, top.Digest, []lock.Platform{"linux/amd64", "linux/arm64"})
+			if c.Result != test.result || c.Note != test.note {
 				t.Errorf("%s: %s; want %s: %s", c.Result, c.Note, test.result, test.note)
 			}
 		})
@@ -318,8 +355,8 @@ func TestRebuilderOfAnotherRun(t *testing.T) {
 		{"a stranger, then the rebuilder", [][]byte{mallory, alice}, Pass, "attests that it rebuilt the same, bit for bit"},
 		{"the rebuilder, then a stranger", [][]byte{alice, mallory}, Pass, "attests that it rebuilt the same, bit for bit"},
 	} {
-		j := &job{Verifier: &Verifier{}, found: &found{opened: &registry.Image{Entries: []v1.Descriptor{top}}}, expected: []lock.Platform{"linux/amd64"}}
-		if c := j.rebuilder(test.bundles, trust); c.Result != test.result || c.Note != test.note {
+		c := Rebuilder{Trust: trust}.attested(test.bundles, top.Digest, []lock.Platform{"linux/amd64"})
+		if c.Result != test.result || c.Note != test.note {
 			t.Errorf("%s: %s: %s; want %s: %s", test.name, c.Result, c.Note, test.result, test.note)
 		}
 	}

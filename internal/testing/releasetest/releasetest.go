@@ -44,6 +44,9 @@ type Release struct {
 	server *httptest.Server
 	real   http.Handler // has the toolchain
 	db     http.Handler // checksum database
+	// realURL is where real is; lines are sums of modules that it has, as in go.sum.
+	realURL string
+	lines   map[module.Version]string
 
 	mu       sync.Mutex
 	answer   func(w http.ResponseWriter, req *http.Request) bool
@@ -90,6 +93,7 @@ func New(t testing.TB, root string) *Release {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.realURL = strings.TrimSuffix(target.String(), "/")
 	r.real = &httputil.ReverseProxy{Rewrite: func(req *httputil.ProxyRequest) { req.SetURL(target) }}
 
 	signer, verifier, err := note.GenerateKey(rand.Reader, "sum.example.com")
@@ -195,6 +199,9 @@ func (r *Release) goSum(path, version string) ([]byte, error) {
 	defer r.mu.Unlock()
 	m := module.Version{Path: path, Version: version}
 	sum, ok := r.sums[m]
+	if lines := r.lines[m]; !ok && lines != "" {
+		return []byte(lines), nil
+	}
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
@@ -253,8 +260,11 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	archive, mod, info, project := r.zips[m], r.mods[m], r.infos[m], r.project
 	_, known := r.sums[m]
+	real := archive == nil && (r.lines[m] != "" || known && ext == ".zip") // that is the toolchain
 	r.mu.Unlock()
 	switch {
+	case ok && real:
+		r.real.ServeHTTP(w, req)
 	case ok && !known && project != nil:
 		project.serve(w, req)
 	case !ok || !known:
@@ -265,8 +275,6 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintf(w, `{"Version":%q,"Time":%q}`, m.Version, r.Inputs.Tailscale.Time.Format(time.RFC3339))
 	case ext == ".mod":
 		w.Write(mod)
-	case ext == ".zip" && archive == nil: // the toolchain
-		r.real.ServeHTTP(w, req)
 	case ext == ".zip":
 		w.Write(archive)
 	default:
@@ -324,8 +332,30 @@ func CacheDir(t testing.TB) string {
 	return dir
 }
 
+// UserCacheDir is CacheDir for the real programs, whose packages the user's own cache has
+// compiled.
+func UserCacheDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	share(t, dir, func() (string, error) {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		packages := filepath.Join(user, "derper", "go-build")
+		return packages, os.MkdirAll(packages, 0o755)
+	})
+	t.Cleanup(func() { cache.RemoveAll(dir) })
+	return dir
+}
+
 // ShareInto makes the folder dir a cache as CacheDir's.
 func ShareInto(t testing.TB, dir string) {
+	t.Helper()
+	share(t, dir, sharedPackages)
+}
+
+func share(t testing.TB, dir string, packages func() (string, error)) {
 	t.Helper()
 	c, err := cache.Open(dir)
 	if err != nil {
@@ -334,7 +364,7 @@ func ShareInto(t testing.TB, dir string) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for sub, shared := range map[string]func() (string, error){"toolchain": sharedToolchain, "go-build": sharedPackages} {
+	for sub, shared := range map[string]func() (string, error){"toolchain": sharedToolchain, "go-build": packages} {
 		folder, err := shared()
 		if err == nil {
 			err = os.Symlink(folder, filepath.Join(dir, sub))
