@@ -103,7 +103,7 @@ func (j *job) others(ctx context.Context) error {
 func (j *job) unknown(err error) error {
 	s := j.subject
 	s.Verdict, s.Means, s.MeansNot = Unverified, nil, nil
-	return fmt.Errorf("this program makes %s otherwise, and it cannot be compared with what the revision makes that made it: %w", join(s.otherwise()), err)
+	return fmt.Errorf("this program makes %s otherwise, and the revision of the image cannot be used: %w", join(s.otherwise()), err)
 }
 
 // ofRelease checks that the source of a release has a lock with the image's inputs.
