@@ -42,6 +42,10 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 		}
 		n.Variants = append(n.Variants, note)
 	}
+	var err error
+	if n.Known, err = r.known(l); err != nil {
+		return err
+	}
 	command := r.journal.entries["sign"].Command
 	if r.Signer != nil {
 		command = r.Signer.Command()

@@ -188,7 +188,7 @@ func (r *Release) sign(ctx context.Context, l *lock.Lock, _ []Part) error {
 		return nil
 	}
 	for _, v := range l.Inputs.Variants {
-		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), r.Repositories); err != nil {
+		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), r.path(scansName), r.Repositories); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/testing/githubtest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/vextest"
 )
 
 // locked writes the lock of this repository to a file, changed by edit.
@@ -50,6 +51,13 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 				return use("compile " + strings.Join(variants, "+"))
 			},
 			Build: func(context.Context, string, string, string) error { return use("build") },
+			Scan: func(_ context.Context, lockFile, scans string) error {
+				l, err := lock.Read(lockFile)
+				if err == nil {
+					err = vextest.Scans(l.Inputs).Write(scans)
+				}
+				return err
+			},
 			Test: func(_ context.Context, layout string, p []lock.Platform, report string) error {
 				for _, p := range p {
 					use("test " + filepath.Base(layout) + " " + string(p) + " " + filepath.Base(report))
@@ -86,6 +94,13 @@ func TestOrder(t *testing.T) {
 		if err := run(step); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := run("push"); !errors.As(err, &order) || order.Step != "scan" {
+		t.Errorf("neither scanned nor tested: %v", err)
+	}
+	// A machine scans meanwhile, for which nobody waits but who comes after both.
+	if err := run("scan"); err != nil {
+		t.Fatal(err)
 	}
 	if err := run("push"); !errors.As(err, &order) || order.Step != "test default linux/amd64" {
 		t.Errorf("untested: %v", err)

@@ -84,14 +84,14 @@ func TestScan(t *testing.T) {
 	large, small := lock.Program{Package: "example.com/relay/cmd/one"}, lock.Program{Package: "example.com/relay/cmd/one", Tags: []string{"small"}}
 
 	entries := []vextest.Entry{
-		{"GO-1", "example.com/dep", "1.0.1", "example.com/dep", "Name"},
-		{"GO-2", "example.com/dep", "", "example.com/dep", "Unused"},
-		{"GO-3", "example.com/dep", "1.1.0", "example.com/dep/other", "Name"},
-		{"GO-4", "example.com/dep", "0.9.0", "example.com/dep", "Name"}, // not in this version
-		{"GO-5", "example.com/relay", "1.3.0", "example.com/relay/cmd/two", "main"},
-		{"GO-6", "example.com/absent", "", "example.com/absent", "Name"}, // not linked
-		{"GO-7", vex.Stdlib, strings.TrimPrefix(w.Inputs.Go.Version, "go") + "1", "encoding/hex", "Dump"},
-		{"GO-8", vex.Stdlib, "", "image/png", "Decode"},
+		{ID: "GO-1", Module: "example.com/dep", Fixed: "1.0.1", Package: "example.com/dep", Function: "Name"},
+		{ID: "GO-2", Module: "example.com/dep", Package: "example.com/dep", Function: "Unused"},
+		{ID: "GO-3", Module: "example.com/dep", Fixed: "1.1.0", Package: "example.com/dep/other", Function: "Name"},
+		{ID: "GO-4", Module: "example.com/dep", Fixed: "0.9.0", Package: "example.com/dep", Function: "Name"}, // not in this version
+		{ID: "GO-5", Module: "example.com/relay", Fixed: "1.3.0", Package: "example.com/relay/cmd/two", Function: "main"},
+		{ID: "GO-6", Module: "example.com/absent", Package: "example.com/absent", Function: "Name"}, // not linked
+		{ID: "GO-7", Module: vex.Stdlib, Fixed: strings.TrimPrefix(w.Inputs.Go.Version, "go") + "1", Package: "encoding/hex", Function: "Dump"},
+		{ID: "GO-8", Module: vex.Stdlib, Package: "image/png", Function: "Decode"},
 	}
 	goVersion := "v" + strings.TrimPrefix(w.Inputs.Go.Version, "go")
 	const (

@@ -1,4 +1,4 @@
-// Package vextest makes small vulnerability databases for tests.
+// Package vextest makes small vulnerability databases for tests, and what scans with them say.
 package vextest
 
 import (
@@ -7,6 +7,11 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/plan"
+	"github.com/xavieralpha/derper/internal/vex"
 )
 
 // An Entry is an advisory of a small database.
@@ -23,7 +28,6 @@ const Modified = "2026-08-21T00:00:00Z"
 
 // Database makes a folder in the form of https://go.dev/security/vuln/database.
 func Database(t testing.TB, entries ...Entry) string {
-	t.Helper()
 	t.Helper()
 	type object = map[string]any
 	dir := t.TempDir()
@@ -62,4 +66,18 @@ func Database(t testing.TB, entries ...Entry) string {
 	write("index/db", object{"modified": Modified})
 	write("index/modules", modules)
 	return dir
+}
+
+// Scans are those of the entrypoint and of all programs of a lock, as if each of the
+// programs had these findings.
+func Scans(in lock.Inputs, findings ...vex.Finding) vex.Scans {
+	modified, err := time.Parse(time.RFC3339, Modified)
+	if err != nil {
+		panic(err)
+	}
+	scans := vex.Scans{{Program: plan.Entrypoint, Own: true, Modified: modified}}
+	for _, p := range in.Programs {
+		scans = append(scans, &vex.Scan{Program: p.Name(), Own: in.SourceOf(p).Own(), Modified: modified, Findings: findings})
+	}
+	return scans
 }
