@@ -23,7 +23,7 @@ type signResult struct {
 const signText = `{{range .}}{{.Source}}
 {{.Index}}
 signed by {{.Signer}}
-{{range .Repositories}}{{.Repository}}: {{.Attached}} attached, {{.Present}} were there
+{{range .Repositories}}{{.Repository}}: {{.Attached}} attached, {{.Present}} were there{{with .Removed}}, {{.}} older ones removed{{end}}
 {{end}}{{end}}`
 
 func newSign(e *env) *cobra.Command {
@@ -39,6 +39,7 @@ arguments are OCI layouts that were pushed, by paths that begin with ./, ../ or
 /, or references with digests. Only what the lock records is signed: the index,
 and each image in it. What is there already is left as it is. Nothing but the
 digest counts: no tag is read or moved. Credentials are those of build push.
+With --scans it attaches an OpenVEX document, too, and removes older ones.
 
 With --key it signs with a private key in PEM, cosign's encrypted ones or plain
 ones, ECDSA P-256 or Ed25519; the password comes from COSIGN_PASSWORD or is
@@ -52,6 +53,7 @@ public log.`,
 	in.registerLock(c)
 	registerTo(c, &to, "to attach to", "that of the reference; for a layout "+publishedIn)
 	f.register(c)
+	registerScans(c, &f.scans, "to attach as an OpenVEX document")
 	out := newPrinter(e, c)
 	c.PreRunE = func(c *cobra.Command, _ []string) error {
 		switch {
@@ -111,13 +113,16 @@ func (f *signFlags) sign(ctx context.Context, img *sign.Image, lockFile string) 
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	display := f.display()
-	defer display.Close()
-	task := display.Start("sign "+img.Source, "statements")
-	attached, err := sign.Attach(ctx, statements, f.signer, img.Repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
-	task.End(err)
+	if f.scans != "" {
+		statement, err := vexOf(f.scans, lockFile, set.Variant().Name, set.Subjects, names(img))
+		if err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+		statements = append(statements, statement)
+	}
+	attached, err := f.attach(ctx, img, statements)
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, err
 	}
 	return &signResult{registry.Describe(img.Source), set.Subjects[0].Descriptor.Digest.String(), f.String(), attached}, nil
 }

@@ -19,6 +19,7 @@ type signFlags struct {
 	sigstoreFiles
 	key     string
 	keyless bool
+	scans   string       // a file of build scan
 	signer  *sign.Signer // once it was made
 }
 
@@ -50,7 +51,8 @@ func (f *signFlags) String() string  { return f.signer.Trust.String() }
 func (f *signFlags) Command() string { return "build verify-signature " + f.signer.Trust.Flags() }
 
 // Sign is the step sign of a release.
-func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, repositories []string) error {
+func (f *signFlags) Sign(ctx context.Context, lockFile, layout, scans string, repositories []string) error {
+	f.scans = scans
 	if err := f.makeSigner(ctx); err != nil {
 		return err
 	}
