@@ -49,6 +49,7 @@ type Release struct {
 	lines   map[module.Version]string
 
 	mu       sync.Mutex
+	forward  string // what modules begin with that come from the user's module proxy
 	answer   func(w http.ResponseWriter, req *http.Request) bool
 	git      http.Handler // has the repository, if there is one
 	infos    map[module.Version][]byte
@@ -197,6 +198,7 @@ func (r *Release) goSum(path, version string) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := module.Version{Path: path, Version: version}
+	r.fetch(m)
 	sum, ok := r.sums[m]
 	if lines := r.lines[m]; !ok && lines != "" {
 		return []byte(lines), nil
@@ -257,6 +259,7 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	ext := filepath.Ext(file)
 	m := module.Version{Path: path, Version: strings.TrimSuffix(file, ext)}
 	r.mu.Lock()
+	r.fetch(m)
 	archive, mod, info := r.zips[m], r.mods[m], r.infos[m]
 	_, known := r.sums[m]
 	real := archive == nil && (r.lines[m] != "" || known && ext == ".zip") // that is the toolchain
