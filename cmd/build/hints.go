@@ -17,6 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/revision"
 	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
@@ -105,6 +106,8 @@ var verifyHints = hints{
 	{is(image.ErrNotFound), "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout as ./dist, " +
 		"or an archive of docker save or skopeo as ./image.tar"},
 	{is(image.ErrCorrupt), "no container runtime takes it as it is: fetch or push it again"},
+	{is(revision.ErrUnknown), "for the image of a fork, name a checkout at the commit that built it with --builder; --this-program compares with this program alone, and says what differs"},
+	{is(revision.ErrNoSource), "name a checkout of the fork at the commit that built the image"},
 	{is(image.ErrForeign), "verify is for images that this project's program made: those say what they were made of"},
 	{is(lock.ErrNoOutputs), "record them: " + self() + " --platform all --update-lock"},
 }

@@ -52,6 +52,7 @@ type Release struct {
 	forward  string // what modules begin with that come from the user's module proxy
 	answer   func(w http.ResponseWriter, req *http.Request) bool
 	git      http.Handler // has the repository, if there is one
+	project  *Project     // this project, if it is served
 	infos    map[module.Version][]byte
 	zips     map[module.Version][]byte
 	mods     map[module.Version][]byte
@@ -260,13 +261,15 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	m := module.Version{Path: path, Version: strings.TrimSuffix(file, ext)}
 	r.mu.Lock()
 	r.fetch(m)
-	archive, mod, info := r.zips[m], r.mods[m], r.infos[m]
+	archive, mod, info, project := r.zips[m], r.mods[m], r.infos[m], r.project
 	_, known := r.sums[m]
 	real := archive == nil && (r.lines[m] != "" || known && ext == ".zip") // that is the toolchain
 	r.mu.Unlock()
 	switch {
 	case ok && real:
 		r.real.ServeHTTP(w, req)
+	case ok && !known && project != nil:
+		project.serve(w, req)
 	case !ok || !known:
 		http.NotFound(w, req)
 	case ext == ".info" && info != nil:
