@@ -76,7 +76,8 @@ func (w *hostileWorld) command(t *testing.T, name string, a hostile.Attack, c *h
 	words := strings.Fields(name)
 	switch words[0] {
 	case "verify":
-		args = append(slices.Clone(words), "--lock", w.lock)
+		// What other revisions of this project say is in rows of its own.
+		args = append(slices.Clone(words), "--lock", w.lock, "--this-program")
 		switch {
 		case strings.Contains(name, "--require"):
 			w.attested(t, c)
@@ -84,7 +85,7 @@ func (w *hostileWorld) command(t *testing.T, name string, a hostile.Attack, c *h
 			args = append(args, "--platform", "linux/amd64", "--rebuilder", w.public)
 		case strings.Contains(name, "--attest"):
 			source = strings.TrimSuffix(c.Serve(t, nil), ":1") + "@" + c.Index
-			return append(args, w.private, "--platform", "linux/amd64", source), source
+			return []string{"verify", "--lock", w.lock, "--this-program", "--attest", w.private, "--platform", "linux/amd64", source}, source
 		default:
 			source = a.Open(t, w.good, c)
 		}

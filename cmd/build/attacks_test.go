@@ -18,7 +18,7 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/hostile"
 )
 
-var rewriteTable = flag.Bool("table", false, "let TestAttacks write docs/attacks.md")
+var rewriteTable = flag.Bool("table", false, "let TestAttacks and TestVariablesPage write their pages")
 
 const attacksFile = "../../docs/attacks.md"
 
@@ -43,7 +43,7 @@ type met struct {
 // passes, and one that is refused with words that do not say why.
 func TestAttacks(t *testing.T) {
 	w := newHostileWorld(t)
-	rows := slices.Concat(w.images(), w.signatures(t), modules(t), upstreams(t), locks(w), relays(t))
+	rows := slices.Concat(w.images(), w.revisions(t), w.signatures(t), modules(t), upstreams(t), locks(w), relays(t))
 	cells := make([]string, len(rows))
 	// Most compare; some wait for what does not come.
 	working, waiting := make(chan bool, 3), make(chan bool, 24)
@@ -176,7 +176,7 @@ var (
 // shownWords are the words of a verdict for the table: the first explanation, or the error.
 func shownWords(m met, in lock.Inputs) string {
 	var words string
-	if why := whyBlock.FindStringSubmatch(m.stdout); why != nil {
+	if why := whyBlock.FindStringSubmatch(m.stdout); why != nil && m.code != cli.ExitFailed {
 		words = why[1] + ": " + why[2]
 	} else if fail := firstFail.FindStringSubmatch(m.stdout); fail != nil {
 		words = fail[1] + ": " + fail[2]

@@ -41,6 +41,9 @@ type env struct {
 	sigstore func(ctx context.Context, files sigstoreFiles) (*sign.Sigstore, error)
 	// scratch makes the empty cache in which an image is rebuilt from nothing.
 	scratch func() (dir string, remove func() error, err error)
+	// shared are folders of the cache that another revision's program uses, too, instead of
+	// a copy.
+	shared []string
 	// tools are what does the work of a release.
 	tools func(*releaseOptions) release.Tools
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/xavieralpha/derper/internal/modproxy"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/revision"
 	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/upstream"
 	"github.com/xavieralpha/derper/internal/verify"
@@ -62,6 +63,7 @@ func explain(err error, list hints) error {
 
 // generalHints are for every command.
 var generalHints = hints{
+	{as[*upstream.UnservedError], "try again later, or with another module proxy: GOPROXY=" + modproxy.DefaultProxy},
 	{as[*upstream.MissingError], "a release that was made just now takes some time to be everywhere: try again later"},
 	{as[*upstream.Disagreement], "a tag was moved, or a source was tampered with: find out why before you go on"},
 	{as[*upstream.DowngradeError], "--allow-downgrade goes back, --version names one release"},
@@ -75,6 +77,7 @@ var generalHints = hints{
 	{is(image.ErrNoDocker), "install Docker, or write an archive with --tarball FILE"},
 	{is(modproxy.ErrUnreachable), "check the network, or set GOPROXY to a module proxy that can be reached"},
 	{is(registry.ErrUnreachable), "check the registry's name and the network, or HTTPS_PROXY"},
+	{deniedByGHCR, ghcrHint},
 	{is(sign.ErrReference), "name a layout, as ./dist, or the digest: REPOSITORY@sha256:..."},
 	{is(sign.ErrNotThere), "push it first; what is signed is what is there"},
 	{is(sign.ErrTooMuch), "delete from the registry what does not belong to the image"},
@@ -103,6 +106,8 @@ var verifyHints = hints{
 	{is(image.ErrNotFound), "name a reference such as docker.io/camllia/derper:latest, the folder of an OCI layout as ./dist, " +
 		"or an archive of docker save or skopeo as ./image.tar"},
 	{is(image.ErrCorrupt), "no container runtime takes it as it is: fetch or push it again"},
+	{is(revision.ErrUnknown), "for the image of a fork, name a checkout at the commit that built it with --builder; --this-program compares with this program alone, and says what differs"},
+	{is(revision.ErrNoSource), "name a checkout of the fork at the commit that built the image"},
 	{is(image.ErrForeign), "verify is for images that this project's program made: those say what they were made of"},
 	{is(lock.ErrNoOutputs), "record them: " + self() + " --platform all --update-lock"},
 }
@@ -120,12 +125,20 @@ func layoutHints(dir string) hints {
 	}
 }
 
+// deniedByGHCR reports whether ghcr.io has refused something. It answers 403 and DENIED to a
+// workflow that the package does not let in, whatever the permissions of the job are.
+func deniedByGHCR(err error) bool { return registry.HostOf(err) == "ghcr.io" && registry.Denied(err) }
+
+const ghcrHint = "on ghcr.io a job needs the permission packages: write (to pull, read), and a package that this repository did not make must let it in: " +
+	"the package's page, Package settings, Manage Actions access, Add Repository, role Write; a personal token needs the scope write:packages"
+
 // pushHints are for a push that did not end well.
 var pushHints = hints{
 	{func(err error) bool { e, ok := errors.AsType[*registry.TagError](err); return ok && e.Moves }, "nothing was uploaded and no tag has moved; --retag moves it all the same"},
 	{as[*registry.TagError], "nothing was uploaded and no tag has moved; record the image as another revision (docs/lock.md, Versions and revisions), or give it a name of your own with --tag"},
 	{as[*registry.MoveError], "everything is uploaded, and every tag names a whole image; running it again moves the tags"},
 	{is(image.ErrCorrupt), "no tag has moved; if it is the layout that is corrupt, " + self() + " --platform all --verify-cache writes it anew"},
+	{deniedByGHCR, "no tag has moved; " + ghcrHint},
 	{registry.Denied, "no tag has moved; log in with docker login, or set the registry's variables (build push -h), with the right to push"},
 	{always, "no tag has moved; running it again goes on where it stopped"},
 }

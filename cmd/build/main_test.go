@@ -48,7 +48,9 @@ func TestMain(m *testing.M) {
 	testscript.Main(tidy{m}, map[string]func(){
 		"build": func() {
 			e := standard()
-			e.sumDB = os.Getenv(testSumDB)
+			if e.sumDB = os.Getenv(testSumDB); e.sumDB != "" {
+				e.shared = []string{"toolchain", "go-build"} // as releasetest.ShareInto has them
+			}
 			rehearse(&e)
 			suite.Init() // as main does
 			e.program().Main()

@@ -132,7 +132,9 @@ func TestKilledPush(t *testing.T) {
 		p := &pusher{release: next, registries: registries}
 		var proxies []*registrytest.Proxy
 		for _, r := range registries {
-			proxies = append(proxies, registrytest.NewProxy(t, r))
+			proxy := registrytest.NewProxy(t, r)
+			proxy.Immutable(registrytest.RevisionTags, registrytest.Immutabilities["Docker Hub"])
+			proxies = append(proxies, proxy)
 			p.names = append(p.names, proxies[len(proxies)-1].Repository("derper"+string(rune('a'+number%26))+strings.Repeat("x", number/26)))
 		}
 		release, err := registry.Read(old.Dir, old.Lock)

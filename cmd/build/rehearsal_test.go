@@ -29,6 +29,7 @@ import (
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/suite"
@@ -37,7 +38,9 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
+	"github.com/xavieralpha/derper/internal/testing/vextest"
 	"github.com/xavieralpha/derper/internal/verify"
+	"github.com/xavieralpha/derper/internal/vex"
 )
 
 // Variables by which the program of a rehearsal learns where things are, and what
@@ -47,12 +50,14 @@ const (
 	testSigstore = "DERPER_TEST_SIGSTORE" // trusted root and signing config
 	testTests    = "DERPER_TEST_TESTS"    // "fail" or "kill"
 	testShared   = "DERPER_TEST_SHARED"   // a cache whose toolchain and compiled packages verify has
+	testScans    = "DERPER_TEST_SCANS"    // "fail", or the findings of a scan, in JSON
 )
 
 // rehearse makes this program the one that a rehearsal runs. It differs from the real
-// one in two things. Where tailscale's repository, the checksum database and Sigstore
+// one in three things. Where tailscale's repository, the checksum database and Sigstore
 // are is the rehearsal's. The step test looks whether the images are whole, and runs
-// none of them: what the small release has for a relay only prints its name.
+// none of them: what the small release has for a relay only prints its name. The step scan
+// finds what it is said to find.
 func rehearse(e *env) {
 	repository := os.Getenv(testUpstream)
 	if repository == "" {
@@ -84,6 +89,19 @@ func rehearse(e *env) {
 	real := e.tools
 	e.tools = func(o *releaseOptions) release.Tools {
 		t := real(o)
+		t.Scan = func(_ context.Context, lockFile, scans string) error {
+			var findings []vex.Finding
+			l, err := lock.Read(lockFile)
+			if text := os.Getenv(testScans); text == "fail" {
+				err = errors.New("the database cannot be reached")
+			} else if text != "" && err == nil {
+				err = json.Unmarshal([]byte(text), &findings)
+			}
+			if err != nil {
+				return err
+			}
+			return vextest.Scans(l.Inputs, findings...).Write(scans)
+		}
 		t.Test = func(ctx context.Context, layout string, platforms []lock.Platform, report string) (tests []attest.Tests, err error) {
 			switch os.Getenv(testTests) {
 			case "fail":
@@ -104,7 +122,7 @@ func rehearse(e *env) {
 					TestedBy: attest.TestedBy{Runner: "native", Host: "linux/amd64", Version: "v0.0.0"},
 				})
 			}
-			return tests, err
+			return tests, errors.Join(err, os.WriteFile(report, []byte("<testsuites/>"), 0o644))
 		}
 		return t
 	}
@@ -141,7 +159,9 @@ var (
 	}
 )
 
-func newStage(t *testing.T) *stage {
+// newStage is a stage whose channel stable begins with the inputs that edit makes of those of
+// a rehearsal.
+func newStage(t *testing.T, edit ...func(*stage, *lock.Inputs)) *stage {
 	s := &stage{
 		T:        t,
 		upstream: releasetest.NewRepository(t, releasetest.New(t, "../..")),
@@ -158,6 +178,9 @@ func newStage(t *testing.T) *stage {
 	stable.Inputs.Platforms = []lock.Platform{"linux/amd64", "linux/arm64"}
 	stable.Inputs.Source = "https://git.example.com/" + githubtest.Repository
 	stable.Inputs.Programs, stable.Inputs.Variants = stagedPrograms, stagedVariants
+	for _, f := range edit {
+		f(s, &stable.Inputs)
+	}
 	content, err := stable.Bytes()
 	if err != nil {
 		t.Fatal(err)
@@ -171,8 +194,11 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	s.github = githubtest.New(t, map[string]string{lock.File: string(content), lock.Unstable.File(): string(more), "README.md": "rehearsal\n"})
+	s.github.Immutable()
 	s.github.Hook(func(request string) { s.seen("github", request) })
 	s.sigstore = sigstoretest.New(t, "https://git.example.com/"+githubtest.Repository+"/.github/workflows/sign.yml@refs/heads/main")
+	s.one.Immutable(registrytest.RevisionTags, registrytest.Immutabilities["Docker Hub"])
+	s.two.Immutable(registrytest.RevisionTags, registrytest.Immutabilities["ECR"])
 	for name, r := range map[string]*registrytest.Proxy{"one": s.one, "two": s.two} {
 		r.Hook(func(q registrytest.Request) {
 			if isWrite(q) {
@@ -287,7 +313,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 	if w.repositories == nil {
 		w.repositories = s.repositories()
 	}
-	artifacts := s.TempDir()
+	artifacts, sha := s.TempDir(), s.github.Revision("main")
 	repositories := []string{"--to", strings.Join(w.repositories, ",")}
 	var digests []string
 	var variants, compiling []string // outputs of the job update
@@ -334,7 +360,7 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			// A cache that is named is trusted, so that each machine need not compile the
 			// standard library.
 			args := append([]string{"release", "--step", step.Name, "--cache", filepath.Join(home, ".cache", "derper")}, part...)
-			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"))
+			env := s.env(home, "GITHUB_OUTPUT="+filepath.Join(machine, "output"), "GITHUB_SHA="+sha)
 			if step.Name == "update" {
 				args = append(args, "--update", "--channel", string(w.channel), "--lock", w.channel.File(), "--github", fmt.Sprintf("--again=%v", w.again))
 			}
@@ -536,6 +562,21 @@ func (s *stage) isReleased(version string) {
 	if found.Prerelease || !found.Latest || !strings.Contains(found.Body, l.Output().Index) || !strings.Contains(found.Body, "/sign.yml@refs/heads/main") {
 		s.Errorf("GitHub's release: %+v", found)
 	}
+	if drafts := s.github.Drafts(); len(drafts) > 0 {
+		s.Errorf("GitHub has drafts: %+v", drafts)
+	}
+	var assets []string
+	for _, a := range found.Assets {
+		assets = append(assets, a.Name)
+		if a.Name == lock.File && a.Content != s.github.File(lock.File) {
+			s.Errorf("the release's lock is another one than main's")
+		}
+	}
+	for _, want := range []string{lock.File, "test-default-linux-arm64.xml", "provenance.json", "index.spdx.json", "nonroot-linux-amd64.spdx.json", "debug-provenance.json"} {
+		if !slices.Contains(assets, want) {
+			s.Errorf("the release has the files %q, and not %s", assets, want)
+		}
+	}
 	at, err := s.github.FileAt(found.Commit, lock.File)
 	if err != nil || at != s.github.File(lock.File) {
 		s.Errorf("the release's commit %s has another lock: %v", found.Commit, err)
@@ -631,6 +672,7 @@ func (s *stage) faults(version string) []fault {
 			write(s.T, blobs[0], "another program")
 		}, code: cli.ExitFailed, says: "corrupt"},
 		{step: "build", name: "killed", kill: contains("upstream", ".zip"), code: -1},
+		{step: "scan", name: "no database", env: []string{testScans + "=fail"}, code: cli.ExitFailed, says: "the database cannot be reached"},
 		{step: "test", name: "a case fails", env: []string{testTests + "=fail"}, code: cli.ExitFailed, says: "a case failed"},
 		{step: "test", name: "killed", env: []string{testTests + "=kill"}, code: -1},
 		refuse("push", s.two, isWrite),
@@ -666,7 +708,7 @@ func (s *stage) faults(version string) []fault {
 			}
 		}, code: cli.ExitFailed, says: "somebody else changed it", tags: true},
 		{step: "record", name: "GitHub refuses", begin: refuseGitHub, code: cli.ExitFailed, says: "403 Forbidden", tags: true},
-		{step: "record", name: "killed", kill: contains("github", "PUT"), code: -1, tags: true}, // the lock is committed
+		{step: "record", name: "killed", kill: contains("github", "/assets"), code: -1, tags: true}, // the lock is committed, and the release is a draft
 	}
 }
 
@@ -710,6 +752,7 @@ func TestRehearsal(t *testing.T) {
 		return
 	}
 	s.theFork()
+	s.theWeekAfter()
 
 	var table strings.Builder
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
@@ -847,6 +890,90 @@ func (s *stage) published(f failure) string {
 	}
 }
 
+// theWeekAfter checks that what becomes known of a published image is attached to it, once, and
+// moves nothing else.
+func (s *stage) theWeekAfter() {
+	s.Helper()
+	l, tags := s.lockOn(lock.File), s.tags()
+	findings := `[{"id":"GO-1","module":"example.com/dep","version":"v1.0.0","level":2}]`
+	for _, again := range []bool{false, true} {
+		dir := s.newHome()
+		write(s.T, filepath.Join(dir, lock.File), s.github.File(lock.File))
+		s.mu.Lock()
+		s.writes = 0
+		s.mu.Unlock()
+		for _, args := range [][]string{
+			{"release", "--step", "update"}, {"release", "--step", "scan"},
+			{"release", "--step", "vex", "--keyless", "--to", strings.Join(s.repositories(), ","), "--digests", release.Digests(l.Indexes()).String()},
+		} {
+			env := s.env(dir, testScans+"="+findings, "ACTIONS_ID_TOKEN_REQUEST_URL="+s.sigstore.TokenURL, "ACTIONS_ID_TOKEN_REQUEST_TOKEN="+s.sigstore.Bearer)
+			if code, said := s.start(dir, env, args...); code != cli.ExitOK {
+				s.Fatalf("%q: exit code %d\n%s", args, code, said)
+			}
+		}
+		if wrote := s.writes > 0; wrote == again {
+			s.Errorf("again %v: %d requests that write", again, s.writes)
+		}
+	}
+	if !maps.Equal(s.tags(), tags) {
+		s.Errorf("tags have moved: %v, %v", tags, s.tags())
+	}
+	for _, index := range l.Indexes() {
+		for _, r := range s.repositories() {
+			s.isSigned(r + "@" + index)
+			if got := s.documents(r + "@" + index); got != "GO-1 affected" {
+				s.Errorf("%s@%s: %q is attached", r, index, got)
+			}
+		}
+	}
+}
+
+// documents are the statements of the OpenVEX documents that are attached to an image.
+func (s *stage) documents(ref string) (text string) {
+	s.Helper()
+	repository, err := (&registry.Client{}).Open(s.Context(), ref, registry.Pull)
+	if err != nil {
+		s.Fatal(err)
+	}
+	top, err := repository.Resolve(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	bundles, err := sign.Bundles(s.Context(), repository, top.Digest)
+	if err != nil {
+		s.Fatal(err)
+	}
+	var list []string
+	for _, b := range bundles {
+		var bundle struct {
+			Envelope struct{ Payload []byte } `json:"dsseEnvelope"`
+		}
+		var statement struct {
+			Type      string `json:"predicateType"`
+			Predicate struct {
+				Statements []struct {
+					Vulnerability struct{ Name string }
+					Status        string
+				}
+			}
+		}
+		err := json.Unmarshal(b, &bundle)
+		if err == nil {
+			err = json.Unmarshal(bundle.Envelope.Payload, &statement)
+		}
+		if err != nil {
+			s.Fatal(err)
+		}
+		if statement.Type != attest.VEX {
+			continue
+		}
+		for _, v := range statement.Predicate.Statements {
+			list = append(list, v.Vulnerability.Name+" "+v.Status)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
 // theFork checks that somebody else's registries and GitHub get what the lock has,
 // though there is no new release.
 func (s *stage) theFork() {
@@ -908,7 +1035,7 @@ func (s *stage) withdraw() {
 			s.Errorf("withdrawn: %s is %s, not %s", tag, digest, want)
 		}
 	}
-	if r := s.github.Releases(); !strings.HasPrefix(r[len(r)-1].Body, "**Withdrawn.**") || !r[len(r)-1].Prerelease {
+	if r := s.github.Releases(); !strings.HasPrefix(r[len(r)-1].Body, "**Withdrawn.**") {
 		s.Errorf("GitHub's release: %+v", r[len(r)-1])
 	}
 	s.isQuiet(lock.Stable)

@@ -30,6 +30,8 @@ type verifyOptions struct {
 	html, source      string
 	attest, attestTo  string
 	trustCache, prove bool
+	thisProgram       bool
+	builder           string
 	require           int
 	rebuilders        []string
 	rebuilderFolder   string
@@ -52,6 +54,14 @@ or those of --variant, and compares with what the lock records. An image says
 itself which variant it is; the lock at hand, or else this program, must know
 it.
 
+What this program makes otherwise is compared once more: with what the revision
+of this project makes whose release the image is. The git tag of its version
+leads to it; its source is checked against the checksum database, compiled, and
+only builds, without network or secrets; this program compares and judges. The
+report says which revision built. With --this-program, there is no other one. A
+fork that keeps this module's path has no such tag: --builder DIR names a
+checkout of it at the commit that built.
+
 With --source, the release is also proven from upstream's git repository: that
 its tag names the commit, and that the commit's tree is the module. With
 --attest, what was found is signed and attached to the image in its registry;
@@ -63,6 +73,7 @@ Exit code 0 says that everything asked for was verified, 3 that something
 differs, 1 that it could not be found out.`,
 		Example: `  build verify docker.io/camllia/derper:latest
   build verify --platform host --html report.html ghcr.io/me/derper@sha256:...
+  build verify --builder ../fork ghcr.io/me/derper:1.102.3-r1
   build verify --source --require 1 --rebuilder alice.pub camllia/derper
   build verify`,
 	}
@@ -75,6 +86,8 @@ differs, 1 that it could not be found out.`,
 	f.StringVar(&o.html, "html", "", "also write the report to `file`, as one HTML page")
 	f.BoolVar(&o.prove, "source", false, "also prove that git tag, commit, module and checksum database agree")
 	f.StringVar(&o.source, "source-repo", e.upstream, "`URL` or folder of tailscale's git repository, for --source")
+	f.BoolVar(&o.thisProgram, "this-program", false, "compare with what this program makes, and with nothing else")
+	f.StringVar(&o.builder, "builder", "", "the `folder` of a checkout whose program builds what this one makes otherwise, for the image of a fork")
 	f.StringVar(&o.attest, "attest", "", "sign what was found with the private key in `file`, or as the GitHub workflow that this runs in with the word keyless, and attach it to the image")
 	f.StringVar(&o.attestTo, "attest-to", "", "attach it to the digest in this `repository`, which need not have the image (default that of the image)")
 	f.IntVar(&o.require, "require", 0, "pass only when `N` rebuilders attest the same")
@@ -103,6 +116,14 @@ func (e *env) runVerify(ctx context.Context, o *verifyOptions, refs []string, ou
 	}
 	if err != nil {
 		return explain(err, hints{{is(fs.ErrNotExist), "run it in a checkout, name the lock with --lock, or name an image to verify"}})
+	}
+	if !o.thisProgram {
+		v.Others = &verify.Others{Shared: e.shared}
+		if o.builder != "" { // as a path that stays one wherever it is read
+			if v.Others.Checkout, err = filepath.Abs(o.builder); err != nil {
+				return err
+			}
+		}
 	}
 	if len(refs) == 0 {
 		if v.Variants, err = o.chosenVariants(v.Lock); err != nil {
@@ -170,6 +191,10 @@ func (o *verifyOptions) check(refs []string) error {
 		return cli.Usage("--require %d: %d named with --rebuilder", o.require, len(o.rebuilders))
 	case slices.Contains(o.rebuilders, ""):
 		return cli.Usage("--rebuilder names nobody")
+	case o.thisProgram && o.builder != "":
+		return cli.Usage("--this-program and --builder cannot be combined: one says that no other program builds, the other which one does")
+	case len(refs) == 0 && (o.thisProgram || o.builder != ""):
+		return cli.Usage("--this-program and --builder are about an image: name it; the lock is of this program's revision")
 	case len(refs) == 0 && (o.attest != "" || o.require > 0):
 		return cli.Usage("--attest and --require are about an image in a registry: name it")
 	}

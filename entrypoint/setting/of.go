@@ -50,7 +50,7 @@ func KnownRelease() Release {
 		}
 		for _, k := range []Kind{KindBool, KindInt, KindFloat64, KindDuration, KindString} {
 			if v.fits(k) {
-				r.Flags = append(r.Flags, Flag{Name: v.Flag, Type: k})
+				r.Flags = append(r.Flags, Flag{Name: v.Flag, Type: k, Default: v.Default})
 			}
 		}
 	}
@@ -112,15 +112,17 @@ func (t *Table) takes(name string) bool {
 	return false
 }
 
-// of is the row as it is in a release that has the flag. Where the flag is of another kind
-// than the row, the row's name and help stay, and its default as far as it is a value of that
-// kind; else derper's own counts.
+// of is the row as it is in a release that has the flag. Its default is the flag's, unless it
+// is this project's or derper works it out. Where the flag is of another kind than the row, the
+// row's name and help stay. A default that is no value of the kind is left to derper.
 func (v Variable) of(f Flag) Variable {
 	v.kind = f.Type
-	if v.fits(f.Type) {
-		return v
+	if !v.fits(f.Type) {
+		v.Type, v.other = generic(f.Type), true
 	}
-	v.Type, v.other = generic(f.Type), true
+	if !v.Ours && !f.Computed {
+		v.Default = f.Default
+	}
 	if v.Default != "" {
 		if _, err := v.parse(v.Default); err != nil {
 			v.Default = ""

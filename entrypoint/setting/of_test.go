@@ -146,3 +146,23 @@ func TestOtherKind(t *testing.T) {
 		t.Errorf("what derper refuses: %v", problems)
 	}
 }
+
+// The mistake it guards: a default that upstream changed for good reason, and that the image
+// goes on undoing; or one that is the image's own, and changes with a release.
+func TestDefaults(t *testing.T) {
+	table := flagsOf(nil, Flag{Name: "tcp-user-timeout", Type: KindDuration, Default: "20s"}, Flag{Name: "certmode", Type: KindString, Default: "gcp"},
+		Flag{Name: "secrets-path-prefix", Type: KindString, Computed: true}, Flag{Name: "tcp-write-timeout", Type: KindDuration, Default: "-1s"},
+		Flag{Name: "home", Type: KindString, Default: "blank"}).Table()
+	set, problems := table.Read(nil, nil, "")
+	if len(problems) > 0 {
+		t.Error(problems)
+	}
+	for name, want := range map[string]string{
+		"TCP_USER_TIMEOUT": "20s", "CERT_MODE": "manual", "SECRETS_PREFIX": "prod/derp", "FLAGHOME": "blank",
+		"TCP_WRITE_TIMEOUT": "", // no value of the row's: derper has it
+	} {
+		if v, _ := table.Lookup(name); v.Default != want || set.Get(name) != want || set.Value(name).Origin != FromDefault {
+			t.Errorf("%s is %q, its default %q, want %q", name, set.Get(name), v.Default, want)
+		}
+	}
+}

@@ -53,7 +53,8 @@ type Variable struct {
 	Alias   string // a second name, which wins
 	Flag    string // of derper, without dash; empty when the variable is the entrypoint's own
 	Type    Type
-	Default string // of the image
+	Default string // of the image; that of derper's flag in the release, unless Ours is set
+	Ours    bool   // the default is this project's choice, whatever derper's is
 	Seed    bool   // the seed image camllia/derper has it, with this default
 	Secret  bool   // never printed; NAME_FILE names a file to read it from
 	Help    string
@@ -75,21 +76,21 @@ const unlimited = "9223372036854775807"
 
 // rows are what a person wrote, in the order in which they are documented.
 var rows = []Variable{
-	{Name: "HOSTNAME", Alias: "DERP_HOSTNAME", Flag: "hostname", Type: Host, Default: "127.0.0.1", Seed: true,
+	{Name: "HOSTNAME", Alias: "DERP_HOSTNAME", Flag: "hostname", Type: Host, Default: "127.0.0.1", Ours: true, Seed: true,
 		Help: "DNS name or IP address under which clients reach this relay; the certificate is for it. The container's own name, to which runtimes set it, counts as unset"},
-	{Name: "ADDR", Flag: "a", Type: Address, Default: ":443", Seed: true,
+	{Name: "ADDR", Flag: "a", Type: Address, Default: ":443", Ours: true, Seed: true,
 		Help: "address for HTTPS, as `:port`, `ip:port` or `[ip]:port`; STUN and HTTP bind to the same IP"},
-	{Name: "HTTP_PORT", Flag: "http-port", Type: HTTPPort, Default: "80", Seed: true,
+	{Name: "HTTP_PORT", Flag: "http-port", Type: HTTPPort, Default: "80", Ours: true, Seed: true,
 		Help: "port for HTTP, used for captive portal checks and ACME; -1 switches it off, and clients ask Tailscale's servers instead"},
-	{Name: "STUN_PORT", Flag: "stun-port", Type: Port, Default: "3478", Seed: true,
+	{Name: "STUN_PORT", Flag: "stun-port", Type: Port, Default: "3478", Ours: true, Seed: true,
 		Help: "UDP port for STUN"},
 	{Name: "RUN_STUN", Flag: "stun", Type: Bool, Default: "true", Seed: true,
 		Help: "run the STUN server"},
 	{Name: "RUN_DERP", Flag: "derp", Type: Bool, Default: "true", Seed: true,
 		Help: "run the DERP server; false only for a relay that is being retired"},
-	{Name: "CERT_MODE", Flag: "certmode", Type: CertMode, Default: "manual", Seed: true,
+	{Name: "CERT_MODE", Flag: "certmode", Type: CertMode, Default: "manual", Ours: true, Seed: true,
 		Help: "where the certificate comes from: `manual`, `letsencrypt` or `gcp`"},
-	{Name: "CERT_DIR", Flag: "certdir", Type: Path, Default: "derper-certs", Seed: true,
+	{Name: "CERT_DIR", Flag: "certdir", Type: Path, Default: "derper-certs", Ours: true, Seed: true,
 		Help: "directory for certificates, and for the node key and tailscaled's state; keep it in a volume"},
 	{Name: "ACME_EMAIL", Flag: "acme-email", Type: Text,
 		Help: "contact address for the ACME account; gcp requires it"},
@@ -99,7 +100,7 @@ var rows = []Variable{
 		Help: "ACME external account binding: HMAC key in base64; gcp requires it. derper takes it as an argument only, so the process list shows it"},
 	{Name: "ACME_IP_CERTS", Flag: "acme-ip-certs", Type: Bool, Default: "false",
 		Help: "get Let's Encrypt certificates for the relay's IP addresses; needs CERT_MODE=letsencrypt and port 80"},
-	{Name: "VERIFY_CLIENTS", Flag: "verify-clients", Type: Bool, Default: "true", Seed: true,
+	{Name: "VERIFY_CLIENTS", Flag: "verify-clients", Type: Bool, Default: "true", Ours: true, Seed: true,
 		Help: "let in only nodes that a tailscaled knows: the host's, or the one in this image (TS_AUTHKEY)"},
 	{Name: "VERIFY_NODES", Type: Path,
 		Help: "file with the node keys to let in, one `nodekey:…` a line, read again when it changes; takes the place of VERIFY_CLIENTS unless that is set"},
@@ -137,7 +138,7 @@ var rows = []Variable{
 		Help: "setec server to get the mesh key from"},
 	{Name: "SECRETS_PREFIX", Flag: "secrets-path-prefix", Type: Text, Default: "prod/derp", Seed: true,
 		Help: "prefix of the mesh key's name in setec"},
-	{Name: "SECRETS_CACHEDIR", Flag: "secrets-cache-dir", Type: Path, Default: "derper-secrets", Seed: true,
+	{Name: "SECRETS_CACHEDIR", Flag: "secrets-cache-dir", Type: Path, Default: "derper-secrets", Ours: true, Seed: true,
 		Help: "file to cache setec secrets in, whatever the flag is called"},
 	{Name: "BOOTSTRAP_DNS", Flag: "bootstrap-dns-names", Type: HostList, Seed: true,
 		Help: "names to serve at /bootstrap-dns, comma-separated"},
@@ -149,7 +150,7 @@ var rows = []Variable{
 		Help: "JSON file with rate limits per client; derper reads it again on SIGHUP"},
 	{Name: "ACCEPT_CONNECTION_LIMIT", Flag: "accept-connection-limit", Type: Rate, Default: "+Inf", Seed: true,
 		Help: "new connections accepted per second. The first one above it ends derper, and all connections with it: the entrypoint starts it again"},
-	{Name: "ACCEPT_CONNECTION_BURST", Flag: "accept-connection-burst", Type: Count, Default: unlimited, Seed: true,
+	{Name: "ACCEPT_CONNECTION_BURST", Flag: "accept-connection-burst", Type: Count, Default: unlimited, Ours: true, Seed: true,
 		Help: "new connections accepted at once before the limit counts; with this default it never does"},
 	{Name: "TCP_KEEPALIVE_TIME", Flag: "tcp-keepalive-time", Type: Span, Default: "10m0s", Seed: true,
 		Help: "TCP keep-alive interval"},

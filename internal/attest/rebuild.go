@@ -20,6 +20,8 @@ type Rebuild struct {
 	// Host is where it was rebuilt, GOOS/GOARCH, and Version the version of this
 	// project's program that did.
 	Host, Version string
+	// Builder is the version of the program that rebuilt it, "" for that program.
+	Builder string
 	// Passed and Failed are the platforms that are the same, bit for bit, and those
 	// that are not, and what else was compared: index, inputs. A failed one makes the
 	// result FAILED.
@@ -88,6 +90,9 @@ func (r Rebuild) Statement(about ...Subject) (Statement, error) {
 		return Statement{}, fmt.Errorf("attest: %w", err)
 	}
 	p.Configuration = append(modules, resource{Name: "verifier", URI: program + r.Version})
+	if r.Builder != "" {
+		p.Configuration = append(p.Configuration, resource{Name: "builder", URI: program + r.Builder})
+	}
 	data, err := statement(TestResult, p, r.Inputs, about...)
 	return Statement{Type: TestResult, Payload: data, Subjects: about[:1]}, err
 }

@@ -20,6 +20,8 @@ type Change struct {
 	New string `json:"new,omitempty"`
 	// Variable is the entrypoint's for the flag.
 	Variable string `json:"variable"`
+	// Kept is the variable's default, where that is the image's own whatever derper's is.
+	Kept string `json:"kept,omitempty"`
 }
 
 // String says what changed, and what that is for who sets the variable.
@@ -30,7 +32,11 @@ func (c Change) String() string {
 	case "removed":
 		return fmt.Sprintf("-%s is gone (%s): a relay for which %s is set does not start", c.Flag, c.Old, c.Variable)
 	}
-	return fmt.Sprintf("-%s (%s) has another %s: %s → %s", c.Flag, c.Variable, c.Change, shown(c.Old), shown(c.New))
+	said := fmt.Sprintf("-%s (%s) has another %s: %s → %s", c.Flag, c.Variable, c.Change, shown(c.Old), shown(c.New))
+	if c.Kept != "" {
+		said += "; the image's stays " + c.Kept
+	}
+	return said
 }
 
 func shown(text string) string { return cmp.Or(text, "none") }
@@ -45,7 +51,11 @@ func Changes(old, new setting.Release) (list []Change) {
 		to, has := after[name]
 		add := func(change, a, b string, of setting.Release) {
 			v, _ := of.Table().ByFlag(name)
-			list = append(list, Change{name, change, a, b, v.Name})
+			c := Change{Flag: name, Change: change, Old: a, New: b, Variable: v.Name}
+			if v.Ours && change == "default" {
+				c.Kept = v.Default
+			}
+			list = append(list, c)
 		}
 		switch {
 		case !had:

@@ -17,16 +17,11 @@ package flags
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"go/ast"
 	"go/token"
 	"go/types"
-	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
@@ -40,31 +35,6 @@ type Package struct {
 	Imports []string // import paths
 	// Open reads one of the files. It is not called for packages whose files are not needed.
 	Open func(name string) ([]byte, error)
-}
-
-// FromList reads what go list -deps -json printed for a program: the packages that it is
-// made of, but for the standard library. The fields that it needs are ImportPath, Name, Dir,
-// GoFiles, CgoFiles, Imports and Standard.
-func FromList(list io.Reader) (packages []Package, err error) {
-	for in := json.NewDecoder(list); ; {
-		var p struct {
-			ImportPath, Name, Dir      string
-			GoFiles, CgoFiles, Imports []string
-			Standard                   bool
-		}
-		if err := in.Decode(&p); errors.Is(err, io.EOF) {
-			return packages, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("go list: %w", err)
-		}
-		if p.Standard {
-			continue
-		}
-		packages = append(packages, Package{
-			Path: p.ImportPath, Name: p.Name, Files: slices.Concat(p.GoFiles, p.CgoFiles), Imports: p.Imports,
-			Open: func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(p.Dir, name)) },
-		})
-	}
 }
 
 // Read returns the flags of the program that is made of the given packages, sorted by name.

@@ -6,8 +6,6 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -297,28 +295,5 @@ func TestErrors(t *testing.T) {
 	}
 	if found, problems, err := Read(nil, "amd64"); len(found) > 0 || problems != nil || err != nil {
 		t.Errorf("of nothing: %v, %q, %v", found, problems, err)
-	}
-}
-
-// The mistake it guards: packages of the standard library among derper's, or none.
-func TestFromList(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "a.go"), []byte("package main"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	packages, err := FromList(strings.NewReader(fmt.Sprintf(`{"ImportPath": "flag", "Standard": true}
-{"ImportPath": "lib", "Incomplete": true}
-{"ImportPath": "cmd/x", "Name": "main", "Dir": %q, "GoFiles": ["a.go"], "CgoFiles": ["c.go"], "Imports": ["flag", "lib"]}
-`, dir)))
-	if err != nil || len(packages) != 2 {
-		t.Fatalf("%v, %v", packages, err)
-	}
-	p := packages[1]
-	data, err := p.Open("a.go")
-	if p.Path != "cmd/x" || !p.mayDefine() || !slices.Equal(p.Files, []string{"a.go", "c.go"}) || string(data) != "package main" || err != nil {
-		t.Errorf("%+v, %q, %v", p, data, err)
-	}
-	if _, err := FromList(strings.NewReader(`{"ImportPath": "li`)); err == nil {
-		t.Error("half a list is taken for a whole one")
 	}
 }

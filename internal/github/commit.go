@@ -34,6 +34,8 @@ type File struct {
 	Old []byte
 	// New is the content to be.
 	New []byte
+	// Replace takes the place of whatever is there: of a file that nobody writes by hand.
+	Replace bool
 }
 
 // Commit commits a change, unless it is on the branch already, and returns the commit: the one
@@ -87,6 +89,8 @@ func (c *Client) has(ctx context.Context, commit string, change Change) (bool, e
 		}
 		switch {
 		case there.SHA == blob(f.New):
+		case f.Replace:
+			all = false
 		case f.Old == nil && there.SHA != "" || f.Old != nil && there.SHA != blob(f.Old):
 			return false, fmt.Errorf("github: %s: %s on %s: %w", c.Repository, f.Path, change.Branch, ErrChanged)
 		default:

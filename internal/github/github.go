@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -107,22 +106,26 @@ func do[T any](ctx context.Context, c *Client, operation func() (T, error)) (res
 }
 
 // call makes one request below the repository's address and decodes its answer into
-// result. A *[]byte gets the answer as it is.
+// result, unless that is nil. A *[]byte gets the answer as it is.
 func (c *Client) call(ctx context.Context, method, path string, body, result any) error {
-	what, _, _ := strings.Cut(method+" "+path, "?")
-	var content io.Reader
+	var data []byte
 	if body != nil {
-		data, err := json.Marshal(body)
-		if err != nil {
-			return fmt.Errorf("github: %s: %w", what, err)
+		var err error
+		if data, err = json.Marshal(body); err != nil {
+			return fmt.Errorf("github: %s %s: %w", method, path, err)
 		}
-		content = bytes.NewReader(data)
 	}
+	return c.send(ctx, method, c.API+"/repos/"+c.Repository, path, "application/json", data, result)
+}
+
+// send makes one request for a path below a base, with a body of that content type unless it is nil.
+func (c *Client) send(ctx context.Context, method, base, path, kind string, body []byte, result any) error {
+	what, _, _ := strings.Cut(method+" "+path, "?")
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, c.API+"/repos/"+c.Repository+path, content)
+	req, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("github: %s: not an address: %q", what, c.API)
+		return fmt.Errorf("github: %s: not an address: %q", what, base)
 	}
 	req.Header.Set("Accept", "application/vnd.github+json")
 	req.Header.Set("X-GitHub-Api-Version", "2022-11-28")
@@ -131,7 +134,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, result any
 		req.Header.Set("Authorization", "Bearer "+c.Token)
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -151,10 +154,13 @@ func (c *Client) call(ctx context.Context, method, path string, body, result any
 	if resp.StatusCode >= 300 {
 		return c.refused(what, resp, data)
 	}
-	if raw, ok := result.(*[]byte); ok {
+	switch raw, ok := result.(*[]byte); {
+	case ok:
 		*raw = data
-	} else if err := json.Unmarshal(data, result); err != nil {
-		return fmt.Errorf("github: %s: answer: %w", what, err)
+	case result != nil:
+		if err := json.Unmarshal(data, result); err != nil {
+			return fmt.Errorf("github: %s: answer: %w", what, err)
+		}
 	}
 	return nil
 }

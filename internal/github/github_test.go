@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -49,7 +50,7 @@ func (w *world) writes() (n int) {
 }
 
 func lockChange() Change {
-	return Change{Branch: "main", Files: []File{{lockFile, []byte("old\n"), []byte("new\n")}}, Message: "lock: v1.2.3"}
+	return Change{Branch: "main", Files: []File{{Path: lockFile, Old: []byte("old\n"), New: []byte("new\n")}}, Message: "lock: v1.2.3"}
 }
 
 func TestCommit(t *testing.T) {
@@ -79,10 +80,10 @@ func TestCommitOnParent(t *testing.T) {
 	w := newWorld(t)
 	built, err := w.client.LastCommit(t.Context(), "main", lockFile)
 	w.no(err)
-	w.no(w.server.Push(map[string]string{"README.md": "theirs\n", "new.md": "new\n"}))
+	w.no(w.server.Push(map[string]string{"README.md": "theirs\n", "new.md": "new\n", "docs/variables.md": "another page\n"}))
 	change := lockChange()
 	change.Parent = built
-	change.Files = append(change.Files, File{Path: "docs/variables.md", New: []byte("page\n")})
+	change.Files = append(change.Files, File{Path: "docs/variables.md", New: []byte("page\n"), Replace: true})
 	commit, err := w.client.Commit(t.Context(), change)
 	w.no(err)
 	for path, want := range map[string]string{lockFile: "new\n", "README.md": "theirs\n", "new.md": "new\n", "docs/variables.md": "page\n"} {
@@ -124,7 +125,7 @@ func TestCommitRefusesWhatSomebodyElseChanged(t *testing.T) {
 	}{
 		"changed":  {lockChange(), map[string]string{lockFile: "theirs\n"}},
 		"new":      {Change{Branch: "main", Files: []File{{Path: "new.json", New: []byte("ours")}}, Message: "m"}, map[string]string{"new.json": "theirs"}},
-		"vanished": {Change{Branch: "main", Files: []File{{"gone.json", []byte("old"), []byte("new")}}, Message: "m"}, nil},
+		"vanished": {Change{Branch: "main", Files: []File{{Path: "gone.json", Old: []byte("old"), New: []byte("new")}}, Message: "m"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -192,8 +193,120 @@ func TestWithdraw(t *testing.T) {
 	if released, err := w.client.Released(t.Context(), "v1.2.3", "sha256:aa"); !released || err != nil {
 		t.Errorf("a release that is withdrawn was one: %v, %v", released, err)
 	}
-	if n := w.writes(); n != 2 {
+	if n := w.writes(); n != 3 { // to draft, to publish, to withdraw
 		t.Errorf("requests %q", w.server.Requests())
+	}
+}
+
+// TestWithdrawImmutable guards a release of which only the notes may change.
+func TestWithdrawImmutable(t *testing.T) {
+	w := newWorld(t)
+	w.server.Immutable()
+	r := ReleaseNotes{Tag: "v1.2.3", Commit: "main", Notes: "the notes", Index: "sha256:aa", Assets: map[string][]byte{"a.json": []byte("{}")}}
+	_, err := w.client.Release(t.Context(), r)
+	w.no(err)
+	w.no(w.client.Withdraw(t.Context(), "v1.2.3", "**Withdrawn.**"))
+	r.Index, r.Notes = "sha256:bb", "other notes"
+	_, err = w.client.Release(t.Context(), r) // the notes may be written anew
+	w.no(err)
+	if got := w.server.Releases(); len(got) != 1 || got[0].Prerelease || !strings.HasPrefix(got[0].Body, "other notes") || len(got[0].Assets) != 1 {
+		t.Errorf("%+v", got)
+	}
+	w.no(w.client.Withdraw(t.Context(), "v1.2.3", "**Withdrawn.**"))
+	if got := w.server.Releases()[0]; !strings.HasPrefix(got.Body, "**Withdrawn.**\n\nother notes") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestAssets guards that nobody sees a release without its files: they come first, those of
+// a draft that somebody else's run left are right in the end, and a release that is public
+// gets no more.
+func TestAssets(t *testing.T) {
+	w := newWorld(t)
+	commit, err := w.client.LastCommit(t.Context(), "main", lockFile)
+	w.no(err)
+	r := ReleaseNotes{Tag: "1.2.3-r0", Commit: commit, Notes: "the notes", Index: "sha256:aa",
+		Assets: map[string][]byte{"linux-amd64.spdx.json": []byte(`{"a":1}`), "test-default.xml": []byte("<a/>"), "empty": {}}}
+	check := func(want map[string]string) {
+		t.Helper()
+		list := w.server.Releases()
+		if len(list) != 1 || len(w.server.Drafts()) != 0 || list[0].Commit != commit || !list[0].Latest {
+			t.Fatalf("%+v, drafts %+v", list, w.server.Drafts())
+		}
+		got := map[string]string{}
+		for _, a := range list[0].Assets {
+			got[a.Name] = a.Kind + " " + a.Content
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+	// GitHub takes no asset of that name.
+	w.server.Hook(func(request string) {
+		if strings.HasSuffix(request, "/assets") {
+			w.server.FailNext(githubtest.Refused)
+		}
+	})
+	if _, err := w.client.Release(t.Context(), r); err == nil || !strings.Contains(err.Error(), "asset empty: github: POST /assets: 403") {
+		t.Errorf("%v", err)
+	}
+	if len(w.server.Releases()) != 0 || len(w.server.Drafts()) != 1 {
+		t.Fatalf("published %+v", w.server.Releases())
+	}
+	released, err := w.client.Released(t.Context(), r.Tag, r.Index)
+	if w.no(err); released {
+		t.Error("a draft is no release")
+	}
+	w.server.Hook(nil)
+	draft := r
+	draft.Assets = map[string][]byte{"linux-amd64.spdx.json": []byte(`{"a":2}`), "test-default.xml": []byte("<a/>"), "of-another-run.json": []byte("{}")}
+	w.server.Hook(func(request string) { // all is there but for its publication
+		if strings.HasPrefix(request, "PATCH ") {
+			w.server.FailNext(githubtest.Refused)
+		}
+	})
+	if _, err := w.client.Release(t.Context(), draft); err == nil || len(w.server.Drafts()) != 1 || len(w.server.Drafts()[0].Assets) != 3 {
+		t.Fatalf("%v, drafts %+v", err, w.server.Drafts())
+	}
+	w.server.Hook(nil)
+	_, err = w.client.Release(t.Context(), r)
+	w.no(err)
+	want := map[string]string{"linux-amd64.spdx.json": `application/json {"a":1}`, "test-default.xml": "application/xml <a/>", "empty": "application/octet-stream "}
+	check(want)
+	_, err = w.client.Release(t.Context(), draft) // the same image again
+	w.no(err)
+	check(want)
+	w.server.DeleteReleases()
+
+	// An upload that broke off leaves an asset that is none.
+	w.server.Hook(func(request string) {
+		if strings.HasPrefix(request, "PATCH ") {
+			w.server.FailNext(githubtest.Refused)
+		}
+	})
+	_, _ = w.client.Release(t.Context(), r)
+	w.server.Hook(nil)
+	w.server.BreakUploads()
+	_, err = w.client.Release(t.Context(), r)
+	w.no(err)
+	check(want)
+}
+
+// TestUploadHost guards that the token goes to GitHub alone, whatever an answer says.
+func TestUploadHost(t *testing.T) {
+	for _, test := range []struct{ api, template, want string }{
+		{API, "https://uploads.github.com/repos/a/b/releases/1/assets{?name,label}", "https://uploads.github.com/repos/a/b/releases/1"},
+		{"https://api.octo.ghe.com", "https://uploads.octo.ghe.com/repos/a/b/releases/1/assets{?name,label}", "https://uploads.octo.ghe.com/repos/a/b/releases/1"},
+		{"https://git.example.com/api/v3", "https://git.example.com/api/uploads/repos/a/b/releases/1/assets{?name,label}", "https://git.example.com/api/uploads/repos/a/b/releases/1"},
+		{API, "http://uploads.github.com/repos/a/b/releases/1/assets", ""},
+		{API, "https://uploads.github.com.example.com/repos/a/b/releases/1/assets", ""},
+		{API, "https://example.com/repos/a/b/releases/1/assets", ""},
+		{API, "", ""},
+	} {
+		got, err := (&Client{API: test.api}).uploads(test.template)
+		if got != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("%s: %s: %q, %v", test.api, test.template, got, err)
+		}
 	}
 }
 
@@ -307,12 +420,12 @@ func TestFaults(t *testing.T) {
 			}},
 		"release": {
 			func(w *world) error {
-				_, err := w.client.Release(w.Context(), ReleaseNotes{Tag: "v1", Commit: "main", Notes: "n", Index: "i"})
+				_, err := w.client.Release(w.Context(), ReleaseNotes{Tag: "v1", Commit: "main", Notes: "n", Index: "i", Assets: map[string][]byte{"a": []byte("1"), "b": []byte("2")}})
 				return err
 			},
 			func(w *world) bool {
 				r := w.server.Releases()
-				return len(r) == 1 && strings.HasPrefix(r[0].Body, "n\n")
+				return len(r) == 1 && strings.HasPrefix(r[0].Body, "n\n") && len(r[0].Assets) == 2 && len(w.server.Drafts()) == 0
 			}},
 		"failures": {
 			func(w *world) error {

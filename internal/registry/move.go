@@ -173,17 +173,20 @@ func (m *move) forward(ctx context.Context) error {
 
 // set points the tag at a manifest.
 func (m *move) set(ctx context.Context, to *manifest) error {
-	if err := m.repository.put(ctx, m.repository.name.Tag(m.tag.Name), to); err != nil {
-		return err
+	refused := m.repository.put(ctx, m.repository.name.Tag(m.tag.Name), to)
+	if refused != nil && (status(refused) < 400 || status(refused) >= 500) {
+		return refused
 	}
+	// A registry whose tags are immutable refuses the second of two equal requests, and the
+	// first is one whose answer was lost, or another program's.
 	found, err := m.repository.head(ctx, m.repository.name.Tag(m.tag.Name))
-	if err != nil {
-		return err
+	switch {
+	case err == nil && found != nil && found.Digest == to.digest:
+		return nil
+	case refused != nil || err != nil:
+		return cmp.Or(refused, err)
 	}
-	if found == nil || found.Digest != to.digest {
-		return fmt.Errorf("the registry took it and does not point it at %s", to.digest)
-	}
-	return nil
+	return fmt.Errorf("the registry took it and does not point it at %s", to.digest)
 }
 
 // A MoveError says that tags could not be moved, and where each is that was tried.

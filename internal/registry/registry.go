@@ -336,6 +336,8 @@ func final(err error) bool {
 		switch answer.StatusCode {
 		case http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
 			return true
+		case http.StatusConflict, http.StatusPreconditionFailed: // a tag that is immutable
+			return again
 		case http.StatusNotFound: // the upload, and not the blob, if it is in the middle of one
 			return again
 		}

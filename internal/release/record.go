@@ -43,6 +43,10 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 		n.Variants = append(n.Variants, note)
 	}
 	r.confirmed(ctx, l, n)
+	var err error
+	if n.Known, err = r.known(l); err != nil {
+		return err
+	}
 	command := r.journal.entries["sign"].Command
 	if r.Signer != nil {
 		command = r.Signer.Command()
@@ -78,10 +82,10 @@ func (r *Release) confirmed(ctx context.Context, l *lock.Lock, n *Notes) {
 		names, known, err := r.Tools.Confirmed(ctx, r.Repositories[0]+"@"+v.Image.Digest, l.Inputs.Platforms)
 		if err != nil {
 			r.say("the notes name no rebuilders: %v", err)
-			n.Known, n.Confirmed = 0, nil
+			n.Rebuilders, n.Confirmed = 0, nil
 			return
 		}
-		n.Known, n.Confirmed[v.Name] = known, names
+		n.Rebuilders, n.Confirmed[v.Name] = known, names
 	}
 }
 
@@ -194,12 +198,14 @@ func (f LocalRecorder) Withdraw(_ context.Context, l *lock.Lock, _ string, _ []s
 }
 
 // A GitHubRecorder writes a release down on GitHub: a commit of the lock, then a
-// release whose notes name the index.
+// release whose notes name the index, with its files.
 type GitHubRecorder struct {
 	*github.Client
 	// LockFile is the lock of the checkout, as a path in the repository; Branch is
 	// the branch to commit to, and Built the commit that was built.
 	LockFile, Branch, Built string
+	// Folder is the folder of the release, with the files to keep with it.
+	Folder string
 }
 
 // Recorded reports whether there is a release of the image's version that names its
@@ -208,8 +214,8 @@ func (g GitHubRecorder) Recorded(ctx context.Context, l *lock.Lock) (bool, error
 	return g.Released(ctx, l.Inputs.Version(), l.Output().Index)
 }
 
-// Record commits the lock and the pages, unless somebody else changed them since the
-// checkout, and makes the release at the commit. Its parent is the commit that was built: so
+// Record commits the lock, unless somebody else changed it since the checkout, and the pages,
+// and makes the release at the commit. Its parent is the commit that was built: so
 // the release's git tag leads to the source of what made the image.
 func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, pages map[string][]byte, notes string) error {
 	version := l.Inputs.ImageVersion()
@@ -217,8 +223,13 @@ func (g GitHubRecorder) Record(ctx context.Context, l *lock.Lock, pages map[stri
 	if err != nil {
 		return err
 	}
+	assets, err := Assets(g.Folder, l)
+	if err != nil {
+		return err
+	}
 	_, err = g.Release(ctx, github.ReleaseNotes{
 		Tag: version.String(), Commit: commit, Notes: notes, Index: l.Output().Index, Prerelease: lock.ChannelOf(version.Tailscale) == lock.Unstable,
+		Assets: assets,
 	})
 	return err
 }
@@ -233,11 +244,7 @@ func (g GitHubRecorder) commit(ctx context.Context, l *lock.Lock, parent string,
 		Files: []github.File{{Path: filepath.ToSlash(filepath.Clean(g.LockFile)), Old: old, New: next}},
 	}
 	for path, content := range pages {
-		old, err := os.ReadFile(filepath.FromSlash(path))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		change.Files = append(change.Files, github.File{Path: path, Old: old, New: content})
+		change.Files = append(change.Files, github.File{Path: path, New: content, Replace: true})
 	}
 	return g.Commit(ctx, change)
 }

@@ -108,7 +108,11 @@ func (r *Release) test(ctx context.Context, l *lock.Lock, parts []Part) error {
 		if platforms == nil {
 			continue
 		}
-		tests, err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(testName+"-"+v.Name+".xml"))
+		report := testName + "-" + v.Name
+		if r.Platforms != nil { // other machines have the others
+			report += "-" + platforms[0].Slug()
+		}
+		tests, err := r.Tools.Test(ctx, delivery.LayoutOf(r.layout(), v), platforms, r.path(report+".xml"))
 		if err != nil {
 			return err
 		}
@@ -213,7 +217,8 @@ func (r *Release) sign(ctx context.Context, l *lock.Lock, _ []Part) error {
 		if err != nil {
 			return err
 		}
-		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), tests, r.Repositories); err != nil {
+		found := Findings{Scans: r.path(scansName), Tests: tests}
+		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), found, r.Repositories); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/testing/githubtest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/vextest"
 )
 
 // locked writes the lock of this repository to a file, changed by edit.
@@ -51,6 +52,13 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 				return use("compile " + strings.Join(variants, "+"))
 			},
 			Build: func(context.Context, string, string, string) error { return use("build") },
+			Scan: func(_ context.Context, lockFile, scans string) error {
+				l, err := lock.Read(lockFile)
+				if err == nil {
+					err = vextest.Scans(l.Inputs).Write(scans)
+				}
+				return err
+			},
 			Test: func(_ context.Context, layout string, p []lock.Platform, report string) (tests []attest.Tests, err error) {
 				for _, p := range p {
 					use("test " + filepath.Base(layout) + " " + string(p) + " " + filepath.Base(report))
@@ -89,6 +97,13 @@ func TestOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := run("push"); !errors.As(err, &order) || order.Step != "scan" {
+		t.Errorf("neither scanned nor tested: %v", err)
+	}
+	// A machine scans meanwhile, for which nobody waits but who comes after both.
+	if err := run("scan"); err != nil {
+		t.Fatal(err)
+	}
 	if err := run("push"); !errors.As(err, &order) || order.Step != "test default linux/amd64" {
 		t.Errorf("untested: %v", err)
 	}
@@ -112,7 +127,7 @@ func TestOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A journal that comes from elsewhere skips nothing.
-	if want := 2*len(l.Inputs.Platforms) + 2; len(*used) != want || (*used)[1] != "test dist linux/amd64 test-default.xml" || (*used)[want-len(l.Inputs.Platforms)] != "test dist-nonroot linux/amd64 test-nonroot.xml" {
+	if want := 2*len(l.Inputs.Platforms) + 2; len(*used) != want || (*used)[1] != "test dist linux/amd64 test-default-linux-amd64.xml" || (*used)[want-len(l.Inputs.Platforms)] != "test dist-nonroot linux/amd64 test-nonroot.xml" {
 		t.Errorf("build, one platform, all platforms, the other variant: %q", *used)
 	}
 	r.Variants = []string{"debug"}
@@ -178,8 +193,8 @@ type testSigner struct {
 func (*testSigner) String() string  { return "key" }
 func (*testSigner) Command() string { return "build verify-signature" }
 
-func (s *testSigner) Sign(_ context.Context, _, layout string, tests []attest.Tests, _ []string) error {
-	s.signed[filepath.Base(layout)] = tests
+func (s *testSigner) Sign(_ context.Context, _, layout string, found Findings, _ []string) error {
+	s.signed[filepath.Base(layout)] = found.Tests
 	return nil
 }
 
@@ -205,6 +220,7 @@ func TestResultsAreSigned(t *testing.T) {
 	}
 	must("update")
 	must("build")
+	must("scan")
 	for _, variant := range l.Inputs.VariantNames() {
 		for _, platforms := range [][]lock.Platform{l.Inputs.Platforms[:1], l.Inputs.Platforms[1:]} {
 			r.Variants, r.Platforms = []string{variant}, platforms
@@ -354,7 +370,7 @@ func TestRecorderOnGitHub(t *testing.T) {
 	server := githubtest.New(t, map[string]string{lock.File: string(content)})
 	_, l = locked(t, nil)
 	t.Chdir(filepath.Dir(name))
-	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main", ""}
+	g := GitHubRecorder{&github.Client{API: server.URL, Repository: githubtest.Repository, Token: githubtest.Token}, lock.File, "main", "", "release"}
 	recorded := func(want bool) {
 		t.Helper()
 		if got, err := g.Recorded(t.Context(), l); got != want || err != nil {
@@ -387,13 +403,6 @@ func TestRecorderOnGitHub(t *testing.T) {
 		t.Errorf("releases %+v", r)
 	}
 
-	// The next checkout has the page.
-	if err := os.MkdirAll("docs", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile("docs/variables.md", pages["docs/variables.md"], 0o644); err != nil {
-		t.Fatal(err)
-	}
 	// The unstable channel's first: there is no such lock yet.
 	l.Inputs.Tailscale.Version, g.LockFile = "v1.105.7", lock.Unstable.File()
 	if err := g.Record(t.Context(), l, pages, "what is new\n"); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/xavieralpha/derper/entrypoint/setting"
 	"github.com/xavieralpha/derper/internal/image"
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
 	"github.com/xavieralpha/derper/internal/testing/need"
@@ -67,15 +68,53 @@ func sabotaged(t testing.TB, what string) v1.Image {
 	if err := tw.Close(); err != nil {
 		t.Fatal(err)
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
-	if err != nil {
-		t.Fatal(err)
+	return withLayer(t, theImage(t), b.Bytes())
+}
+
+// withLayer is an image with one more layer, a tar file.
+func withLayer(t testing.TB, img v1.Image, data []byte) v1.Image {
+	t.Helper()
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+	if err == nil {
+		img, err = mutate.AppendLayers(img, layer)
 	}
-	img, err := mutate.AppendLayers(theImage(t), layer)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return img
+}
+
+// withFlags is an image that says other flags of its derper.
+func withFlags(t testing.TB, img v1.Image, edit func([]setting.Flag) []setting.Flag) v1.Image {
+	t.Helper()
+	r := theFlags(t)
+	r.Flags = edit(slices.Clone(r.Flags))
+	data := r.Bytes()
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	err := tw.WriteHeader(&tar.Header{Name: strings.TrimPrefix(setting.File, "/"), Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(data))})
+	if err == nil {
+		_, err = tw.Write(data)
+	}
+	if err == nil {
+		err = tw.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return withLayer(t, img, b.Bytes())
+}
+
+// without is a list of flags but for one, which change may put back otherwise.
+func without(name string, change ...func(*setting.Flag)) func([]setting.Flag) []setting.Flag {
+	return func(list []setting.Flag) []setting.Flag {
+		i := slices.IndexFunc(list, func(f setting.Flag) bool { return f.Name == name })
+		if len(change) == 0 {
+			return slices.Delete(list, i, i+1)
+		}
+		change[0](&list[i])
+		return list
+	}
 }
 
 const (
@@ -151,6 +190,26 @@ func TestEachCaseCanFail(t *testing.T) {
 		t.Run(tt.sabotage+" "+strings.Join(tt.want, " "), func(t *testing.T) {
 			t.Parallel()
 			check(t, sabotaged(t, tt.sabotage), tt.run, tt.want...)
+		})
+	}
+	added := func(list []setting.Flag) []setting.Flag {
+		return append(list, setting.Flag{Name: "no-such", Type: setting.KindInt, Help: "nobody has it"})
+	}
+	for name, tt := range map[string]struct {
+		img  v1.Image
+		want []string
+	}{
+		"one missing":     {withFlags(t, theImage(t), without("ace")), []string{"flags"}},
+		"one too many":    {withFlags(t, theImage(t), added), []string{"flags", "variable/NO_SUCH"}},
+		"another default": {withFlags(t, theImage(t), without("stun", func(f *setting.Flag) { f.Default = "false" })), []string{"flags"}},
+		"another help":    {withFlags(t, theImage(t), without("stun", func(f *setting.Flag) { f.Help = "something else" })), []string{"flags"}},
+		"another type":    {withFlags(t, theImage(t), without("tcp-write-timeout", func(f *setting.Flag) { f.Type = setting.KindString })), []string{"flags"}},
+		// An image that does not mind a variable without effect.
+		"off and taken": {withFlags(t, sabotaged(t, "env ACE"), without("ace")), []string{"flags", "variable/ACE"}},
+	} {
+		t.Run("flags: "+name, func(t *testing.T) {
+			t.Parallel()
+			check(t, tt.img, "^(flags|variable/(NO_SUCH|ACE|DEV|TCP_WRITE_TIMEOUT))$", tt.want...)
 		})
 	}
 	t.Run("another label", func(t *testing.T) {

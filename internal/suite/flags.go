@@ -51,6 +51,11 @@ func caseFlags(ctx context.Context, b *bed, r setting.Release) {
 		if delete(said, f.Name); f.Computed {
 			got, want = defaultText.ReplaceAllString(got, ""), defaultText.ReplaceAllString(want, "")
 		}
+		if f.Type == setting.KindValue && strings.HasPrefix(got, "-"+f.Name+"\n") {
+			// What a value is called, derper says when it runs; of one that is like a bool, nothing.
+			_, text, _ := strings.Cut(want, "\n")
+			want = "-" + f.Name + "\n" + text
+		}
 		if got != want {
 			errs = append(errs, fmt.Errorf("-%s: derper -h says %q, and %s makes it %q", f.Name, got, setting.File, want))
 		}

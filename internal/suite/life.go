@@ -30,7 +30,7 @@ var lifeCases = []Case{
 	{Name: "sigterm", Everywhere: true, run: caseSIGTERM},
 	{Name: "sigterm/tailscaled", run: caseSIGTERMTailscaled},
 	{Name: "new-container", run: caseNewContainer},
-	{Name: "rate-limit", run: caseRateLimit},
+	{Name: "rate-limit", Needs: []string{"RATE_CONFIG"}, run: caseRateLimit},
 }
 
 var (
@@ -82,7 +82,7 @@ func caseDefaults(ctx context.Context, b *bed) {
 		fail("the image's environment is %q, wants nothing but PATH", env)
 	}
 	c := b.healthy(ctx, container.Spec{Args: []string{"-stun-port=3479"}, Ports: []container.Port{httpsPort, httpPort, udp(3479)}},
-		open, "FLAGHOME=blank")
+		open)
 	out := must.Get(c.Exec(ctx, "/entrypoint", "env"))
 	said := map[string]string{}
 	for line := range strings.Lines(out.Stdout) {
@@ -92,8 +92,8 @@ func caseDefaults(ctx context.Context, b *bed) {
 	}
 	var errs []error
 	for value, origin := range map[string]string{
-		"STUN_PORT=3479": "argument", "FLAGHOME=blank": "environment", "VERIFY_CLIENTS=false": "environment",
-		"ADDR=:443": "default", "CERT_MODE=manual": "default", "RUN_DERP=true": "default", "TCP_WRITE_TIMEOUT=2s": "default",
+		"STUN_PORT=3479": "argument", "VERIFY_CLIENTS=false": "environment",
+		"ADDR=:443": "default", "CERT_MODE=manual": "default", "RUN_DERP=true": "default",
 	} {
 		if !strings.HasPrefix(said[value], origin) {
 			errs = append(errs, fmt.Errorf("env does not say that %s is from %s: %s%s", value, origin, out.Stdout, out.Stderr))

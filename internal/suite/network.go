@@ -30,7 +30,7 @@ import (
 
 // networkCases are about several containers.
 var networkCases = []Case{
-	{Name: "mesh", run: caseMesh},
+	{Name: "mesh", Needs: []string{"MESH_WITH"}, run: caseMesh},
 	{Name: "end-to-end", run: caseEndToEnd},
 }
 

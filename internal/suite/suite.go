@@ -38,7 +38,10 @@ type Case struct {
 	Name       string
 	Rows       []string // of the results; empty is one, the name
 	Everywhere bool     // on every platform; others only where programs run at full speed
-	run        func(context.Context, *bed)
+	// Needs are variables of flags that a release may lack, or have as something else: then
+	// there is no such case. Without others, such as HOSTNAME, nothing is a relay.
+	Needs []string
+	run   func(context.Context, *bed)
 }
 
 // rows are the names under which the case is reported.
@@ -52,7 +55,11 @@ func (c Case) rows() []string {
 // Cases are all cases for an image whose derper has the flags of a release, in the order in
 // which they run.
 func Cases(r setting.Release) []Case {
-	return slices.Concat(probeCases, lifeCases, healthCases, tableCases(r.Table()), flagCases(r), verifyCases, networkCases)
+	table := r.Table()
+	cases := slices.Concat(probeCases, lifeCases, healthCases, tableCases(table), flagCases(r), verifyCases, networkCases)
+	return slices.DeleteFunc(cases, func(c Case) bool {
+		return slices.ContainsFunc(c.Needs, func(name string) bool { return !table.IsKnown(name) })
+	})
 }
 
 // A Config says what to test, and how.

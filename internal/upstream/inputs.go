@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"go/version"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/modproxy"
@@ -27,6 +29,48 @@ func (s *Source) companions(ctx context.Context, r *releases, version string, in
 	}
 	in.Roots, err = s.roots(ctx, in.Roots)
 	return in, err
+}
+
+// askedAtOnce is how many modules the proxy is asked for at the same time.
+const askedAtOnce = 16
+
+// buildList asks the module proxy for all modules that a release's go.mod requires: since Go
+// 1.17 those are all that its packages are compiled of. A release that cannot be built is none
+// to take. The error is an [*UnservedError].
+func (s *Source) buildList(ctx context.Context, release string) error {
+	goMod, err := s.Modules.GoMod(ctx, releaseModule(release))
+	if err != nil {
+		return err
+	}
+	f, err := modfile.Parse("go.mod of "+release, goMod, nil)
+	if err != nil {
+		return err
+	}
+	answers := make([]error, len(f.Require))
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(askedAtOnce)
+	for i, r := range f.Require {
+		group.Go(func() error {
+			err := s.Modules.Serves(gctx, r.Mod)
+			if answers[i] = err; modproxy.NotServed(err) {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("modules of %s: %w", release, err)
+	}
+	unserved := &UnservedError{Version: release, Asked: len(answers)}
+	for i, r := range f.Require {
+		if answers[i] != nil {
+			unserved.Modules, unserved.Err = append(unserved.Modules, r.Mod), cmp.Or(unserved.Err, answers[i])
+		}
+	}
+	if unserved.Err == nil {
+		return nil
+	}
+	return unserved
 }
 
 // toolchainName is a toolchain that is a release: no beta, no candidate.

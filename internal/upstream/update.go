@@ -106,7 +106,7 @@ func (u *Update) Lock(l *lock.Lock) *lock.Lock {
 
 // Update finds out what a lock's inputs are to become; those of a new lock are its
 // platforms only. Nothing is returned that is
-// not proven. Errors are a [*DowngradeError], those of [Source.Prove], and
+// not proven. Errors are a [*DowngradeError], an [*UnservedError], those of [Source.Prove], and
 // [ErrRepository] or [modproxy.ErrUnreachable] when a source gives no answer.
 func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update, error) {
 	r, err := s.find(ctx, w.Channel)
@@ -139,6 +139,11 @@ func (s *Source) Update(ctx context.Context, have lock.Inputs, w Wish) (*Update,
 	u := &Update{Old: have}
 	if u.New, err = s.companions(ctx, r, version, have); err != nil {
 		return nil, err
+	}
+	if version != locked {
+		if err := s.buildList(ctx, version); err != nil {
+			return nil, err
+		}
 	}
 	u.New.Tailscale, u.New.Format = proven, lock.Format
 	if version != locked {

@@ -185,6 +185,26 @@ func TestProxyRefusesOneVersion(t *testing.T) {
 	}
 }
 
+// A release whose modules cannot be had is not taken: the lock would be of something that
+// nobody can build.
+func TestUnservedModules(t *testing.T) {
+	w := newWorld(t)
+	goMod := releasetest.GoMod + "\nrequire (\n\texample.com/dep v1.0.0\n\texample.com/gone v1.2.3 // indirect\n)\n"
+	w.next("v1.104.0", map[string]string{"go.mod": goMod})
+	var unserved *UnservedError
+	err := w.refused(Wish{Channel: lock.Stable}, "v1.104.0 cannot be built", "of the 2 modules", "does not serve example.com/gone@v1.2.3:", "404")
+	if !errors.As(err, &unserved) || len(unserved.Modules) != 1 {
+		t.Errorf("%#v", err)
+	}
+	w.Add(t, module.Version{Path: "example.com/gone", Version: "v1.2.3"}, "module example.com/gone\n", nil)
+	w.answer("/example.com/dep/@v/v1.0.0.zip", http.StatusForbidden, "no")
+	w.refused(Wish{Channel: lock.Stable}, "example.com/dep@v1.0.0", "403")
+	w.answer("/nothing", 0, "")
+	if u := w.update(Wish{Channel: lock.Stable}); u.New.Tailscale.Version != "v1.104.0" {
+		t.Errorf("%s was chosen", u.New.Tailscale.Version)
+	}
+}
+
 // The proxy's list is hours behind: what it does not list, it is asked for.
 func TestNotListedYet(t *testing.T) {
 	w := newWorld(t)
@@ -330,7 +350,7 @@ func TestFlags(t *testing.T) {
 		got = append(got, f.String())
 	}
 	want := []string{
-		`-a (ADDR) has another default: :443 → :444`,
+		`-a (ADDR) has another default: :443 → :444; the image's stays :443`,
 		`-by-func is new (value): BY_FUNC`,
 		`-by-value is new (value, default computed): BY_VALUE`,
 		`-by-var is new (bool, default true): BY_VAR`,

@@ -11,6 +11,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -58,6 +59,29 @@ func (e *MissingError) Error() string {
 	}
 	return s
 }
+
+// An UnservedError says that the module proxy refuses, or does not have, modules that a release
+// is compiled of.
+type UnservedError struct {
+	Version string
+	Modules []module.Version
+	Asked   int   // how many modules the release requires
+	Err     error // the proxy's first answer
+}
+
+func (e *UnservedError) Error() string {
+	var list strings.Builder
+	for i, m := range e.Modules {
+		if i == 10 {
+			fmt.Fprintf(&list, " and %d more", len(e.Modules)-i)
+			break
+		}
+		list.WriteString(" " + m.String())
+	}
+	return fmt.Sprintf("%s cannot be built: of the %d modules that it requires, the module proxy does not serve%s: %v", e.Version, e.Asked, &list, e.Err)
+}
+
+func (e *UnservedError) Unwrap() error { return e.Err }
 
 func (e *MissingError) Unwrap() error { return e.Err }
 

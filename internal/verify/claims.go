@@ -71,7 +71,7 @@ func (f *found) claims() (lock.Inputs, error) {
 		},
 		image.LabelVersion: func(s string) error {
 			v, err := lock.ParseImageVersion(s)
-			in.Revision = v.Revision
+			f.version, in.Revision = v, v.Revision
 			return err
 		},
 		image.LabelFormat: func(s string) (err error) { in.Format, err = strconv.Atoi(s); return err },
@@ -196,7 +196,7 @@ func (j *job) remake(ctx context.Context) error {
 			commit.Result, commit.Rebuilt, commit.Note = Pass, n.commit, n.by+" names the same"
 		}
 	}
-	j.subject.Inputs = slices.Concat(made, []Check{c, commit, j.source(), j.variant()}, proof, j.againstLock())
+	j.subject.Inputs = slices.Concat(made, j.version(), []Check{c, commit, j.source(), j.variant()}, proof, j.againstLock())
 	return nil
 }
 
@@ -313,46 +313,10 @@ func (j *job) againstLock() []Check {
 		return nil
 	}
 	c := Check{Level: LevelInput, Name: lockAtHand, Result: Skip}
-	var wrong, other []string
-	have, made := j.Lock.Inputs, attest.Modules(j.inputs, lock.Hosts...)
-	mine, unknown := have.Of(j.inputs.Variant().Name)
-	for _, m := range attest.Modules(have, lock.Hosts...) {
-		i := slices.IndexFunc(made, func(o attest.Module) bool { return o.Version == m.Version })
-		if i >= 0 && m.Sum != made[i].Sum {
-			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.Sum, made[i].Sum))
-		}
-	}
-	for _, d := range [][3]string{
-		{"Go", have.Go.Version, j.inputs.Go.Version},
-		{"CA roots", have.Roots.Version, j.inputs.Roots.Version},
-		{"revision", strconv.Itoa(have.Revision), strconv.Itoa(j.inputs.Revision)},
-		{"format", strconv.Itoa(have.Format), strconv.Itoa(j.inputs.Format)},
-		{"source", have.Source, j.inputs.Source},
-	} {
-		if d[1] != d[2] {
-			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
-		}
-	}
-	if unknown == nil && j.sameRelease() {
-		// What the lock says of this very revision contradicts another claim.
-		for _, d := range [][2]string{
-			{asJSON(mine.Image().Programs), asJSON(j.inputs.Programs)},
-			{asJSON(mine.Image().Variant()), asJSON(j.inputs.Variant())},
-			{asJSON(claimsOf(mine).Modules), asJSON(claimsOf(j.inputs).Modules)},
-		} {
-			text := fmt.Sprintf("the lock has %s, the image claims %s", d[0], diff.Printable(d[1]))
-			switch {
-			case d[0] == d[1]:
-			case have.Revision == j.inputs.Revision && have.Format == j.inputs.Format:
-				wrong = append(wrong, text)
-			default:
-				other = append(other, text)
-			}
-		}
-	}
+	wrong, other := disagree(j.Lock.Inputs, j.inputs)
 	switch {
 	case !j.sameRelease():
-		c.Note = "names another release, " + have.Tailscale.Version
+		c.Note = "names another release, " + j.Lock.Inputs.Tailscale.Version
 	case len(wrong) > 0:
 		c.Result, c.Note, c.Details = Fail, wrong[0], wrong
 	case len(other) > 0:
@@ -361,4 +325,46 @@ func (j *job) againstLock() []Check {
 		c.Result, c.Note = Pass, "names the same inputs with the same sums"
 	}
 	return []Check{c}
+}
+
+// disagree says what the inputs of a lock and those of an image have otherwise: what
+// contradicts, and what may be another state of the lock.
+func disagree(have, in lock.Inputs) (wrong, other []string) {
+	made := attest.Modules(in, lock.Hosts...)
+	mine, unknown := have.Of(in.Variant().Name)
+	for _, m := range attest.Modules(have, lock.Hosts...) {
+		i := slices.IndexFunc(made, func(o attest.Module) bool { return o.Version == m.Version })
+		if i >= 0 && m.Sum != made[i].Sum {
+			wrong = append(wrong, fmt.Sprintf("%s: the lock has %s, the checksum database %s", m, m.Sum, made[i].Sum))
+		}
+	}
+	for _, d := range [][3]string{
+		{"Go", have.Go.Version, in.Go.Version},
+		{"CA roots", have.Roots.Version, in.Roots.Version},
+		{"revision", strconv.Itoa(have.Revision), strconv.Itoa(in.Revision)},
+		{"format", strconv.Itoa(have.Format), strconv.Itoa(in.Format)},
+		{"source", have.Source, in.Source},
+	} {
+		if d[1] != d[2] {
+			other = append(other, fmt.Sprintf("%s %s, the image claims %s", d[0], d[1], d[2]))
+		}
+	}
+	if unknown == nil && have.Tailscale.Version == in.Tailscale.Version {
+		// What the lock says of this very revision contradicts another claim.
+		for _, d := range [][2]string{
+			{asJSON(mine.Image().Programs), asJSON(in.Programs)},
+			{asJSON(mine.Image().Variant()), asJSON(in.Variant())},
+			{asJSON(claimsOf(mine).Modules), asJSON(claimsOf(in).Modules)},
+		} {
+			text := fmt.Sprintf("the lock has %s, the image claims %s", d[0], diff.Printable(d[1]))
+			switch {
+			case d[0] == d[1]:
+			case have.Revision == in.Revision && have.Format == in.Format:
+				wrong = append(wrong, text)
+			default:
+				other = append(other, text)
+			}
+		}
+	}
+	return wrong, other
 }

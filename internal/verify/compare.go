@@ -44,7 +44,7 @@ func (c *comparison) layers() {
 	for _, pair := range align(c.want.contents, c.got.contents) {
 		w, g := pair[0], pair[1]
 		name := fmt.Sprintf("layer %d", max(w, g)+1)
-		if w >= 0 {
+		if w >= 0 && w < len(c.names) {
 			name = "layer " + c.names[w]
 		}
 		switch {

@@ -2,12 +2,10 @@ package verify
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/xavieralpha/derper/internal/plan"
 	"github.com/xavieralpha/derper/internal/verify/diff"
 )
 
@@ -43,7 +41,7 @@ func (s *Subject) explain() {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
 	})
 	for i := range list {
-		list[i].Text = s.paragraph(&list[i], i == 0 && onlyOwn(list))
+		list[i].Text = s.paragraph(&list[i], i == 0 && onlyOwn(list) && s.Builder == nil)
 	}
 	s.Explanations = list
 }
@@ -51,9 +49,7 @@ func (s *Subject) explain() {
 // onlyOwn reports whether what differs are programs that are compiled from this project's
 // own source.
 func onlyOwn(list []Explanation) bool {
-	return len(list) == 1 && list[0].Level == LevelBinary && !slices.ContainsFunc(list[0].Names, func(name string) bool {
-		return path.Base(name) != plan.Entrypoint && path.Base(name) != plan.Tools
-	})
+	return len(list) == 1 && list[0].Level == LevelBinary && !slices.ContainsFunc(list[0].Names, func(name string) bool { return !ofProject(name) })
 }
 
 // say fills in one of the texts of the report. That it cannot is said in its place, and
@@ -108,7 +104,10 @@ func (s *Subject) mean(v *Verifier, tag bool) {
 		Fresh, Tag, Chosen        bool // Chosen: somebody else than the image chose its inputs
 		Compared, Files, Attested int
 		Skipped                   []string
-	}{Subject: s, Host: ThisProgram().Host, Fresh: v.Fresh, Tag: tag}
+		Differing                 string // what this program makes otherwise
+		One                       bool   // thing
+	}{Subject: s, Host: ThisProgram().Host, Fresh: v.Fresh, Tag: tag,
+		Differing: diff.Printable(join(s.otherwise())), One: len(s.otherwise()) == 1}
 	passed := func(c Check) bool { return c.Result == Pass }
 	says.Attested = count(s.Rebuilders, passed)
 	says.Chosen = s.Kind == KindLock || slices.ContainsFunc(s.Inputs, func(c Check) bool { return c.Name == lockAtHand && passed(c) })

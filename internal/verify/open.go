@@ -37,7 +37,8 @@ type found struct {
 	attestations []*foundAttestation
 	others       []v1.Descriptor
 	opened       *registry.Image
-	documents    int // bytes, of what was read of all of it
+	version      lock.ImageVersion // that it claims
+	documents    int               // bytes, of what was read of all of it
 }
 
 // foundManifest is what is read alike of an index, an image and an attestation.

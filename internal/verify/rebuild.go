@@ -23,6 +23,7 @@ const compiledLimit = 4 << 30
 type build struct {
 	outputs []lock.PlatformOutput
 	images  map[lock.Platform]*foundImage // in the form of what was found
+	index   []byte                        // as another revision's program wrote it, nil for this one
 }
 
 // rebuild builds the platforms, a few at a time: between them, what a cache of our
@@ -66,6 +67,9 @@ func (j *job) rebuild(ctx context.Context) (*build, error) {
 // the others that were found. Of those it has what cannot be known without a rebuild:
 // digests and sizes. missing are those that were found without an attestation.
 func (j *job) index(b *build) (raw []byte, missing []lock.Platform, err error) {
+	if b.index != nil {
+		return b.index, nil, nil
+	}
 	var platforms []lock.Platform
 	var images, attestations []v1.Descriptor
 	left := slices.Clone(j.found.attestations)

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -204,6 +205,9 @@ func (j *job) statement() (*attest.Statement, error) {
 		return nil, nil
 	}
 	r := attest.Rebuild{Inputs: j.inputs, Host: ThisProgram().Host, Version: ThisProgram().Version}
+	if s.Builder != nil {
+		r.Builder = cmp.Or(s.Builder.Version, "a checkout")
+	}
 	about := []attest.Subject{{Descriptor: j.found.opened.Entries[0]}}
 	for _, p := range s.Platforms {
 		switch p.Result {

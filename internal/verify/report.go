@@ -96,6 +96,8 @@ type Subject struct {
 	Err error `json:"-"`
 
 	Release *Claims `json:"release,omitempty"`
+	// Builder is whose program built what it was compared with, nil for this program.
+	Builder *Builder `json:"builder,omitempty"`
 	// Inputs are the checks of what it is made of.
 	Inputs    []Check           `json:"inputs,omitempty"`
 	Platforms []*PlatformResult `json:"platforms,omitempty"`

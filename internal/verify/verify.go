@@ -28,12 +28,18 @@
 // first, and then a process of its own takes it apart, with bounds of memory and of time: no
 // explanation changes a verdict.
 //
+// What this program makes otherwise may be what an older revision of this project made: its
+// entrypoint has another source. With Others, the program of the revision that the image's
+// version names builds it, too, and nothing else: this program compares and judges. That
+// decides about what is this project's own only, and the report says which revision it was.
+//
 // The package writes nothing but the cache that it is given.
 package verify
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -71,6 +77,9 @@ type Verifier struct {
 	// Source proves that a release's git tag, its module and the checksum database
 	// agree; nil for no proof.
 	Source *upstream.Source
+	// Others lets another revision of this project build what this program makes otherwise;
+	// nil for this program alone.
+	Others *Others
 	// Rebuilders are others whose word is wanted, too.
 	Rebuilders Rebuilders
 
@@ -103,6 +112,7 @@ func (v *Verifier) References(ctx context.Context, refs []string) (*Report, erro
 			if err := j.do(ctx, j.verify); err != nil {
 				return nil, err
 			}
+			j.discard()
 		}
 		if v.Fresh {
 			if err := v.drop(jobs[i+1:]); err != nil {
@@ -152,9 +162,13 @@ type job struct {
 	// expected are the platforms that there should be, build those that are rebuilt,
 	// in the same order.
 	expected, build []lock.Platform
+	// temporary and opened are what another revision's program has made.
+	temporary []string
+	opened    []io.Closer
 }
 
 func (j *job) close() {
+	j.discard()
 	if j.found != nil && j.found.opened.Files != nil {
 		j.found.opened.Files.Close()
 	}
@@ -265,6 +279,9 @@ func (j *job) verify(ctx context.Context) error {
 		return err
 	}
 	j.conclude(ctx)
+	if err := j.others(ctx); err != nil {
+		return err
+	}
 	statement, err := j.statement()
 	if err == nil {
 		j.subject.Statement = statement

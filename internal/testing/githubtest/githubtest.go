@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,9 +38,12 @@ type Server struct {
 	requests []string
 	issues   []*Issue
 	releases []*Release
+	made     int64 // releases and assets
 	jobs     []Job
 	grants   map[string]map[string]string // by token
 	hook     func(request string)
+
+	immutable bool
 }
 
 // An Issue is an open issue.
@@ -53,14 +57,27 @@ type Issue struct {
 	PullRequest bool
 }
 
-// A Release is a release with the commit that its git tag names.
+// A Release is a release with the commit that its git tag names, or will name once it is
+// published.
 type Release struct {
 	ID         int64
 	Tag        string
 	Commit     string
 	Name, Body string
+	Draft      bool
 	Prerelease bool
 	Latest     bool
+	Assets     []Asset
+}
+
+// An Asset is a file of a release.
+type Asset struct {
+	ID      int64
+	Name    string
+	Kind    string // content type
+	Content string
+	// Broken is set for one whose upload broke off.
+	Broken bool
 }
 
 // A Job is a job of the one workflow run.
@@ -109,6 +126,9 @@ func (s *Server) Fail(faults ...Fault) {
 	s.faults = faults
 }
 
+// FailNext is Fail for a hook, about the request that it sees.
+func (s *Server) FailNext(f Fault) { s.faults = []Fault{f} }
+
 // Requests are the method and path of each request until now.
 func (s *Server) Requests() []string {
 	s.mu.Lock()
@@ -119,8 +139,24 @@ func (s *Server) Requests() []string {
 // Issues are the open issues.
 func (s *Server) Issues() []Issue { return list(s, &s.issues) }
 
-// Releases are the releases, oldest first.
-func (s *Server) Releases() []Release { return list(s, &s.releases) }
+// Releases are the releases that are published, oldest first.
+func (s *Server) Releases() []Release {
+	return slices.DeleteFunc(list(s, &s.releases), func(r Release) bool { return r.Draft })
+}
+
+// Drafts are those that are not.
+func (s *Server) Drafts() []Release {
+	return slices.DeleteFunc(list(s, &s.releases), func(r Release) bool { return !r.Draft })
+}
+
+// Immutable makes releases immutable once they are published: only their title and notes may
+// change. No release gets or loses an asset then, with or without it: this server is the
+// stricter of the two.
+func (s *Server) Immutable() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.immutable = true
+}
 
 func list[T any](s *Server, of *[]*T) (copies []T) {
 	s.mu.Lock()
@@ -152,7 +188,7 @@ func (s *Server) DeleteReleases() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.releases {
-		s.repository.DeleteTag(r.Tag)
+		s.repository.DeleteTag(r.Tag) // a draft has none
 	}
 	s.releases = nil
 }
@@ -228,6 +264,18 @@ func (s *Server) FileAt(commit, path string) (string, error) {
 	return f.Contents()
 }
 
+// Revision is the hash of the commit that a branch, a tag or an expression such as tag^ means,
+// "" for none.
+func (s *Server) Revision(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.resolve(name)
+	if err != nil {
+		return ""
+	}
+	return c.Hash.String()
+}
+
 // Commits are the subjects of main's commits, newest first.
 func (s *Server) Commits() (subjects []string) {
 	s.mu.Lock()
@@ -292,7 +340,7 @@ func (s *Server) route(w http.ResponseWriter, req *http.Request) {
 		answer(w, http.StatusBadRequest, message("X-GitHub-Api-Version and User-Agent are missing"))
 		return
 	}
-	path, ok := strings.CutPrefix(req.URL.Path, "/repos/"+Repository+"/")
+	path, ok := strings.CutPrefix(strings.TrimPrefix(req.URL.Path, uploads), "/repos/"+Repository+"/")
 	if !ok {
 		answer(w, http.StatusNotFound, message("Not Found"))
 		return

@@ -179,66 +179,6 @@ func (s *Server) serveIssues(req *http.Request, rest string) (int, any) {
 	return http.StatusNotFound, message("Not Found")
 }
 
-// serveReleases finds, makes and changes releases.
-// Source: https://docs.github.com/en/rest/releases/releases.
-func (s *Server) serveReleases(req *http.Request, rest string) (int, any) {
-	show := func(r *Release) map[string]any {
-		return map[string]any{"id": r.ID, "tag_name": r.Tag, "name": r.Name, "body": r.Body, "prerelease": r.Prerelease,
-			"draft": false, "html_url": s.address("releases", int(r.ID))}
-	}
-	tagged := func(tag string) *Release {
-		for _, r := range s.releases {
-			if r.Tag == tag {
-				return r
-			}
-		}
-		return nil
-	}
-	if tag, ok := strings.CutPrefix(rest, "tags/"); ok && req.Method == http.MethodGet {
-		if r := tagged(tag); r != nil {
-			return http.StatusOK, show(r)
-		}
-		return http.StatusNotFound, message("Not Found")
-	}
-	var body struct {
-		Tag        string `json:"tag_name"`
-		Target     string `json:"target_commitish"`
-		Name, Body string
-		Prerelease bool
-		MakeLatest string `json:"make_latest"`
-	}
-	if req.Method == http.MethodPost || req.Method == http.MethodPatch {
-		if err := decode(req, &body); err != nil || body.Tag == "" || len(body.Body) > 65536 {
-			return invalid("invalid")
-		}
-	}
-	switch {
-	case req.Method == http.MethodPost && rest == "":
-		if tagged(body.Tag) != nil {
-			return invalid("already_exists")
-		}
-		commit, err := s.resolve(body.Target)
-		if err != nil {
-			return invalid("invalid target_commitish")
-		}
-		if err := s.addTag(body.Tag, commit.Hash); err != nil {
-			return invalid("invalid tag_name")
-		}
-		r := &Release{ID: int64(len(s.releases) + 1), Tag: body.Tag, Commit: commit.Hash.String(), Name: body.Name, Body: body.Body,
-			Prerelease: body.Prerelease, Latest: body.MakeLatest == "true"}
-		s.releases = append(s.releases, r)
-		return http.StatusCreated, show(r)
-	case req.Method == http.MethodPatch:
-		r := tagged(body.Tag)
-		if r == nil || fmt.Sprint(r.ID) != rest {
-			return http.StatusNotFound, message("Not Found")
-		}
-		r.Name, r.Body, r.Prerelease, r.Latest = body.Name, body.Body, body.Prerelease, body.MakeLatest == "true"
-		return http.StatusOK, show(r)
-	}
-	return http.StatusNotFound, message("Not Found")
-}
-
 // serveActions lists the jobs of the workflow run and sends to their logs, which
 // GitHub keeps elsewhere.
 // Source: https://docs.github.com/en/rest/actions/workflow-jobs.

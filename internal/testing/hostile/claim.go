@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/xavieralpha/derper/internal/image"
+	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/testing/imagetest"
 )
 
@@ -16,8 +17,12 @@ import (
 var Claims = []Attack{
 	claim("no version", image.LabelVersion, ""),
 	claim("a version that is none", image.LabelVersion, "latest"),
+	claim("a version that is a branch", image.LabelVersion, "main"),
+	claim("a version that is a path", image.LabelVersion, "../../x/1.102.3-r1"),
+	claim("a version that is a commit", image.LabelVersion, "v0.0.0-20260901000000-0123456789ab"),
 	claim("a version with an escape", image.LabelVersion, "1.102.3-r1\x1b[2J"),
 	claim("a version of another release", image.LabelVersion, "1.0.1"),
+	claim("a version of an older release", image.LabelVersion, "1.100.0-r0"),
 	claim("a version of a later revision", image.LabelVersion, "1.102.3-r9").harmless("a revision is a number: the image is what the inputs give with it"),
 	claim("a format of a later program", image.LabelFormat, "99"),
 	claim("a format that is no number", image.LabelFormat, "2\x1b[2J"),
@@ -59,6 +64,22 @@ func claim(name, label, value string) Attack {
 				delete(c.Config.Labels, label)
 				delete(m.Annotations, label)
 			}
+		}))
+		d.MediaType = types.OCIManifestSchema1
+		c.Top = IndexJSON(t, d)
+		return c
+	}}
+}
+
+// Revision is an attack with an image whose entrypoint is of another revision of this project,
+// which it claims to be of.
+func Revision(name string, revision int) Attack {
+	return Attack{Name: name, Make: func(t testing.TB, g *Good) *Content {
+		version := lock.ImageVersion{Tailscale: g.Inputs.Tailscale.Version, Revision: revision}.String()
+		other := g.Edit(t, "entrypoint", Replace("entrypoint", func(b []byte) []byte { return append(b, 0) }))
+		c := g.Content.Clone()
+		d := c.PutImage(t, imagetest.Edit(t, other, func(c *image.ConfigFile, m *v1.Manifest) {
+			c.Config.Labels[image.LabelVersion], m.Annotations[image.LabelVersion] = version, version
 		}))
 		d.MediaType = types.OCIManifestSchema1
 		c.Top = IndexJSON(t, d)

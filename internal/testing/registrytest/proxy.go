@@ -47,13 +47,17 @@ type Proxy struct {
 	count  int
 	hit    *Request
 	end    chan struct{}
+
+	behind    http.Handler // the registry
+	tagging   sync.Mutex
+	immutable immutable
 }
 
 // NewProxy serves until the test ends.
 func NewProxy(t testing.TB, r *Registry) *Proxy {
 	t.Helper()
 	p := &Proxy{end: make(chan struct{})}
-	forward := &httputil.ReverseProxy{
+	p.behind = &httputil.ReverseProxy{
 		Transport: r.Transport,
 		Rewrite: func(q *httputil.ProxyRequest) {
 			q.SetURL(r.URL())
@@ -66,10 +70,10 @@ func NewProxy(t testing.TB, r *Registry) *Proxy {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		fault, end := p.next(req)
 		if fault == "" {
-			forward.ServeHTTP(w, req)
+			p.forward(w, req)
 			return
 		}
-		p.inject(fault, forward, w, req, end)
+		p.inject(fault, w, req, end)
 	}))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.Start()
@@ -141,12 +145,12 @@ func (p *Proxy) next(req *http.Request) (Fault, chan struct{}) {
 	return fault, end
 }
 
-func (p *Proxy) inject(f Fault, forward http.Handler, w http.ResponseWriter, req *http.Request, end chan struct{}) {
+func (p *Proxy) inject(f Fault, w http.ResponseWriter, req *http.Request, end chan struct{}) {
 	switch f {
 	case Reset:
 		reset(w)
 	case Lost:
-		forward.ServeHTTP(httptest.NewRecorder(), req)
+		p.forward(httptest.NewRecorder(), req)
 		reset(w)
 	case Status500:
 		http.Error(w, "internal error while serving "+req.Header.Get("Authorization"), http.StatusInternalServerError)
@@ -169,11 +173,11 @@ func (p *Proxy) inject(f Fault, forward http.Handler, w http.ResponseWriter, req
 	case Truncated:
 		if req.ContentLength > 0 {
 			req.Body = io.NopCloser(io.MultiReader(io.LimitReader(req.Body, req.ContentLength/2), failing{}))
-			forward.ServeHTTP(w, req)
+			p.forward(w, req)
 			return
 		}
 		answer := httptest.NewRecorder()
-		forward.ServeHTTP(answer, req)
+		p.forward(answer, req)
 		body := answer.Body.Bytes()
 		send(w, answer, body[:len(body)/2], req.Method != http.MethodHead)
 	case Corrupt:
@@ -184,11 +188,11 @@ func (p *Proxy) inject(f Fault, forward http.Handler, w http.ResponseWriter, req
 			}
 			data[len(data)/2] ^= 1
 			req.Body = io.NopCloser(bytes.NewReader(data))
-			forward.ServeHTTP(w, req)
+			p.forward(w, req)
 			return
 		}
 		answer := httptest.NewRecorder()
-		forward.ServeHTTP(answer, req)
+		p.forward(answer, req)
 		body := answer.Body.Bytes()
 		if len(body) > 0 {
 			body[len(body)/2] ^= 1

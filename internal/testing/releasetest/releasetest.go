@@ -44,10 +44,15 @@ type Release struct {
 	server *httptest.Server
 	real   http.Handler // has the toolchain
 	db     http.Handler // checksum database
+	// realURL is where real is; lines are sums of modules that it has, as in go.sum.
+	realURL string
+	lines   map[module.Version]string
 
 	mu       sync.Mutex
+	forward  string // what modules begin with that come from the user's module proxy
 	answer   func(w http.ResponseWriter, req *http.Request) bool
 	git      http.Handler // has the repository, if there is one
+	project  *Project     // this project, if it is served
 	infos    map[module.Version][]byte
 	zips     map[module.Version][]byte
 	mods     map[module.Version][]byte
@@ -89,6 +94,7 @@ func New(t testing.TB, root string) *Release {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.realURL = strings.TrimSuffix(target.String(), "/")
 	r.real = &httputil.ReverseProxy{Rewrite: func(req *httputil.ProxyRequest) { req.SetURL(target) }}
 
 	signer, verifier, err := note.GenerateKey(rand.Reader, "sum.example.com")
@@ -193,7 +199,11 @@ func (r *Release) goSum(path, version string) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := module.Version{Path: path, Version: version}
+	r.fetch(m)
 	sum, ok := r.sums[m]
+	if lines := r.lines[m]; !ok && lines != "" {
+		return []byte(lines), nil
+	}
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
@@ -250,10 +260,16 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	ext := filepath.Ext(file)
 	m := module.Version{Path: path, Version: strings.TrimSuffix(file, ext)}
 	r.mu.Lock()
-	archive, mod, info := r.zips[m], r.mods[m], r.infos[m]
+	r.fetch(m)
+	archive, mod, info, project := r.zips[m], r.mods[m], r.infos[m], r.project
 	_, known := r.sums[m]
+	real := archive == nil && (r.lines[m] != "" || known && ext == ".zip") // that is the toolchain
 	r.mu.Unlock()
 	switch {
+	case ok && real:
+		r.real.ServeHTTP(w, req)
+	case ok && !known && project != nil:
+		project.serve(w, req)
 	case !ok || !known:
 		http.NotFound(w, req)
 	case ext == ".info" && info != nil:
@@ -262,8 +278,6 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintf(w, `{"Version":%q,"Time":%q}`, m.Version, r.Inputs.Tailscale.Time.Format(time.RFC3339))
 	case ext == ".mod":
 		w.Write(mod)
-	case ext == ".zip" && archive == nil: // the toolchain
-		r.real.ServeHTTP(w, req)
 	case ext == ".zip":
 		w.Write(archive)
 	default:
@@ -321,8 +335,30 @@ func CacheDir(t testing.TB) string {
 	return dir
 }
 
+// UserCacheDir is CacheDir for the real programs, whose packages the user's own cache has
+// compiled.
+func UserCacheDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	share(t, dir, func() (string, error) {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		packages := filepath.Join(user, "derper", "go-build")
+		return packages, os.MkdirAll(packages, 0o755)
+	})
+	t.Cleanup(func() { cache.RemoveAll(dir) })
+	return dir
+}
+
 // ShareInto makes the folder dir a cache as CacheDir's.
 func ShareInto(t testing.TB, dir string) {
+	t.Helper()
+	share(t, dir, sharedPackages)
+}
+
+func share(t testing.TB, dir string, packages func() (string, error)) {
 	t.Helper()
 	c, err := cache.Open(dir)
 	if err != nil {
@@ -331,7 +367,7 @@ func ShareInto(t testing.TB, dir string) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for sub, shared := range map[string]func() (string, error){"toolchain": sharedToolchain, "go-build": sharedPackages} {
+	for sub, shared := range map[string]func() (string, error){"toolchain": sharedToolchain, "go-build": packages} {
 		folder, err := shared()
 		if err == nil {
 			err = os.Symlink(folder, filepath.Join(dir, sub))

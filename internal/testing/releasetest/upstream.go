@@ -30,6 +30,7 @@ import (
 
 	"github.com/xavieralpha/derper/internal/features"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/modproxy"
 )
 
 // repositoryPath is where the server has the git repository.
@@ -259,6 +260,47 @@ func (r *Release) AddToolchain(version string, hosts ...string) {
 	for _, host := range hosts {
 		r.sums[lock.Go{Version: version}.Module(host)] = "h1:" + base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%-32.32s", version+host))
 	}
+}
+
+// SetToolchains makes the module proxy have the real Go toolchains of these versions, and no
+// others.
+func (r *Release) SetToolchains(t testing.TB, versions ...string) {
+	t.Helper()
+	dir := t.TempDir()
+	real := &modproxy.Client{Proxies: proxies, Dir: dir, Temp: dir}
+	sums := map[module.Version]string{}
+	for _, v := range versions {
+		for _, host := range lock.Hosts {
+			m := lock.Go{Version: v}.Module(host)
+			sum, err := real.Sum(t.Context(), m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums[m] = sum
+		}
+	}
+	r.Remove(lock.ToolchainModule)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.Copy(r.sums, sums)
+}
+
+// Remove makes the module proxy have no version of a module.
+func (r *Release) Remove(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.sums, func(m module.Version, _ string) bool { return m.Path == path })
+}
+
+// Go is a real Go toolchain, as a lock has it.
+func (r *Release) Go(version string) lock.Go {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := lock.Go{Version: version, Sums: map[string]string{}}
+	for _, host := range lock.Hosts {
+		g.Sums[host] = r.sums[g.Module(host)]
+	}
+	return g
 }
 
 // serveGit answers as git upload-pack does over HTTP, in version 0 of its protocol.

@@ -24,6 +24,9 @@ type Policy struct {
 	Grants map[string][]string
 	// Secrets are those that a job has.
 	Secrets map[string][]string
+	// Environments are the environments that jobs run in, whose protection they wait for. No
+	// other job has one: its secrets would be others' than those of the repository.
+	Environments map[string]string
 	// Cached are the jobs that may have a cache.
 	Cached []string
 	// Cancelled are the workflows whose runs a newer one may stop half-way.
@@ -127,6 +130,13 @@ func (c *checker) job(job *actionlint.Job) {
 	}
 	if job.TimeoutMinutes == nil || job.TimeoutMinutes.Value > 120 {
 		c.add("%s: no timeout, or one of more than two hours", job.ID.Value)
+	}
+	in := ""
+	if e := job.Environment; e != nil && e.Name != nil {
+		in = e.Name.Value
+	}
+	if want := c.policy.Environments[where]; in != want {
+		c.add("%s: runs in the environment %q, not in %q", job.ID.Value, in, want)
 	}
 	if job.RunsOn != nil {
 		for _, label := range job.RunsOn.Labels {

@@ -28,6 +28,9 @@ var policy = &Policy{
 		"description.yml/description": {"contents: read"},
 		"verify.yml/verify":           {"contents: read", "packages: read"},
 		"verify.yml/report":           {"actions: read", "contents: read", "issues: write"},
+		"scan.yml/scan":               {"contents: read"},
+		"scan.yml/sign":               {"contents: read", "id-token: write", "packages: write"},
+		"scan.yml/report":             {"actions: read", "contents: read", "issues: write"},
 		"weekly.yml/check":            {"contents: read"},
 		"weekly.yml/report":           {"actions: read", "contents: read", "issues: write"},
 		// A caller must have what any job of the called workflow has.
@@ -36,6 +39,7 @@ var policy = &Policy{
 		"publish.yml/update":    {"contents: read"},
 		"publish.yml/compile":   {"contents: read"},
 		"publish.yml/build":     {"contents: read"},
+		"publish.yml/scan":      {"contents: read"},
 		"publish.yml/test":      {"contents: read"},
 		"publish.yml/push":      {"contents: read", "packages: write"},
 		"publish.yml/verify":    {"contents: read", "packages: read"},
@@ -53,11 +57,15 @@ var policy = &Policy{
 		"publish.yml/push":            dockerHub,
 		"publish.yml/sign":            dockerHub,
 		"publish.yml/tag":             dockerHub,
+		"scan.yml/sign":               dockerHub,
 		"sign.yml/sign":               dockerHub,
 		"withdraw.yml/withdraw":       dockerHub,
 	},
-	Cached:    []string{"ci.yml/check", "ci.yml/image", "dagger.yml/build", "publish.yml/update", "weekly.yml/check"},
-	Cancelled: []string{"ci.yml", "dagger.yml"},
+	// Its protection is the repository's own setting. In one that has no such environment, a fork,
+	// GitHub makes it for the first run, without any.
+	Environments: map[string]string{"publish.yml/tag": "release", "sign.yml/sign": "release"},
+	Cached:       []string{"ci.yml/check", "ci.yml/image", "dagger.yml/build", "publish.yml/update", "weekly.yml/check"},
+	Cancelled:    []string{"ci.yml", "dagger.yml"},
 	// Words, some of them "$VARIABLES": nothing that a value could break out of.
 	Run: regexp.MustCompile(`^(go run \./cmd/build|go run \./ci|bash \.ci/[a-z]+|\.ci/[a-z]+)( ([a-zA-Z0-9./_=,-]+|"[a-z/=-]*\$[A-Z]+(:[a-z-]+)?"))*$`),
 }
@@ -84,7 +92,7 @@ func TestWorkflows(t *testing.T) {
 		}
 	}
 	// A right that no job has any more is none to keep.
-	for _, name := range slices.Concat(slices.Collect(maps.Keys(policy.Grants)), slices.Collect(maps.Keys(policy.Secrets)), policy.Cached) {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(policy.Grants)), slices.Collect(maps.Keys(policy.Secrets)), slices.Collect(maps.Keys(policy.Environments)), policy.Cached) {
 		if !slices.Contains(jobs, name) {
 			t.Errorf("the policy names a job %s, and there is none", name)
 		}
@@ -136,6 +144,12 @@ func TestSpoiled(t *testing.T) {
 		{"sign.yml", `"$REPOSITORIES"`, "$REPOSITORIES", "not one command of this project"},
 		{"sign.yml", `--to "$REPOSITORIES"`, `--unsigned; true`, "not one command of this project"},
 		{"sign.yml", "      - name: sign and attest\n", "      - name: sign and attest\n        shell: python\n", "a shell or a folder of its own"},
+		// Who signs and who moves tags waits for the maintainer, where one protects the environment.
+		{"sign.yml", "    environment: release # which a maintainer may protect: docs/release.md\n", "", `sign: runs in the environment "", not in "release"`},
+		{"publish.yml", "environment: release", "environment: ${{ inputs.channel }}", `tag: runs in the environment "${{ inputs.channel }}", not in "release"`},
+		{"publish.yml", "    environment: release # which a maintainer may protect: docs/release.md\n", "", `tag: runs in the environment "", not in "release"`},
+		{"ci.yml", "    timeout-minutes: 120\n", "    timeout-minutes: 120\n    environment: release\n", `check: runs in the environment "release", not in ""`},
+		{"publish.yml", "    uses: ./.github/workflows/sign.yml\n", "    uses: ./.github/workflows/sign.yml\n    environment: release\n", "environment"}, // GitHub refuses it where another workflow is called
 		// A stranger who calls the workflow that signs has a certificate in our name.
 		{"sign.yml", guard, "", "sign: signs for any caller"},
 		{"sign.yml", "if: job.workflow_repository != github.repository", "if: job.workflow_repository == github.repository", "sign: signs for any caller"},

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/mod/module"
+
+	"github.com/xavieralpha/derper/internal/flags"
+	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/testing/need"
+	"github.com/xavieralpha/derper/internal/testing/releasetest"
+)
+
+// TestNoHands is what happens to a release while nobody looks: upstream has a flag that nobody
+// wrote a row for, Go has a patch, the CA roots are old, and on some days there is nothing.
+// Each time the scheduled run does what there is to do, from the lock on main to the tags.
+func TestNoHands(t *testing.T) {
+	need.Minutes(t, "several releases and three Go toolchains")
+	const first, second = "go1.26.7", "go1.26.8"
+	root := func(at time.Time) string {
+		return module.PseudoVersion("v0", "", at, "0123456789ab")
+	}
+	now := time.Now().UTC()
+	old, fresh, fresher := root(now.Add(-50*24*time.Hour)), root(now.Add(-10*24*time.Hour)), root(now)
+	s := newStage(t, func(s *stage, in *lock.Inputs) {
+		s.upstream.SetToolchains(t, first)
+		in.Go = s.upstream.Go(first)
+		s.upstream.Remove(lock.RootsModule)
+		in.Roots = s.upstream.AddRoots(t, old, releasetest.Root{Name: "Old Root"})
+		in.Programs, in.Variants = stagedPrograms[:0:0], stagedVariants[:1]
+		for _, p := range stagedPrograms {
+			if slices.Contains(in.Variants[0].Programs, p.Name()) {
+				in.Programs = append(in.Programs, p)
+			}
+		}
+	})
+	derper := func(flags ...string) map[string]string {
+		flags = append([]string{`flag.String("a", ":443", "address")`, `flag.Bool("dev", false, "development")`}, flags...)
+		return map[string]string{"go.mod": "module tailscale.com\n\ngo 1.26.6\n", "cmd/derper/derper.go": releasetest.DerperSource(flags...)}
+	}
+	s.upstream.Commit(t, derper())
+	s.next("v1.106.0")
+
+	var table strings.Builder
+	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(rows, "EVENT\tIMAGE\tTAGS THAT MOVED OR ARE NEW\tNOTES")
+	before := map[string]string{}
+	// day is a scheduled run after an event: it releases an image, and its notes say certain
+	// things. "" is no release.
+	day := func(event, image string, notes ...string) {
+		t.Helper()
+		if image == "" {
+			s.isQuiet(lock.Stable)
+			fmt.Fprintf(rows, "%s\tnone\tnone\t\n", event)
+			return
+		}
+		built := s.github.Revision("main")
+		theirs := "somebody's change while " + image + " was made\n"
+		began := time.Now()
+		s.releases(workflowRun{channel: lock.Stable, home: s.home, artifact: func(step, _ string) {
+			if step != "record" {
+				return
+			}
+			if err := s.github.Push(map[string]string{"README.md": theirs}); err != nil {
+				t.Fatal(err)
+			}
+		}})
+		t.Logf("%s: %v", event, time.Since(began).Round(time.Second))
+		r := s.github.Releases()[len(s.github.Releases())-1]
+		if r.Tag != image {
+			t.Fatalf("%s: released %s, not %s", event, r.Tag, image)
+		}
+		for _, want := range notes {
+			if !strings.Contains(r.Body, want) {
+				t.Errorf("%s: the notes do not say %q:\n%s", event, want, r.Body)
+			}
+		}
+		// The tag's commit has what was built as its parent, and main has both changes.
+		if parent := s.github.Revision(image + "^"); parent != built {
+			t.Errorf("%s: the parent of %s is %s, not %s, of which it was built", event, image, parent, built)
+		}
+		if s.github.File("README.md") != theirs || s.lockOn(lock.File).Inputs.Version() != image {
+			t.Errorf("%s: main lacks a change: README.md is %q, the lock's image %s", event, s.github.File("README.md"), s.lockOn(lock.File).Inputs.Version())
+		}
+		after := s.tags()
+		var moved []string
+		for _, tag := range slices.Sorted(maps.Keys(after)) {
+			if repository, name, _ := strings.Cut(tag, ":"); after[tag] != before[tag] && repository == "derper" {
+				moved = append(moved, name)
+			}
+		}
+		for tag, digest := range before {
+			if strings.Contains(tag, "-r") && after[tag] != digest {
+				t.Errorf("%s: %s has moved", event, tag)
+			}
+		}
+		short, _, _ := strings.Cut(image, "-r")
+		for _, name := range []string{image, short, "v" + short, short[:strings.LastIndex(short, ".")], "latest"} {
+			if got, want := after["derper:"+name], s.lockOn(lock.File).Output().Index; got != want || after["me/derper:"+name] != want {
+				t.Errorf("%s: %s is %s and %s, not %s", event, name, got, after["me/derper:"+name], want)
+			}
+		}
+		before = after
+		fmt.Fprintf(rows, "%s\t%s\t%s\t%s\n", event, image, strings.Join(moved, " "), strings.Join(notes, "; "))
+	}
+
+	day("a first release", "1.106.0-r0", "`"+first+"`")
+	day("nothing new", "")
+
+	s.upstream.Commit(t, derper(`flag.Duration("never-seen", time.Minute, "how long nobody knew of it")`))
+	s.next("v1.106.1")
+	day("upstream has an unknown flag", "1.106.1-r0", "-never-seen is new (duration, default 1m0s): NEVER_SEEN")
+	if page := s.github.File(flags.PageFile); !strings.Contains(page, "`NEVER_SEEN` | `1m0s` | `-never-seen` | how long nobody knew of it |") {
+		t.Errorf("%s has no row for the new flag:\n%s", flags.PageFile, page)
+	}
+
+	s.upstream.SetToolchains(t, first, second)
+	day("a newer patch of Go", "1.106.1-r1", "`"+first+"` → `"+second+"`")
+
+	s.upstream.AddRoots(t, fresh, releasetest.Root{Name: "Old Root"}, releasetest.Root{Name: "New Root"})
+	day("the CA roots are old", "1.106.1-r2", "`"+old+"` → `"+fresh+"`")
+
+	s.upstream.AddRoots(t, fresher, releasetest.Root{Name: "New Root"})
+	day("CA roots that can wait", "")
+	rows.Flush()
+	t.Logf("\n%s", &table)
+}
