@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 	"unsafe"
@@ -85,7 +86,7 @@ func (c Command) restrict() (bool, error) {
 		allowed[name] = all
 	}
 	for name, rights := range allowed {
-		if err := allow(int(set), name, rights&all); err != nil {
+		if err := allow(int(set), name, rights&all); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 	}
