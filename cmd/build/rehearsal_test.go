@@ -28,6 +28,7 @@ import (
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
@@ -348,8 +349,14 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			if home == "" {
 				home = s.newHome()
 			}
-			if content := s.github.File(w.channel.File()); content != "" {
-				write(s.T, filepath.Join(checkout, w.channel.File()), content)
+			for _, file := range []string{w.channel.File(), flags.PageFile} { // of the checkout
+				if content := s.github.File(file); content != "" {
+					name := filepath.Join(checkout, file)
+					if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+						s.Fatal(err)
+					}
+					write(s.T, name, content)
+				}
 			}
 			if _, err := os.Stat(filepath.Join(artifacts, "release")); err == nil {
 				copyDir(s.T, filepath.Join(artifacts, "release"), folder)

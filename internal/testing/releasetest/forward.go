@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/module"
@@ -17,28 +18,30 @@ import (
 func (r *Release) Forward(prefix string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forward = prefix
+	r.forward = append(r.forward, prefix)
+}
+
+// get is a file that the user's module proxy has of a module, nil if it does not have it.
+func (r *Release) get(m module.Version, ext string) []byte {
+	path, err := module.EscapePath(m.Path)
+	if err != nil {
+		return nil
+	}
+	answer := httptest.NewRecorder()
+	req := httptest.NewRequest(http.MethodGet, "/"+path+"/@v/"+m.Version+ext, nil)
+	if r.real.ServeHTTP(answer, req); answer.Code != http.StatusOK {
+		return nil
+	}
+	return answer.Body.Bytes()
 }
 
 // fetch takes a module over from the user's module proxy, if it is one to be forwarded that is
 // not here yet.
 func (r *Release) fetch(m module.Version) {
-	if _, ok := r.sums[m]; ok || r.forward == "" || !strings.HasPrefix(m.Path, r.forward) {
+	if _, ok := r.sums[m]; ok || !slices.ContainsFunc(r.forward, func(prefix string) bool { return strings.HasPrefix(m.Path, prefix) }) {
 		return
 	}
-	escaped, err := module.EscapePath(m.Path)
-	if err != nil {
-		return
-	}
-	get := func(ext string) []byte {
-		answer := httptest.NewRecorder()
-		req := httptest.NewRequest(http.MethodGet, "/"+escaped+"/@v/"+m.Version+ext, nil)
-		if r.real.ServeHTTP(answer, req); answer.Code != http.StatusOK {
-			return nil
-		}
-		return answer.Body.Bytes()
-	}
-	mod, archive := get(".mod"), get(".zip")
+	mod, archive := r.get(m, ".mod"), r.get(m, ".zip")
 	if mod == nil || archive == nil {
 		return
 	}

@@ -32,6 +32,7 @@ var policy = &Policy{
 		"scan.yml/sign":               {"contents: read", "id-token: write", "packages: write"},
 		"scan.yml/report":             {"actions: read", "contents: read", "issues: write"},
 		"weekly.yml/check":            {"contents: read"},
+		"weekly.yml/readers":          {"contents: read"},
 		"weekly.yml/report":           {"actions: read", "contents: read", "issues: write"},
 		// A caller must have what any job of the called workflow has.
 		"release.yml/stable":    {"actions: read", "contents: write", "id-token: write", "issues: write", "packages: write"},
@@ -64,7 +65,7 @@ var policy = &Policy{
 	// Its protection is the repository's own setting. In one that has no such environment, a fork,
 	// GitHub makes it for the first run, without any.
 	Environments: map[string]string{"publish.yml/tag": "release", "sign.yml/sign": "release"},
-	Cached:       []string{"ci.yml/check", "ci.yml/image", "dagger.yml/build", "publish.yml/update", "weekly.yml/check"},
+	Cached:       []string{"ci.yml/check", "ci.yml/image", "dagger.yml/build", "publish.yml/update", "weekly.yml/check", "weekly.yml/readers"},
 	Cancelled:    []string{"ci.yml", "dagger.yml"},
 	// Words, some of them "$VARIABLES": nothing that a value could break out of.
 	Run: regexp.MustCompile(`^(go run \./cmd/build|go run \./ci|bash \.ci/[a-z]+|\.ci/[a-z]+)( ([a-zA-Z0-9./_=,-]+|"[a-z/=-]*\$[A-Z]+(:[a-z-]+)?"))*$`),
