@@ -44,7 +44,7 @@ type Project struct {
 // versions: the program itself needs the real modules of those that it has.
 func NewProject(t testing.TB, r *Release, root string) *Project {
 	t.Helper()
-	r.Inputs.Tailscale.Version = "v1.999.0"
+	r.Inputs.Tailscale.Version = "v1.998.0"
 	r.Inputs.Tailscale.Sum = r.rename(t, lock.TailscaleModule, r.Inputs.Tailscale.Version)
 	r.Inputs.Roots.Version = "v0.0.0-20260101000000-0123456789ab"
 	r.Inputs.Roots.Sum = r.rename(t, lock.RootsModule, r.Inputs.Roots.Version)
