@@ -32,7 +32,7 @@ func TestCompose(t *testing.T) {
 		{"build", "linux/amd64", compile},
 		{"test", "linux/amd64", compile + ", archive, probe, test"},
 		{"test", "linux/riscv64", compile + ", test"}, // no image that this engine runs
-		{"release", "linux/arm64", compile + ", archive, probe, attest, release update, release build, release test, release push, release verify, release sign, release tag, release record"},
+		{"release", "linux/arm64", compile + ", archive, probe, attest, release update, release build, release scan, release test, release push, release verify, release sign, release tag, release record"},
 		{"verify", "linux/amd64", "verify"},
 	} {
 		if got := names(compose(options3(test.command), lock.Platform(test.host))); got != test.want {

@@ -35,22 +35,31 @@ type attestedFile struct {
 
 func newAttest(e *env) *cobra.Command {
 	var in inputFlags
-	var output string
+	var output, scans string
+	var to []string
 	c := &cobra.Command{
 		Use:   "attest [flags] [LAYOUT]",
 		Short: "write the SBOMs and the provenance of an image as files",
 		Long: `attest writes what there is to say about an image as files: an SPDX SBOM for
 each platform and one for the index, and SLSA provenance in an in-toto
 statement. Its argument is an OCI layout (./dist if none is named), which must
-be what the lock records, whole. The same layout and lock give the same bytes.
-Nothing is signed.`,
-		Example: "  build attest --output attestations ./dist",
+be what the lock records, whole. With --scans it writes an OpenVEX document,
+too: which known vulnerabilities affect the image. The same layout, lock and
+scans give the same bytes. Nothing is signed.`,
+		Example: "  build attest --output attestations ./dist\n  build attest --scans scans.json --to registry.example.com/derper",
 		Args:    cli.AtMostOne("layouts"),
 	}
 	in.registerLock(c)
 	c.Flags().StringVar(&output, "output", "", "`folder` for the files (default attestations, and the suffix of the image's variant, as attestations-nonroot)")
+	registerScans(c, &scans, "to write as an OpenVEX document")
+	registerTo(c, &to, "that the OpenVEX document names", publishedIn)
 	out := newPrinter(e, c)
-	c.PreRunE = checkLayout
+	c.PreRunE = func(c *cobra.Command, args []string) error {
+		if to != nil && scans == "" {
+			return cli.Usage("attest: --to is for --scans")
+		}
+		return cmp.Or(checkRepositories(to), checkLayout(c, args))
+	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		dir := argument(args, "./dist")
 		index, err := registry.OpenIndex(c.Context(), dir)
@@ -64,7 +73,20 @@ Nothing is signed.`,
 		if output == "" {
 			output = delivery.LayoutOf("attestations", set.Variant())
 		}
-		result, err := writeSet(set, output)
+		var document []byte
+		if scans != "" {
+			if len(to) == 0 {
+				to = registry.Default
+			}
+			report, err := readScans(scans, in.lockFile, set.Variant().Name)
+			if err == nil {
+				document, err = report.Document(set.Subjects, to)
+			}
+			if err != nil {
+				return fmt.Errorf("attest: %w", err)
+			}
+		}
+		result, err := writeSet(set, document, output)
 		if err != nil {
 			return fmt.Errorf("attest: %w", err)
 		}
@@ -73,8 +95,9 @@ Nothing is signed.`,
 	return c
 }
 
-// writeSet writes what is stated about an image into a folder.
-func writeSet(set *attest.Set, folder string) (*attestResult, error) {
+// writeSet writes what is stated about an image into a folder. The OpenVEX document may be
+// nil.
+func writeSet(set *attest.Set, document []byte, folder string) (*attestResult, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
@@ -87,6 +110,9 @@ func writeSet(set *attest.Set, folder string) (*attestResult, error) {
 	err := add("provenance.json", set.Provenance)
 	for i, s := range set.Subjects {
 		err = errors.Join(err, add(cmp.Or(s.Platform.Slug(), "index")+".spdx.json", set.SBOMs[i]))
+	}
+	if document != nil {
+		err = errors.Join(err, add("openvex.json", document))
 	}
 	return result, err
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
+	"github.com/xavieralpha/derper/internal/testing/vextest"
+	"github.com/xavieralpha/derper/internal/vex"
 )
 
 // What must never be seen.
@@ -93,6 +95,24 @@ func TestAttestScripts(t *testing.T) {
 				case "outputs":
 					l.Outputs = nil
 				}
+				ts.Check(l.Write(ts.MkAbs(lock.File)))
+			},
+			// scans FILE ID ... writes a file as build scan does, with advisories that affect
+			// the image.
+			"scans": func(ts *testscript.TestScript, _ bool, args []string) {
+				l, err := lock.Read(ts.MkAbs(lock.File))
+				ts.Check(err)
+				var findings []vex.Finding
+				for _, id := range args[1:] {
+					findings = append(findings, vex.Finding{ID: id, Module: "example.com/dep", Version: "v1.0.0", Level: vex.Called})
+				}
+				ts.Check(vextest.Scans(l.Inputs, findings...).Write(ts.MkAbs(args[0])))
+			},
+			// oneplatform lets the lock have one platform.
+			"oneplatform": func(ts *testscript.TestScript, _ bool, _ []string) {
+				l, err := lock.Read(ts.MkAbs(lock.File))
+				ts.Check(err)
+				l.Inputs.Platforms = []lock.Platform{"linux/amd64"}
 				ts.Check(l.Write(ts.MkAbs(lock.File)))
 			},
 			// setdigest puts the digest of the index into a variable.

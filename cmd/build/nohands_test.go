@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/xavieralpha/derper/internal/lock"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
+	"github.com/xavieralpha/derper/internal/vex"
 )
 
 // TestNoHands is what happens to a release while nobody looks: upstream has a flag that nobody
@@ -22,7 +24,7 @@ import (
 // Each time the scheduled run does what there is to do, from the lock on main to the tags.
 func TestNoHands(t *testing.T) {
 	need.Minutes(t, "several releases and three Go toolchains")
-	const first, second = "go1.26.7", "go1.26.8"
+	const first, second, third = "go1.26.6", "go1.26.7", "go1.26.8"
 	root := func(at time.Time) string {
 		return module.PseudoVersion("v0", "", at, "0123456789ab")
 	}
@@ -51,6 +53,7 @@ func TestNoHands(t *testing.T) {
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(rows, "EVENT\tIMAGE\tTAGS THAT MOVED OR ARE NEW\tNOTES")
 	before := map[string]string{}
+	var findings []vex.Finding // what a scan says of each program
 	// day is a scheduled run after an event: it releases an image, and its notes say certain
 	// things. "" is no release.
 	day := func(event, image string, notes ...string) {
@@ -63,7 +66,11 @@ func TestNoHands(t *testing.T) {
 		built := s.github.Revision("main")
 		theirs := "somebody's change while " + image + " was made\n"
 		began := time.Now()
-		s.releases(workflowRun{channel: lock.Stable, home: s.home, artifact: func(step, _ string) {
+		known, err := json.Marshal(findings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.releases(workflowRun{channel: lock.Stable, home: s.home, step: "scan", env: []string{testScans + "=" + string(known)}, artifact: func(step, _ string) {
 			if step != "record" {
 				return
 			}
@@ -128,6 +135,20 @@ func TestNoHands(t *testing.T) {
 
 	s.upstream.AddRoots(t, fresher, releasetest.Root{Name: "New Root"})
 	day("CA roots that can wait", "")
+
+	// The advisory is known before the Go that heals it is out.
+	findings = []vex.Finding{{ID: "GO-2026-9001", Summary: "a fault", Module: vex.Stdlib, Version: "v1.26.7", Fixed: "v1.26.8", Level: vex.Called}}
+	s.next("v1.106.2")
+	day("an advisory that a newer Go heals", "1.106.2-r0", "Fixable findings: 1.", "GO-2026-9001", "healed by", "go1.26.8: a revision follows when it is out")
+	findings = nil
+	s.upstream.SetToolchains(t, first, second, third)
+	day("that Go is out", "1.106.2-r1", "`"+second+"` → `"+third+"`", "Fixable findings: 0.")
+
+	findings = []vex.Finding{{ID: "GO-2026-9002", Summary: "a fault", Module: "example.com/dep", Version: "v1.0.0", Level: vex.Called}}
+	s.next("v1.106.3")
+	day("an advisory that nothing heals", "1.106.3-r0", "Fixable findings: 0.", "| [GO-2026-9002](https://pkg.go.dev/vuln/GO-2026-9002) | `example.com/dep v1.0.0` | nothing yet |")
+	findings = nil
+	day("nothing new", "")
 	rows.Flush()
 	t.Logf("\n%s", &table)
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/vextest"
 )
 
 // releasing is a folder to release from: the real lock, for this machine's platform and
@@ -73,6 +74,7 @@ func TestRelease(t *testing.T) {
 	need.Minutes(t, "the real image tested several times")
 	aloneWithContainers(t)
 	lockFile, folder := releasing(t)
+	database := vextest.Database(t)
 	one := registrytest.NewProxy(t, registrytest.Distribution(t, registrytest.Options{}))
 	two := registrytest.NewProxy(t, registrytest.Memory(t, registrytest.Options{}))
 	reached := func(step string) bool {
@@ -83,7 +85,7 @@ func TestRelease(t *testing.T) {
 	do := func(args ...string) int {
 		stdout.Reset()
 		stderr.Reset()
-		return run(context.Background(), append([]string{"release", "--lock", lockFile, "--folder", folder,
+		return run(context.Background(), append([]string{"release", "--lock", lockFile, "--folder", folder, "--vulndb", database,
 			"--to", one.Repository("derper") + "," + two.Repository("me/derper")}, args...), &stdout, &stderr)
 	}
 	untagged := func(at string) {
@@ -180,12 +182,12 @@ func TestRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"# derper 1.102.3-r1\n", result.Digest, one.Repository("derper"), "verify-signature --key"} {
+	for _, want := range []string{"# derper 1.102.3-r1\n", result.Digest, one.Repository("derper"), "verify-signature --key", "Fixable findings: 0. "} {
 		if !strings.Contains(string(notes), want) {
 			t.Errorf("the notes have no %q:\n%s", want, notes)
 		}
 	}
-	for _, name := range []string{"test-default.xml", "dist/index.json", "journal/record.json"} {
+	for _, name := range []string{"test-default.xml", "scans.json", "dist/index.json", "journal/record.json"} {
 		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
 			t.Error(err)
 		}

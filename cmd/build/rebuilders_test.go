@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/release"
+	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
@@ -51,6 +54,14 @@ func TestRebuildersPage(t *testing.T) {
 	}
 
 	b := newBuilder(t)
+	l, err := lock.Read(b.lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Inputs.Platforms = l.Inputs.Platforms[:1]
+	if err := l.Write(b.lock); err != nil {
+		t.Fatal(err)
+	}
 	b.run("--platform", "all", "--update-lock")
 	server := registrytest.Distribution(t, registrytest.Options{})
 	build(t, cli.ExitOK, "push", "--lock", b.lock, "--to", server.Repository("derper"), "--tag", "latest", b.output)
@@ -130,6 +141,20 @@ func TestRebuildersPage(t *testing.T) {
 	}
 	if said := shell(cli.ExitOK, count); strings.Count(said, "PASS  rebuilder  ") != 3 {
 		t.Errorf("all have attested it: %s", said)
+	}
+	// A release's notes count them.
+	e := standard()
+	e.sigstore = func(ctx context.Context, _ sigstoreFiles) (*sign.Sigstore, error) {
+		return openSigstore(ctx, sigstoreFiles{root: sigstore.TrustedRoot})
+	}
+	o := releaseOptions{signFlags: signFlags{env: &e}, Release: release.Release{LockFile: filepath.Join(home, lock.File)}}
+	names, among, err := o.confirmed(t.Context(), server.Repository("derper")+":latest", l.Inputs.Platforms)
+	if err != nil || among != 3 || strings.Join(names, " ") != "alice bob carol" {
+		t.Errorf("for the notes: %d known, of whom confirmed: %q, %v", among, names, err)
+	}
+	o.LockFile = filepath.Join(t.TempDir(), lock.File)
+	if names, known, err := o.confirmed(t.Context(), server.Repository("derper")+":latest", l.Inputs.Platforms); err != nil || known != 0 || names != nil {
+		t.Errorf("no folder: %d known, %q, %v", known, names, err)
 	}
 	// The same key under another name is the same rebuilder.
 	known(verify.Known{Name: "dave"}, carol)

@@ -28,7 +28,9 @@ import (
 	"github.com/xavieralpha/derper/internal/cache"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/container"
+	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/lock"
+	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/sign"
 	"github.com/xavieralpha/derper/internal/suite"
@@ -37,7 +39,9 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
 	"github.com/xavieralpha/derper/internal/testing/sigstoretest"
+	"github.com/xavieralpha/derper/internal/testing/vextest"
 	"github.com/xavieralpha/derper/internal/verify"
+	"github.com/xavieralpha/derper/internal/vex"
 )
 
 // Variables by which the program of a rehearsal learns where things are, and what
@@ -47,12 +51,14 @@ const (
 	testSigstore = "DERPER_TEST_SIGSTORE" // trusted root and signing config
 	testTests    = "DERPER_TEST_TESTS"    // "fail" or "kill"
 	testShared   = "DERPER_TEST_SHARED"   // a cache whose toolchain and compiled packages verify has
+	testScans    = "DERPER_TEST_SCANS"    // "fail", or the findings of a scan, in JSON
 )
 
 // rehearse makes this program the one that a rehearsal runs. It differs from the real
-// one in two things. Where tailscale's repository, the checksum database and Sigstore
+// one in three things. Where tailscale's repository, the checksum database and Sigstore
 // are is the rehearsal's. The step test looks whether the images are whole, and runs
-// none of them: what the small release has for a relay only prints its name.
+// none of them: what the small release has for a relay only prints its name. The step scan
+// finds what it is said to find.
 func rehearse(e *env) {
 	repository := os.Getenv(testUpstream)
 	if repository == "" {
@@ -84,6 +90,19 @@ func rehearse(e *env) {
 	real := e.tools
 	e.tools = func(o *releaseOptions) release.Tools {
 		t := real(o)
+		t.Scan = func(_ context.Context, lockFile, scans string) error {
+			var findings []vex.Finding
+			l, err := lock.Read(lockFile)
+			if text := os.Getenv(testScans); text == "fail" {
+				err = errors.New("the database cannot be reached")
+			} else if text != "" && err == nil {
+				err = json.Unmarshal([]byte(text), &findings)
+			}
+			if err != nil {
+				return err
+			}
+			return vextest.Scans(l.Inputs, findings...).Write(scans)
+		}
 		t.Test = func(ctx context.Context, layout string, platforms []lock.Platform, report string) (tests []attest.Tests, err error) {
 			switch os.Getenv(testTests) {
 			case "fail":
@@ -330,8 +349,14 @@ func (s *stage) workflow(w workflowRun) (jobs []job) {
 			if home == "" {
 				home = s.newHome()
 			}
-			if content := s.github.File(w.channel.File()); content != "" {
-				write(s.T, filepath.Join(checkout, w.channel.File()), content)
+			for _, file := range []string{w.channel.File(), flags.PageFile} { // of the checkout
+				if content := s.github.File(file); content != "" {
+					name := filepath.Join(checkout, file)
+					if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+						s.Fatal(err)
+					}
+					write(s.T, name, content)
+				}
 			}
 			if _, err := os.Stat(filepath.Join(artifacts, "release")); err == nil {
 				copyDir(s.T, filepath.Join(artifacts, "release"), folder)
@@ -654,6 +679,7 @@ func (s *stage) faults(version string) []fault {
 			write(s.T, blobs[0], "another program")
 		}, code: cli.ExitFailed, says: "corrupt"},
 		{step: "build", name: "killed", kill: contains("upstream", ".zip"), code: -1},
+		{step: "scan", name: "no database", env: []string{testScans + "=fail"}, code: cli.ExitFailed, says: "the database cannot be reached"},
 		{step: "test", name: "a case fails", env: []string{testTests + "=fail"}, code: cli.ExitFailed, says: "a case failed"},
 		{step: "test", name: "killed", env: []string{testTests + "=kill"}, code: -1},
 		refuse("push", s.two, isWrite),
@@ -733,6 +759,7 @@ func TestRehearsal(t *testing.T) {
 		return
 	}
 	s.theFork()
+	s.theWeekAfter()
 
 	var table strings.Builder
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
@@ -868,6 +895,90 @@ func (s *stage) published(f failure) string {
 	default:
 		return "nothing"
 	}
+}
+
+// theWeekAfter checks that what becomes known of a published image is attached to it, once, and
+// moves nothing else.
+func (s *stage) theWeekAfter() {
+	s.Helper()
+	l, tags := s.lockOn(lock.File), s.tags()
+	findings := `[{"id":"GO-1","module":"example.com/dep","version":"v1.0.0","level":2}]`
+	for _, again := range []bool{false, true} {
+		dir := s.newHome()
+		write(s.T, filepath.Join(dir, lock.File), s.github.File(lock.File))
+		s.mu.Lock()
+		s.writes = 0
+		s.mu.Unlock()
+		for _, args := range [][]string{
+			{"release", "--step", "update"}, {"release", "--step", "scan"},
+			{"release", "--step", "vex", "--keyless", "--to", strings.Join(s.repositories(), ","), "--digests", release.Digests(l.Indexes()).String()},
+		} {
+			env := s.env(dir, testScans+"="+findings, "ACTIONS_ID_TOKEN_REQUEST_URL="+s.sigstore.TokenURL, "ACTIONS_ID_TOKEN_REQUEST_TOKEN="+s.sigstore.Bearer)
+			if code, said := s.start(dir, env, args...); code != cli.ExitOK {
+				s.Fatalf("%q: exit code %d\n%s", args, code, said)
+			}
+		}
+		if wrote := s.writes > 0; wrote == again {
+			s.Errorf("again %v: %d requests that write", again, s.writes)
+		}
+	}
+	if !maps.Equal(s.tags(), tags) {
+		s.Errorf("tags have moved: %v, %v", tags, s.tags())
+	}
+	for _, index := range l.Indexes() {
+		for _, r := range s.repositories() {
+			s.isSigned(r + "@" + index)
+			if got := s.documents(r + "@" + index); got != "GO-1 affected" {
+				s.Errorf("%s@%s: %q is attached", r, index, got)
+			}
+		}
+	}
+}
+
+// documents are the statements of the OpenVEX documents that are attached to an image.
+func (s *stage) documents(ref string) (text string) {
+	s.Helper()
+	repository, err := (&registry.Client{}).Open(s.Context(), ref, registry.Pull)
+	if err != nil {
+		s.Fatal(err)
+	}
+	top, err := repository.Resolve(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	bundles, err := sign.Bundles(s.Context(), repository, top.Digest)
+	if err != nil {
+		s.Fatal(err)
+	}
+	var list []string
+	for _, b := range bundles {
+		var bundle struct {
+			Envelope struct{ Payload []byte } `json:"dsseEnvelope"`
+		}
+		var statement struct {
+			Type      string `json:"predicateType"`
+			Predicate struct {
+				Statements []struct {
+					Vulnerability struct{ Name string }
+					Status        string
+				}
+			}
+		}
+		err := json.Unmarshal(b, &bundle)
+		if err == nil {
+			err = json.Unmarshal(bundle.Envelope.Payload, &statement)
+		}
+		if err != nil {
+			s.Fatal(err)
+		}
+		if statement.Type != attest.VEX {
+			continue
+		}
+		for _, v := range statement.Predicate.Statements {
+			list = append(list, v.Vulnerability.Name+" "+v.Status)
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // theFork checks that somebody else's registries and GitHub get what the lock has,

@@ -43,7 +43,7 @@ type releaseOptions struct {
 	step                                *release.Step
 	stepName, channel, source, withdraw string
 	unsigned, onGitHub                  bool
-	branch, built                       string
+	branch, built, database             string
 }
 
 const releaseText = `{{if .Withdrawn}}nothing to do: {{.Version}} was withdrawn
@@ -64,7 +64,7 @@ const withdrawalText = `withdrawn  {{.Version}}
 func newRelease(e *env) *cobra.Command {
 	o := releaseOptions{signFlags: signFlags{env: e}}
 	var synopsis strings.Builder
-	if err := render(&synopsis, releaseSynopsis, release.Steps); err != nil {
+	if err := render(&synopsis, releaseSynopsis, append(slices.Clone(release.Steps), release.VEX)); err != nil {
 		panic(err) // the template is wrong
 	}
 	c := &cobra.Command{
@@ -81,7 +81,7 @@ func newRelease(e *env) *cobra.Command {
 	f.StringVar(&o.lockFile, "lock", "", "the lock `file` (default that of the channel: versions.json or versions-unstable.json)")
 	o.registerCache(c)
 	f.StringVar(&o.stepName, "step", "", "run only this `step`")
-	cli.Offer(c, "step", stepNames()...)
+	cli.Offer(c, "step", append(stepNames(), release.VEX.Name)...)
 	f.StringVar(&o.platforms, "platform", "all", "`platforms` that --step test tests, separated by commas; host is this machine's, all is every one in the lock")
 	cli.Offer(c, "platform", append([]string{"host", "all"}, words(lock.Known)...)...)
 	registerList(c, &o.Variants, "variant", "`variants` that --step compile, test or verify is for; may be repeated, or a list with commas (default all of the lock)")
@@ -95,6 +95,7 @@ func newRelease(e *env) *cobra.Command {
 	f.StringVar(&o.channel, "channel", string(lock.Stable), "`channel` for --update: stable or unstable")
 	cli.Offer(c, "channel", channels...)
 	f.StringVar(&o.source, "source-repo", e.upstream, "`URL` or folder of tailscale's git repository, for --update")
+	registerVulnDB(c, &o.database)
 	registerTo(c, &o.Repositories, "to publish in", publishedIn)
 	f.StringVar(&o.Runner, "runner", "native", "`what` runs the image for the tests: native or docker")
 	cli.Offer(c, "runner", runners...)
@@ -134,7 +135,7 @@ func newRelease(e *env) *cobra.Command {
 	return c
 }
 
-// stepNames are the words for --step.
+// stepNames are the steps of a release.
 func stepNames() (names []string) {
 	for _, s := range release.Steps {
 		names = append(names, s.Name)

@@ -51,9 +51,8 @@ exit code 0 says that it was found out.`,
 	}
 	in.registerLock(c)
 	in.registerCache(c)
-	f := c.Flags()
-	f.StringVar(&database, "vulndb", "", "the vulnerability database, a `folder` or an address (default "+vex.Database+")")
-	f.StringVar(&output, "output", "", "also write what was found to `file`, for build attest and build sign")
+	registerVulnDB(c, &database)
+	c.Flags().StringVar(&output, "output", "", "also write what was found to `file`, for build attest and build sign")
 	out := newPrinter(e, c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		l, err := readLock(in.lockFile)
@@ -70,6 +69,11 @@ exit code 0 says that it was found out.`,
 		return out.print(result, scanText)
 	}
 	return c
+}
+
+// registerVulnDB registers --vulndb.
+func registerVulnDB(c *cobra.Command, database *string) {
+	c.Flags().StringVar(database, "vulndb", "", "the vulnerability database, a `folder` or an address (default "+vex.Database+")")
 }
 
 // scan looks for known vulnerabilities in the programs of a lock.
@@ -91,7 +95,9 @@ func (e *env) scan(ctx context.Context, in *inputFlags, l *lock.Lock, database s
 		if err != nil {
 			return nil, err
 		}
-		r.Variants = append(r.Variants, scannedVariant{v.Name, report.Summary()})
+		s := report.Summary()
+		s.NewerGo, s.Upstream, s.Project = list(s.NewerGo), list(s.Upstream), list(s.Project)
+		r.Variants = append(r.Variants, scannedVariant{v.Name, s})
 	}
 	return r, nil
 }

@@ -25,7 +25,7 @@ type signResult struct {
 const signText = `{{range .}}{{.Source}}
 {{.Index}}
 signed by {{.Signer}}
-{{range .Repositories}}{{.Repository}}: {{.Attached}} attached, {{.Present}} were there
+{{range .Repositories}}{{.Repository}}: {{.Attached}} attached, {{.Present}} were there{{with .Removed}}, {{.}} older ones removed{{end}}
 {{end}}{{end}}`
 
 func newSign(e *env) *cobra.Command {
@@ -44,6 +44,7 @@ and each image in it. What is there already is left as it is. Nothing but the
 digest counts: no tag is read or moved. Credentials are those of build push.
 With --tests, what build test found is attached, too, to the very digests that
 it tested; results of any other digest are refused.
+With --scans it attaches an OpenVEX document, too, and removes older ones.
 
 With --key it signs with a private key in PEM, cosign's encrypted ones or plain
 ones, ECDSA P-256 or Ed25519; the password comes from COSIGN_PASSWORD or is
@@ -58,6 +59,7 @@ public log.`,
 	registerTo(c, &to, "to attach to", "that of the reference; for a layout "+publishedIn)
 	f.register(c)
 	c.Flags().StringVar(&tests, "tests", "", "also attach the test results in `file`, which build test --results wrote, to the images that were tested")
+	registerScans(c, &f.scans, "to attach as an OpenVEX document")
 	out := newPrinter(e, c)
 	c.PreRunE = func(c *cobra.Command, _ []string) error {
 		switch {
@@ -118,26 +120,38 @@ func (f *signFlags) sign(ctx context.Context, img *sign.Image, lockFile string, 
 		return nil, err
 	}
 	statements, err := set.Statements()
-	if err == nil && f.documents != "" {
-		_, err = writeSet(set, delivery.LayoutOf(f.documents, set.Variant()))
-	}
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	results, err := set.TestStatements(tests)
+	more, err := set.TestStatements(tests)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
+	}
+	var document []byte
+	if f.scans != "" {
+		report, err := readScans(f.scans, lockFile, set.Variant().Name)
+		if err != nil {
+			return nil, err
+		}
+		statement, err := report.Statement(set.Subjects, names(img))
+		if err == nil {
+			document, err = report.Document(set.Subjects, names(img))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+		more = append(more, statement)
+	}
+	if f.documents != "" {
+		if _, err := writeSet(set, document, delivery.LayoutOf(f.documents, set.Variant())); err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
 	}
 	// Before the last of those by which an image counts as signed: a run that was stopped is
 	// done again.
-	statements = slices.Insert(statements, len(statements)-1, results...)
-	display := f.display()
-	defer display.Close()
-	task := display.Start("sign "+img.Source, "statements")
-	attached, err := sign.Attach(ctx, statements, f.signer, img.Repositories, func(done, total int) { task.Set(int64(done), int64(total)) })
-	task.End(err)
+	attached, err := f.attach(ctx, img, slices.Insert(statements, len(statements)-1, more...))
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, err
 	}
 	return &signResult{registry.Describe(img.Source), set.Subjects[0].Descriptor.Digest.String(), f.String(), attached}, nil
 }

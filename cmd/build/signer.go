@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cli"
+	"github.com/xavieralpha/derper/internal/release"
 	"github.com/xavieralpha/derper/internal/sign"
 )
 
@@ -20,6 +20,7 @@ type signFlags struct {
 	sigstoreFiles
 	key     string
 	keyless bool
+	scans   string       // a file of build scan
 	signer  *sign.Signer // once it was made
 	// documents is a folder that also gets what is attached, as files; "" for none.
 	documents string
@@ -53,7 +54,8 @@ func (f *signFlags) String() string  { return f.signer.Trust.String() }
 func (f *signFlags) Command() string { return "build verify-signature " + f.signer.Trust.Flags() }
 
 // Sign is the step sign of a release.
-func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, tests []attest.Tests, repositories []string) error {
+func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, found release.Findings, repositories []string) error {
+	f.scans = found.Scans
 	if err := f.makeSigner(ctx); err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func (f *signFlags) Sign(ctx context.Context, lockFile, layout string, tests []a
 	if err != nil {
 		return err
 	}
-	_, err = f.sign(ctx, img, lockFile, tests)
+	_, err = f.sign(ctx, img, lockFile, found.Tests)
 	return err
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/cli"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/testlock"
@@ -152,9 +153,9 @@ func TestTestResults(t *testing.T) {
 	if err := remote.Write(ref, img); err != nil {
 		t.Fatal(err)
 	}
-	junit := filepath.Join(t.TempDir(), "junit.xml")
+	junit, results := filepath.Join(t.TempDir(), "junit.xml"), filepath.Join(t.TempDir(), "results.json")
 	var stdout, stderr strings.Builder
-	if code := run(t.Context(), []string{"test", "--json", "--junit", junit, "--run", "versions|probe/ipv4", ref.String()}, &stdout, &stderr); code != cli.ExitOK {
+	if code := run(t.Context(), []string{"test", "--json", "--junit", junit, "--results", results, "--run", "versions|probe/ipv4", ref.String()}, &stdout, &stderr); code != cli.ExitOK {
 		t.Fatalf("exit code %d\n%s", code, stderr.String())
 	}
 	var got struct {
@@ -188,6 +189,17 @@ func TestTestResults(t *testing.T) {
 	}
 	if err := xml.Unmarshal(b, &suites); err != nil || len(suites.Suites) != 1 || suites.Suites[0].Tests != 2 || len(suites.Suites[0].Cases) != 2 {
 		t.Errorf("JUnit: %v\n%s", err, b)
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = os.ReadFile(results); err != nil {
+		t.Fatal(err)
+	}
+	tests, err := attest.ParseTests(b)
+	if err != nil || len(tests) != 1 || tests[0].Digest != digest.String() || len(tests[0].Passed) != 2 || tests[0].Runner != "native" {
+		t.Errorf("results: %v\n%s", err, b)
 	}
 	if !strings.Contains(stderr.String(), "test with native") {
 		t.Errorf("no progress:\n%s", stderr.String())

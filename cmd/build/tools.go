@@ -18,7 +18,10 @@ import (
 
 // realTools are what does the work of a release: this program's other commands.
 func (o *releaseOptions) realTools() release.Tools {
-	return release.Tools{Update: o.updateLock, Compile: o.compilePrograms, Build: o.buildImages, Test: o.testImage, Verify: o.verifyImage, Confirmed: o.confirmed}
+	return release.Tools{
+		Update: o.updateLock, Compile: o.compilePrograms, Build: o.buildImages, Scan: o.scanPrograms, Test: o.testImage, Verify: o.verifyImage,
+		Confirmed: o.confirmed,
+	}
 }
 
 // updateLock is the step update: the lock that follows on base.
@@ -71,6 +74,19 @@ func (o *releaseOptions) buildImages(ctx context.Context, lockFile, compiled, la
 		Before: before, Lock: l, LockFile: lockFile, Platforms: l.Inputs.Platforms, Compiled: compiled, Layout: layout, Record: l.Outputs == nil,
 	})
 	return err
+}
+
+// scanPrograms is the step scan.
+func (o *releaseOptions) scanPrograms(ctx context.Context, lockFile, scans string) error {
+	l, err := lock.Read(lockFile)
+	if err != nil {
+		return err
+	}
+	r, err := o.scan(ctx, &o.inputFlags, l, o.database)
+	if err != nil {
+		return err
+	}
+	return r.scans.Write(scans)
 }
 
 // testImage is the step test.

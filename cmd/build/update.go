@@ -77,9 +77,9 @@ module are the same source, and writes it into the lock, with the Go and the CA
 roots that go with it and no outputs. The module proxy, the checksum database
 and the git repository must be reached and agree, and the proxy must serve all
 modules that the release requires, else nothing is changed. With the release
-unchanged, a newer patch of its Go is taken, and newer CA roots with it, or alone
-when those of the lock are 30 days old: that makes the next revision. Roots that
-wait are named, and --version with the lock's own release takes them.`,
+unchanged, a newer patch of its Go is taken, and newer CA roots with it, or
+alone when those of the lock are 30 days old: that makes the next revision.
+Roots that wait are named, and --version with the lock's own release takes them.`,
 		Example: `  build update --check
   build update --version v1.102.3`,
 		Args:              cli.None,

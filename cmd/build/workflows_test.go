@@ -23,7 +23,7 @@ var samples = map[string]string{
 	"IMAGE":        "docker.io/camllia/derper",
 	"DIGESTS":      `{"default":"sha256:` + strings.Repeat("0", 64) + `"}`,
 	"PLATFORMS":    "linux/amd64,linux/arm64", "VARIANT": "default",
-	"TITLE": "It failed", "JOBS": "stable /",
+	"TITLE": "It failed", "JOBS": "stable /", "STEP": "sign",
 }
 
 // parses says whether a command line of a workflow is one of this program.
@@ -130,8 +130,10 @@ func TestWorkflowSteps(t *testing.T) {
 			t.Errorf("%s: runs %q", step.Name, c.Words)
 			continue
 		}
-		if i > 0 && !slices.ContainsFunc(job.Needs, func(n *actionlint.String) bool { return n.Value == release.Steps[i-1].Name }) {
-			t.Errorf("%s: does not wait for %s", step.Name, release.Steps[i-1].Name)
+		for _, before := range stepsBefore(i) {
+			if !slices.ContainsFunc(job.Needs, func(n *actionlint.String) bool { return n.Value == before.Name }) {
+				t.Errorf("%s: does not wait for %s", step.Name, before.Name)
+			}
 		}
 		if condition := job.If; condition != nil && i != 1 {
 			t.Errorf("%s: has the condition %s", step.Name, condition.Value)
@@ -184,6 +186,22 @@ func TestWorkflowSteps(t *testing.T) {
 	}
 }
 
+// stepsBefore are those that the job of a step waits for: the one before, or both of two that
+// run side by side.
+func stepsBefore(i int) []*release.Step {
+	steps := release.Steps
+	switch {
+	case i == 0:
+		return nil
+	case steps[i-1].Beside:
+		return steps[i-2 : i-1]
+	case i > 1 && steps[i-2].Beside:
+		return steps[i-2 : i]
+	default:
+		return steps[i-1 : i]
+	}
+}
+
 // testsAll checks that the job that tests has every platform of the lock on one of its
 // machines.
 func testsAll(t *testing.T, job *actionlint.Job) {
@@ -220,6 +238,9 @@ func TestParses(t *testing.T) {
 		"release --step push":                            true,
 		"release --step polish":                          false,
 		"release --step sign":                            false,
+		"release --step vex":                             false,
+		"release --step vex --keyless":                   true,
+		"release --step scan --vulndb ./vulndb":          true,
 		"release --withdraw v1 --step tag":               false,
 		"release --step compile --variant debug":         true,
 		"release --step test --variant a,b":              true,

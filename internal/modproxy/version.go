@@ -95,6 +95,15 @@ func (c *Client) Info(ctx context.Context, m module.Version) (*Info, error) {
 	return info, nil
 }
 
+// Serves asks whether a proxy gives out the zip of a version, and leaves it there. The error is
+// nil if it does; [NotServed] tells whether it was its answer.
+func (c *Client) Serves(ctx context.Context, m module.Version) error {
+	if err := c.read(ctx, m, ".zip", func(*body) error { return nil }); err != nil {
+		return fmt.Errorf("%s: %w", m, err)
+	}
+	return nil
+}
+
 // Resolve asks which version a name has, as a tag or a branch of the module's repository. It is
 // the proxy's word: what the checksum database knows is what that version is, not which one a
 // name means.
@@ -107,15 +116,6 @@ func (c *Client) Resolve(ctx context.Context, path, name string) (*Info, error) 
 		return nil, fmt.Errorf("info of %s@%s: %w", path, name, err)
 	}
 	return info, nil
-}
-
-// Serves asks whether a proxy gives out the zip of a version, and leaves it there. The error is
-// nil if it does; [NotServed] tells whether it was its answer.
-func (c *Client) Serves(ctx context.Context, m module.Version) error {
-	if err := c.read(ctx, m, ".zip", func(*body) error { return nil }); err != nil {
-		return fmt.Errorf("%s: %w", m, err)
-	}
-	return nil
 }
 
 // GoMod fetches a version's go.mod. It must be the one that the checksum database

@@ -11,7 +11,7 @@ import (
 // assetPatterns match what a release's folder has to be kept with the release: reports of the
 // tests, what was found of known vulnerabilities, and what is attested of each variant.
 var assetPatterns = []string{
-	testName + "-*.xml", testName + "-*.json", "scans.json", "*.openvex.json",
+	testName + "-*.xml", scansName,
 	DocumentsName + "/*.json", DocumentsName + "-*/*.json",
 }
 

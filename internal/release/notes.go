@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"text/template"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -85,12 +86,14 @@ type Notes struct {
 	Repositories []string
 	// Changes are more lines on what changed, as derper's flags.
 	Changes []string
+	// Known is what is known of vulnerabilities; nil for nothing.
+	Known *Known
 	// Verify has commands that check signature and attestations; may be empty.
 	Verify []string
-	// Known is how many rebuilders are known; Confirmed, by variant, are the names of those
-	// who attest that they rebuilt the image.
-	Known     int
-	Confirmed map[string][]string
+	// Rebuilders is how many rebuilders are known; Confirmed, by variant, are the names of
+	// those who attest that they rebuilt the image.
+	Rebuilders int
+	Confirmed  map[string][]string
 }
 
 // A Variant is what the notes are about a variant.
@@ -156,7 +159,7 @@ func (n *Notes) Compare() string {
 	return "https://github.com/tailscale/tailscale/compare/" + old.Tailscale + "..." + now.Tailscale
 }
 
-var notesTemplate = template.Must(template.New("notes").Funcs(template.FuncMap{"size": progress.Bytes}).Parse(
+var notesTemplate = template.Must(template.New("notes").Funcs(template.FuncMap{"size": progress.Bytes, "date": func(t time.Time) string { return t.Format(time.DateOnly) }}).Parse(
 	`# derper {{.Default.Image.Version}}
 
 | | |
@@ -180,8 +183,17 @@ Index ` + "`{{.Image.Digest}}`" + `, tags {{range $i, $tag := .Tags}}{{if $i}}, 
 {{range .Image.Platforms}}| {{.Platform}} | {{size .Bytes}} |{{if $v.Before}} {{$v.Change .}} |{{end}} ` + "`{{.Manifest}}`" + ` |
 {{end}}{{range .Gone}}
 No longer there: {{.Platform}}
-{{end}}{{with $.Known}}{{$by := index $.Confirmed $v.Name}}
+{{end}}{{with $.Rebuilders}}{{$by := index $.Confirmed $v.Name}}
 {{len $by}} of {{.}} known rebuilders confirmed this image{{range $i, $name := $by}}{{if $i}},{{else}}:{{end}} {{$name}}{{end}}.
+{{end}}
+{{end}}{{with .Known}}## Known vulnerabilities
+
+Fixable findings: {{.Fixable}}. {{if .Affected}}As of {{date .Database}}, these are in code that a program calls:
+
+| advisory | module | healed by |{{if .SomeVariants}} variants |{{end}}
+|---|---|---|{{if .SomeVariants}}---|{{end}}
+{{range .Affected}}| [{{.ID}}](https://pkg.go.dev/vuln/{{.ID}}){{with .Alias}}, {{.}}{{end}} | ` + "`{{.Module}} {{.Version}}`" + ` | {{.HealedBy}} |{{if $.Known.SomeVariants}} {{range $i, $v := .Variants}}{{if $i}}, {{end}}{{$v}}{{end}} |{{end}}
+{{end}}{{else}}As of {{date .Database}}, no program calls code of which a vulnerability is known.
 {{end}}
 {{end}}## Verify
 

@@ -43,6 +43,10 @@ func (r *Release) record(ctx context.Context, l *lock.Lock, _ []Part) error {
 		n.Variants = append(n.Variants, note)
 	}
 	r.confirmed(ctx, l, n)
+	var err error
+	if n.Known, err = r.known(l); err != nil {
+		return err
+	}
 	command := r.journal.entries["sign"].Command
 	if r.Signer != nil {
 		command = r.Signer.Command()
@@ -78,10 +82,10 @@ func (r *Release) confirmed(ctx context.Context, l *lock.Lock, n *Notes) {
 		names, known, err := r.Tools.Confirmed(ctx, r.Repositories[0]+"@"+v.Image.Digest, l.Inputs.Platforms)
 		if err != nil {
 			r.say("the notes name no rebuilders: %v", err)
-			n.Known, n.Confirmed = 0, nil
+			n.Rebuilders, n.Confirmed = 0, nil
 			return
 		}
-		n.Known, n.Confirmed[v.Name] = known, names
+		n.Rebuilders, n.Confirmed[v.Name] = known, names
 	}
 }
 

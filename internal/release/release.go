@@ -66,6 +66,9 @@ type Tools struct {
 	// folder compiled, if that is there; the default variant into layout. It records what
 	// came out in a lock that has no outputs.
 	Build func(ctx context.Context, lockFile, compiled, layout string) error
+	// Scan looks for known vulnerabilities in what the lock in lockFile builds, and writes the
+	// scans, [vex.Scans], to a file.
+	Scan func(ctx context.Context, lockFile, scans string) error
 	// Test tests the images of a variant, for these platforms, and returns what came out for
 	// each. It writes a report in JUnit's form.
 	Test func(ctx context.Context, layout string, platforms []lock.Platform, report string) ([]attest.Tests, error)
@@ -76,14 +79,23 @@ type Tools struct {
 	Confirmed func(ctx context.Context, reference string, platforms []lock.Platform) (names []string, known int, err error)
 }
 
+// Findings are what the steps of a release found out about its images.
+type Findings struct {
+	Scans string // the file that the step scan wrote
+	Tests []attest.Tests
+}
+
 // A Signer signs images.
 type Signer interface {
 	// String names the key or the identity.
 	String() string
-	// Sign signs what is in layout and attests what it is made of and how it was tested, in
-	// the repositories. What is signed already stays as it is. Results of what is not in
-	// layout are refused.
-	Sign(ctx context.Context, lockFile, layout string, tests []attest.Tests, repositories []string) error
+	// Sign signs what is in layout and attests what it is made of and what was found out about
+	// it, in the repositories. What is signed already stays as it is. Test results of what is
+	// not in layout are refused.
+	Sign(ctx context.Context, lockFile, layout string, found Findings, repositories []string) error
+	// Reassess attaches what the file scans says of an image, by its digest, in the place of
+	// what was said before. The image must have been signed in all repositories.
+	Reassess(ctx context.Context, lockFile, digest, scans string, repositories []string) error
 	// Signed reports whether that was done for everything that references name.
 	Signed(ctx context.Context, references []string) (bool, error)
 	// Command is how anybody checks it, but for the reference. It is valid after
@@ -416,17 +428,14 @@ func (r *Release) ready(s *Step) (*lock.Lock, error) {
 	if l.Outputs == nil {
 		return nil, &OrderError{Step: "build", Folder: r.Folder}
 	}
-	if l.IsWithdrawn() {
+	if l.IsWithdrawn() && s != VEX { // which does nothing then
 		return nil, fmt.Errorf("%s: %s was withdrawn, and is not published until there is another image", r.Folder, l.Inputs.ImageVersion())
 	}
 	have := digestsOf(l)
 	if r.Images != nil && !maps.Equal(have, r.Images) {
 		return nil, &MismatchError{r.Folder, have, r.Images}
 	}
-	for _, before := range Steps[1:slices.Index(Steps, s)] {
-		if before.Ahead {
-			continue
-		}
+	for _, before := range s.waitsFor() {
 		for _, part := range before.parts(l.Inputs.VariantNames(), l.Inputs.Platforms) {
 			if !r.journal.covers(before.Name, part, have, r.repositoriesOf(before.Needs)) {
 				return nil, &OrderError{strings.TrimSuffix(before.Name+" "+part.String(), " "), have[lock.Default], r.Folder}

@@ -101,7 +101,7 @@ func TestNotes(t *testing.T) {
 	if !strings.Contains(text, become) || strings.Contains(text, "known rebuilders") {
 		t.Errorf("nobody is known as a rebuilder:\n%s", text)
 	}
-	n.Known, n.Confirmed = 3, map[string][]string{lock.Default: {"alice", "bob"}}
+	n.Rebuilders, n.Confirmed = 3, map[string][]string{lock.Default: {"alice", "bob"}}
 	b.Reset()
 	if err := n.Write(&b); err != nil {
 		t.Fatal(err)

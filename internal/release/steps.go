@@ -217,7 +217,8 @@ func (r *Release) sign(ctx context.Context, l *lock.Lock, _ []Part) error {
 		if err != nil {
 			return err
 		}
-		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), tests, r.Repositories); err != nil {
+		found := Findings{Scans: r.path(scansName), Tests: tests}
+		if err := r.Signer.Sign(ctx, r.path(lockName), delivery.LayoutOf(r.layout(), v), found, r.Repositories); err != nil {
 			return err
 		}
 	}

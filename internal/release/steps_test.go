@@ -20,6 +20,7 @@ import (
 	"github.com/xavieralpha/derper/internal/registry"
 	"github.com/xavieralpha/derper/internal/testing/githubtest"
 	"github.com/xavieralpha/derper/internal/testing/registrytest"
+	"github.com/xavieralpha/derper/internal/testing/vextest"
 )
 
 // locked writes the lock of this repository to a file, changed by edit.
@@ -51,6 +52,13 @@ func fake(t *testing.T, lockFile string) (r *Release, used *[]string) {
 				return use("compile " + strings.Join(variants, "+"))
 			},
 			Build: func(context.Context, string, string, string) error { return use("build") },
+			Scan: func(_ context.Context, lockFile, scans string) error {
+				l, err := lock.Read(lockFile)
+				if err == nil {
+					err = vextest.Scans(l.Inputs).Write(scans)
+				}
+				return err
+			},
 			Test: func(_ context.Context, layout string, p []lock.Platform, report string) (tests []attest.Tests, err error) {
 				for _, p := range p {
 					use("test " + filepath.Base(layout) + " " + string(p) + " " + filepath.Base(report))
@@ -88,6 +96,13 @@ func TestOrder(t *testing.T) {
 		if err := run(step); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := run("push"); !errors.As(err, &order) || order.Step != "scan" {
+		t.Errorf("neither scanned nor tested: %v", err)
+	}
+	// A machine scans meanwhile, for which nobody waits but who comes after both.
+	if err := run("scan"); err != nil {
+		t.Fatal(err)
 	}
 	if err := run("push"); !errors.As(err, &order) || order.Step != "test default linux/amd64" {
 		t.Errorf("untested: %v", err)
@@ -178,8 +193,8 @@ type testSigner struct {
 func (*testSigner) String() string  { return "key" }
 func (*testSigner) Command() string { return "build verify-signature" }
 
-func (s *testSigner) Sign(_ context.Context, _, layout string, tests []attest.Tests, _ []string) error {
-	s.signed[filepath.Base(layout)] = tests
+func (s *testSigner) Sign(_ context.Context, _, layout string, found Findings, _ []string) error {
+	s.signed[filepath.Base(layout)] = found.Tests
 	return nil
 }
 
@@ -205,6 +220,7 @@ func TestResultsAreSigned(t *testing.T) {
 	}
 	must("update")
 	must("build")
+	must("scan")
 	for _, variant := range l.Inputs.VariantNames() {
 		for _, platforms := range [][]lock.Platform{l.Inputs.Platforms[:1], l.Inputs.Platforms[1:]} {
 			r.Variants, r.Platforms = []string{variant}, platforms

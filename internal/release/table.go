@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/xavieralpha/derper/internal/lock"
@@ -31,6 +32,9 @@ type Step struct {
 	// Ahead is set for a step that makes a part of the next one's work on other machines. The
 	// next one does what is left of it: where all steps run on one machine, all.
 	Ahead bool
+	// Beside is set for a step that the next one does not wait for, where they run on several
+	// machines. The one after that waits for both.
+	Beside bool
 	// variants is set for a step that can be done for each variant on its own.
 	variants bool
 	// once is set for a step that counts as done when the journal has it, where all
@@ -80,6 +84,7 @@ const (
 	journalName  = "journal"
 	notesName    = "notes.md"
 	testName     = "test" // and a variant, and a platform for the report of some
+	scansName    = "scans.json"
 	// DocumentsName is the folder with what is attested, as files, and of other variants
 	// their suffixes.
 	DocumentsName = "attestations"
@@ -93,6 +98,8 @@ var Steps = []*Step{
 		Needs: Sources, Ahead: true, variants: true, run: (*Release).compile},
 	{Name: "build", Does: "build all images; record what came out, or compare with the lock",
 		Needs: Sources, run: (*Release).build},
+	{Name: "scan", Does: "look for known vulnerabilities in what was built",
+		Needs: Sources, Beside: true, once: true, run: (*Release).scan},
 	{Name: "test", Does: "test every image, or those of --variant and --platform",
 		Needs: Layout | Images | Containers, variants: true, once: true, run: (*Release).test},
 	{Name: "push", Does: "push the images to all repositories by digest, and read them back",
@@ -107,12 +114,31 @@ var Steps = []*Step{
 		Needs: Images | Pull | Recording, run: (*Release).record},
 }
 
+// VEX is a step of its own, for a release that is published: it comes after another scan, with
+// a newer database. It signs nothing but what that says of the images.
+var VEX = &Step{Name: "vex", Does: "alone, later: attach what a new scan says of published images",
+	Needs: Images | Push | Identity, run: (*Release).vex}
+
 // Named is the step of that name, nil for none.
 func Named(name string) *Step {
-	for _, s := range Steps {
+	for _, s := range append(slices.Clone(Steps), VEX) {
 		if s.Name == name {
 			return s
 		}
 	}
 	return nil
+}
+
+// waitsFor are the steps that must have been done for an image before this one.
+func (s *Step) waitsFor() (list []*Step) {
+	if s == VEX {
+		return []*Step{Named("scan")}
+	}
+	at := slices.Index(Steps, s)
+	for i, before := range Steps[:at] {
+		if i > 0 && !before.Ahead && !(before.Beside && i+1 == at) {
+			list = append(list, before)
+		}
+	}
+	return list
 }

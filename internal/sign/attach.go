@@ -25,6 +25,10 @@ type Attached struct {
 	// there and hold.
 	Attached int `json:"attached"`
 	Present  int `json:"present"`
+	// Removed counts older OpenVEX documents that were removed, Kept those that the registry
+	// does not remove, so that scanners may read them.
+	Removed int `json:"removed,omitempty"`
+	Kept    int `json:"kept,omitempty"`
 }
 
 // ErrNotThere says that a repository does not have an image.
@@ -35,6 +39,10 @@ var ErrNotThere = errors.New("is not in the repository")
 // signed by the same key or identity and word for word the same, is not signed again; a
 // bundle that one repository has and another has not is copied. A run after one that was
 // interrupted does what that left.
+//
+// An OpenVEX document takes the place of the older ones that the same key or identity
+// signed: they are removed once it is attached, where the registry allows that. If one that is
+// there is newer, or says the same, that one stays, and is copied.
 func Attach(ctx context.Context, statements []attest.Statement, signer *Signer, repositories []*registry.Repository, step func(done, total int)) ([]Attached, error) {
 	index := statements[0].Subjects[0].Descriptor.Digest
 	for _, r := range repositories {
@@ -58,9 +66,9 @@ func AttachElsewhere(ctx context.Context, statements []attest.Statement, signer 
 		step(done, total)
 	}
 	results := make([]Attached, len(repositories))
-	known := make([]map[v1.Hash][][]byte, len(repositories)) // bundles by what they are about
+	known := make([]map[v1.Hash][]*registry.Artifact, len(repositories)) // bundles by what they are about
 	for i, r := range repositories {
-		results[i].Repository, known[i] = r.String(), map[v1.Hash][][]byte{}
+		results[i].Repository, known[i] = r.String(), map[v1.Hash][]*registry.Artifact{}
 		for _, s := range statements {
 			total += len(s.Subjects)
 			for _, subject := range s.Subjects {
@@ -68,15 +76,17 @@ func AttachElsewhere(ctx context.Context, statements []attest.Statement, signer 
 				if _, ok := known[i][digest]; ok {
 					continue
 				}
-				bundles, err := Bundles(ctx, r, digest)
-				if err != nil {
+				var err error
+				if known[i][digest], err = bundles(ctx, r, digest); err != nil {
 					return nil, err
 				}
-				known[i][digest] = bundles
 			}
 		}
 	}
 	for _, statement := range statements {
+		if replaces(statement) {
+			statement.Payload = current(statement, signer.Trust, known)
+		}
 		var bundle []byte
 		type place struct {
 			repository int
@@ -117,15 +127,29 @@ func AttachElsewhere(ctx context.Context, statements []attest.Statement, signer 
 			}
 			advance(&results[p.repository].Attached)
 		}
+		if !replaces(statement) {
+			continue
+		}
+		for i, r := range repositories {
+			for _, subject := range statement.Subjects {
+				about := subject.Descriptor.Digest
+				removed, kept, err := removeOld(ctx, r, statement, signer.Trust, about, known[i][about])
+				results[i].Removed += removed
+				results[i].Kept += kept
+				if err != nil {
+					return results, fmt.Errorf("%s: %w", statement.Type, err)
+				}
+			}
+		}
 	}
 	return results, nil
 }
 
 // holds finds, among bundles, one of a statement that is still good.
-func holds(trust *Trust, bundles [][]byte, about v1.Hash, payload []byte) []byte {
+func holds(trust *Trust, bundles []*registry.Artifact, about v1.Hash, payload []byte) []byte {
 	for _, b := range bundles {
-		if v, err := trust.Verify(b, about); err == nil && bytes.Equal(v.Statement, payload) {
-			return b
+		if v, err := trust.Verify(b.Layers[0], about); err == nil && bytes.Equal(v.Statement, payload) {
+			return b.Layers[0]
 		}
 	}
 	return nil
@@ -135,14 +159,14 @@ func holds(trust *Trust, bundles [][]byte, about v1.Hash, payload []byte) []byte
 // attaches, but for the time.
 // Source: https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md.
 func newArtifact(subject v1.Descriptor, predicate string, bundle []byte) (v1.Image, error) {
-	return attest.Artifact(v1.Manifest{
-		ArtifactType: BundleType,
-		Subject:      &subject,
-		Annotations: map[string]string{
-			"dev.sigstore.bundle.content":       "dsse-envelope",
-			"dev.sigstore.bundle.predicateType": predicate,
-		},
-	}, attest.Part{Type: BundleType, Blob: attest.Bytes(bundle)})
+	annotations := map[string]string{
+		"dev.sigstore.bundle.content":       "dsse-envelope",
+		"dev.sigstore.bundle.predicateType": predicate,
+	}
+	if predicate == attest.VEX {
+		annotations[predicateType] = predicate
+	}
+	return attest.Artifact(v1.Manifest{ArtifactType: BundleType, Subject: &subject, Annotations: annotations}, attest.Part{Type: BundleType, Blob: attest.Bytes(bundle)})
 }
 
 // What is read of the bundles that refer to one digest. Whoever may push to a repository
@@ -158,7 +182,16 @@ var ErrTooMuch = errors.New("has more attached than is read")
 // Bundles lists the Sigstore bundles that refer to a digest in a repository, sorted by
 // the digest of their manifest. They are recognised as cosign does. There may be up to 64,
 // of up to 1 MiB each; the error is ErrTooMuch if there are more, or larger ones.
-func Bundles(ctx context.Context, r *registry.Repository, subject v1.Hash) (bundles [][]byte, err error) {
+func Bundles(ctx context.Context, r *registry.Repository, subject v1.Hash) (data [][]byte, err error) {
+	list, err := bundles(ctx, r, subject)
+	for _, a := range list {
+		data = append(data, a.Layers[0])
+	}
+	return data, err
+}
+
+// bundles are those of Bundles, each the one layer of an artifact.
+func bundles(ctx context.Context, r *registry.Repository, subject v1.Hash) ([]*registry.Artifact, error) {
 	count := 0
 	var excess error
 	list, err := r.Artifacts(ctx, subject, func(m *v1.Manifest) bool {
@@ -174,11 +207,8 @@ func Bundles(ctx context.Context, r *registry.Repository, subject v1.Hash) (bund
 		}
 		return excess == nil
 	})
-	if err = cmp.Or(err, excess); err != nil {
+	if err := cmp.Or(err, excess); err != nil {
 		return nil, err
 	}
-	for _, a := range list {
-		bundles = append(bundles, a.Layers[0])
-	}
-	return bundles, nil
+	return list, nil
 }

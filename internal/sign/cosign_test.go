@@ -189,6 +189,7 @@ func TestCosign(t *testing.T) {
 	}
 	documented := append([]string{"--trusted-root", fake.TrustedRoot}, documentedFlags(t)...)
 	set, index := ourSet(t)
+	b := attesttest.Build(t, nil) // which is the same
 	for where, r := range map[string]*registrytest.Registry{"distribution": registrytest.Distribution(t, registrytest.Options{}), "with referrers": registrytest.Memory(t, registrytest.Options{})} {
 		for how, test := range map[string]struct {
 			signer      *Signer
@@ -202,13 +203,17 @@ func TestCosign(t *testing.T) {
 				sh.t = t
 				w, _ := pushed(t, r, how, index)
 				attach(t, set, test.signer, w)
+				document := known(t, b, 0, []*registry.Repository{w}, "GO-1")
+				if _, err := Attach(t.Context(), []attest.Statement{document}, test.signer, []*registry.Repository{w}, func(int, int) {}); err != nil {
+					t.Fatal(err)
+				}
 				for i, subject := range set.Subjects[:2] {
 					ref := w.String() + "@" + subject.Descriptor.Digest.String()
 					out, err := sh.cosign(append([]string{"verify", ref}, test.trust...)...)
 					if err != nil || !strings.Contains(out, subject.Descriptor.Digest.String()) {
 						t.Errorf("verify %s: %v: %s", ref, err, out)
 					}
-					for name, want := range map[string][]byte{"slsaprovenance1": set.Provenance, "spdxjson": set.SBOMs[i]} {
+					for name, want := range map[string][]byte{"slsaprovenance1": set.Provenance, "spdxjson": set.SBOMs[i], "openvex": document.Payload} {
 						out, err := sh.cosign(append([]string{"verify-attestation", "--type", name, ref}, test.trust...)...)
 						if err != nil {
 							t.Error(err)

@@ -2,9 +2,11 @@ package suite
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/xavieralpha/derper/entrypoint/setting"
+	"github.com/xavieralpha/derper/internal/attest"
 	"github.com/xavieralpha/derper/internal/container"
 	"github.com/xavieralpha/derper/internal/flags"
 	"github.com/xavieralpha/derper/internal/probe"
@@ -114,16 +117,28 @@ func testImage(t *testing.T, runner container.Runner) {
 	}
 }
 
-// TestNames guards --run and the reports against two rows of one name.
+// TestNames guards --run and the reports against two rows of one name, and a release against
+// a name that is not signed.
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
+	all := &Results{Platform: "linux/amd64", Digest: "sha256:" + strings.Repeat("0", 64), Runner: "native"}
 	for _, c := range Cases(setting.KnownRelease()) {
 		for _, name := range c.rows() {
 			if seen[name] {
 				t.Errorf("two rows are called %s", name)
 			}
 			seen[name] = true
+			all.Rows = append(all.Rows, Row{Name: name, Result: []probe.Result{probe.Pass, probe.Skip, probe.Fail}[len(seen)%3]})
 		}
+	}
+	want := (&Report{Platforms: []*Results{all}}).Tests("v1")
+	data, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := attest.ParseTests(data)
+	if err != nil || !reflect.DeepEqual(got, want) || len(got[0].Passed)+len(got[0].Skipped)+len(got[0].Failed) != len(seen) {
+		t.Errorf("as they are signed: %+v, %v", got, err)
 	}
 }
 

@@ -153,7 +153,7 @@ func region(relay *tailcfg.DERPNode) *tailcfg.DERPRegion {
 func join(c *testcontrol.Server, k key.NodePrivate) {
 	addr := netip.MustParsePrefix("100.64.99.1/32")
 	c.UpdateNode(&tailcfg.Node{
-		ID: 99, StableID: "n99", Name: "known.example.", User: 99,
+		ID: 99, StableID: "n99", Name: "known.example.", User: 1, // the tailscaled's own: of others, 1.98 knows no profile
 		Key: k.Public(), Machine: key.NewMachine().Public(), DiscoKey: key.NewDisco().Public(),
 		MachineAuthorized: true, Addresses: []netip.Prefix{addr}, AllowedIPs: []netip.Prefix{addr},
 		Hostinfo: (&tailcfg.Hostinfo{Hostname: "known"}).View(), // without one, tailscaled 1.98 cannot say who it is

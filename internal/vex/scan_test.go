@@ -2,14 +2,12 @@ package vex_test
 
 import (
 	"compress/gzip"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,55 +19,10 @@ import (
 	"github.com/xavieralpha/derper/internal/pipeline"
 	"github.com/xavieralpha/derper/internal/testing/need"
 	"github.com/xavieralpha/derper/internal/testing/releasetest"
+	"github.com/xavieralpha/derper/internal/testing/vextest"
 	"github.com/xavieralpha/derper/internal/toolchain"
 	"github.com/xavieralpha/derper/internal/vex"
 )
-
-// An entry is an advisory of a small database: of a function of a module, fixed in a version.
-type entry struct{ id, module, fixed, pkg, function string }
-
-// database is a folder in the form of https://go.dev/security/vuln/database.
-func database(t *testing.T, entries ...entry) string {
-	t.Helper()
-	type object = map[string]any
-	const modified = "2026-08-21T00:00:00Z"
-	dir := t.TempDir()
-	write := func(name string, v any) {
-		data, err := json.Marshal(v)
-		if err == nil {
-			err = os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755)
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name+".json"), data, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	var modules []object
-	for _, e := range entries {
-		events := []object{{"introduced": "0"}}
-		if e.fixed != "" {
-			events = append(events, object{"fixed": e.fixed})
-		}
-		write("ID/"+e.id, object{
-			"schema_version": "1.3.1", "id": e.id, "modified": modified, "published": modified, "aliases": []string{"CVE-of-" + e.id}, "summary": "a fault in " + e.pkg,
-			"affected": []object{{
-				"package":            object{"name": e.module, "ecosystem": "Go"},
-				"ranges":             []object{{"type": "SEMVER", "events": events}},
-				"ecosystem_specific": object{"imports": []object{{"path": e.pkg, "symbols": []string{e.function}}}},
-			}},
-		})
-		i := slices.IndexFunc(modules, func(m object) bool { return m["path"] == e.module })
-		if i < 0 {
-			i, modules = len(modules), append(modules, object{"path": e.module, "vulns": []object{}})
-		}
-		modules[i]["vulns"] = append(modules[i]["vulns"].([]object), object{"id": e.id, "modified": modified, "fixed": e.fixed})
-	}
-	write("index/db", object{"modified": modified})
-	write("index/modules", modules)
-	return dir
-}
 
 // A world has a small release, and the toolchain that compiles govulncheck.
 type world struct {
@@ -130,15 +83,15 @@ func TestScan(t *testing.T) {
 	in.Modules = []lock.Source{{Path: m.Path, Module: lock.Module{Version: m.Version, Sum: strings.Fields(sums)[2]}}}
 	large, small := lock.Program{Package: "example.com/relay/cmd/one"}, lock.Program{Package: "example.com/relay/cmd/one", Tags: []string{"small"}}
 
-	entries := []entry{
-		{"GO-1", "example.com/dep", "1.0.1", "example.com/dep", "Name"},
-		{"GO-2", "example.com/dep", "", "example.com/dep", "Unused"},
-		{"GO-3", "example.com/dep", "1.1.0", "example.com/dep/other", "Name"},
-		{"GO-4", "example.com/dep", "0.9.0", "example.com/dep", "Name"}, // not in this version
-		{"GO-5", "example.com/relay", "1.3.0", "example.com/relay/cmd/two", "main"},
-		{"GO-6", "example.com/absent", "", "example.com/absent", "Name"}, // not linked
-		{"GO-7", vex.Stdlib, strings.TrimPrefix(w.Inputs.Go.Version, "go") + "1", "encoding/hex", "Dump"},
-		{"GO-8", vex.Stdlib, "", "image/png", "Decode"},
+	entries := []vextest.Entry{
+		{ID: "GO-1", Module: "example.com/dep", Fixed: "1.0.1", Package: "example.com/dep", Function: "Name"},
+		{ID: "GO-2", Module: "example.com/dep", Package: "example.com/dep", Function: "Unused"},
+		{ID: "GO-3", Module: "example.com/dep", Fixed: "1.1.0", Package: "example.com/dep/other", Function: "Name"},
+		{ID: "GO-4", Module: "example.com/dep", Fixed: "0.9.0", Package: "example.com/dep", Function: "Name"}, // not in this version
+		{ID: "GO-5", Module: "example.com/relay", Fixed: "1.3.0", Package: "example.com/relay/cmd/two", Function: "main"},
+		{ID: "GO-6", Module: "example.com/absent", Package: "example.com/absent", Function: "Name"}, // not linked
+		{ID: "GO-7", Module: vex.Stdlib, Fixed: strings.TrimPrefix(w.Inputs.Go.Version, "go") + "1", Package: "encoding/hex", Function: "Dump"},
+		{ID: "GO-8", Module: vex.Stdlib, Package: "image/png", Function: "Decode"},
 	}
 	goVersion := "v" + strings.TrimPrefix(w.Inputs.Go.Version, "go")
 	const (
@@ -148,7 +101,7 @@ func TestScan(t *testing.T) {
 	std := func(level vex.Level) string {
 		return fmt.Sprintf("GO-7 [CVE-of-GO-7] stdlib@%s fixed %[1]s1: %d\nGO-8 [CVE-of-GO-8] stdlib@%[1]s fixed : 0", goVersion, level)
 	}
-	dir := database(t, entries...)
+	dir := vextest.Database(t, entries...)
 	scanner := w.scanner(t, dir)
 	tool := w.install(t, &modproxy.Client{Proxies: w.Proxy, SumDB: w.SumDB})
 	scan := func(s *vex.Scanner, target vex.Target) (*vex.Scan, error) {

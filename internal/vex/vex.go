@@ -43,31 +43,32 @@ const (
 // A Scan is what govulncheck says of one program.
 type Scan struct {
 	// Program is the program's name.
-	Program string
+	Program string `json:"program"`
 	// Own is set if the program is of this project's own source.
-	Own bool
+	Own bool `json:"own,omitempty"`
 	// Modified is when the database was last changed.
-	Modified time.Time
+	Modified time.Time `json:"modified"`
 	// Findings are sorted by ID and module. There is at most one of a module and an ID.
-	Findings []Finding
+	Findings []Finding `json:"findings,omitempty"`
 }
 
 // A Finding is an advisory that concerns the version of a module that is linked.
 type Finding struct {
 	// ID is the database's: GO-2026-5932.
-	ID string
+	ID string `json:"id"`
 	// Aliases are the IDs of other databases, CVE-… and GHSA-…, sorted.
-	Aliases []string
-	Summary string
+	Aliases []string `json:"aliases,omitempty"`
+	Summary string   `json:"summary"`
 	// Module is a module's path, Stdlib for the standard library; Version begins with v for
 	// both.
-	Module, Version string
+	Module  string `json:"module"`
+	Version string `json:"version"`
 	// Fixed is the next version that is not vulnerable; "" if there is none.
-	Fixed string
+	Fixed string `json:"fixed,omitempty"`
 	// Arches has the architectures, in GOARCH's words, that the advisory is restricted to; nil
 	// if to none.
-	Arches []string
-	Level  Level
+	Arches []string `json:"arches,omitempty"`
+	Level  Level    `json:"level"`
 }
 
 // A Remedy says whose business a fix is.
@@ -84,9 +85,9 @@ const (
 
 // An Advisory is a finding in all programs together.
 type Advisory struct {
-	Finding // with the highest Level
-	Remedy  Remedy
-	In      [Called + 1][]string // names of programs by Level, sorted
+	Finding                      // with the highest Level
+	Remedy  Remedy               `json:"-"`
+	In      [Called + 1][]string `json:"in"` // names of programs by Level, sorted
 }
 
 // A Report is what is known of the programs of an image.
@@ -157,13 +158,15 @@ func (a *Advisory) present(p lock.Platform) bool {
 // A Summary is what release notes say of a report.
 type Summary struct {
 	// Database is when the database was last changed.
-	Database time.Time
+	Database time.Time `json:"database"`
 	// Go is the patch that heals all of NewerGo, such as go1.26.9; "" if there is none.
-	Go string
+	Go string `json:"go,omitempty"`
 	// NewerGo, Upstream and Project affect the image, by who can heal them.
-	NewerGo, Upstream, Project []Advisory
+	NewerGo  []Advisory `json:"newerGo"`
+	Upstream []Advisory `json:"upstream"`
+	Project  []Advisory `json:"project"`
 	// NotAffected is the number of advisories that do not affect it.
-	NotAffected int
+	NotAffected int `json:"notAffected"`
 }
 
 // Summary counts.

@@ -44,11 +44,9 @@ type Release struct {
 	server *httptest.Server
 	real   http.Handler // has the toolchain
 	db     http.Handler // checksum database
-	// realURL is where real is; lines are sums of modules that it has, as in go.sum.
-	realURL string
-	lines   map[module.Version]string
 
 	mu       sync.Mutex
+	forward  []string // what modules begin with that come from the user's module proxy
 	answer   func(w http.ResponseWriter, req *http.Request) bool
 	git      http.Handler // has the repository, if there is one
 	project  *Project     // this project, if it is served
@@ -93,7 +91,6 @@ func New(t testing.TB, root string) *Release {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.realURL = strings.TrimSuffix(target.String(), "/")
 	r.real = &httputil.ReverseProxy{Rewrite: func(req *httputil.ProxyRequest) { req.SetURL(target) }}
 
 	signer, verifier, err := note.GenerateKey(rand.Reader, "sum.example.com")
@@ -198,10 +195,8 @@ func (r *Release) goSum(path, version string) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := module.Version{Path: path, Version: version}
+	r.fetch(m)
 	sum, ok := r.sums[m]
-	if lines := r.lines[m]; !ok && lines != "" {
-		return []byte(lines), nil
-	}
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
@@ -258,13 +253,11 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 	ext := filepath.Ext(file)
 	m := module.Version{Path: path, Version: strings.TrimSuffix(file, ext)}
 	r.mu.Lock()
+	r.fetch(m)
 	archive, mod, info, project := r.zips[m], r.mods[m], r.infos[m], r.project
 	_, known := r.sums[m]
-	real := archive == nil && (r.lines[m] != "" || known && ext == ".zip") // that is the toolchain
 	r.mu.Unlock()
 	switch {
-	case ok && real:
-		r.real.ServeHTTP(w, req)
 	case ok && !known && project != nil:
 		project.serve(w, req)
 	case !ok || !known:
@@ -275,6 +268,8 @@ func (r *Release) serveModule(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintf(w, `{"Version":%q,"Time":%q}`, m.Version, r.Inputs.Tailscale.Time.Format(time.RFC3339))
 	case ext == ".mod":
 		w.Write(mod)
+	case ext == ".zip" && archive == nil: // the toolchain
+		r.real.ServeHTTP(w, req)
 	case ext == ".zip":
 		w.Write(archive)
 	default:
