@@ -147,6 +147,8 @@ func TestHostile(t *testing.T) {
 			{"the name of a layout", []string{missing}, false},
 			{"a lock", []string{"--lock", spoiled, claims}, false},
 			{"the name of a rebuilder", []string{"--require", "1", "--rebuilder", wipes, ref}, false},
+			{"the name of a folder of rebuilders", []string{"--require", "1", "--rebuilders", missing, ref}, false},
+			{"the name of a checkout", []string{"--builder", missing, claims}, false},
 		},
 		"probe": {
 			{"a relay", []string{"--insecure", "--stun-port=-1", "--http-port=-1", "--timeout", "2s", relay}, false},
@@ -164,6 +166,7 @@ func TestHostile(t *testing.T) {
 			{"a registry", []string{"--lock", good.LockFile, "--key", key, ref + digest}, false},
 			{"the name of a layout", []string{"--key", key, missing}, false},
 			{"the name of a key", []string{"--key", missing, good.Dir}, false},
+			{"the name of a file of results", []string{"--lock", good.LockFile, "--key", key, "--tests", missing, "--to", ref, good.Dir}, false},
 		},
 		"verify-signature": {
 			{"a registry", []string{"--key", public, ref}, false},
@@ -173,6 +176,11 @@ func TestHostile(t *testing.T) {
 			{"the platforms of a layout", []string{"--lock", good.LockFile, platforms}, true}, // it is not on record, which is all that is said
 			{"a lock", []string{"--lock", spoiled, good.Dir}, false},
 			{"the name of a layout", []string{missing}, false},
+		},
+		"scan": {
+			{"a lock", []string{"--lock", spoiled}, false},
+			{"the name of a lock", []string{"--lock", missing}, false},
+			{"a module proxy", []string{"--lock", good.LockFile, "--cache", "cache" + wipes}, false},
 		},
 		"release": {
 			{"a registry", []string{"--lock", good.LockFile, "--unsigned", "--folder", "release", "--to", ref}, false},
