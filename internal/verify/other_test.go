@@ -16,7 +16,7 @@ import (
 	"github.com/xavieralpha/derper/internal/testing/need"
 )
 
-// stub is a program that builds by giving out the layout that is in it. OUTPUT stands for what
+// stub is a program that builds by giving out the layout that is in it. OUTPUT is replaced with what
 // it does once that is written.
 const stub = `package main
 
