@@ -51,7 +51,7 @@ func TestNoHands(t *testing.T) {
 
 	var table strings.Builder
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(rows, "EVENT\tIMAGE\tTAGS THAT MOVED OR ARE NEW\tNOTES")
+	fmt.Fprintln(rows, "EVENT\tIMAGE\tTAGS THAT MOVED OR ARE NEW\tHOURS OF WORK\tNOTES")
 	before := map[string]string{}
 	var findings []vex.Finding // what a scan says of each program
 	// day is a scheduled run after an event: it releases an image, and its notes say certain
@@ -60,7 +60,7 @@ func TestNoHands(t *testing.T) {
 		t.Helper()
 		if image == "" {
 			s.isQuiet(lock.Stable)
-			fmt.Fprintf(rows, "%s\tnone\tnone\t\n", event)
+			fmt.Fprintf(rows, "%s\tnone\tnone\t0\t\n", event)
 			return
 		}
 		built := s.github.Revision("main")
@@ -114,7 +114,7 @@ func TestNoHands(t *testing.T) {
 			}
 		}
 		before = after
-		fmt.Fprintf(rows, "%s\t%s\t%s\t%s\n", event, image, strings.Join(moved, " "), strings.Join(notes, "; "))
+		fmt.Fprintf(rows, "%s\t%s\t%s\t0\t%s\n", event, image, strings.Join(moved, " "), strings.Join(notes, "; "))
 	}
 
 	day("a first release", "1.106.0-r0", "`"+first+"`")
