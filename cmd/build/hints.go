@@ -63,7 +63,7 @@ func explain(err error, list hints) error {
 
 // generalHints are for every command.
 var generalHints = hints{
-	{as[*upstream.UnservedError], "try again later, or with another module proxy: GOPROXY=" + modproxy.DefaultProxy},
+	{as[*upstream.UnservedError], "try again later, or name another module proxy in GOPROXY"},
 	{as[*upstream.MissingError], "a release that was made just now takes some time to be everywhere: try again later"},
 	{as[*upstream.Disagreement], "a tag was moved, or a source was tampered with: find out why before you go on"},
 	{as[*upstream.DowngradeError], "--allow-downgrade goes back, --version names one release"},

@@ -19,9 +19,10 @@ import (
 	"github.com/xavieralpha/derper/internal/vex"
 )
 
-// TestNoHands is what happens to a release while nobody looks: upstream has a flag that nobody
-// wrote a row for, Go has a patch, the CA roots are old, and on some days there is nothing.
-// Each time the scheduled run does what there is to do, from the lock on main to the tags.
+// TestNoHands is what happens to a release while nobody looks: upstream has flags that nobody
+// wrote rows for, others are gone or have changed, Go has a patch, the CA roots are old, and on
+// some days there is nothing. Each time the scheduled run does what there is to do, from the
+// lock on main to the tags.
 func TestNoHands(t *testing.T) {
 	need.Minutes(t, "several releases and three Go toolchains")
 	const first, second, third = "go1.26.6", "go1.26.7", "go1.26.8"
@@ -43,15 +44,16 @@ func TestNoHands(t *testing.T) {
 		}
 	})
 	derper := func(flags ...string) map[string]string {
-		flags = append([]string{`flag.String("a", ":443", "address")`, `flag.Bool("dev", false, "development")`}, flags...)
+		flags = append([]string{`flag.String("a", ":443", "address")`}, flags...)
 		return map[string]string{"go.mod": "module tailscale.com\n\ngo 1.26.6\n", "cmd/derper/derper.go": releasetest.DerperSource(flags...)}
 	}
-	s.upstream.Commit(t, derper())
+	s.upstream.Commit(t, derper(`flag.Bool("dev", false, "development")`, `flag.String("home", "", "root page")`,
+		`flag.Duration("tcp-keepalive-time", 10*time.Minute, "TCP keep-alive")`, `flag.Duration("tcp-user-timeout", 15*time.Second, "TCP timeout")`))
 	s.next("v1.106.0")
 
 	var table strings.Builder
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(rows, "EVENT\tIMAGE\tTAGS THAT MOVED OR ARE NEW\tNOTES")
+	fmt.Fprintln(rows, "EVENT\tIMAGE\tTAGS THAT MOVED OR ARE NEW\tHOURS OF WORK\tNOTES")
 	before := map[string]string{}
 	var findings []vex.Finding // what a scan says of each program
 	// day is a scheduled run after an event: it releases an image, and its notes say certain
@@ -60,7 +62,7 @@ func TestNoHands(t *testing.T) {
 		t.Helper()
 		if image == "" {
 			s.isQuiet(lock.Stable)
-			fmt.Fprintf(rows, "%s\tnone\tnone\t\n", event)
+			fmt.Fprintf(rows, "%s\tnone\tnone\t0\t\n", event)
 			return
 		}
 		built := s.github.Revision("main")
@@ -114,15 +116,22 @@ func TestNoHands(t *testing.T) {
 			}
 		}
 		before = after
-		fmt.Fprintf(rows, "%s\t%s\t%s\t%s\n", event, image, strings.Join(moved, " "), strings.Join(notes, "; "))
+		fmt.Fprintf(rows, "%s\t%s\t%s\t0\t%s\n", event, image, strings.Join(moved, " "), strings.Join(notes, "; "))
 	}
 
 	day("a first release", "1.106.0-r0", "`"+first+"`")
 	day("nothing new", "")
 
-	s.upstream.Commit(t, derper(`flag.Duration("never-seen", time.Minute, "how long nobody knew of it")`))
+	s.upstream.Commit(t, derper(`flag.Bool("dev", false, "development")`,
+		`flag.String("tcp-keepalive-time", "long", "TCP keep-alive, in words")`, `flag.Duration("tcp-user-timeout", 20*time.Second, "TCP timeout")`,
+		`flag.Duration("never-seen", time.Minute, "how long nobody knew of it")`, `flag.Bool("more-bool", true, "")`, `flag.Int("more-int", -3, "")`,
+		`flag.Int64("more-int64", 1<<40, "")`, `flag.Uint("more-uint", 7, "")`, `flag.Uint64("more-uint64", 1<<63, "")`,
+		`flag.Float64("more-float", 0.5, "")`, `flag.String("more-text", "word", "")`))
 	s.next("v1.106.1")
-	day("upstream has an unknown flag", "1.106.1-r0", "-never-seen is new (duration, default 1m0s): NEVER_SEEN")
+	day("upstream has unknown flags, and changed others", "1.106.1-r0",
+		"-never-seen is new (duration, default 1m0s): NEVER_SEEN", "-more-uint64 is new (uint64, default 9223372036854775808): MORE_UINT64",
+		"-home is gone (string): a relay for which FLAGHOME is set does not start",
+		"-tcp-keepalive-time (TCP_KEEPALIVE_TIME) has another type: duration → string", "-tcp-user-timeout (TCP_USER_TIMEOUT) has another default: 15s → 20s")
 	if page := s.github.File(flags.PageFile); !strings.Contains(page, "`NEVER_SEEN` | `1m0s` | `-never-seen` | how long nobody knew of it |") {
 		t.Errorf("%s has no row for the new flag:\n%s", flags.PageFile, page)
 	}

@@ -37,7 +37,7 @@ func (e *env) openRebuilders(ctx context.Context, o *verifyOptions) (r verify.Re
 		}
 	}
 	if r.Require = o.require; r.Require > len(r.Trust) {
-		return r, cli.Usage("--require %d: %d named", r.Require, len(r.Trust))
+		return r, cli.Usage("--require %d: rebuilders that are named: %d", r.Require, len(r.Trust))
 	}
 	return r, nil
 }

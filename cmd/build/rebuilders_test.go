@@ -126,7 +126,7 @@ func TestRebuildersPage(t *testing.T) {
 		write(t, filepath.Join(folder, k.Name+".json"), string(data))
 	}
 	known(verify.Known{Name: "alice", Identity: identity, Issuer: sigstoretest.Issuer}, "")
-	if said := shell(cli.ExitUsage, count); !strings.Contains(said, "--require 2: 1 named") {
+	if said := shell(cli.ExitUsage, count); !strings.Contains(said, "--require 2: rebuilders that are named: 1") {
 		t.Errorf("one rebuilder: %s", said)
 	}
 	known(verify.Known{Name: "bob"}, bob)

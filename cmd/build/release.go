@@ -73,6 +73,7 @@ func newRelease(e *env) *cobra.Command {
 		Long:  synopsis.String(),
 		Example: `  build release --update --key cosign.key --to registry.example.com/derper
   build release --step push --to registry.example.com/derper
+  build release --step scan --vulndb ./vulndb
   build release --withdraw 1.104.5-r1`,
 		Args:              cli.None,
 		ValidArgsFunction: cobra.NoFileCompletions,

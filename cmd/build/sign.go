@@ -52,7 +52,8 @@ asked for. With --keyless it signs as the workflow that it runs in, in a job of
 GitHub Actions that has the permission id-token: write; the signatures are in a
 public log.`,
 		Example: `  build sign --keyless ./dist
-  build sign --key cosign.key registry.example.com/derper@sha256:...`,
+  build sign --key cosign.key registry.example.com/derper@sha256:...
+  build sign --key cosign.key --tests tests.json --scans scans.json ./dist`,
 		Args: cli.Some("images"),
 	}
 	in.registerLock(c)

@@ -52,7 +52,8 @@ network from a hostile image, unless the kernel has a fault: the image shares
 the kernel and the processor. The native runner does not limit its memory. Test
 an image that you do not trust in a virtual machine.`,
 		Example: `  build test --platform all --junit report.xml
-  build test --runner docker --run mesh registry.example.com/derper:1.102.3`,
+  build test --runner docker --run mesh registry.example.com/derper:1.102.3
+  build test --platform all --results tests.json`,
 		Args: cli.AtMostOne("images"),
 	}
 	in.registerPlatforms(c, "host", "that an image is built for")

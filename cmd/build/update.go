@@ -81,6 +81,7 @@ unchanged, a newer patch of its Go is taken, and newer CA roots with it, or
 alone when those of the lock are 30 days old: that makes the next revision.
 Roots that wait are named, and --version with the lock's own release takes them.`,
 		Example: `  build update --check
+  build update --check --source-repo ../tailscale
   build update --version v1.102.3`,
 		Args:              cli.None,
 		ValidArgsFunction: cobra.NoFileCompletions,

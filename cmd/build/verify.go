@@ -74,7 +74,9 @@ differs, 1 that it could not be found out.`,
 		Example: `  build verify docker.io/camllia/derper:latest
   build verify --platform host --html report.html ghcr.io/me/derper@sha256:...
   build verify --builder ../fork ghcr.io/me/derper:1.102.3-r1
+  build verify --this-program camllia/derper:1.102.3-r1
   build verify --source --require 1 --rebuilder alice.pub camllia/derper
+  build verify --require 2 --rebuilders rebuilders camllia/derper
   build verify`,
 	}
 	f := c.Flags()
@@ -188,7 +190,7 @@ func (o *verifyOptions) check(refs []string) error {
 	case o.require < 0, (o.require > 0) != (len(o.rebuilders) > 0 || o.rebuilderFolder != ""):
 		return cli.Usage("--require and --rebuilder or --rebuilders belong together: how many, and of whom")
 	case o.require > len(o.rebuilders) && o.rebuilderFolder == "":
-		return cli.Usage("--require %d: %d named with --rebuilder", o.require, len(o.rebuilders))
+		return cli.Usage("--require %d: rebuilders that are named: %d", o.require, len(o.rebuilders))
 	case slices.Contains(o.rebuilders, ""):
 		return cli.Usage("--rebuilder names nobody")
 	case o.thisProgram && o.builder != "":
