@@ -48,11 +48,11 @@ func (s Scans) Write(name string) error {
 // ReadScans reads what [Scans.Write] wrote.
 func ReadScans(name string) (s Scans, err error) {
 	data, err := os.ReadFile(name)
-	if err == nil {
-		err = json.Unmarshal(data, &s)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("scans: %w", err)
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("scans: %s has none: %w", name, err)
 	}
 	return s, nil
 }
