@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +25,7 @@ func readScans(file, lockFile, variant string) (*vex.Report, error) {
 	}
 	scans, err := vex.ReadScans(file)
 	if err != nil {
-		return nil, explain(err, hints{{is(fs.ErrNotExist), self() + " scan --output " + file + " makes it"}})
+		return nil, cli.Failed(err, self()+" scan --output "+file+" makes it")
 	}
 	report, err := scans.Report(l.Inputs, variant)
 	if err != nil {

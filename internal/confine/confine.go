@@ -5,7 +5,9 @@
 // time, and bounds on what is kept of its words. On Linux it promises more, as far as the
 // kernel offers it: the program has no network, and of the file system it reads and writes
 // only what it is given, so that neither the user's secrets nor the files of other programs
-// are in its reach. [Command.Run] says which of these there was.
+// are in its reach; nor are their sockets, such as Docker's, and their processes. Its own
+// processes end with it. [Command.Run] says whether there was all of this. What is left is
+// that it may change the mode and the times of files, as its user may, and fill the disk.
 package confine
 
 import (
@@ -41,7 +43,7 @@ var ErrSlow = errors.New("took too long")
 const maxWords = 4 << 10
 
 // Run runs the program to its end. Closed reports whether it had neither network nor other
-// files. The error is [ErrSlow], that of ctx, or has the program's last words.
+// programs' files, sockets and processes. The error is [ErrSlow], that of ctx, or has the program's last words.
 func (c Command) Run(ctx context.Context) (closed bool, err error) {
 	slow := fmt.Errorf("%w: more than %s", ErrSlow, c.Limit)
 	within, cancel := context.WithTimeoutCause(ctx, c.Limit, slow)

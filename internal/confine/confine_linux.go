@@ -18,7 +18,11 @@ func (c Command) run(ctx context.Context) (closed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("confine: %w", err)
 	}
-	for _, flags := range []uintptr{syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, 0} {
+	sockets, err := withoutSockets()
+	if err != nil {
+		return false, fmt.Errorf("confine: %w", err)
+	}
+	for _, flags := range []uintptr{namespaces, 0} {
 		cmd, said := c.command(ctx)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: flags}
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -30,10 +34,14 @@ func (c Command) run(ctx context.Context) (closed bool, err error) {
 		}
 		err = cmd.Wait()
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it has left running
-		return files && flags != 0, failed(err, said)
+		return files && sockets && flags != 0, failed(err, said)
 	}
 	return false, err
 }
+
+// namespaces are those of the program's own: without network, and without other processes than
+// those that it starts, which end with it, in whatever session they are.
+const namespaces = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC
 
 // refusesNamespaces reports whether a system does not give its users namespaces of their own.
 func refusesNamespaces(err error) bool {

@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,6 +45,20 @@ var programs = map[string]func(string) error{
 		}
 		return err
 	},
+	"talk to": func(socket string) error {
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	},
+	"kill": func(pid string) error {
+		n, err := strconv.Atoi(pid)
+		if err != nil {
+			return err
+		}
+		return syscall.Kill(n, syscall.SIGKILL)
+	},
 	"environment": func(string) error { return errors.New("has: " + strings.Join(os.Environ(), ",")) },
 	"talk": func(string) error {
 		for range 1 << 12 {
@@ -54,6 +70,12 @@ var programs = map[string]func(string) error{
 	"leave": func(string) error {
 		exe, _ := os.Executable()
 		return exec.Command(exe, "later", "later").Start()
+	},
+	"leave well": func(string) error {
+		exe, _ := os.Executable()
+		cmd := exec.Command(exe, "later", "later")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		return cmd.Start()
 	},
 	"later": func(name string) error {
 		time.Sleep(300 * time.Millisecond)
@@ -88,6 +110,27 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	agent, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	other := exec.Command(os.Args[0], "hang", "")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { other.Wait(); close(ended) }()
+	defer func() {
+		select {
+		case <-ended:
+			t.Error("the program ended another one of its user's")
+		default:
+			other.Process.Kill()
+			<-ended
+		}
+	}()
 	for _, test := range []struct {
 		name   string
 		args   []string
@@ -102,6 +145,9 @@ func TestRun(t *testing.T) {
 		{name: "another's file by a link", args: []string{"link", outside}, fails: true, closed: true},
 		{name: "network", args: []string{"dial", tcp.Addr().String()}, fails: true, closed: true},
 		{name: "network without a connection", args: []string{"send", "127.0.0.1:9"}, fails: true, closed: true, says: "unreachable"},
+		{name: "a socket of another program", args: []string{"talk to", socket}, fails: true, closed: true},
+		{name: "another's environment", args: []string{"read", fmt.Sprintf("/proc/%d/environ", other.Process.Pid)}, fails: true, closed: true, says: "permission denied"},
+		{name: "another's process", args: []string{"kill", fmt.Sprint(other.Process.Pid)}, fails: true, closed: true},
 		{name: "words without end", args: []string{"talk", ""}, fails: true, says: "the end"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -130,12 +176,18 @@ func TestEnd(t *testing.T) {
 	if _, err := c.Run(t.Context()); !errors.Is(err, ErrSlow) || time.Since(began) > time.Minute {
 		t.Errorf("%v after %s", err, time.Since(began))
 	}
-	c = command(t, "leave", "")
-	if _, err := c.Run(t.Context()); err != nil {
-		t.Error(err)
-	}
-	time.Sleep(600 * time.Millisecond)
-	if _, err := os.Stat(filepath.Join(c.Dir, "later")); err == nil {
-		t.Error("what it started went on")
+	for _, how := range []string{"leave", "leave well"} {
+		c = command(t, how, "")
+		closed, err := c.Run(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		if how == "leave well" && !closed {
+			continue // it is out of its process group, and only a namespace of processes holds it
+		}
+		time.Sleep(600 * time.Millisecond)
+		if _, err := os.Stat(filepath.Join(c.Dir, "later")); err == nil {
+			t.Errorf("%s: what it started went on", how)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,6 +27,8 @@ func replaces(s attest.Statement) bool { return s.Type == attest.VEX }
 // current is the payload of a statement or, if that is newer or says the same but for its date,
 // of the newest one of its type that is attached already to what it is about. An older database
 // does not take the place of a newer one, and a new date alone is no reason to sign anything.
+// One that is not about all that the statement is about does not count: two indexes may have an
+// image in common.
 func current(s attest.Statement, trust *Trust, known []map[v1.Hash][]*registry.Artifact) []byte {
 	var payload []byte
 	var newest readStatement
@@ -34,7 +37,7 @@ func current(s attest.Statement, trust *Trust, known []map[v1.Hash][]*registry.A
 			about := subject.Descriptor.Digest
 			for _, a := range of[about] {
 				v, err := trust.Verify(a.Layers[0], about)
-				if err != nil || v.Type != s.Type {
+				if err != nil || v.Type != s.Type || !aboutAll(a.Layers[0], trust, s.Subjects) {
 					continue
 				}
 				if read := readVEX(v.Statement); payload == nil || read.date.After(newest.date) {
@@ -47,6 +50,14 @@ func current(s attest.Statement, trust *Trust, known []map[v1.Hash][]*registry.A
 		return s.Payload
 	}
 	return payload
+}
+
+// aboutAll reports whether a bundle is about all of the subjects.
+func aboutAll(bundle []byte, trust *Trust, subjects []attest.Subject) bool {
+	return !slices.ContainsFunc(subjects, func(s attest.Subject) bool {
+		_, err := trust.Verify(bundle, s.Descriptor.Digest)
+		return err != nil
+	})
 }
 
 // removeOld removes statements from what is attached to a digest that another of the same type,

@@ -183,6 +183,38 @@ func TestVEX(t *testing.T) {
 	}
 }
 
+// TestVEXOfTwoIndexes guards against an index that gets the document of another one, because they
+// have an image in common: nobody finds it there.
+func TestVEXOfTwoIndexes(t *testing.T) {
+	b := attesttest.Build(t, nil)
+	r, _ := pushed(t, registrytest.Memory(t, registrytest.Options{}), "derper", b.Index)
+	signer, to := newSigner(t, newKey(t)), []*registry.Repository{r}
+	all, err := attest.Subjects(b.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := all[0]
+	other.Descriptor.Digest.Hex = strings.Repeat("0", 64)
+	report := vex.NewReport(b.Lock.Inputs, &vex.Scan{Program: "derper", Modified: time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC)})
+	later := known(t, b, 7, to, "GO-1")
+	second, err := report.Statement([]attest.Subject{other, all[1]}, []string{r.String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []attest.Statement{later, second} {
+		if _, err := AttachElsewhere(t.Context(), []attest.Statement{s}, signer, to, func(int, int) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := Bundles(t.Context(), r, other.Descriptor.Digest)
+	if err != nil || len(data) != 1 {
+		t.Fatalf("%d bundles: %v", len(data), err)
+	}
+	if _, err := signer.Trust.Verify(data[0], other.Descriptor.Digest); err != nil {
+		t.Errorf("the other index: %v", err)
+	}
+}
+
 // TestVEXKept guards against a registry that keeps an older document, and stops all that
 // comes after, or passes for one that has removed it.
 func TestVEXKept(t *testing.T) {

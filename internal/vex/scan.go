@@ -138,5 +138,6 @@ func (s *Scanner) Scan(ctx context.Context, t Target, work string, line func(str
 		return nil, fmt.Errorf("govulncheck: %w", err)
 	}
 	scan.Program, scan.Own = t.Name, t.Own
+	scan.Tailscale, scan.Go = s.inputs.Tailscale.Version, s.inputs.Go.Version
 	return scan, nil
 }

@@ -14,7 +14,8 @@ import (
 // Scans are those of the programs of a lock, each once.
 type Scans []*Scan
 
-// Report is what they say of a variant of the lock: of its programs, and of the entrypoint.
+// Report is what they say of a variant of the lock: of its programs, and of the entrypoint. Scans
+// of another lock are refused: they would say of older programs what is true of newer ones.
 func (s Scans) Report(in lock.Inputs, variant string) (*Report, error) {
 	of, err := in.Of(variant)
 	if err != nil {
@@ -26,6 +27,9 @@ func (s Scans) Report(in lock.Inputs, variant string) (*Report, error) {
 		i := slices.IndexFunc(s, func(scan *Scan) bool { return scan.Program == name })
 		if i < 0 {
 			return nil, fmt.Errorf("variant %s: no scan of its program %s", variant, name)
+		}
+		if is := s[i]; is.Tailscale != in.Tailscale.Version || is.Go != in.Go.Version {
+			return nil, fmt.Errorf("the scan of %s is of tailscale %s, compiled by %s, and the lock has %s and %s", name, is.Tailscale, is.Go, in.Tailscale.Version, in.Go.Version)
 		}
 		list = append(list, s[i])
 	}
@@ -48,7 +52,7 @@ func ReadScans(name string) (s Scans, err error) {
 		return nil, fmt.Errorf("scans: %w", err)
 	}
 	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("scans: %s: %w", name, err)
+		return nil, fmt.Errorf("scans: %s has none: %w", name, err)
 	}
 	return s, nil
 }

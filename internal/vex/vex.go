@@ -46,6 +46,9 @@ type Scan struct {
 	Program string `json:"program"`
 	// Own is set if the program is of this project's own source.
 	Own bool `json:"own,omitempty"`
+	// Tailscale and Go are the versions in the lock that was scanned.
+	Tailscale string `json:"tailscale"`
+	Go        string `json:"go"`
 	// Modified is when the database was last changed.
 	Modified time.Time `json:"modified"`
 	// Findings are sorted by ID and module. There is at most one of a module and an ID.

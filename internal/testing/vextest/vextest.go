@@ -75,9 +75,12 @@ func Scans(in lock.Inputs, findings ...vex.Finding) vex.Scans {
 	if err != nil {
 		panic(err)
 	}
-	scans := vex.Scans{{Program: plan.Entrypoint, Own: true, Modified: modified}}
+	scan := func(program string, own bool, findings ...vex.Finding) *vex.Scan {
+		return &vex.Scan{Program: program, Own: own, Tailscale: in.Tailscale.Version, Go: in.Go.Version, Modified: modified, Findings: findings}
+	}
+	scans := vex.Scans{scan(plan.Entrypoint, true)}
 	for _, p := range in.Programs {
-		scans = append(scans, &vex.Scan{Program: p.Name(), Own: in.SourceOf(p).Own(), Modified: modified, Findings: findings})
+		scans = append(scans, scan(p.Name(), in.SourceOf(p).Own(), findings...))
 	}
 	return scans
 }
