@@ -1,6 +1,7 @@
 package setting
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -35,7 +36,7 @@ func (r Release) Table() *Table {
 	}
 	for _, f := range r.Flags {
 		if _, left := flags[f.Name]; left {
-			t.rows = append(t.rows, byRule(f, t.takes))
+			t.rows = append(t.rows, t.byRule(f))
 		}
 	}
 	return t
@@ -101,16 +102,18 @@ func (t *Table) takes(name string) bool {
 			return true
 		}
 	}
-	if known[name] || foreign[name] != "" {
+	if known[name] || foreign[name] != "" || name == "NOTIFY_SOCKET" || strings.HasSuffix(name, "_PROXY") || !strings.ContainsFunc(name, isLetter) {
 		return true
 	}
-	for _, prefix := range []string{"TS_", "DERP_", "DERPER_", "TAILSCALE_", "GO", "LD_", "LC_", "DOCKER_", "KUBERNETES_"} {
+	for _, prefix := range []string{"TS_", "DERP_", "DERPER_", "TAILSCALE_", "GO", "LD_", "LC_", "DOCKER_", "KUBERNETES_", "XDG_"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
 	}
 	return false
 }
+
+func isLetter(c rune) bool { return c >= 'A' && c <= 'Z' }
 
 // of is the row as it is in a release that has the flag. Its default is the flag's, unless it
 // is this project's or derper works it out. Where the flag is of another kind than the row, the
@@ -150,6 +153,15 @@ func (v Variable) fits(k Kind) bool {
 // name, follow from the flag.
 func (v Variable) ByRule() bool { return v.rule || v.other }
 
+// isSecret reports whether the words of a flag's name say that its value is a secret, and not
+// where one is or what it is called.
+func isSecret(words []string) bool {
+	secret := slices.ContainsFunc(words, func(word string) bool {
+		return slices.Contains([]string{"KEY", "PSK", "SECRET", "TOKEN", "PASSWORD", "PASSPHRASE", "CREDENTIAL"}, strings.TrimSuffix(word, "S"))
+	})
+	return secret && !slices.Contains([]string{"FILE", "PATH", "DIR", "URL", "ADDR", "ID", "NAME", "PREFIX", "TYPE", "MODE"}, words[len(words)-1])
+}
+
 // generic is the type of what package flag takes for a kind.
 func generic(k Kind) Type {
 	switch k {
@@ -168,24 +180,30 @@ func generic(k Kind) Type {
 }
 
 // byRule is the variable of a flag that nobody wrote a row for: -some-flag is SOME_FLAG, or
-// DERPER_SOME_FLAG where that name is taken. What is called a key, a secret, a token or a
-// password is one. derper's default is not passed on, only shown.
-func byRule(f Flag, taken func(string) bool) Variable {
+// DERPER_SOME_FLAG where that name is taken, with a number where flags differ in their marks
+// only. What is called a key, a secret, a token, a password or credentials is one. derper's
+// default is not passed on, only shown.
+func (t *Table) byRule(f Flag) Variable {
 	name := strings.Map(func(c rune) rune {
-		if c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+		if isLetter(c) || c >= '0' && c <= '9' {
 			return c
 		}
 		return '_'
 	}, strings.ToUpper(f.Name))
 	words := strings.Split(name, "_")
-	if taken(name) || name[0] >= '0' && name[0] <= '9' {
+	if t.takes(name) || name[0] >= '0' && name[0] <= '9' {
 		name = "DERPER_" + name
 	}
-	last := words[len(words)-1]
+	for base, n := name, 2; ; n++ {
+		if _, twice := t.Lookup(name); !twice {
+			break
+		}
+		name = fmt.Sprintf("%s_%d", base, n)
+	}
 	text := f.Type == KindString || f.Type == KindValue
 	v := Variable{
 		Name: name, Flag: f.Name, Type: generic(f.Type), Default: f.Default, Help: strings.Join(strings.Fields(f.Help), " "), kind: f.Type, rule: true,
-		Secret: text && slices.Contains([]string{"KEY", "PSK", "SECRET", "TOKEN", "PASSWORD"}, last),
+		Secret: text && isSecret(words),
 	}
 	if v.Secret {
 		v.Default = "" // would be shown

@@ -36,6 +36,12 @@ func TestNewFlags(t *testing.T) {
 		Flag{Name: "ts-debug", Type: KindBool},
 		Flag{Name: "2fa", Type: KindBool},
 		Flag{Name: "new_int", Type: KindInt},
+		Flag{Name: "new.int", Type: KindInt},
+		Flag{Name: "é", Type: KindInt},
+		Flag{Name: "https-proxy", Type: KindString},
+		Flag{Name: "a-token-file", Type: KindString},
+		Flag{Name: "the-passphrases-of-it", Type: KindString},
+		Flag{Name: "mark", Type: KindString, Default: "a|`b`\nc"},
 	).Table()
 	for _, test := range []struct{ name, text, flag, problem string }{
 		{"NEW_BOOL", "0", "-new-bool=false", ""},
@@ -57,10 +63,15 @@ func TestNewFlags(t *testing.T) {
 		{"NEW_TOKEN", "t", "-new-token=t", ""},
 		{"NEW_TOKEN", "/run/secrets/t", "", "set NEW_TOKEN_FILE to the path"},
 		{"DERPER_PATH", "a", "-path=a", ""},
+		{"DERPER_HTTPS_PROXY", "a", "-https-proxy=a", ""},
+		{"DERPER__", "1", "-é=1", ""},
+		{"A_TOKEN_FILE", "/run/secrets/t", "-a-token-file=/run/secrets/t", ""},
+		{"THE_PASSPHRASES_OF_IT", "/run/secrets/t", "", "set THE_PASSPHRASES_OF_IT_FILE to the path"},
 		{"DERPER_DOMAIN", "a", "-domain=a", ""},
 		{"DERPER_TS_DEBUG", "1", "-ts-debug=true", ""},
 		{"DERPER_2FA", "1", "-2fa=true", ""},
 		{"DERPER_NEW_INT", "1", "-new_int=1", ""},
+		{"DERPER_NEW_INT_2", "2", "-new.int=2", ""},
 	} {
 		set, problems := table.Read([]string{test.name + "=" + test.text}, nil, "")
 		var given []string
@@ -80,6 +91,9 @@ func TestNewFlags(t *testing.T) {
 	}
 	if set, problems := table.Read(nil, []string{"-new-int=3", "-new-bool"}, ""); len(problems) > 0 || set.Get("NEW_INT") != "3" || !set.Bool("NEW_BOOL") {
 		t.Errorf("arguments: %v", problems)
+	}
+	if page := table.Markdown(); !strings.Contains(page, "| `MARK` | `a\\|'b' c` | `-mark` |") {
+		t.Errorf("no cell of one line for what has marks:\n%s", page)
 	}
 	usage := table.Usage()
 	for _, want := range []string{"  NEW_BOOL  (-new-bool)  default true\n        says yes or no\n", "  NEW_TOKEN, NEW_TOKEN_FILE  (-new-token)\n", "NEW_STRING  (-new-string)\n        derper's -new-string"} {

@@ -18,14 +18,19 @@ func (t *Table) Markdown() string {
 			name += ", `" + v.Alias + "`"
 		}
 		if v.Flag != "" {
-			flag = "`-" + v.Flag + "`"
+			flag = code("-" + v.Flag)
 		}
 		if v.Default != "" {
-			def = "`" + v.Default + "`"
+			def = code(v.Default)
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, flag, strings.ReplaceAll(v.Help, "|", "\\|"))
 	}
 	return b.String()
+}
+
+// code is a text in a cell of a table, as code.
+func code(text string) string {
+	return "`" + strings.NewReplacer("|", "\\|", "`", "'", "\n", " ").Replace(text) + "`"
 }
 
 // Usage is the table for --help.
