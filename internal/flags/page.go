@@ -19,13 +19,13 @@ func Page(r setting.Release) []byte {
 Those of the image with derper %s; each release writes this page anew. [relay.md](relay.md) says how they work together.
 `+"`docker run IMAGE --help`"+` prints the same table for any image, and `+"`docker exec CONTAINER /entrypoint env`"+` the values that count.
 
-Every flag of derper is a variable. One that nobody has written a row for is one by rule: `+"`-some-flag` is `SOME_FLAG`, or `DERPER_SOME_FLAG`"+`
-where that name means something else. It is checked by its type, a bool as `+"`true` or `false`"+`, and has upstream's own words.
+Each flag of derper is a variable. For a flag that this project has not described yet, the name follows from a rule: `+"`-some-flag` is `SOME_FLAG`"+`,
+or `+"`DERPER_SOME_FLAG`"+` where that name means something else. Its value is checked by its type, a bool as `+"`true` or `false`"+`, and the text is upstream's.
 
 `, r.Version)
 	b.WriteString(table.Markdown())
 	if off := table.Off(); len(off) > 0 {
-		b.WriteString("\n## Not in this release\n\nWhose flag derper lacks. Setting one of them to anything but its default is an error.\n\n")
+		b.WriteString("\n## Not in this release\n\nIts derper lacks the flags of these. Setting one of them to anything but its default is an error.\n\n")
 		for _, v := range off {
 			fmt.Fprintf(&b, "- `%s` (`-%s`): %s\n", v.Name, v.Flag, v.Help)
 		}
