@@ -24,9 +24,9 @@ import (
 func TestEditsMoveKeys(t *testing.T) {
 	need.Minutes(t, "this program compiled again and again")
 	const (
-		compiled = "roots compile entrypoint base tailscaled derper own attestation"
+		compiled = "roots compile entrypoint flags base tailscaled derper own attestation"
 		layers   = "layers attestation"
-		all      = "roots compile entrypoint " + layers
+		all      = "roots compile entrypoint flags " + layers
 	)
 	edits := []struct{ file, line, other, moves string }{
 		{"internal/image/base.go", "PATENTS|UNLICENSE", "PATENTS", layers},                     // notices
@@ -40,8 +40,9 @@ func TestEditsMoveKeys(t *testing.T) {
 		{"internal/attest/licence.go", `" AND "`, `" and "`, "attestation"},                    // separator of licences
 		{"internal/attest/embed.go", "SPDX}, sbom}", "SLSA}, sbom}", "attestation"},            //
 		{"internal/lock/platform.go", `return p.part(2)`, `return "x" + p.part(2)`, "attestation"},
-		{"internal/plan/compile.go", `"-trimpath", "-buildvcs=false", flags}`, `"-buildvcs=false", flags}`, "compile tailscaled derper attestation"},
-		{"entrypoint/main.go", "no such command", "no command", "entrypoint own attestation"},
+		{"internal/plan/compile.go", `"-trimpath", "-buildvcs=false", flags}`, `"-buildvcs=false", flags}`, "compile tailscaled derper flags own attestation"},
+		{"entrypoint/main.go", "no such command", "no command", "entrypoint flags own attestation"},
+		{"internal/flags/define.go", "p.Name() == \"value\"", "p.Name() == \"values\"", "flags own attestation"},
 		{"derper.go", "// Module is", "// Module is not", "entrypoint layers attestation"},
 		{"LICENSE", "Copyright", "Copyleft", "base attestation"},
 		{"tools/main.go", "no tool", "no such tool", ""}, // no variant of the lock has them

@@ -118,9 +118,10 @@ func (j Job[A]) Run(ctx context.Context, r io.Reader) (a A, err error) {
 }
 
 // outOfMemory reports whether a Go program ended because it could get no more memory, for
-// itself or for the stack of a thread.
+// itself or for the stack of a thread. Its runtime does not look at everything that it asks
+// the kernel for, and then stumbles itself: not as a panic, which is a fault of the program.
 func outOfMemory(said string) bool {
-	return slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "pthread_create failed", "new OS thread"},
+	return strings.HasPrefix(said, "SIGSEGV: segmentation violation") || slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "pthread_create failed", "new OS thread"},
 		func(s string) bool { return strings.Contains(said, s) })
 }
 

@@ -65,3 +65,17 @@ func TestJob(t *testing.T) {
 		t.Errorf("not ready: %v", err)
 	}
 }
+
+// TestOutOfMemory guards against a fault of the child's that is taken for a lack of memory.
+func TestOutOfMemory(t *testing.T) {
+	for said, want := range map[string]bool{
+		"fatal error: runtime: out of memory\n":              true,
+		"SIGSEGV: segmentation violation\nPC=0x40f2a4 m=3\n": true,
+		"panic: runtime error: invalid memory address or nil pointer dereference\n[signal SIGSEGV: segmentation violation code=0x1]\n": false,
+		"not a program\n": false,
+	} {
+		if got := outOfMemory(said); got != want {
+			t.Errorf("%q: %v", said, got)
+		}
+	}
+}
