@@ -26,9 +26,9 @@ type scannedVariant struct {
 
 const scanText = `{{.Version}}{{range .Variants}}
 {{.Variant}}: vulnerability database of {{.Database.Format "2006-01-02"}}
-{{range .NewerGo}}affected	{{.ID}}	{{.Module}} {{.Version}}	a newer Go heals it: {{.Fixed}}	{{.Summary}}
-{{end}}{{range .Upstream}}affected	{{.ID}}	{{.Module}} {{.Version}}	upstream's to heal{{with .Fixed}}: {{.}}{{end}}	{{.Summary}}
-{{end}}{{range .Project}}affected	{{.ID}}	{{.Module}} {{.Version}}	this project's to heal{{with .Fixed}}: {{.}}{{end}}	{{.Summary}}
+{{range .NewerGo}}affected	{{.ID}}	{{.Module}} {{.Version}}	fixed by a newer Go: {{.Fixed}}	{{.Summary}}
+{{end}}{{range .Upstream}}affected	{{.ID}}	{{.Module}} {{.Version}}	upstream has to fix it{{with .Fixed}}: {{.}}{{end}}	{{.Summary}}
+{{end}}{{range .Project}}affected	{{.ID}}	{{.Module}} {{.Version}}	this project has to fix it{{with .Fixed}}: {{.}}{{end}}	{{.Summary}}
 {{end}}{{if not (or .NewerGo .Upstream .Project)}}nothing that is known affects it
 {{end}}{{with .NotAffected}}{{.}} advisories about modules that it links do not affect it
 {{end}}{{end}}`
@@ -42,7 +42,7 @@ func newScan(e *env) *cobra.Command {
 		Long: `scan looks for advisories of the Go vulnerability database that concern the
 programs of all variants: in their source, with the pinned govulncheck, which
 says whether a program gets to the vulnerable code. Affected is what does; a
-newer patch of Go heals it, or upstream has to. What is affected is no failure:
+newer patch of Go fixes it, or upstream has to. What is affected is no failure:
 exit code 0 says that it was found out.`,
 		Example: `  build scan
   build scan --vulndb ./vulndb --output scans.json`,

@@ -99,9 +99,9 @@ default: vulnerability database of 2026-08-21
 nothing that is known affects it
 
 debug: vulnerability database of 2026-08-21
-affected  GO-1  stdlib v1.0.0       a newer Go heals it: v1.0.1     what it is
-affected  GO-2  a.example/b v1.0.0  upstream's to heal              what it is
-affected  GO-3  a.example/c v1.0.0  this project's to heal: v1.2.0  what it is
+affected  GO-1  stdlib v1.0.0       fixed by a newer Go: v1.0.1         what it is
+affected  GO-2  a.example/b v1.0.0  upstream has to fix it              what it is
+affected  GO-3  a.example/c v1.0.0  this project has to fix it: v1.2.0  what it is
 2 advisories about modules that it links do not affect it
 `
 	if b.String() != want {

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"go/version"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -64,7 +65,7 @@ func Find(ctx context.Context, modules *modproxy.Client, v lock.ImageVersion) (R
 	r := Revision{Tag: v.String()}
 	info, err := modules.Resolve(ctx, derper.Module, r.Tag)
 	switch {
-	case modproxy.NotServed(err):
+	case errors.Is(err, fs.ErrNotExist): // a proxy that refuses says nothing of what there is
 		return r, fmt.Errorf("%s %w: %w", r.Tag, ErrUnknown, err)
 	case err != nil:
 		return r, err
