@@ -227,8 +227,8 @@ func TestContainerTailscaled(t *testing.T) {
 		if took := c.stop(t); took > stopLimit {
 			t.Errorf("took %v to stop", took)
 		}
-		if n := server.NumNodes(); n != 1 {
-			t.Errorf("after %d containers the tailnet has %d nodes, want 1", i+1, n)
+		if n := machines(server); n != 1 {
+			t.Errorf("after %d containers the tailnet has %d machines, want 1", i+1, n)
 		}
 	}
 	if b, _ := os.ReadFile(filepath.Join(volume, "tailscaled", "tailscaled.state")); len(b) == 0 {

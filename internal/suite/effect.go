@@ -2,6 +2,7 @@ package suite
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/netip"
 	"path"
@@ -149,14 +150,17 @@ func joins(authKey string) func(*trial) {
 func joined(name string) func(context.Context, *trial) {
 	return func(ctx context.Context, t *trial) {
 		t.bed.eventually(ctx, func() {
-			var names []string
+			// A login that tailscaled begins again, as its network comes up, has another node
+			// key: the control server then knows the same machine twice.
+			machines := map[key.MachinePublic]string{}
 			for _, n := range t.nodes() {
 				if n.Hostinfo.Valid() {
-					names = append(names, n.Hostinfo.Hostname())
+					machines[n.Machine] = n.Hostinfo.Hostname()
 				}
 			}
+			names := slices.Collect(maps.Values(machines))
 			if len(names) != 1 || name != "" && names[0] != name {
-				fail("the tailnet has nodes %q, wants one %s", names, name)
+				fail("the tailnet has machines %q, wants one %s", names, name)
 			}
 		})
 	}
