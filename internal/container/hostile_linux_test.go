@@ -29,8 +29,12 @@ import (
 // became of each attempt: all are refused. The mistake it guards: a runner that lets an image at the machine.
 func TestHostile(t *testing.T) {
 	platforms := []v1.Platform{host}
-	if host.Architecture == "amd64" {
-		platforms = append(platforms, v1.Platform{OS: "linux", Architecture: "386"}) // whose calls have another filter
+	// The calls of these programs have another filter, where the kernel takes them. An emulator
+	// answers some by itself, and so would say nothing of that.
+	if _, err := os.Stat(binfmtDir + "/qemu-i386"); host.Architecture == "amd64" && err != nil && runs("386") {
+		platforms = append(platforms, v1.Platform{OS: "linux", Architecture: "386"})
+	} else {
+		t.Log("programs of 32 bits are left out: this kernel runs none by itself")
 	}
 	for _, r := range []Runner{Native(), Docker()} {
 		t.Run(r.String(), func(t *testing.T) {

@@ -134,7 +134,10 @@ func TestOpen(t *testing.T) {
 }
 
 func TestRunnable(t *testing.T) {
-	binfmt := t.TempDir()
+	binfmt, none := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(none, "status"), []byte("enabled\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	write := func(name, text string) {
 		if err := os.WriteFile(filepath.Join(binfmt, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -144,13 +147,18 @@ func TestRunnable(t *testing.T) {
 	write("qemu-aarch64", "enabled\ninterpreter /usr/libexec/qemu-binfmt/aarch64-binfmt-P\nflags: POF\noffset 0\n")
 	write("qemu-arm", "disabled\ninterpreter /usr/bin/qemu-arm-static\nflags: POF\n")
 	write("qemu-s390x", "enabled\ninterpreter /usr/bin/qemu-s390x-static\nflags: PO\n")
+	write("qemu-i386", "enabled\ninterpreter /usr/bin/qemu-i386-static\nflags: PO\n")
+	// Of those that a kernel can run by itself, this one runs those for Intel.
+	kernel := func(arch string) bool { return arch == "386" }
 	for _, tt := range []struct{ platform, host, dir, want string }{
 		{"linux/amd64", "amd64", "/none", ""},
 		{"linux/386", "amd64", "/none", ""},
-		{"linux/arm/v7", "arm64", "/none", ""},
+		{"linux/386", "amd64", binfmt, "qemu-i386 is registered without flag F"},
+		{"linux/arm/v7", "arm64", "/none", "binfmt_misc is not mounted"},
+		{"linux/arm/v5", "arm64", none, "qemu-arm is not registered with binfmt_misc\nhint: this machine's kernel does not run such programs"},
 		{"linux/arm64", "amd64", binfmt, ""},
 		{"linux/arm64", "amd64", "/none", "binfmt_misc is not mounted\nhint: mount"},
-		{"linux/386", "arm64", binfmt, "qemu-i386 is not registered"},
+		{"linux/386", "arm64", none, "qemu-i386 is not registered"},
 		{"linux/riscv64", "amd64", binfmt, "emulator qemu-riscv64 is not registered with binfmt_misc\nhint: apt-get install qemu-user-static"},
 		{"linux/arm/v6", "amd64", binfmt, "qemu-arm is switched off"},
 		{"linux/s390x", "amd64", binfmt, "without flag F"},
@@ -161,10 +169,32 @@ func TestRunnable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = runnable(*p, tt.host, tt.dir)
+		err = runnable(*p, tt.host, tt.dir, kernel)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s on %s: %v, want %q", tt.platform, tt.host, err, tt.want)
 		}
+	}
+}
+
+// TestRuns guards against a kernel that is taken to run what it does not. What one does by
+// itself is not the same everywhere, so it is compared with a program that Go makes.
+func TestRuns(t *testing.T) {
+	arch, ok := compat[runtime.GOARCH]
+	if !ok {
+		need.Missing(t, "a kernel with programs of 32 bits", "run it on amd64 or arm64")
+	}
+	dir := t.TempDir()
+	source, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "main")
+	if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-o", program, source)
+	cmd.Env = append(os.Environ(), "GOARCH="+arch, "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := exec.Command(program).Run(); runs(arch) != (err == nil) {
+		t.Errorf("runs(%s) is %v, and a program: %v", arch, runs(arch), err)
 	}
 }
 
@@ -206,7 +236,7 @@ func hiddenBinfmt() error {
 	return err
 }
 
-// TestForeign runs programs of other architectures: one emulated, and one that an amd64 kernel runs by itself.
+// TestForeign runs programs of other architectures: one emulated, and one that most kernels of amd64 run by themselves.
 func TestForeign(t *testing.T) {
 	foreign := []string{"arm64", "386"}
 	if runtime.GOARCH == "arm64" {

@@ -33,3 +33,5 @@ func seccompProfile(string) ([]byte, error) { return nil, nil }
 func SetAddress(string, netip.Addr) error { return errors.New("needs Linux") }
 
 func openBinfmt() (dir string, closeIt func()) { return binfmtDir, func() {} }
+
+func runs(string) bool { return true }

@@ -19,6 +19,10 @@ var qemu = map[string]string{
 	"riscv64": "qemu-riscv64", "s390x": "qemu-s390x", "loong64": "qemu-loongarch64",
 }
 
+// compat is the architecture whose programs the kernel of another one runs as well, on most
+// machines: not every processor of ARM can, nor every virtual machine.
+var compat = map[string]string{"amd64": "386", "arm64": "arm"}
+
 // cpu is what an emulator needs in the environment to be a processor that has no more than the
 // platform promises, and so ends a program that asks for more. Without it, QEMU has every
 // instruction of ARM. On a real processor it does nothing.
@@ -38,27 +42,32 @@ func cpu(p v1.Platform) []string {
 func Runnable(p v1.Platform) error {
 	dir, done := openBinfmt()
 	defer done()
-	return runnable(p, runtime.GOARCH, dir)
+	return runnable(p, runtime.GOARCH, dir, runs)
 }
 
-func runnable(p v1.Platform, host, binfmt string) error {
+// runnable asks runs whether the kernel runs an architecture of compat by itself.
+func runnable(p v1.Platform, host, binfmt string, runs func(arch string) bool) error {
 	if p.OS != "linux" {
 		return fmt.Errorf("%s: only linux images can be run", p)
 	}
-	switch {
-	case p.Architecture == host,
-		p.Architecture == "386" && host == "amd64", // the kernel does; Debian's qemu-i386 7.2 crashes on Go programs
-		p.Architecture == "arm" && host == "arm64":
+	if p.Architecture == host {
 		return nil
 	}
 	handler, ok := qemu[p.Architecture]
 	if !ok {
 		return fmt.Errorf("%s: no emulator is known for it on linux/%s", p, host)
 	}
+	install := "apt-get install qemu-user-static binfmt-support, or docker run --privileged --rm tonistiigi/binfmt --install all"
+	if p.Architecture == compat[host] {
+		// An emulator comes before what the kernel does by itself.
+		if _, err := os.Stat(binfmt + "/" + handler); err != nil && runs(p.Architecture) {
+			return nil
+		}
+		install = "this machine's kernel does not run such programs by itself, and packages leave that emulator out: .ci/emulators registers it"
+	}
 	missing := func(what, hint string) error {
 		return fmt.Errorf("%s: cannot run on linux/%s: %s\nhint: %s", p, host, what, hint)
 	}
-	const install = "apt-get install qemu-user-static binfmt-support, or docker run --privileged --rm tonistiigi/binfmt --install all"
 	if _, err := os.Stat(binfmt + "/status"); err != nil {
 		return missing("binfmt_misc is not mounted", "mount -t binfmt_misc binfmt_misc "+binfmtDir+"; then "+install)
 	}

@@ -44,9 +44,6 @@ func seccompProfile(imageArch string) ([]byte, error) {
 	return json.Marshal(p)
 }
 
-// compat is the architecture whose programs the kernel of another one runs as well.
-var compat = map[string]string{"amd64": "386", "arm64": "arm"}
-
 // seccompFilter is the profile as a program for the kernel. It knows the system calls of this machine, which an
 // emulator makes, too. Those of compat are refused, as all others are, unless the image is for it.
 func seccompFilter(imageArch string) ([]bpf.RawInstruction, error) {
