@@ -155,7 +155,7 @@ func TestRunnable(t *testing.T) {
 		{"linux/386", "amd64", "/none", ""},
 		{"linux/386", "amd64", binfmt, "qemu-i386 is registered without flag F"},
 		{"linux/arm/v7", "arm64", "/none", "binfmt_misc is not mounted"},
-		{"linux/arm/v5", "arm64", none, "qemu-arm is not registered with binfmt_misc\nhint: this machine's kernel does not run such programs"},
+		{"linux/arm/v5", "arm64", none, "qemu-arm is not registered with binfmt_misc\nhint: run .ci/emulators as root: this kernel does not run such programs"},
 		{"linux/arm64", "amd64", binfmt, ""},
 		{"linux/arm64", "amd64", "/none", "binfmt_misc is not mounted\nhint: mount"},
 		{"linux/386", "arm64", none, "qemu-i386 is not registered"},

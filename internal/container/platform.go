@@ -63,7 +63,7 @@ func runnable(p v1.Platform, host, binfmt string, runs func(arch string) bool) e
 		if _, err := os.Stat(binfmt + "/" + handler); err != nil && runs(p.Architecture) {
 			return nil
 		}
-		install = "this machine's kernel does not run such programs by itself, and packages leave that emulator out: .ci/emulators registers it"
+		install = "run .ci/emulators as root: this kernel does not run such programs by itself, and packages leave that emulator out"
 	}
 	missing := func(what, hint string) error {
 		return fmt.Errorf("%s: cannot run on linux/%s: %s\nhint: %s", p, host, what, hint)
